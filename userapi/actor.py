@@ -1,0 +1,64 @@
+"""Who acts. The domain gets this value instead of a request, so that the command line and the worker
+are actors like everybody else.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from userapi.errors import Forbidden
+from userapi.permissions import NO_PERMISSIONS, PermissionSet
+
+
+class PermissionDenied(Forbidden):
+    """The actor lacks a permission; the answer names it."""
+
+    code = "permission_denied"
+    title = "You lack a permission for this."
+
+    def __init__(self, permission: str) -> None:
+        super().__init__(f"This needs the permission {permission}.", permission=str(permission))
+        self.permission = str(permission)
+
+
+class ActorType(StrEnum):
+    """The closed set of kinds of actors."""
+
+    ANONYMOUS = "anonymous"
+    SERVICE = "service"
+    SYSTEM = "system"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who does something, from where, and in which request."""
+
+    type: ActorType = ActorType.ANONYMOUS
+    id: UUID | None = None
+    username: str | None = None
+    session_id: UUID | None = None
+    permissions: PermissionSet = NO_PERMISSIONS
+    ip_address: str | None = None
+    user_agent: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+    def is_user(self, user_id: UUID) -> bool:
+        """Tell whether this actor is the user with that id."""
+        return self.type is ActorType.USER and self.id == user_id
+
+    def require(self, permission: str) -> None:
+        """Raise PermissionDenied unless this actor holds the permission."""
+        if permission not in self.permissions:
+            raise PermissionDenied(permission)
+
+
+def system_actor(name: str, *, correlation_id: str | None = None) -> Actor:
+    """Return an actor for the command line or the worker: it holds every permission."""
+    return Actor(
+        type=ActorType.SYSTEM,
+        username=name,
+        permissions=PermissionSet(["*"]),
+        correlation_id=correlation_id,
+    )

@@ -1,0 +1,247 @@
+"""The database: engine, column types, and the one way to change something, `transaction()`.
+
+Reads use `reading()`, which is a plain connection in autocommit: one round trip a query and nothing
+to end afterwards. Everything that writes uses `transaction()`; building blocks that belong into
+somebody's transaction call `require_transaction()`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+import uuid_utils.compat
+from flask import Flask, current_app
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Integer,
+    MetaData,
+    TypeDecorator,
+    Uuid,
+    event,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DisconnectionError, IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
+
+from userapi.settings import PROJECT_ROOT, Settings
+
+CONNECT_TIMEOUT_SECONDS = 2
+STATEMENT_TIMEOUT_MILLISECONDS = 3000
+POOL_WAIT_SECONDS = 1
+PING_AFTER_IDLE_SECONDS = 5.0
+
+_HOOKS = "userapi.after_commit"
+_READER = "userapi.reader"
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC; SQLite, which keeps no zone, stores UTC as it is."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive datetimes and hand on UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a datetime without a zone cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return what was stored as an aware datetime in UTC."""
+        if value is None or value.tzinfo is UTC:
+            return value
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+JsonDocument = JSON().with_variant(JSONB(), "postgresql")
+# SQLite counts up only a column of type INTEGER.
+CountingKey = BigInteger().with_variant(Integer(), "sqlite")
+
+UuidKey = Annotated[UUID, mapped_column(Uuid(), primary_key=True)]
+Moment = Annotated[datetime, mapped_column(UTCDateTime())]
+
+
+class Base(DeclarativeBase):
+    """Base of all models. Constraints have names, because code maps them to errors."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UTCDateTime(), UUID: Uuid(), dict[str, Any]: JsonDocument}
+
+
+db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
+
+
+def new_id() -> UUID:
+    """Return a UUIDv7: ids made later sort later (RFC 9562)."""
+    return uuid_utils.compat.uuid7()
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Bind the database that `settings` name to the application."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings)
+    db.init_app(app)
+    Migrate().init_app(app, db, directory=str(PROJECT_ROOT / "migrations"))
+    with app.app_context():
+        engine = db.engine
+        if settings.uses_sqlite:
+            _prepare_sqlite(engine)
+            app.extensions[_READER] = engine.execution_options(read_only=True)
+        else:
+            _prepare_postgresql(engine)
+            app.extensions[_READER] = engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def engine_options(settings: Settings) -> dict[str, Any]:
+    """Return the engine's options: every wait has an end, so that a lost database is a quick 503."""
+    options: dict[str, Any] = {
+        "json_serializer": _dump_json,
+        "json_deserializer": orjson.loads,
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_WAIT_SECONDS,
+        "pool_use_lifo": True,
+    }
+    if settings.uses_sqlite:
+        options["connect_args"] = {"timeout": 5}
+        return options
+    options["pool_recycle"] = 1800
+    options["connect_args"] = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": "userapi",
+        "tcp_user_timeout": 5000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "options": (
+            f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
+            f" -c lock_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
+            " -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
+        ),
+    }
+    return options
+
+
+def _dump_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(dbapi_connection: Any, _record: Any) -> None:
+        # The driver would begin transactions late and lazily; the listener below does it instead.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA busy_timeout = 5000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A deferred transaction that reads and then writes fails with "database is locked" as soon
+        # as two do it; one that takes the write lock first waits its turn.
+        read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "checkin")
+    def stamp(_dbapi_connection: Any, record: Any) -> None:
+        record.info["last_used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ping(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        # A ping at every check-out is a round trip for every request; a connection that was used
+        # a moment ago is as good as pinged.
+        if time.monotonic() - record.info.get("last_used", time.monotonic()) < (
+            PING_AFTER_IDLE_SECONDS
+        ):
+            return
+        try:
+            with dbapi_connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            dbapi_connection.rollback()
+        except Exception as exc:  # Whatever the driver raises, this connection is of no use.
+            raise DisconnectionError() from exc
+
+
+@contextmanager
+def reading() -> Iterator[Connection]:
+    """Give a connection for reading. Each statement sees what is committed when it runs."""
+    reader: Engine = current_app.extensions[_READER]
+    with reader.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """Run one use case: commit at the end of the block, roll back when it raises.
+
+    What `after_commit` was given runs after the commit. Does not nest.
+    """
+    session: Session = db.session()
+    if _HOOKS in session.info:
+        raise RuntimeError("transaction() does not nest")
+    session.rollback()
+    hooks: list[Callable[[], None]] = []
+    session.info[_HOOKS] = hooks
+    try:
+        with session.begin():
+            yield session
+    finally:
+        del session.info[_HOOKS]
+        session.close()
+    for hook in hooks:
+        hook()
+
+
+def require_transaction() -> Session:
+    """Return the session of the open transaction. Raises RuntimeError outside of one."""
+    session: Session = db.session()
+    if _HOOKS not in session.info:
+        raise RuntimeError("this belongs into a transaction()")
+    return session
+
+
+def after_commit(hook: Callable[[], None]) -> None:
+    """Run `hook` once the open transaction is committed; never when it is rolled back."""
+    require_transaction().info[_HOOKS].append(hook)
+
+
+def violated_constraint(error: IntegrityError) -> str | None:
+    """Return the name of the constraint that a statement broke, where the database tells it."""
+    diagnostics = getattr(error.orig, "diag", None)
+    if diagnostics is not None:
+        name: str | None = diagnostics.constraint_name
+        return name
+    # SQLite tells the columns: "UNIQUE constraint failed: users.username".
+    message = str(error.orig)
+    _, _, columns = message.partition("UNIQUE constraint failed: ")
+    if not columns:
+        return None
+    table = columns.split(".", 1)[0]
+    names = "_".join(part.strip().split(".", 1)[1] for part in columns.split(","))
+    return f"uq_{table}_{names}"

@@ -1,0 +1,111 @@
+"""What can go wrong, in the words of the domain.
+
+Subjects raise leaves of the categories below. A leaf has a stable `code` that clients switch on and a
+title; it knows nothing about HTTP. `userapi.api.problems` alone turns a category into a status.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One rule that one field broke; `field` is a dotted path into the request."""
+
+    field: str
+    message: str
+    code: str = "invalid"
+
+
+class ServiceError(Exception):
+    """Base of everything that the service refuses on purpose."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+        """`detail` is for people; `extra` are members that the answer carries beside it."""
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.extra = extra
+
+
+class Malformed(ServiceError):
+    """The request cannot be read at all, or carries a value that was tampered with."""
+
+    code = "malformed_request"
+    title = "The request cannot be read."
+
+
+class Unauthenticated(ServiceError):
+    """Nobody is signed in, or what was shown proves nothing."""
+
+    code = "authentication_required"
+    title = "Sign in to use this."
+
+
+class Forbidden(ServiceError):
+    """The actor is known and may not do this."""
+
+    code = "forbidden"
+    title = "You may not do this."
+
+
+class NotFound(ServiceError):
+    """There is no such thing, or none that the actor may see."""
+
+    code = "not_found"
+    title = "There is nothing here."
+
+
+class Conflict(ServiceError):
+    """The request does not fit the present state."""
+
+    code = "conflict"
+    title = "The request does not fit the present state."
+
+
+class Stale(ServiceError):
+    """The caller's copy is older than the present state (RFC 9110, If-Match)."""
+
+    code = "stale_resource"
+    title = "The resource has changed since it was read."
+
+
+class Invalid(ServiceError):
+    """Fields of the request break rules; `errors` holds every broken rule."""
+
+    code = "validation_failed"
+    title = "Some fields are not valid."
+
+    def __init__(self, errors: Sequence[FieldError] = (), detail: str | None = None) -> None:
+        super().__init__(detail)
+        self.errors = tuple(errors)
+
+
+class TooMany(ServiceError):
+    """The caller has to wait for `retry_after` seconds."""
+
+    code = "rate_limited"
+    title = "Too many requests."
+
+    def __init__(self, retry_after: int, detail: str | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = max(1, retry_after)
+
+
+class Unavailable(ServiceError):
+    """Something that is needed does not answer now; worth a retry in `retry_after` seconds."""
+
+    code = "service_unavailable"
+    title = "The service cannot answer at the moment."
+
+    def __init__(self, detail: str | None = None, *, retry_after: int = 2) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+def invalid_field(field: str, message: str, code: str = "invalid") -> Invalid:
+    """Return an `Invalid` about a single field."""
+    return Invalid([FieldError(field, message, code)])

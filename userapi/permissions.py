@@ -1,0 +1,112 @@
+"""Permissions and what they imply.
+
+A permission is `resource:action`; `resource:*` implies every action on the resource and `*` implies
+all. Endpoints declare permissions, never roles. This module is pure: roles, actors and tokens share it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+
+PERMISSION_PATTERN = re.compile(r"\*|[a-z][a-z0-9_-]{0,63}:(?:\*|[a-z][a-z0-9_-]{0,63})", re.ASCII)
+
+
+class Permission(StrEnum):
+    """The permissions that this service itself asks for."""
+
+    AUDIT_READ = "audit:read"
+    ROLES_ASSIGN = "roles:assign"
+    ROLES_MANAGE = "roles:manage"
+    ROLES_READ = "roles:read"
+    SESSIONS_READ = "sessions:read"
+    SESSIONS_REVOKE = "sessions:revoke"
+    STATS_READ = "stats:read"
+    SYSTEM_READ = "system:read"
+    TOKENS_INTROSPECT = "tokens:introspect"
+    USERS_CREATE = "users:create"
+    USERS_DELETE = "users:delete"
+    USERS_EXPORT = "users:export"
+    USERS_IMPORT = "users:import"
+    USERS_READ = "users:read"
+    USERS_SUSPEND = "users:suspend"
+    USERS_UNLOCK = "users:unlock"
+    USERS_UPDATE = "users:update"
+
+
+DESCRIPTIONS: dict[Permission, str] = {
+    Permission.AUDIT_READ: "Read and export the audit log.",
+    Permission.ROLES_ASSIGN: "Give roles to users and take them away.",
+    Permission.ROLES_MANAGE: "Create, change and delete custom roles.",
+    Permission.ROLES_READ: "Read roles and what they grant.",
+    Permission.SESSIONS_READ: "Read other users' sessions.",
+    Permission.SESSIONS_REVOKE: "End other users' sessions.",
+    Permission.STATS_READ: "Read statistics.",
+    Permission.SYSTEM_READ: "Read the state of the service's components.",
+    Permission.TOKENS_INTROSPECT: "Ask what a token is worth (RFC 7662).",
+    Permission.USERS_CREATE: "Create and invite users.",
+    Permission.USERS_DELETE: "Delete users.",
+    Permission.USERS_EXPORT: "Export users.",
+    Permission.USERS_IMPORT: "Import users.",
+    Permission.USERS_READ: "List users and read their profiles.",
+    Permission.USERS_SUSPEND: "Suspend and activate users.",
+    Permission.USERS_UNLOCK: "Unlock users after failed log-ins.",
+    Permission.USERS_UPDATE: "Change users.",
+}
+
+
+def is_permission(text: str) -> bool:
+    """Tell whether `text` has the form of a permission."""
+    return PERMISSION_PATTERN.fullmatch(text) is not None
+
+
+class PermissionSet:
+    """An immutable set of permissions that knows what its wildcards imply."""
+
+    __slots__ = ("_names", "_ordered")
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._names = frozenset(str(name) for name in names)
+        self._ordered: tuple[str, ...] = tuple(sorted(self._names))
+
+    def __contains__(self, permission: str) -> bool:
+        """Tell whether the permission is held, by name or by a wildcard."""
+        names = self._names
+        if permission in names or "*" in names:
+            return True
+        resource, _, _ = permission.partition(":")
+        return f"{resource}:*" in names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ordered)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PermissionSet) and self._names == other._names
+
+    def __hash__(self) -> int:
+        return hash(self._names)
+
+    def __repr__(self) -> str:
+        return f"PermissionSet({list(self._ordered)!r})"
+
+    @property
+    def holds_all(self) -> bool:
+        """Tell whether this set is everything there is."""
+        return "*" in self._names
+
+    def covers(self, other: "PermissionSet") -> bool:
+        """Tell whether every permission of `other` is held here."""
+        return all(name in self for name in other)
+
+    def missing_from(self, other: "PermissionSet") -> tuple[str, ...]:
+        """Return those of `other` that are not held here, in order."""
+        return tuple(name for name in other if name not in self)
+
+    def outranks(self, other: "PermissionSet") -> bool:
+        """Tell whether this set holds all of `other` and at least one more, or holds `*`."""
+        return self.holds_all or (self.covers(other) and not other.covers(self))
+
+
+NO_PERMISSIONS = PermissionSet()

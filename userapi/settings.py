@@ -1,0 +1,548 @@
+"""The only reader of the environment: variables → one frozen, checked `Settings`.
+
+Each field is one variable of the same name in upper case. A secret `X` may come from the file that
+`X_FILE` names. All faults are told at once, each in one line that names the variable and what it
+takes, never its value.
+"""
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from dotenv import dotenv_values
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_INSTANCE_DIR = PROJECT_ROOT / "instance"
+MINIMUM_SECRET_BYTES = 32
+JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
+SAME_WORDS_AS_AN_EXAMPLE = re.compile(
+    r"change.?(me|this|it)|your.?(secret|key|password)|example|placeholder|insecure|"
+    r"dev.?secret|default|replace.?(me|this)|password123|not.?secret",
+    re.IGNORECASE,
+)
+
+
+class SettingsError(Exception):
+    """The environment does not make a service; `problems` has one line for each fault."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+Parser = Callable[[str], Any]
+
+
+def _text(maximum: int = 2000) -> Parser:
+    def parse(raw: str) -> str:
+        if not raw or len(raw) > maximum or any(ord(c) < 32 for c in raw):
+            raise ValueError(f"takes 1 to {maximum} printable characters")
+        return raw
+
+    return parse
+
+
+def _integer(minimum: int, maximum: int) -> Parser:
+    def parse(raw: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,12}", raw) or not minimum <= int(raw) <= maximum:
+            raise ValueError(f"takes a whole number from {minimum} to {maximum}")
+        return int(raw)
+
+    return parse
+
+
+def _boolean(raw: str) -> bool:
+    lowered = raw.lower()
+    if lowered in {"true", "1", "yes", "on"}:
+        return True
+    if lowered in {"false", "0", "no", "off"}:
+        return False
+    raise ValueError("takes true or false")
+
+
+def _choice(*options: str) -> Parser:
+    def parse(raw: str) -> str:
+        for option in options:
+            if raw.lower() == option.lower():
+                return option
+        raise ValueError(f"takes one of {', '.join(options)}")
+
+    return parse
+
+
+def _list(raw: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in raw.split(",") if part.strip())
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    origins = _list(raw)
+    for origin in origins:
+        parts = urlsplit(origin)
+        is_origin = parts.scheme in {"http", "https"} and parts.netloc and not parts.path
+        if origin != "*" and not is_origin:
+            raise ValueError("takes origins such as https://app.example.com, separated by commas")
+    return origins
+
+
+def _url(*schemes: str) -> Parser:
+    def parse(raw: str) -> str:
+        try:
+            parts = urlsplit(raw)
+            fits = parts.scheme in schemes and (parts.port or 1) > 0
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"takes a URL that begins with {' or '.join(s + '://' for s in schemes)}"
+            )
+        return raw
+
+    return parse
+
+
+def _http_url(raw: str) -> str:
+    return str(_url("http", "https")(raw)).rstrip("/")
+
+
+def _rate(raw: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour|day)", raw):
+        raise ValueError("takes a rate such as 20/minute (second, minute, hour or day)")
+    return raw
+
+
+def _secret(raw: str) -> str:
+    if len(raw.encode()) < MINIMUM_SECRET_BYTES:
+        raise ValueError(f"takes a secret of at least {MINIMUM_SECRET_BYTES} bytes")
+    return raw
+
+
+def _former_secrets(raw: str) -> tuple[str, ...]:
+    return tuple(_secret(part) for part in _list(raw))
+
+
+def _path(raw: str) -> Path:
+    if "\0" in raw:
+        raise ValueError("takes a path")
+    return Path(raw)
+
+
+def _readable_file(raw: str) -> Path:
+    path = _path(raw)
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ValueError("takes the path of a file that can be read")
+    return path
+
+
+def _setting(parse: Parser, default: Any, about: str, *, secret: bool = False) -> Any:
+    """Declare a field: how its text is parsed, its default and what it is for."""
+    return field(default=default, metadata={"parse": parse, "about": about, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that an operator can choose; see `.env.example` for the same list as a file."""
+
+    # General
+    app_name: str = _setting(_text(100), "User Management Service", "Name in mails and documents")
+    environment: str = _setting(
+        _choice("development", "testing", "production"), "development", "Kind of deployment"
+    )
+    debug: bool = _setting(_boolean, False, "Flask debug mode; refused in production")
+    instance_dir: Path = _setting(
+        _path, DEFAULT_INSTANCE_DIR, "Folder of the embedded default: database, secrets, mails"
+    )
+    public_base_url: str = _setting(
+        _http_url, "http://127.0.0.1:8000", "Base of the links in mails"
+    )
+    docs_enabled: bool = _setting(_boolean, True, "Serve /docs, /redoc and /openapi.json")
+    console_enabled: bool = _setting(_boolean, True, "Serve the pages under /console/")
+    trusted_hosts: tuple[str, ...] = _setting(
+        _list, (), "Host names that are answered (.example.com with subdomains); empty: all"
+    )
+    trusted_proxy_count: int = _setting(
+        _integer(0, 10), 0, "Proxies in front whose X-Forwarded-For is believed"
+    )
+    cors_origins: tuple[str, ...] = _setting(_origins, (), "Origins that browsers may call from")
+    security_contact: str = _setting(
+        _text(300), "mailto:security@localhost", "Contact in /.well-known/security.txt (RFC 9116)"
+    )
+    worker_embedded: bool = _setting(
+        _boolean, False, "Run the worker inside the service (always so in the embedded default)"
+    )
+
+    # Secrets
+    secret_key: str = _setting(_secret, "", "Signs cursors, cookies, refresh tokens", secret=True)
+    jwt_secret_key: str = _setting(_secret, "", "Signs access tokens under HS256", secret=True)
+    password_pepper: str = _setting(_secret, "", "Keys the pre-hash of passwords", secret=True)
+    password_pepper_previous: tuple[str, ...] = _setting(
+        _former_secrets, (), "Former peppers that still verify, newest first", secret=True
+    )
+    audit_seal_key: str = _setting(
+        _secret, "", "Keys the chain of audit seals; left out: derived from SECRET_KEY", secret=True
+    )
+    metrics_token: str = _setting(
+        _text(500), "", "Bearer token that /metrics asks for; empty: none", secret=True
+    )
+
+    # Tokens
+    jwt_algorithm: str = _setting(_choice(*JWT_ALGORITHMS), "HS256", "Signature of access tokens")
+    jwt_private_key_file: Path | None = _setting(
+        _readable_file, None, "PEM key for ES256, EdDSA or RS256"
+    )
+    jwt_keys_dir: Path | None = _setting(
+        _path, None, "Folder of keys that `flask keys` rotates; left out: INSTANCE_DIR/keys"
+    )
+    jwt_issuer: str = _setting(_text(200), "aima-user-service", "Claim iss")
+    jwt_audience: str = _setting(_text(200), "aima", "Claim aud")
+    jwt_access_token_expire_minutes: int = _setting(
+        _integer(1, 1440), 30, "Life of an access token, in minutes"
+    )
+    jwt_refresh_token_expire_days: int = _setting(
+        _integer(1, 365), 7, "End of a session without remember_me, in days"
+    )
+    refresh_reuse_grace_seconds: int = _setting(
+        _integer(0, 300), 10, "How long the predecessor of a refresh token gets the same successor"
+    )
+
+    # Sessions
+    session_absolute_lifetime_days: int = _setting(
+        _integer(1, 365), 30, "End of a session with remember_me, in days"
+    )
+    session_idle_timeout_days: int = _setting(
+        _integer(1, 365), 7, "A session without a refresh for so long ends"
+    )
+    session_max_per_user: int = _setting(
+        _integer(1, 1000), 10, "Live sessions of one user; a further one ends the oldest"
+    )
+    session_cache_seconds: int = _setting(
+        _integer(1, 300), 10, "Life of a session's copy in Redis, in seconds"
+    )
+
+    # Passwords and lockout
+    password_hash_rounds: int = _setting(_integer(4, 16), 12, "bcrypt cost; 4 to 9 only in testing")
+    password_hash_queue: int = _setting(
+        _integer(64, 10000), 64, "Log-ins that may wait for a hash in one worker process"
+    )
+    password_min_length: int = _setting(_integer(8, 128), 8, "Least characters of a password")
+    password_min_score: int = _setting(_integer(0, 4), 2, "Least zxcvbn score")
+    password_require_uppercase: bool = _setting(_boolean, False, "Ask for an upper-case letter")
+    password_require_lowercase: bool = _setting(_boolean, False, "Ask for a lower-case letter")
+    password_require_numbers: bool = _setting(_boolean, False, "Ask for a digit")
+    password_require_special: bool = _setting(_boolean, False, "Ask for another character")
+    lockout_threshold: int = _setting(_integer(1, 1000), 5, "Failures in a row that lock")
+    lockout_base_seconds: int = _setting(_integer(1, 86400), 60, "Length of the first lock")
+    lockout_max_seconds: int = _setting(_integer(1, 604800), 900, "Length of the longest lock")
+
+    # Features
+    feature_user_registration: bool = _setting(_boolean, True, "Let people register themselves")
+    feature_email_verification: bool = _setting(
+        _boolean, False, "Registration stays pending until the address is verified"
+    )
+    health_detailed_public: bool = _setting(
+        _boolean, False, "Show /api/v1/health/detailed without a token"
+    )
+
+    # Rate limits
+    rate_limit_enabled: bool = _setting(_boolean, True, "Limit requests")
+    rate_limit_default: str = _setting(_rate, "300/minute", "Per user, or address if anonymous")
+    rate_limit_login: str = _setting(_rate, "20/minute", "Log-ins per address")
+    rate_limit_register: str = _setting(_rate, "10/hour", "Registrations per address")
+    rate_limit_password_reset: str = _setting(_rate, "5/hour", "Reset mails per address")
+    rate_limit_refresh: str = _setting(_rate, "60/minute", "Refreshes per address")
+
+    # Database
+    database_url: str = _setting(
+        _url("postgresql", "postgres", "postgresql+psycopg2", "sqlite"),
+        "",
+        "postgresql://… or sqlite:///…; left out: SQLite in INSTANCE_DIR",
+        secret=True,
+    )
+    database_host: str = _setting(_text(255), "", "Host, in place of DATABASE_URL")
+    database_port: int = _setting(_integer(1, 65535), 5432, "Port")
+    database_name: str = _setting(_text(63), "userapi", "Database")
+    database_user: str = _setting(_text(63), "userapi", "User")
+    database_password: str = _setting(_text(500), "", "Password", secret=True)
+    database_pool_size: int = _setting(
+        _integer(1, 200), 8, "Connections that one worker process keeps at most"
+    )
+
+    # Redis
+    redis_url: str = _setting(
+        _url("redis", "rediss", "unix"), "", "redis://…; left out: no Redis", secret=True
+    )
+    redis_host: str = _setting(_text(255), "", "Host, in place of REDIS_URL")
+    redis_port: int = _setting(_integer(1, 65535), 6379, "Port")
+    redis_db: int = _setting(_integer(0, 15), 0, "Database number")
+    redis_password: str = _setting(_text(500), "", "Password", secret=True)
+
+    # RabbitMQ
+    rabbitmq_url: str = _setting(
+        _url("amqp", "amqps"), "", "amqp://…; left out: events stay in the outbox", secret=True
+    )
+    rabbitmq_host: str = _setting(_text(255), "", "Host, in place of RABBITMQ_URL")
+    rabbitmq_port: int = _setting(_integer(1, 65535), 5672, "Port")
+    rabbitmq_user: str = _setting(_text(255), "guest", "User")
+    rabbitmq_password: str = _setting(_text(500), "guest", "Password", secret=True)
+    rabbitmq_vhost: str = _setting(_text(255), "/", "Virtual host")
+    rabbitmq_exchange: str = _setting(_text(255), "user_events", "Topic exchange of the events")
+
+    # Mail
+    smtp_host: str = _setting(_text(255), "", "Mail server; left out: .eml files in MAIL_DIR")
+    smtp_port: int = _setting(_integer(1, 65535), 587, "Port")
+    smtp_user: str = _setting(_text(255), "", "User")
+    smtp_password: str = _setting(_text(500), "", "Password", secret=True)
+    smtp_starttls: bool = _setting(_boolean, True, "Encrypt with STARTTLS")
+    mail_from: str = _setting(_text(320), "no-reply@localhost.localdomain", "Sender of the mails")
+    mail_dir: Path | None = _setting(
+        _path, None, "Folder of the .eml files; left out: INSTANCE_DIR/mail"
+    )
+
+    # Logs
+    log_level: str = _setting(
+        _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged"
+    )
+    log_format: str = _setting(_choice("json", "console"), "json", "json, or console for people")
+    log_file: Path | None = _setting(_path, None, "File in place of standard output")
+
+    @property
+    def embedded(self) -> bool:
+        """Tell whether the service runs by itself: no server beside it is configured."""
+        return self.uses_sqlite and not self.redis_url and not self.rabbitmq_url
+
+    @property
+    def uses_sqlite(self) -> bool:
+        """Tell whether the database is a SQLite file."""
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def runs_worker_inside(self) -> bool:
+        """Tell whether the worker runs inside the service."""
+        return self.embedded or self.worker_embedded
+
+    @property
+    def is_production(self) -> bool:
+        """Tell whether this is a production deployment."""
+        return self.environment == "production"
+
+    @property
+    def is_https(self) -> bool:
+        """Tell whether people reach the service over https."""
+        return self.public_base_url.startswith("https://")
+
+    @property
+    def mail_folder(self) -> Path:
+        """Return the folder that takes the .eml files."""
+        return self.mail_dir or self.instance_dir / "mail"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Return the folder that `flask keys` works on."""
+        return self.jwt_keys_dir or self.instance_dir / "keys"
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str], *, instance_dir: Path | None = None
+    ) -> "Settings":
+        """Return the settings that `environ` describes.
+
+        Outside production, secrets that are left out are made once and kept in `instance_dir`.
+        Raises SettingsError with every fault.
+        """
+        reader = _Reader(environ)
+        values = {item.name: reader.read(item.name, item.metadata) for item in fields(cls)}
+        values = {name: value for name, value in values.items() if value is not None}
+        if instance_dir is not None:
+            values["instance_dir"] = instance_dir
+        _complete_urls(values, reader.given)
+        problems = reader.problems
+        production = values.get("environment") == "production"
+        if not production and not problems:
+            _complete_secrets(values)
+        if not problems:
+            problems += _contradictions(values)
+            if production:
+                problems += _production_faults(values, reader.given)
+        if problems:
+            raise SettingsError(problems)
+        values.setdefault("database_url", f"sqlite:///{_instance(values) / 'userapi.sqlite3'}")
+        return cls(**values)
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """Return the settings of this process: its environment over the file `.env`."""
+        in_file = {k: v for k, v in dotenv_values(PROJECT_ROOT / ".env").items() if v is not None}
+        return cls.from_env({**in_file, **os.environ})
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What the documents say of one variable."""
+
+    name: str
+    default: str
+    about: str
+    secret: bool
+
+
+def variables() -> list[Variable]:
+    """Return every variable that is read, in the order of the file `.env.example`."""
+    return [
+        Variable(
+            item.name.upper(), _shown(item.default), item.metadata["about"], item.metadata["secret"]
+        )
+        for item in fields(Settings)
+    ]
+
+
+def _shown(default: Any) -> str:
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, Path):
+        return default.name
+    return str(default)
+
+
+class _Reader:
+    """Parses variables one by one and collects what is wrong with them."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self.problems: list[str] = []
+        self.given: set[str] = set()
+
+    def read(self, name: str, metadata: Mapping[str, Any]) -> Any:
+        """Return the parsed value, or None where the variable is left out or wrong."""
+        variable = name.upper()
+        raw = self._environ.get(variable, "")
+        if metadata["secret"] and self._environ.get(f"{variable}_FILE"):
+            if raw:
+                self.problems.append(f"{variable}: set it or {variable}_FILE, not both")
+                return None
+            try:
+                raw = Path(self._environ[f"{variable}_FILE"]).read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError):
+                self.problems.append(f"{variable}_FILE: takes the path of a file that can be read")
+                return None
+        if raw == "":
+            return None
+        self.given.add(name)
+        try:
+            return metadata["parse"](raw)
+        except ValueError as exc:
+            self.problems.append(f"{variable}: {exc}")
+            return None
+
+
+def _instance(values: Mapping[str, Any]) -> Path:
+    return Path(values.get("instance_dir", DEFAULT_INSTANCE_DIR))
+
+
+def _complete_urls(values: dict[str, Any], given: set[str]) -> None:
+    """Build the URLs that are given in parts, and name the driver that is installed."""
+    if "database_url" not in values and "database_host" in given:
+        user = quote(values.get("database_user", "userapi"), safe="")
+        password = quote(values.get("database_password", ""), safe="")
+        values["database_url"] = (
+            f"postgresql://{user}:{password}@{values['database_host']}"
+            f":{values.get('database_port', 5432)}/{values.get('database_name', 'userapi')}"
+        )
+    # SQLAlchemy 2.1 takes a bare postgresql:// for psycopg 3.
+    url = values.get("database_url", "")
+    if url.startswith(("postgresql://", "postgres://")):
+        values["database_url"] = "postgresql+psycopg2://" + url.split("://", 1)[1]
+    if "redis_url" not in values and "redis_host" in given:
+        password = quote(values.get("redis_password", ""), safe="")
+        values["redis_url"] = (
+            f"redis://{':' + password + '@' if password else ''}{values['redis_host']}"
+            f":{values.get('redis_port', 6379)}/{values.get('redis_db', 0)}"
+        )
+    if "rabbitmq_url" not in values and "rabbitmq_host" in given:
+        values["rabbitmq_url"] = (
+            f"amqp://{quote(values.get('rabbitmq_user', 'guest'), safe='')}"
+            f":{quote(values.get('rabbitmq_password', 'guest'), safe='')}"
+            f"@{values['rabbitmq_host']}:{values.get('rabbitmq_port', 5672)}"
+            f"/{quote(values.get('rabbitmq_vhost', '/'), safe='')}"
+        )
+
+
+def _complete_secrets(values: dict[str, Any]) -> None:
+    """Take the secrets that are left out from `secrets.json` of the instance; make it once."""
+    names = ("secret_key", "jwt_secret_key", "password_pepper")
+    if all(values.get(name) for name in names):
+        return
+    path = _instance(values) / "secrets.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = json.dumps({name: secrets.token_urlsafe(48) for name in names}, indent=2)
+    # Written under another name and linked: two workers that start at once agree on one file, and
+    # a reader never sees half of it.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        if not path.exists():
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(made)
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass  # Another process was first; its secrets hold.
+        kept = json.loads(path.read_text("utf-8"))
+    except (OSError, json.JSONDecodeError) as exc:
+        raise SettingsError([f"INSTANCE_DIR: its secrets.json cannot be used ({exc})"]) from exc
+    finally:
+        draft.unlink(missing_ok=True)
+    for name in names:
+        if not values.get(name):
+            values[name] = kept[name]
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """Return what does not fit together in any environment."""
+    problems = []
+    rounds = values.get("password_hash_rounds", 12)
+    if rounds < 10 and values.get("environment") != "testing":
+        problems.append("PASSWORD_HASH_ROUNDS: takes 10 to 16 outside ENVIRONMENT=testing")
+    if values.get("lockout_max_seconds", 900) < values.get("lockout_base_seconds", 60):
+        problems.append("LOCKOUT_MAX_SECONDS: takes at least LOCKOUT_BASE_SECONDS")
+    return problems
+
+
+def _production_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
+    """Return what must not go into production: weak secrets, open doors, nothing to keep data in."""
+    problems = []
+    needed = {"secret_key", "password_pepper"}
+    if values.get("jwt_algorithm", "HS256") == "HS256":
+        needed.add("jwt_secret_key")
+    for name in sorted(needed - given):
+        problems.append(
+            f"{name.upper()}: takes a secret of at least {MINIMUM_SECRET_BYTES} bytes in production"
+        )
+    by_value: dict[str, list[str]] = {}
+    for item in fields(Settings):
+        if not item.metadata["secret"] or item.name.endswith("_url") or item.name not in given:
+            continue
+        value = values.get(item.name)
+        if isinstance(value, str):
+            by_value.setdefault(value, []).append(item.name.upper())
+            if SAME_WORDS_AS_AN_EXAMPLE.search(value) or len(set(value)) < min(8, len(value)):
+                problems.append(f"{item.name.upper()}: takes a random value, not an example")
+    for names in by_value.values():
+        if len(names) > 1:
+            problems.append(f"{', '.join(names)}: each takes a value of its own")
+    if values.get("debug"):
+        problems.append("DEBUG: takes false in production")
+    if "*" in values.get("cors_origins", ()):
+        problems.append("CORS_ORIGINS: takes named origins in production, not *")
+    if not values.get("database_url"):
+        problems.append("DATABASE_URL: takes the URL of the database in production")
+    broker = urlsplit(values.get("rabbitmq_url", ""))
+    if unquote(broker.username or "") == "guest" and unquote(broker.password or "") == "guest":
+        problems.append("RABBITMQ_URL: takes a user other than guest:guest in production")
+    return problems
