@@ -1,0 +1,1 @@
+"""Accounts: registering, creating, finding, changing, suspending and deleting users."""

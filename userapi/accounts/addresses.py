@@ -1,0 +1,68 @@
+"""User names and e-mail addresses: their form, and the form in which they are compared."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+import email_validator
+
+from userapi.errors import Invalid, invalid_field
+
+USERNAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,63}", re.ASCII)
+RESERVED_USERNAMES = frozenset(
+    "abuse admin administrator anonymous api auth bot contact guest help hostmaster info login "
+    "logout mail me moderator noreply no-reply nobody null official operator owner postmaster "
+    "register root security service staff superadmin superuser support sysadmin system test "
+    "undefined user users webmaster www".split()
+)
+
+# These names never reach the public DNS, but a self-owned service may well stand in such a network.
+for _name in ("local", "test"):
+    if _name in email_validator.SPECIAL_USE_DOMAIN_NAMES:
+        email_validator.SPECIAL_USE_DOMAIN_NAMES.remove(_name)
+
+
+@dataclass(frozen=True, slots=True)
+class EmailAddress:
+    """An address as it is shown, and the form under which it is unique."""
+
+    shown: str
+    normalized: str
+
+
+def parse_email(text: str, *, field: str = "email") -> EmailAddress:
+    """Return the address. Its unique form is case-folded NFKC with the domain in IDNA.
+
+    Raises Invalid that names `field`.
+    """
+    try:
+        checked = email_validator.validate_email(text, check_deliverability=False)
+    except email_validator.EmailNotValidError as exc:
+        raise invalid_field(field, str(exc), "invalid_email") from exc
+    local = unicodedata.normalize("NFKC", checked.local_part).casefold()
+    domain = (checked.ascii_domain or checked.domain).lower()
+    return EmailAddress(checked.normalized, f"{local}@{domain}")
+
+
+def canonical_identifier(text: str) -> str:
+    """Return what was typed at log-in in the form in which names and addresses are compared."""
+    if "@" in text:
+        try:
+            return parse_email(text).normalized
+        except Invalid:
+            pass  # No address: it identifies nobody, and is compared and counted as it stands.
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def parse_username(text: str, *, reserved_allowed: bool = True) -> str:
+    """Return the name in lower case. Raises Invalid."""
+    if not USERNAME_PATTERN.fullmatch(text):
+        raise invalid_field(
+            "username",
+            "Takes 3 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit.",
+            "invalid_username",
+        )
+    name = text.lower()
+    if not reserved_allowed and name in RESERVED_USERNAMES:
+        raise invalid_field("username", "This name is reserved.", "reserved_username")
+    return name

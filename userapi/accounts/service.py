@@ -1,0 +1,633 @@
+"""What can be done with accounts. Every rule about users that the API, the command line and the
+console share stands here; each public method is one transaction.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from userapi.accounts.addresses import canonical_identifier, parse_email, parse_username
+from userapi.accounts.models import PROFILE_FIELDS, User, UserStatus
+from userapi.accounts.views import UserView, find_user, is_identified_by, users
+from userapi.actor import Actor
+from userapi.audit.actions import AuditAction
+from userapi.audit.service import AuditTrail
+from userapi.clock import Clock
+from userapi.database import (
+    after_commit,
+    new_id,
+    reading,
+    transaction,
+    violated_constraint,
+)
+from userapi.errors import Conflict, Forbidden, NotFound, ServiceError, Stale, invalid_field
+from userapi.events.catalogue import EventType, UserEvent
+from userapi.events.outbox import Outbox
+from userapi.idempotency import AnswerKeeper
+from userapi.lockout.service import Lockout
+from userapi.mail.models import MailKind
+from userapi.mail.queue import MailQueue
+from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.policy import PasswordPolicy
+from userapi.passwords.models import TokenPurpose
+from userapi.passwords.one_time_tokens import OneTimeTokens
+from userapi.permissions import Permission
+from userapi.roles.models import BASE_ROLE, TOP_ROLE
+from userapi.roles.service import Roles, require_other_superadmin, role_names_of
+from userapi.sessions.service import EndReason, Sessions
+from userapi.sessions.status import LiveSessions
+from userapi.settings import Settings
+
+# The moves between states that make sense; any other is a mistake of the caller.
+ALLOWED_MOVES = {
+    (UserStatus.PENDING, UserStatus.ACTIVE),
+    (UserStatus.PENDING, UserStatus.SUSPENDED),
+    (UserStatus.ACTIVE, UserStatus.SUSPENDED),
+    (UserStatus.SUSPENDED, UserStatus.ACTIVE),
+}
+
+ADMINISTRATIVE_FIELDS = ("username", "email", "metadata", "must_change_password")
+
+
+class UserNotFound(NotFound):
+    """No user has that id."""
+
+    title = "There is no such user."
+
+
+class UsernameTaken(Conflict):
+    """Somebody else has the name."""
+
+    code = "username_taken"
+    title = "This user name is taken."
+
+
+class EmailTaken(Conflict):
+    """Somebody else has the address."""
+
+    code = "email_taken"
+    title = "This e-mail address is in use."
+
+
+class InvalidStatusTransition(Conflict):
+    """The account cannot go from its state to the wanted one."""
+
+    code = "invalid_status_transition"
+    title = "The account cannot change to this status."
+
+
+class SelfActionRefused(Conflict):
+    """Administrators do not remove or suspend themselves through the administration."""
+
+    code = "self_action_refused"
+    title = "You cannot do this to your own account."
+
+
+class RegistrationDisabled(Forbidden):
+    """The operator does not let people register themselves."""
+
+    code = "registration_disabled"
+    title = "Registration is closed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    """What is given for a new account. Without a password it is an invitation."""
+
+    username: str
+    email: str
+    password: str | None = None
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    roles: Sequence[str] = ()
+    status: UserStatus | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    must_change_password: bool = False
+
+
+class Accounts:
+    """The use cases about accounts."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        audit: AuditTrail,
+        outbox: Outbox,
+        roles: Roles,
+        sessions: Sessions,
+        live: LiveSessions,
+        lockout: Lockout,
+        hasher: PasswordHasher,
+        policy: PasswordPolicy,
+        one_time_tokens: OneTimeTokens,
+        mails: MailQueue,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._audit = audit
+        self._outbox = outbox
+        self._roles = roles
+        self._sessions = sessions
+        self._live = live
+        self._lockout = lockout
+        self._hasher = hasher
+        self._policy = policy
+        self._one_time_tokens = one_time_tokens
+        self._mails = mails
+
+    # Reading
+
+    def get(self, user_id: UUID) -> UserView:
+        """Return a user. Raises UserNotFound."""
+        with reading() as connection:
+            found = find_user(connection, user_id, self._clock.now())
+        if found is None:
+            raise UserNotFound()
+        return found
+
+    def get_by_name(self, name: str) -> UserView:
+        """Return the user with this name or address. Raises UserNotFound."""
+        with reading() as connection:
+            user_id = connection.execute(
+                select(users.c.id).where(is_identified_by(canonical_identifier(name)))
+            ).scalar()
+        if user_id is None:
+            raise UserNotFound()
+        return self.get(user_id)
+
+    # Making
+
+    def register(
+        self, new: NewUser, *, actor: Actor, once: AnswerKeeper | None = None
+    ) -> UserView | None:
+        """Make the account that somebody asks for themselves, with the base role.
+
+        Active at once; or, where addresses are verified, pending until the link in a mail is
+        followed. Then the answer is None for a new and for a taken address alike: who registers
+        learns nothing, and the owner of a taken one is told by mail.
+        Raises RegistrationDisabled, Invalid, UsernameTaken, EmailTaken.
+        """
+        if not self._settings.feature_user_registration:
+            raise RegistrationDisabled()
+        parse_username(new.username, reserved_allowed=False)
+        verifying = self._settings.feature_email_verification
+        password_hash = self._hashed(new)
+        with transaction() as session:
+            if once:
+                once.begin()
+            status = UserStatus.PENDING if verifying else UserStatus.ACTIVE
+            view: UserView | None = None
+            try:
+                with session.begin_nested():
+                    user = self._add(session, new, password_hash, status)
+            except EmailTaken:
+                if not verifying:
+                    raise
+                self._mails.ask(
+                    MailKind.ACCOUNT_EXISTS,
+                    recipient=parse_email(new.email).shown,
+                    correlation_id=actor.correlation_id,
+                )
+            else:
+                self._roles.replace(user.id, [BASE_ROLE])
+                view = self._view(session, user.id)
+                self._audit.record(
+                    AuditAction.USER_REGISTERED, actor=actor, target=("user", user.id)
+                )
+                self._tell(EventType.USER_REGISTERED, view, actor)
+                if verifying:
+                    self._one_time_tokens.send(
+                        TokenPurpose.EMAIL_VERIFICATION,
+                        user_id=user.id,
+                        email=user.email,
+                        actor=actor,
+                    )
+            answer = None if verifying else view
+            if once:
+                once.keep(answer)
+        return answer
+
+    def create(self, new: NewUser, *, actor: Actor, once: AnswerKeeper | None = None) -> UserView:
+        """Make an account for somebody else. Without a password it is an invitation: pending, and
+        a mail with a link that sets one.
+
+        Raises Invalid, UsernameTaken, EmailTaken, PermissionDenied, PermissionEscalation.
+        """
+        parse_username(new.username)
+        if new.roles:
+            actor.require(Permission.ROLES_ASSIGN)
+        invited = new.password is None
+        status = UserStatus.PENDING if invited else (new.status or UserStatus.ACTIVE)
+        password_hash = None if invited else self._hashed(new)
+        with transaction() as session:
+            if once:
+                once.begin()
+            user = self._add(session, new, password_hash, status)
+            _, names = self._roles.replace(user.id, new.roles)
+            if new.roles:
+                self._roles.require_may_grant(actor, names)
+            view = self._view(session, user.id)
+            self._audit.record(
+                AuditAction.USER_CREATED,
+                actor=actor,
+                target=("user", user.id),
+                details={"roles": names, "status": str(status)},
+            )
+            self._tell(EventType.USER_CREATED, view, actor)
+            if invited:
+                self._one_time_tokens.send(
+                    TokenPurpose.INVITATION, user_id=user.id, email=user.email, actor=actor
+                )
+                self._audit.record(AuditAction.USER_INVITED, actor=actor, target=("user", user.id))
+            if once:
+                once.keep(view)
+        return view
+
+    # Changing
+
+    def update(
+        self,
+        user_id: UUID,
+        changes: Mapping[str, Any],
+        *,
+        actor: Actor,
+        if_match: Collection[str] | None = None,
+    ) -> UserView:
+        """Change the given fields and leave the others as they are.
+
+        Profile fields need nothing when they are one's own; all others need permissions. Raises
+        UserNotFound, PermissionDenied, InsufficientRank, Stale, Invalid, UsernameTaken, EmailTaken,
+        and what changing a status or roles raises.
+        """
+        self._require_may_change(user_id, changes, actor)
+        with transaction() as session:
+            user, names = self._locked(session, user_id)
+            if if_match is not None and str(user.version) not in if_match:
+                raise Stale()
+            self._roles.require_outranks(actor, user_id, names)
+            self._change_fields(session, user, changes, actor, names)
+            if "roles" in changes:
+                self._change_roles(session, user, changes["roles"], actor)
+            if "status" in changes and changes["status"] != user.status:
+                self._change_status(session, user, UserStatus(changes["status"]), actor=actor)
+            view = self._view(session, user_id)
+        return view
+
+    def set_roles(
+        self,
+        user_id: UUID,
+        role_names: Collection[str],
+        *,
+        actor: Actor,
+        if_match: Collection[str] | None = None,
+    ) -> UserView:
+        """Give the user exactly these roles; none becomes the base role."""
+        return self.update(user_id, {"roles": list(role_names)}, actor=actor, if_match=if_match)
+
+    def suspend(
+        self,
+        user_id: UUID,
+        *,
+        actor: Actor,
+        reason: str | None = None,
+        until: datetime | None = None,
+    ) -> UserView:
+        """Suspend a user and end every session they have. Raises as `update` does."""
+        if until is not None and until <= self._clock.now():
+            raise invalid_field("until", "Takes a moment in the future.", "in_the_past")
+        return self._move(user_id, UserStatus.SUSPENDED, actor=actor, reason=reason, until=until)
+
+    def activate(self, user_id: UUID, *, actor: Actor, reason: str | None = None) -> UserView:
+        """Make a pending or suspended user active."""
+        return self._move(user_id, UserStatus.ACTIVE, actor=actor, reason=reason)
+
+    def unlock(self, user_id: UUID, *, actor: Actor, reason: str | None = None) -> UserView:
+        """Forget failed log-ins of a user's name and address, so that they can try again now."""
+        with transaction() as session:
+            user, names = self._locked(session, user_id)
+            self._roles.require_outranks(actor, user_id, names)
+            self.forget_failures(user)
+            user.version += 1
+            user.updated_at = self._clock.now()
+            session.flush()
+            view = self._view(session, user_id)
+            self._audit.record(
+                AuditAction.USER_UNLOCKED,
+                actor=actor,
+                target=("user", user_id),
+                details={"reason": reason} if reason else None,
+            )
+            self._tell(EventType.USER_UNLOCKED, view, actor)
+        return view
+
+    def delete(
+        self, user_id: UUID, *, actor: Actor, if_match: Collection[str] | None = None
+    ) -> None:
+        """Delete a user with their sessions; audit rows stay, name and address are free again.
+
+        Raises UserNotFound, SelfActionRefused, InsufficientRank, LastSuperadmin.
+        """
+        if actor.is_user(user_id):
+            raise SelfActionRefused()
+        with transaction() as session:
+            user, names = self._locked(session, user_id)
+            if if_match is not None and str(user.version) not in if_match:
+                raise Stale()
+            self._roles.require_outranks(actor, user_id, names)
+            self.remove(session, user, names, actor=actor)
+
+    # Sessions of a user
+
+    def end_session(
+        self, user_id: UUID, session_id: UUID, *, actor: Actor, reason: EndReason
+    ) -> None:
+        """End one session of a user. Raises UserNotFound, SessionNotFound, InsufficientRank."""
+        with transaction() as session:
+            user, names = self._locked(session, user_id)
+            self._roles.require_outranks(actor, user_id, names)
+            view = self._view(session, user.id)
+            self._sessions.end(session_id, user=view.facts, actor=actor, reason=reason)
+
+    def end_sessions(
+        self,
+        user_id: UUID,
+        *,
+        actor: Actor,
+        reason: EndReason = EndReason.REVOKED,
+        but: UUID | None = None,
+    ) -> int:
+        """End the sessions of a user, all but one if told so; return how many."""
+        with transaction() as session:
+            user, names = self._locked(session, user_id)
+            self._roles.require_outranks(actor, user_id, names)
+            view = self._view(session, user.id)
+            return self._sessions.end_all(user=view.facts, actor=actor, reason=reason, but=but)
+
+    # Building blocks for the subjects above, inside their transaction
+
+    def remove(self, session: Session, user: User, names: Collection[str], *, actor: Actor) -> None:
+        """Take a locked user away for good."""
+        self._require_not_last_superadmin(user, names)
+        view = self._view(session, user.id)
+        self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_DELETED)
+        self.forget_failures(user)
+        self._audit.record(
+            AuditAction.USER_DELETED,
+            actor=actor,
+            target=("user", user.id),
+            details={"username": user.username},
+        )
+        self._tell(EventType.USER_DELETED, view, actor)
+        self.access_changed(user)
+        session.execute(delete(users).where(users.c.id == user.id))
+
+    def forget_failures(self, user: User) -> None:
+        """Clear the failed log-ins of a locked user's name and address."""
+        self._lockout.clear(self.lockout_keys(user))
+        user.locked_until = None
+
+    def lockout_keys(self, user: User) -> list[str]:
+        """Return the keys under which failures of this user are counted."""
+        return [self._lockout.key_of(name) for name in (user.username, user.email_normalized)]
+
+    def lift_suspension(self, session: Session, user: User, *, actor: Actor) -> bool:
+        """End a suspension that has run out; tell whether there was one."""
+        if user.status != UserStatus.SUSPENDED or user.suspended_until is None:
+            return False
+        if user.suspended_until > self._clock.now():
+            return False
+        self._change_status(session, user, UserStatus.ACTIVE, actor=actor, reason="until_reached")
+        return True
+
+    # Steps
+
+    def _hashed(self, new: NewUser) -> str:
+        """Check the password against the policy and return its hash, outside any transaction."""
+        email = parse_email(new.email)
+        password = new.password or ""
+        self._policy.require(password, username=new.username, email=email.shown)
+        return self._hasher.hash(password)
+
+    def _add(
+        self, session: Session, new: NewUser, password_hash: str | None, status: UserStatus
+    ) -> User:
+        email = parse_email(new.email)
+        now = self._clock.now()
+        user = User(
+            id=new_id(),
+            username=parse_username(new.username),
+            email=email.shown,
+            email_normalized=email.normalized,
+            email_verified=False,
+            password_hash=password_hash,
+            password_changed_at=now if password_hash else None,
+            must_change_password=new.must_change_password,
+            status=status,
+            attributes=dict(new.metadata),
+            version=1,
+            access_version=1,
+            created_at=now,
+            updated_at=now,
+            **{name: new.profile.get(name) for name in PROFILE_FIELDS},
+        )
+        session.add(user)
+        _flush(session)
+        return user
+
+    def _require_may_change(self, user_id: UUID, changes: Mapping[str, Any], actor: Actor) -> None:
+        needed: set[Permission] = set()
+        if not actor.is_user(user_id) or any(name in changes for name in ADMINISTRATIVE_FIELDS):
+            needed.add(Permission.USERS_UPDATE)
+        if "status" in changes:
+            needed.add(Permission.USERS_SUSPEND)
+        if "roles" in changes:
+            needed.add(Permission.ROLES_ASSIGN)
+        # Somebody who may only assign roles, or only suspend, need not be able to change profiles.
+        if needed - {Permission.USERS_UPDATE} and not (changes.keys() - {"status", "roles"}):
+            needed.discard(Permission.USERS_UPDATE)
+        for permission in sorted(needed):
+            actor.require(permission)
+
+    def _locked(self, session: Session, user_id: UUID) -> tuple[User, list[str]]:
+        user = session.get(User, user_id, with_for_update=True)
+        if user is None:
+            raise UserNotFound()
+        return user, role_names_of(session, user_id)
+
+    def _change_fields(
+        self,
+        session: Session,
+        user: User,
+        changes: Mapping[str, Any],
+        actor: Actor,
+        names: Sequence[str],
+    ) -> None:
+        values = {name: changes[name] for name in PROFILE_FIELDS if name in changes}
+        if "username" in changes:
+            values["username"] = parse_username(changes["username"])
+        if "must_change_password" in changes:
+            values["must_change_password"] = changes["must_change_password"]
+        if "metadata" in changes:
+            values["attributes"] = changes["metadata"]
+        email_before = user.email
+        if "email" in changes:
+            email = parse_email(changes["email"])
+            values["email"] = email.shown
+            if email.normalized != user.email_normalized:
+                values["email_normalized"] = email.normalized
+                values["email_verified"] = False
+                self._one_time_tokens.void_all(user.id)
+        changed = {
+            ("metadata" if name == "attributes" else name): (getattr(user, name), value)
+            for name, value in values.items()
+            if getattr(user, name) != value
+        }
+        if not changed:
+            return
+        for name, value in values.items():
+            setattr(user, name, value)
+        self._touch(user, access="must_change_password" in changed or "username" in changed)
+        _flush(session)
+        changed.pop("email_normalized", None)
+        view = self._view(session, user.id)
+        self._audit.record(
+            AuditAction.USER_UPDATED, actor=actor, target=("user", user.id), changes=changed
+        )
+        self._tell(EventType.USER_UPDATED, view, actor, changed=sorted(changed))
+        if "email" in changed and email_before != user.email:
+            self._audit.record(
+                AuditAction.USER_EMAIL_CHANGED,
+                actor=actor,
+                target=("user", user.id),
+                changes={"email": (email_before, user.email)},
+            )
+            self._tell(EventType.USER_EMAIL_CHANGED, view, actor)
+
+    def _change_roles(
+        self, session: Session, user: User, wanted: Collection[str], actor: Actor
+    ) -> None:
+        before, after = self._roles.replace(user.id, wanted)
+        if before == after:
+            return
+        self._roles.require_may_grant(actor, [name for name in after if name not in before])
+        if TOP_ROLE in before and TOP_ROLE not in after:
+            self._require_not_last_superadmin(user, before)
+        self._touch(user, access=True)
+        session.flush()
+        view = self._view(session, user.id)
+        self._audit.record(
+            AuditAction.USER_ROLES_CHANGED,
+            actor=actor,
+            target=("user", user.id),
+            changes={"roles": (before, after)},
+        )
+        self._tell(EventType.USER_ROLES_CHANGED, view, actor, changed=["roles"])
+
+    def _move(
+        self,
+        user_id: UUID,
+        status: UserStatus,
+        *,
+        actor: Actor,
+        reason: str | None = None,
+        until: datetime | None = None,
+    ) -> UserView:
+        with transaction() as session:
+            user, names = self._locked(session, user_id)
+            self._roles.require_outranks(actor, user_id, names)
+            self._change_status(session, user, status, actor=actor, reason=reason, until=until)
+            view = self._view(session, user_id)
+        return view
+
+    def _change_status(
+        self,
+        session: Session,
+        user: User,
+        status: UserStatus,
+        *,
+        actor: Actor,
+        reason: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
+        if status is UserStatus.SUSPENDED and actor.is_user(user.id):
+            raise SelfActionRefused()
+        if (UserStatus(user.status), status) not in ALLOWED_MOVES:
+            raise InvalidStatusTransition(
+                f"An account that is {user.status} cannot become {status}."
+            )
+        before = user.status
+        suspending = status is UserStatus.SUSPENDED
+        if suspending:
+            self._require_not_last_superadmin(user, role_names_of(session, user.id))
+        user.status = status
+        user.status_reason = reason if suspending else None
+        user.suspended_until = until if suspending else None
+        self._touch(user, access=True)
+        session.flush()
+        view = self._view(session, user.id)
+        details = {"reason": reason, "until": until.isoformat() if until else None}
+        self._audit.record(
+            AuditAction.USER_SUSPENDED if suspending else AuditAction.USER_ACTIVATED,
+            actor=actor,
+            target=("user", user.id),
+            changes={"status": (before, str(status))},
+            details={name: value for name, value in details.items() if value},
+        )
+        self._tell(
+            EventType.USER_SUSPENDED if suspending else EventType.USER_ACTIVATED, view, actor
+        )
+        if suspending:
+            self._one_time_tokens.void_all(user.id)
+            self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_SUSPENDED)
+
+    def _require_not_last_superadmin(self, user: User, names: Collection[str]) -> None:
+        if TOP_ROLE in names and user.status == UserStatus.ACTIVE:
+            require_other_superadmin(
+                user.id, active=users.c.status == UserStatus.ACTIVE, users=users
+            )
+
+    def _touch(self, user: User, *, access: bool) -> None:
+        """Count a change; with `access` also one that live sessions must learn of at once."""
+        user.version += 1
+        user.updated_at = self._clock.now()
+        if access:
+            self.access_changed(user)
+
+    def access_changed(self, user: User) -> None:
+        """Count, on a locked user, a change that every live session must learn of at once."""
+        user.access_version += 1
+        user_id, version = user.id, user.access_version
+        after_commit(lambda: self._live.user_changed(user_id, access_version=version))
+
+    def _view(self, session: Session, user_id: UUID) -> UserView:
+        view = find_user(session, user_id, self._clock.now())
+        if view is None:
+            raise UserNotFound()
+        return view
+
+    def _tell(
+        self, event: EventType, view: UserView, actor: Actor, changed: Sequence[str] = ()
+    ) -> None:
+        self._outbox.append(UserEvent(type=event, user=view.facts, changed=changed), actor=actor)
+
+
+def _flush(session: Session) -> None:
+    """Send the changes; a broken unique constraint becomes the conflict that it stands for."""
+    try:
+        session.flush()
+    except IntegrityError as exc:
+        taken: dict[str | None, type[ServiceError]] = {
+            "uq_users_username": UsernameTaken,
+            "uq_users_email_normalized": EmailTaken,
+        }
+        conflict = taken.get(violated_constraint(exc))
+        if conflict is None:
+            raise
+        raise conflict() from exc

@@ -1,0 +1,125 @@
+"""A user as readers see it, read in one query and without the ORM."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select
+from sqlalchemy.orm import Session
+
+from userapi.accounts.models import User
+from userapi.events.catalogue import UserFacts
+from userapi.sessions.status import role_names_column
+
+users: Table = User.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserView:
+    """All that the service shows of a user; never the password hash."""
+
+    id: UUID
+    username: str
+    email: str
+    email_verified: bool
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    locale: str | None
+    timezone: str | None
+    avatar_url: str | None
+    status: str
+    status_reason: str | None
+    suspended_until: datetime | None
+    roles: list[str]
+    metadata: dict[str, Any]
+    must_change_password: bool
+    created_at: datetime
+    updated_at: datetime
+    last_login_at: datetime | None
+    locked_until: datetime | None
+    version: int
+
+    @property
+    def facts(self) -> UserFacts:
+        """Return what events tell of this user."""
+        return UserFacts(
+            id=self.id,
+            username=self.username,
+            email=self.email,
+            status=self.status,
+            roles=self.roles,
+        )
+
+    @property
+    def etag(self) -> str:
+        """Return the entity tag of this state (RFC 9110 §8.8.3), without quotes."""
+        return str(self.version)
+
+
+def user_query() -> Select[Any]:
+    """Return the query for all columns that a `UserView` has."""
+    return select(
+        users.c.id,
+        users.c.username,
+        users.c.email,
+        users.c.email_verified,
+        users.c.first_name,
+        users.c.last_name,
+        users.c.phone,
+        users.c.locale,
+        users.c.timezone,
+        users.c.avatar_url,
+        users.c.status,
+        users.c.status_reason,
+        users.c.suspended_until,
+        role_names_column(users.c.id),
+        users.c.attributes,
+        users.c.must_change_password,
+        users.c.created_at,
+        users.c.updated_at,
+        users.c.last_login_at,
+        users.c.locked_until,
+        users.c.version,
+    )
+
+
+def user_view(row: Row[Any], now: datetime) -> UserView:
+    """Return a row of `user_query` as a view; a lock that has ended is not shown."""
+    locked_until = row.locked_until
+    return UserView(
+        id=row.id,
+        username=row.username,
+        email=row.email,
+        email_verified=row.email_verified,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        phone=row.phone,
+        locale=row.locale,
+        timezone=row.timezone,
+        avatar_url=row.avatar_url,
+        status=row.status,
+        status_reason=row.status_reason,
+        suspended_until=row.suspended_until,
+        roles=sorted(row.roles or ()),
+        metadata=row.attributes,
+        must_change_password=row.must_change_password,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        last_login_at=row.last_login_at,
+        locked_until=locked_until if locked_until and locked_until > now else None,
+        version=row.version,
+    )
+
+
+def find_user(connection: Connection | Session, user_id: UUID, now: datetime) -> UserView | None:
+    """Return the user with that id, as `connection` sees it."""
+    row = connection.execute(user_query().where(users.c.id == user_id)).one_or_none()
+    return None if row is None else user_view(row, now)
+
+
+def is_identified_by(identifier: str) -> ColumnElement[bool]:
+    """Return the condition that a canonical identifier names the user: its name or its address."""
+    column = users.c.email_normalized if "@" in identifier else users.c.username
+    return column == identifier

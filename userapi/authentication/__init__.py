@@ -1,0 +1,1 @@
+"""Signing in: tokens, keys, and the use cases of logging in, refreshing and logging out."""

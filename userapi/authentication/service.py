@@ -1,0 +1,591 @@
+"""Logging in, refreshing and logging out, and what a token is worth at this moment."""
+
+import math
+import unicodedata
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from userapi.accounts.addresses import canonical_identifier
+from userapi.accounts.models import User, UserStatus
+from userapi.accounts.service import Accounts, UserNotFound
+from userapi.accounts.views import UserView, find_user, is_identified_by, users
+from userapi.actor import Actor, ActorType
+from userapi.audit.actions import AuditAction, Outcome
+from userapi.audit.service import AuditTrail
+from userapi.authentication.refusals import TokenInvalid, TokenRevoked
+from userapi.authentication.tokens import (
+    AccessClaims,
+    AccessGrant,
+    AccessTokens,
+    RefreshClaims,
+    RefreshTokens,
+)
+from userapi.clock import Clock, rfc3339
+from userapi.database import after_commit, reading, require_transaction, transaction
+from userapi.errors import Forbidden, ServiceError, Unauthenticated, Unavailable, invalid_field
+from userapi.events.catalogue import EventType, SessionEvent, UserEvent
+from userapi.events.outbox import Outbox
+from userapi.lockout.service import Lockout, TooManyAttempts
+from userapi.mail.models import MailKind
+from userapi.mail.queue import MailQueue
+from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.one_time_tokens import OneTimeTokens
+from userapi.passwords.policy import PasswordPolicy
+from userapi.roles.service import Roles
+from userapi.sessions.models import UserSession
+from userapi.sessions.service import EndReason, Sessions
+from userapi.sessions.status import LiveSession, LiveSessions
+from userapi.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class InvalidCredentials(Unauthenticated):
+    """The one refusal of a log-in: it does not tell what was wrong."""
+
+    code = "invalid_credentials"
+    title = "The user name or password is not right."
+
+
+class AccountSuspended(Forbidden):
+    """The password is right, but the account is suspended."""
+
+    code = "account_suspended"
+    title = "This account is suspended."
+
+
+class AccountPending(Forbidden):
+    """The password is right, but the account is not active yet."""
+
+    code = "account_pending"
+    title = "This account is not active yet."
+
+
+class RefreshTokenReused(Unauthenticated):
+    """An old refresh token came back: somebody has a copy, so the session has ended."""
+
+    code = "refresh_token_reused"
+    title = "This refresh token was used before. The session has ended."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPair:
+    """What a client gets that logs in or refreshes."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    refresh_expires_in: int
+    session_id: UUID
+    user: UserView | None = None
+
+
+class Authentication:
+    """The use cases of signing in and staying signed in."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        audit: AuditTrail,
+        outbox: Outbox,
+        roles: Roles,
+        sessions: Sessions,
+        live: LiveSessions,
+        lockout: Lockout,
+        hasher: PasswordHasher,
+        policy: PasswordPolicy,
+        one_time_tokens: OneTimeTokens,
+        mails: MailQueue,
+        accounts: Accounts,
+        access_tokens: AccessTokens,
+        refresh_tokens: RefreshTokens,
+    ) -> None:
+        self._clock = clock
+        self._audit = audit
+        self._outbox = outbox
+        self._roles = roles
+        self._sessions = sessions
+        self._live = live
+        self._lockout = lockout
+        self._hasher = hasher
+        self._policy = policy
+        self._one_time_tokens = one_time_tokens
+        self._mails = mails
+        self._accounts = accounts
+        self._access_tokens = access_tokens
+        self._refresh_tokens = refresh_tokens
+        self._grace = timedelta(seconds=settings.refresh_reuse_grace_seconds)
+
+    # Signing in
+
+    def log_in(
+        self, identifier: str, password: str, *, actor: Actor, remember_me: bool = False
+    ) -> TokenPair:
+        """Start a session for whoever knows the password.
+
+        Raises TooManyAttempts, InvalidCredentials, and after the right password AccountSuspended
+        or AccountPending. An unknown identifier costs the same time and gets the same answer.
+        """
+        identifier = canonical_identifier(identifier)
+        key = self._lockout.key_of(identifier)
+        candidate = self._candidate(identifier)
+        self._check_password(password, candidate, key=key, actor=actor)
+        if candidate is None:  # Nobody's password matches, so the check has raised.
+            raise InvalidCredentials()
+        rehashed = self._rehashed(password, candidate)
+        refusal: ServiceError | None = None
+        with transaction() as session:
+            user = session.get(User, candidate.id, with_for_update=True)
+            if user is None or user.password_hash != candidate.password_hash:
+                # Deleted, or given another password while this one was being checked.
+                self._lockout.give_back(key)
+                raise InvalidCredentials()
+            self._accounts.lift_suspension(session, user, actor=actor)
+            refusal = _status_refusal(user)
+            actor = as_user(actor, user)
+            if refusal is None:
+                self._lockout.clear([key])
+                user.locked_until = self._lockout.locked_until_now(
+                    self._accounts.lockout_keys(user)
+                )
+                user.last_login_at = self._clock.now()
+                if rehashed is not None:
+                    user.password_hash = rehashed
+                session.flush()
+                view = self._view(session, user.id)
+                started = self._sessions.start(view.facts, actor=actor, remember_me=remember_me)
+                self._audit.record(
+                    AuditAction.AUTH_LOGIN,
+                    actor=replace(actor, session_id=started.id),
+                    target=("user", user.id),
+                )
+            else:
+                self._lockout.give_back(key)
+                self._audit.record(
+                    AuditAction.AUTH_LOGIN,
+                    actor=actor,
+                    target=("user", user.id),
+                    outcome=Outcome.DENIED,
+                    details={"reason": refusal.code},
+                )
+        if refusal is not None:
+            raise refusal
+        return self._pair(started, view, user=view)
+
+    def require_password(self, user_id: UUID, password: str, *, actor: Actor) -> None:
+        """Check the present password of somebody who is signed in already.
+
+        A wrong one counts as a failed log-in for their name. Raises TooManyAttempts,
+        InvalidCredentials.
+        """
+        with reading() as connection:
+            row = connection.execute(
+                select(users.c.id, users.c.username, users.c.password_hash).where(
+                    users.c.id == user_id
+                )
+            ).one_or_none()
+        if row is None:
+            raise TokenRevoked()
+        key = self._lockout.key_of(row.username)
+        self._check_password(password, _Candidate(row.id, row.password_hash), key=key, actor=actor)
+        with transaction():
+            self._lockout.clear([key])
+
+    def change_password(self, *, current: str, new: str, actor: Actor) -> TokenPair:
+        """Set a new password and return a new pair for the same session; all others end.
+
+        Raises InvalidCredentials, TooManyAttempts, Invalid.
+        """
+        if actor.id is None or actor.session_id is None:
+            raise TokenRevoked()
+        self.require_password(actor.id, current, actor=actor)
+        with reading() as connection:
+            known = find_user(connection, actor.id, self._clock.now())
+        if known is None:
+            raise TokenRevoked()
+        self._policy.require(new, username=known.username, email=known.email, field="new_password")
+        if unicodedata.normalize("NFKC", new) == unicodedata.normalize("NFKC", current):
+            raise invalid_field(
+                "new_password", "Takes another password than the present one.", "password_unchanged"
+            )
+        password_hash = self._hasher.hash(new)
+        with transaction() as session:
+            user = session.get(User, actor.id, with_for_update=True)
+            own = self._locked_session(actor.session_id)
+            if user is None or own is None or not self._sessions.is_live(own):
+                raise TokenRevoked()
+            view = self.set_password(user, password_hash, actor=actor)
+            self._sessions.end_all(
+                user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, but=own.id
+            )
+            self._renew(own)
+            session.flush()
+            self._audit.record(
+                AuditAction.AUTH_PASSWORD_CHANGED, actor=actor, target=("user", user.id)
+            )
+        return self._pair(own, view)
+
+    def give_password(self, user_id: UUID, new: str, *, actor: Actor) -> None:
+        """Set somebody's password for them; every session they have ends.
+
+        Raises UserNotFound, Invalid.
+        """
+        known = self._accounts.get(user_id)
+        self._policy.require(new, username=known.username, email=known.email)
+        password_hash = self._hasher.hash(new)
+        with transaction() as session:
+            user = session.get(User, user_id, with_for_update=True)
+            if user is None:
+                raise UserNotFound()
+            view = self.set_password(user, password_hash, actor=actor)
+            self._accounts.forget_failures(user)
+            self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)
+            self._audit.record(
+                AuditAction.AUTH_PASSWORD_CHANGED, actor=actor, target=("user", user_id)
+            )
+
+    def set_password(self, user: User, password_hash: str, *, actor: Actor) -> UserView:
+        """Give a locked user a new password hash, in the open transaction.
+
+        Open one-time tokens are void, and what is cached of the user ends.
+        """
+        session = require_transaction()
+        now = self._clock.now()
+        user.password_hash = password_hash
+        user.password_changed_at = now
+        user.must_change_password = False
+        user.version += 1
+        user.updated_at = now
+        self._accounts.access_changed(user)
+        self._one_time_tokens.void_all(user.id)
+        session.flush()
+        view = self._view(session, user.id)
+        self._outbox.append(
+            UserEvent(type=EventType.USER_PASSWORD_CHANGED, user=view.facts), actor=actor
+        )
+        self._mails.ask(
+            MailKind.PASSWORD_CHANGED,
+            recipient=user.email,
+            user_id=user.id,
+            correlation_id=actor.correlation_id,
+        )
+        return view
+
+    # Staying signed in
+
+    def refresh(self, refresh_token: str, *, actor: Actor) -> TokenPair:
+        """Exchange a refresh token for a new pair; each is good once.
+
+        The immediate predecessor gets the same successor again for a short grace, so that a client
+        that lost the answer, or asked twice at once, stays signed in. Anything older ends the
+        session, which stays ended although the request is refused (RFC 9700 §4.14.2).
+        Raises TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused.
+        """
+        claims = self._refresh_tokens.verify(refresh_token)
+        reused = False
+        with transaction() as session:
+            user = session.get(User, claims.user_id, with_for_update={"read": True})
+            rotated = self._rotate(claims, now=self._clock.now())
+            own = rotated or self._locked_session(claims.session_id)
+            if own is None or user is None or user.status != UserStatus.ACTIVE:
+                raise TokenRevoked()
+            if own.user_id != claims.user_id:
+                raise TokenInvalid()
+            if own.version != claims.session_version or not self._sessions.is_live(own):
+                raise TokenRevoked()
+            view = self._view(session, own.user_id)
+            actor = replace(as_user(actor, user), session_id=own.id)
+            if rotated is not None:
+                self._audit.record(
+                    AuditAction.AUTH_REFRESH, actor=actor, target=("session", own.id)
+                )
+                self._tell_live(own)
+            elif not self._is_predecessor(claims, own):
+                reused = True
+                self._end_reused(own, view, actor)
+        if reused:
+            raise RefreshTokenReused()
+        return self._pair(own, view)
+
+    def _rotate(self, claims: RefreshClaims, *, now: datetime) -> UserSession | None:
+        """Move the session to its next generation if the token is of the present one.
+
+        One guarded statement: of many at once, one finds the generation that it has seen.
+        """
+        return (
+            require_transaction()
+            .scalars(
+                update(UserSession)
+                .where(
+                    UserSession.id == claims.session_id,
+                    UserSession.user_id == claims.user_id,
+                    UserSession.generation == claims.generation,
+                    UserSession.version == claims.session_version,
+                    UserSession.revoked_at.is_(None),
+                    UserSession.expires_at > now,
+                    UserSession.rotated_at > now - self._sessions.idle_timeout,
+                )
+                .values(generation=claims.generation + 1, rotated_at=now, last_used_at=now)
+                .returning(UserSession)
+                .execution_options(populate_existing=True)
+            )
+            .one_or_none()
+        )
+
+    def _is_predecessor(self, claims: RefreshClaims, own: UserSession) -> bool:
+        return (
+            claims.generation == own.generation - 1
+            and self._clock.now() <= own.rotated_at + self._grace
+            and self._grace > timedelta()
+        )
+
+    def _end_reused(self, own: UserSession, view: UserView, actor: Actor) -> None:
+        self._audit.record(
+            AuditAction.AUTH_REFRESH_REUSE_DETECTED,
+            actor=actor,
+            target=("session", own.id),
+            outcome=Outcome.DENIED,
+        )
+        self._outbox.append(
+            SessionEvent(type=EventType.SESSION_REUSE_DETECTED, user=view.facts, session_id=own.id),
+            actor=actor,
+        )
+        self._sessions.end(own.id, user=view.facts, actor=actor, reason=EndReason.REFRESH_REUSED)
+
+    # Signing out
+
+    def log_out(self, claims: AccessClaims, *, actor: Actor, all_sessions: bool = False) -> None:
+        """End the session of an access token, or every session of its user.
+
+        Doing it again with the same token is no error.
+        """
+        self._end_session(claims.user_id, claims.session_id, actor=actor, all_sessions=all_sessions)
+
+    def revoke(self, token: str, *, actor: Actor) -> None:
+        """End the session of an access or refresh token (RFC 7009); any other text is ignored."""
+        try:
+            claims = self.inspect(token)
+        except Unauthenticated:
+            return
+        self._end_session(claims.user_id, claims.session_id, actor=actor, all_sessions=False)
+
+    def _end_session(
+        self, user_id: UUID, session_id: UUID, *, actor: Actor, all_sessions: bool
+    ) -> None:
+        with transaction() as session:
+            user = session.get(User, user_id, with_for_update=True)
+            own = self._locked_session(session_id)
+            if user is None or own is None or own.user_id != user_id:
+                return
+            if not self._sessions.is_live(own):
+                return
+            actor = replace(as_user(actor, user), session_id=session_id)
+            view = self._view(session, user_id)
+            self._audit.record(
+                AuditAction.AUTH_LOGOUT,
+                actor=actor,
+                target=("user", user_id),
+                details={"all_sessions": all_sessions},
+            )
+            if all_sessions:
+                self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.LOGOUT)
+            else:
+                self._sessions.end(
+                    session_id, user=view.facts, actor=actor, reason=EndReason.LOGOUT
+                )
+
+    # What a token is worth
+
+    def authenticate(self, token: str) -> tuple[AccessClaims, LiveSession]:
+        """Return who an access token speaks for at this moment.
+
+        Raises TokenInvalid, TokenExpired, TokenRevoked. A fault of the database is never a refusal.
+        """
+        claims = self._access_tokens.verify(token)
+        return claims, self._require_live(claims)
+
+    def verify_signature(self, token: str) -> AccessClaims:
+        """Return the claims of an access token without asking whether its session still lives."""
+        return self._access_tokens.verify(token)
+
+    def inspect(self, token: str) -> AccessClaims | RefreshClaims:
+        """Return the claims of a token of either kind. Raises TokenInvalid, TokenExpired."""
+        if self._refresh_tokens.is_one(token):
+            return self._refresh_tokens.verify(token)
+        return self._access_tokens.verify(token)
+
+    def _require_live(self, claims: AccessClaims) -> LiveSession:
+        live = self._live.find(claims.session_id, user_id=claims.user_id)
+        if live is None or live.session_version != claims.session_version:
+            raise TokenRevoked()
+        return live
+
+    # Steps
+
+    def _candidate(self, identifier: str) -> "_Candidate | None":
+        query = select(users.c.id, users.c.password_hash).where(is_identified_by(identifier))
+        with reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _Candidate(row.id, row.password_hash)
+
+    def _check_password(
+        self, password: str, candidate: "_Candidate | None", *, key: str, actor: Actor
+    ) -> None:
+        """Spend one of the identifier's places on a check. Raises as `log_in` does.
+
+        No connection is held while the hash is computed.
+        """
+        user_id = candidate.id if candidate else None
+        target = ("user", user_id) if user_id else None
+        try:
+            self._lockout.take_place(key)
+        except TooManyAttempts:
+            self._audit.record_alone(
+                AuditAction.AUTH_LOGIN_BLOCKED, actor=actor, target=target, outcome=Outcome.DENIED
+            )
+            raise
+        try:
+            # Hash for unknown users too: equal time hides which accounts exist.
+            verification = self._hasher.verify(
+                password, candidate.password_hash if candidate else None
+            )
+        except Unavailable:
+            with transaction():
+                self._lockout.give_back(key)
+            raise
+        if verification.matches and candidate is not None:
+            candidate.needs_rehash = verification.needs_rehash
+            return
+        with transaction() as session:
+            locked_until = self._lockout.fail(key)
+            self._audit.record(
+                AuditAction.AUTH_LOGIN,
+                actor=actor,
+                target=target,
+                outcome=Outcome.FAILURE,
+                details={"reason": InvalidCredentials.code, "identifier_hash": key[:16]},
+            )
+            if locked_until is not None and user_id is not None:
+                self._lock(session, user_id, locked_until, actor)
+        raise InvalidCredentials()
+
+    def _lock(self, session: Session, user_id: UUID, until: datetime, actor: Actor) -> None:
+        user = session.get(User, user_id, with_for_update=True)
+        if user is None:
+            return
+        was_locked = user.locked_until is not None
+        user.locked_until = until
+        session.flush()
+        view = self._view(session, user_id)
+        self._audit.record(
+            AuditAction.USER_LOCKED,
+            actor=actor,
+            target=("user", user_id),
+            details={"until": rfc3339(until)},
+        )
+        self._outbox.append(UserEvent(type=EventType.USER_LOCKED, user=view.facts), actor=actor)
+        if not was_locked:
+            # Told once for a row of locks, not at each: the mail must not become a weapon.
+            self._mails.ask(
+                MailKind.ACCOUNT_LOCKED,
+                recipient=user.email,
+                user_id=user_id,
+                data={"until": rfc3339(until)},
+                correlation_id=actor.correlation_id,
+            )
+
+    def _rehashed(self, password: str, candidate: "_Candidate") -> str | None:
+        """Return a hash of today's strength where the stored one is older; never fails a log-in."""
+        if not candidate.needs_rehash:
+            return None
+        try:
+            return self._hasher.hash(password)
+        except ServiceError:
+            log.warning("password.rehash_failed", user_id=str(candidate.id))
+            return None
+
+    def _locked_session(self, session_id: UUID) -> UserSession | None:
+        return require_transaction().get(
+            UserSession, session_id, with_for_update=True, populate_existing=True
+        )
+
+    def _renew(self, own: UserSession) -> None:
+        """Give a locked session a new version: every token issued for it so far is dead."""
+        now = self._clock.now()
+        own.generation += 1
+        own.version += 1
+        own.rotated_at = now
+        own.last_used_at = now
+        self._tell_live(own)
+
+    def _tell_live(self, own: UserSession) -> None:
+        session_id, version = own.id, own.version
+        after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))
+
+    def _view(self, session: Session, user_id: UUID) -> UserView:
+        view = find_user(session, user_id, self._clock.now())
+        if view is None:
+            raise TokenRevoked()
+        return view
+
+    def _pair(self, own: UserSession, view: UserView, user: UserView | None = None) -> TokenPair:
+        permissions = self._roles.graph().effective(view.roles)
+        access = self._access_tokens.issue(
+            AccessGrant(
+                user_id=view.id,
+                session_id=own.id,
+                session_version=own.version,
+                roles=tuple(view.roles),
+                permissions=tuple(permissions),
+            )
+        )
+        refresh = self._refresh_tokens.issue(
+            user_id=view.id,
+            session_id=own.id,
+            session_version=own.version,
+            generation=own.generation,
+            rotated_at=own.rotated_at,
+            expires_at=self._sessions.refreshable_until(own),
+        )
+        now = self._clock.now()
+        return TokenPair(
+            access_token=access.token,
+            refresh_token=refresh.token,
+            expires_in=_seconds(access.expires_at - now),
+            refresh_expires_in=_seconds(refresh.expires_at - now),
+            session_id=own.id,
+            user=user,
+        )
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """The account that an identifier names, before the password is known to be right."""
+
+    id: UUID
+    password_hash: str | None
+    needs_rehash: bool = False
+
+
+def as_user(actor: Actor, user: User) -> Actor:
+    """Return the actor as this user: who knows the password is no longer anonymous."""
+    return replace(actor, type=ActorType.USER, id=user.id, username=user.username)
+
+
+def _status_refusal(user: User) -> ServiceError | None:
+    if user.status == UserStatus.SUSPENDED:
+        return AccountSuspended()
+    if user.status == UserStatus.PENDING:
+        return AccountPending()
+    return None
+
+
+def _seconds(span: timedelta) -> int:
+    return max(0, math.ceil(span.total_seconds()))

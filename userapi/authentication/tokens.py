@@ -1,0 +1,337 @@
+"""Access tokens and refresh tokens: how they are made, and the one validator of each.
+
+Flask-JWT-Extended signs access tokens and checks signature, issuer, audience and algorithm. Times are
+checked here, because the clock is injected. Whether a token's session still lives is asked elsewhere.
+"""
+
+import hashlib
+import hmac
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import jwt
+from flask_jwt_extended import JWTManager, create_access_token, decode_token
+from flask_jwt_extended.exceptions import JWTExtendedException
+
+from userapi.authentication.keys import KeyRing
+from userapi.authentication.refusals import TokenExpired, TokenInvalid
+from userapi.clock import Clock
+from userapi.database import new_id
+from userapi.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+ACCESS_TYPE = "at+jwt"  # RFC 9068 §2.1
+REFRESH_TYPE = "rt+jwt"
+LEEWAY_SECONDS = 10
+MAXIMUM_TOKEN_LENGTH = 16 * 1024
+REMEMBERED_TOKENS = 4096
+LATEST_TIMESTAMP = 253402300799  # The last second of the year 9999.
+# Far more than any token's life: PyJWT's own look at the clock lets everything pass.
+_ANY_TIME = timedelta(days=100 * 365)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessGrant:
+    """What an access token is to say."""
+
+    user_id: UUID
+    session_id: UUID
+    session_version: int
+    roles: tuple[str, ...]
+    permissions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token and when it ends."""
+
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessClaims:
+    """What a verified access token says."""
+
+    user_id: UUID
+    session_id: UUID
+    session_version: int
+    jti: str
+    roles: tuple[str, ...]
+    permissions: tuple[str, ...]
+    issued_at: int
+    not_before: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshClaims:
+    """What a verified refresh token says."""
+
+    user_id: UUID
+    session_id: UUID
+    session_version: int
+    generation: int
+    jti: str
+    issued_at: int
+    expires_at: int
+
+
+class AccessTokens:
+    """Issues and verifies access tokens (RFC 7519, RFC 8725, RFC 9068)."""
+
+    def __init__(self, settings: Settings, clock: Clock, keys: KeyRing) -> None:
+        self._clock = clock
+        self._keys = keys
+        self._issuer = settings.jwt_issuer
+        self._audience = settings.jwt_audience
+        self._lifetime = timedelta(minutes=settings.jwt_access_token_expire_minutes)
+        self._remembered: OrderedDict[str, AccessClaims] = OrderedDict()
+        self._remembered_generation = 0
+        self._lock = threading.Lock()
+
+    def configure(self, app: "Flask") -> None:
+        """Tell Flask-JWT-Extended of algorithm, keys, issuer and audience."""
+        app.config.update(
+            JWT_ALGORITHM=self._keys.algorithm,
+            JWT_DECODE_ALGORITHMS=[self._keys.algorithm],
+            JWT_ENCODE_ISSUER=self._issuer,
+            JWT_DECODE_ISSUER=self._issuer,
+            JWT_ENCODE_AUDIENCE=self._audience,
+            JWT_DECODE_AUDIENCE=self._audience,
+            JWT_DECODE_LEEWAY=_ANY_TIME,
+            JWT_TOKEN_LOCATION=["headers"],
+            JWT_COOKIE_CSRF_PROTECT=False,
+        )
+        manager = JWTManager(app)
+        manager.encode_key_loader(lambda _identity: self._keys.active().private)
+        manager.decode_key_loader(self._verifying_key)
+
+    def issue(self, grant: AccessGrant) -> IssuedToken:
+        """Return a token that says what `grant` does, from now on."""
+        now = int(self._clock.now().timestamp())
+        expires_at = now + int(self._lifetime.total_seconds())
+        token = create_access_token(
+            identity=str(grant.user_id),
+            additional_claims={
+                "sid": str(grant.session_id),
+                "sv": grant.session_version,
+                "jti": str(new_id()),
+                "iat": now,
+                "nbf": now,
+                "exp": expires_at,
+                "roles": list(grant.roles),
+                "permissions": list(grant.permissions),
+            },
+            additional_headers={"typ": ACCESS_TYPE, "kid": self._keys.active().kid},
+        )
+        return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC))
+
+    def verify(self, token: str) -> AccessClaims:
+        """Return what a token says. Raises TokenInvalid, TokenExpired.
+
+        A token that was verified once is remembered until it expires or the keys change.
+        """
+        now = self._clock.now().timestamp()
+        claims = self._recall(token)
+        if claims is None:
+            claims = self._decode(token)
+            self._remember(token, claims)
+        if claims.expires_at + LEEWAY_SECONDS <= now:
+            raise TokenExpired()
+        if max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS:
+            raise TokenInvalid()
+        return claims
+
+    def _verifying_key(self, header: Mapping[str, Any], _payload: Mapping[str, Any]) -> Any:
+        key = self._keys.verifying(header.get("kid"))
+        if key is None:
+            raise TokenInvalid()
+        return key.public
+
+    def _decode(self, token: str) -> AccessClaims:
+        _require_header(token, ACCESS_TYPE)
+        try:
+            payload = decode_token(token)
+        except (jwt.PyJWTError, JWTExtendedException, ValueError, OverflowError) as exc:
+            raise TokenInvalid() from exc
+        read = _ClaimReader(payload)
+        return AccessClaims(
+            user_id=read.uuid("sub"),
+            session_id=read.uuid("sid"),
+            session_version=read.integer("sv"),
+            jti=read.text("jti"),
+            roles=read.texts("roles"),
+            permissions=read.texts("permissions"),
+            issued_at=read.timestamp("iat"),
+            not_before=read.timestamp("nbf"),
+            expires_at=read.timestamp("exp"),
+        )
+
+    def _recall(self, token: str) -> AccessClaims | None:
+        if self._remembered_generation != self._keys.generation:
+            with self._lock:
+                self._remembered.clear()
+                self._remembered_generation = self._keys.generation
+        return self._remembered.get(token)
+
+    def _remember(self, token: str, claims: AccessClaims) -> None:
+        with self._lock:
+            self._remembered[token] = claims
+            if len(self._remembered) > REMEMBERED_TOKENS:
+                self._remembered.popitem(last=False)
+
+
+class RefreshTokens:
+    """Issues and verifies refresh tokens.
+
+    They are deterministic: the same session at the same generation always has the same token, so that
+    a successor can be given again without its text being kept anywhere. Only this service reads them,
+    so they are signed by a key of its own, whatever family signs access tokens.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._clock = clock
+        self._issuer = settings.jwt_issuer
+        self._audience = settings.jwt_audience
+        self._key = hmac.digest(settings.secret_key.encode(), b"refresh-token", "sha256")
+
+    def issue(
+        self,
+        *,
+        user_id: UUID,
+        session_id: UUID,
+        session_version: int,
+        generation: int,
+        rotated_at: datetime,
+        expires_at: datetime,
+    ) -> IssuedToken:
+        """Return the token of a session at a generation."""
+        identity = f"{session_id}.{session_version}.{generation}".encode()
+        token = jwt.encode(
+            {
+                "iss": self._issuer,
+                "aud": self._audience,
+                "sub": str(user_id),
+                "sid": str(session_id),
+                "sv": session_version,
+                "gen": generation,
+                "jti": hmac.new(self._key, identity, hashlib.sha256).hexdigest()[:32],
+                "iat": int(rotated_at.timestamp()),
+                "exp": int(expires_at.timestamp()),
+            },
+            self._key,
+            algorithm="HS256",
+            headers={"typ": REFRESH_TYPE},
+        )
+        return IssuedToken(token, expires_at)
+
+    def is_one(self, token: str) -> bool:
+        """Tell whether a text says of itself that it is a refresh token."""
+        try:
+            return _header_of(token).get("typ") == REFRESH_TYPE
+        except TokenInvalid:
+            return False
+
+    def verify(self, token: str) -> RefreshClaims:
+        """Return what a token says. Raises TokenInvalid, TokenExpired."""
+        _require_header(token, REFRESH_TYPE)
+        try:
+            payload = jwt.decode(
+                token,
+                self._key,
+                algorithms=["HS256"],
+                issuer=self._issuer,
+                audience=self._audience,
+                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+            )
+        except (jwt.PyJWTError, ValueError, OverflowError) as exc:
+            raise TokenInvalid() from exc
+        read = _ClaimReader(payload)
+        claims = RefreshClaims(
+            user_id=read.uuid("sub"),
+            session_id=read.uuid("sid"),
+            session_version=read.integer("sv"),
+            generation=read.integer("gen"),
+            jti=read.text("jti"),
+            issued_at=read.timestamp("iat"),
+            expires_at=read.timestamp("exp"),
+        )
+        if claims.expires_at <= self._clock.now().timestamp():
+            raise TokenExpired()
+        return claims
+
+
+class _ClaimReader:
+    """Reads claims of the right type, and refuses the token for any other."""
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self._payload = payload
+
+    def text(self, name: str) -> str:
+        value = self._payload.get(name)
+        if not isinstance(value, str) or not value:
+            raise TokenInvalid()
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._payload.get(name)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise TokenInvalid()
+        return tuple(value)
+
+    def integer(self, name: str) -> int:
+        value = self._payload.get(name)
+        if type(value) is not int or not 0 <= value <= LATEST_TIMESTAMP:
+            raise TokenInvalid()
+        return value
+
+    def timestamp(self, name: str) -> int:
+        return self.integer(name)
+
+    def uuid(self, name: str) -> UUID:
+        try:
+            return UUID(self.text(name))
+        except ValueError as exc:
+            raise TokenInvalid() from exc
+
+
+def _header_of(token: str) -> dict[str, Any]:
+    """Return the header of what claims to be a token; nothing in it is believed yet."""
+    if len(token) > MAXIMUM_TOKEN_LENGTH or not token.isascii() or token.count(".") != 2:
+        raise TokenInvalid()
+    try:
+        header: dict[str, Any] = jwt.get_unverified_header(token)
+    except (jwt.PyJWTError, ValueError, RecursionError) as exc:
+        raise TokenInvalid() from exc
+    return header
+
+
+def _require_header(token: str, token_type: str) -> None:
+    """Refuse a token of another type, or one that asks for extensions (RFC 7515 §4.1.11)."""
+    header = _header_of(token)
+    typ = header.get("typ")
+    if not isinstance(typ, str) or typ.lower().removeprefix("application/") != token_type:
+        raise TokenInvalid()
+    if "crit" in header or "b64" in header:
+        raise TokenInvalid()
+    payload = token.split(".")[1]
+    try:
+        json.loads(jwt.utils.base64url_decode(payload), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError, jwt.PyJWTError) as exc:
+        raise TokenInvalid() from exc
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member stands twice")
+    return found

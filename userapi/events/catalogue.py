@@ -1,0 +1,139 @@
+"""The events that the other services consume: their types and what their `data` holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+
+class EventType(StrEnum):
+    """The closed set of event types; also the routing keys. Alphabetical."""
+
+    ROLE_CREATED = "role.created"
+    ROLE_DELETED = "role.deleted"
+    ROLE_UPDATED = "role.updated"
+    SESSION_CREATED = "session.created"
+    SESSION_REUSE_DETECTED = "session.reuse_detected"
+    SESSION_REVOKED = "session.revoked"
+    USER_ACTIVATED = "user.activated"
+    USER_CREATED = "user.created"
+    USER_DELETED = "user.deleted"
+    USER_EMAIL_CHANGED = "user.email_changed"
+    USER_EMAIL_VERIFIED = "user.email_verified"
+    USER_LOCKED = "user.locked"
+    USER_PASSWORD_CHANGED = "user.password_changed"
+    USER_REGISTERED = "user.registered"
+    USER_ROLES_CHANGED = "user.roles_changed"
+    USER_SUSPENDED = "user.suspended"
+    USER_UNLOCKED = "user.unlocked"
+    USER_UPDATED = "user.updated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserFacts:
+    """What an event tells about a user; never a secret."""
+
+    id: UUID
+    username: str
+    email: str
+    status: str
+    roles: Sequence[str]
+
+
+class Event(Protocol):
+    """Something that happened and is told to others."""
+
+    @property
+    def type(self) -> EventType:
+        """Return the type, which is the routing key."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """Return the id that order is kept for."""
+        ...
+
+    def data(self) -> dict[str, Any]:
+        """Return the CloudEvents `data`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserEvent:
+    """An event about a user. `changed` names the fields of an update."""
+
+    type: EventType
+    user: UserFacts
+    changed: Sequence[str] = ()
+
+    @property
+    def subject(self) -> str:
+        """Return the user's id."""
+        return str(self.user.id)
+
+    def data(self) -> dict[str, Any]:
+        """Return the user's facts and, for updates, the names of what changed."""
+        data = _facts(self.user)
+        if self.changed:
+            data["changed"] = sorted(self.changed)
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEvent:
+    """An event about a session of a user."""
+
+    type: EventType
+    user: UserFacts
+    session_id: UUID
+    reason: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """Return the user's id: a session's events keep order with their user's."""
+        return str(self.user.id)
+
+    def data(self) -> dict[str, Any]:
+        """Return the user's facts, the session and why it ended."""
+        data = _facts(self.user) | {"session_id": str(self.session_id)}
+        if self.reason:
+            data["reason"] = self.reason
+        return data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleEvent:
+    """An event about a role. `changed` names the fields of an update."""
+
+    type: EventType
+    name: str
+    permissions: Sequence[str]
+    parents: Sequence[str]
+    changed: Sequence[str] = ()
+
+    @property
+    def subject(self) -> str:
+        """Return the role's name."""
+        return self.name
+
+    def data(self) -> dict[str, Any]:
+        """Return what the role grants and inherits."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "permissions": sorted(self.permissions),
+            "parents": sorted(self.parents),
+        }
+        if self.changed:
+            data["changed"] = sorted(self.changed)
+        return data
+
+
+def _facts(user: UserFacts) -> dict[str, Any]:
+    return {
+        "user_id": str(user.id),
+        "username": user.username,
+        "email": user.email,
+        "status": str(user.status),
+        "roles": sorted(user.roles),
+    }

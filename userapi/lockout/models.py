@@ -1,0 +1,27 @@
+"""The table of failed log-ins, one row for each identifier that was typed."""
+
+from datetime import datetime
+
+from sqlalchemy import Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from userapi.database import Base
+
+
+class LoginAttempt(Base):
+    """Failures in a row for one identifier, known or not.
+
+    `identifier_hash` is an HMAC of what was typed: the table tells nobody which names were tried.
+    `in_flight` counts passwords that are being checked at this moment.
+    """
+
+    __tablename__ = "login_attempts"
+
+    identifier_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failures: Mapped[int] = mapped_column(default=0)
+    in_flight: Mapped[int] = mapped_column(default=0)
+    locks: Mapped[int] = mapped_column(default=0)
+    locked_until: Mapped[datetime | None]
+    last_attempt_at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_login_attempts_last_attempt_at", "last_attempt_at"),)

@@ -1,0 +1,141 @@
+"""Lockout: how often an identifier may be tried.
+
+The count goes up before the password is checked, in one statement, so that many at once get no more
+checks than one after the other would. Identifiers that belong to nobody are counted alike.
+"""
+
+import hmac
+import math
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Table, case, delete, func, literal, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from userapi.lockout.models import LoginAttempt
+from userapi.clock import Clock
+from userapi.database import reading, require_transaction, transaction
+from userapi.errors import TooMany
+from userapi.settings import Settings
+
+# A check that was begun so long ago was cut off with its process; its place is free again.
+ABANDONED_AFTER = timedelta(seconds=60)
+
+_table: Table = LoginAttempt.__table__  # type: ignore[assignment]
+
+
+class TooManyAttempts(TooMany):
+    """The identifier is locked, or too many try it at this very moment."""
+
+    code = "too_many_attempts"
+    title = "Too many attempts. Wait before you try again."
+
+
+class Lockout:
+    """Counts failures in a row for each identifier and locks it for a while, longer each time."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._clock = clock
+        self._threshold = settings.lockout_threshold
+        self._base = settings.lockout_base_seconds
+        self._maximum = settings.lockout_max_seconds
+        self._key = hmac.digest(settings.secret_key.encode(), b"login-attempts", "sha256")
+
+    def key_of(self, identifier: str) -> str:
+        """Return the key that failures for this canonical identifier are counted under."""
+        text = identifier.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, text, "sha256").hex()
+
+    def take_place(self, key: str) -> None:
+        """Take one of the places for a check. Raises TooManyAttempts where none is left."""
+        now = self._clock.now()
+        with transaction() as session:
+            insert = postgresql.insert if _is_postgresql(session) else sqlite.insert
+            waiting = case(
+                (_table.c.last_attempt_at < now - ABANDONED_AFTER, 0), else_=_table.c.in_flight
+            )
+            taken = session.execute(
+                insert(_table)
+                .values(identifier_hash=key, failures=0, in_flight=1, locks=0, last_attempt_at=now)
+                .on_conflict_do_update(
+                    index_elements=[_table.c.identifier_hash],
+                    set_={"in_flight": waiting + 1, "last_attempt_at": now, "locked_until": None},
+                    where=(
+                        or_(_table.c.locked_until.is_(None), _table.c.locked_until <= now)
+                        & (_table.c.failures + waiting < self._threshold)
+                    ),
+                )
+                .returning(_table.c.identifier_hash)
+            ).first()
+        if taken is None:
+            until = self.locked_until([key])
+            seconds = math.ceil((until - now).total_seconds()) if until else 1
+            raise TooManyAttempts(seconds)
+
+    def give_back(self, key: str) -> None:
+        """Free a place whose check was no failure, in the open transaction."""
+        require_transaction().execute(
+            update(_table)
+            .where(_table.c.identifier_hash == key, _table.c.in_flight > 0)
+            .values(in_flight=_table.c.in_flight - 1)
+        )
+
+    def fail(self, key: str) -> datetime | None:
+        """Count a failure in the open transaction; return until when it locks, if it does."""
+        now = self._clock.now()
+        session = require_transaction()
+        insert = postgresql.insert if _is_postgresql(session) else sqlite.insert
+        row = session.execute(
+            insert(_table)
+            .values(identifier_hash=key, failures=1, in_flight=0, locks=0, last_attempt_at=now)
+            .on_conflict_do_update(
+                index_elements=[_table.c.identifier_hash],
+                set_={
+                    "failures": _table.c.failures + 1,
+                    "in_flight": case(
+                        (_table.c.in_flight > 0, _table.c.in_flight - 1), else_=literal(0)
+                    ),
+                    "last_attempt_at": now,
+                },
+            )
+            .returning(_table.c.failures, _table.c.locks)
+        ).one()
+        if row.failures < self._threshold:
+            return None
+        seconds = min(self._base * 2 ** min(row.locks, 30), self._maximum)
+        until = now + timedelta(seconds=seconds)
+        session.execute(
+            update(_table)
+            .where(_table.c.identifier_hash == key)
+            .values(failures=0, locks=row.locks + 1, locked_until=until)
+        )
+        return until
+
+    def clear(self, keys: Iterable[str]) -> None:
+        """Forget the failures of identifiers, in the open transaction."""
+        require_transaction().execute(
+            delete(_table).where(_table.c.identifier_hash.in_(list(keys)))
+        )
+
+    def locked_until(self, keys: Iterable[str]) -> datetime | None:
+        """Return until when the longest lock of these identifiers lasts, or None."""
+        with reading() as connection:
+            return self._longest(connection, keys)
+
+    def locked_until_now(self, keys: Iterable[str]) -> datetime | None:
+        """Return the same as `locked_until`, as the open transaction sees it."""
+        return self._longest(require_transaction(), keys)
+
+    def _longest(self, connection: Connection | Session, keys: Iterable[str]) -> datetime | None:
+        until: datetime | None = connection.execute(
+            select(func.max(_table.c.locked_until)).where(
+                _table.c.identifier_hash.in_(list(keys)),
+                _table.c.locked_until > self._clock.now(),
+            )
+        ).scalar_one()
+        return until
+
+
+def _is_postgresql(session: Session) -> bool:
+    return session.get_bind().dialect.name == "postgresql"

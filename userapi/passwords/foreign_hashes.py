@@ -1,0 +1,202 @@
+"""Hashes that other systems made: an imported account logs in with its old password once, and is
+then hashed like everybody else.
+
+Read strictly and with bounded costs: whoever may import must not be able to make one log-in take a
+minute or all memory. Passwords are checked as typed; the other systems did not normalise them.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import argon2
+import bcrypt
+
+from userapi.errors import FieldError, Invalid
+
+BCRYPT_BYTES = 72
+BCRYPT_COSTS = range(4, 17)
+MAXIMUM_ARGON2_MEMORY_KIB = 1024 * 1024
+MAXIMUM_ARGON2_PASSES = 20
+MAXIMUM_ARGON2_LANES = 16
+ARGON2_SALT_BYTES = range(8, 65)
+ARGON2_DIGEST_BYTES = range(16, 65)
+MAXIMUM_PBKDF2_ITERATIONS = 5_000_000
+SHA256_BYTES = 32
+MAXIMUM_SCRYPT_BYTES = 1024 * 1024 * 1024
+
+# Salt and digest of bcrypt do not fill their last characters; the spare bits must be zero.
+BCRYPT_SALT_AND_DIGEST = r"[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
+
+_NUMBER = "([1-9][0-9]{0,9})"
+_SALT = r"([!-#%-~]{1,128})"
+_BCRYPT = re.compile(rf"\$2[aby]\$([0-9]{{2}})\${BCRYPT_SALT_AND_DIGEST}")
+_ARGON2ID = re.compile(
+    rf"\$argon2id\$v=19\$m={_NUMBER},t={_NUMBER},p={_NUMBER}"
+    r"\$([A-Za-z0-9+/]{1,128})\$([A-Za-z0-9+/]{1,128})"
+)
+_DJANGO = re.compile(rf"pbkdf2_sha256\${_NUMBER}\${_SALT}\$([A-Za-z0-9+/]{{43}}=)")
+_WERKZEUG = re.compile(rf"scrypt:{_NUMBER}:{_NUMBER}:{_NUMBER}\${_SALT}\$([0-9a-f]{{128}})")
+
+
+class UnusableHash(Invalid):
+    """The text is no hash that can be checked, or one that would cost too much."""
+
+
+class ForeignHash(Protocol):
+    """A hash of another system whose form and cost were found good."""
+
+    def matches(self, password: bytes) -> bool:
+        """Tell whether this password was hashed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BcryptHash:
+    """bcrypt as PHP, Ruby, Node and others store it."""
+
+    text: bytes
+    cost: int
+
+    def matches(self, password: bytes) -> bool:
+        """Tell whether this password was hashed; as there, only 72 bytes count."""
+        return bcrypt.checkpw(password[:BCRYPT_BYTES], self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2idHash:
+    """Argon2id in its standard text form (RFC 9106)."""
+
+    text: bytes
+
+    def matches(self, password: bytes) -> bool:
+        """Tell whether this password was hashed."""
+        try:
+            return argon2.low_level.verify_secret(self.text, password, argon2.Type.ID)
+        except argon2.exceptions.VerificationError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class DjangoHash:
+    """PBKDF2 with HMAC-SHA-256 (RFC 8018) as Django stores it."""
+
+    iterations: int
+    salt: bytes
+    digest: bytes
+
+    def matches(self, password: bytes) -> bool:
+        """Tell whether this password was hashed."""
+        made = hashlib.pbkdf2_hmac("sha256", password, self.salt, self.iterations)
+        return hmac.compare_digest(made, self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class WerkzeugHash:
+    """scrypt (RFC 7914) as werkzeug.security stores it."""
+
+    n: int
+    r: int
+    p: int
+    salt: bytes
+    digest: bytes
+
+    def matches(self, password: bytes) -> bool:
+        """Tell whether this password was hashed; False where the memory cannot be had."""
+        try:
+            made = hashlib.scrypt(
+                password, salt=self.salt, n=self.n, r=self.r, p=self.p, maxmem=self._memory()
+            )
+        except (MemoryError, ValueError):
+            return False
+        return hmac.compare_digest(made, self.digest)
+
+    def _memory(self) -> int:
+        # What OpenSSL counts: the table, one block a lane and two to work in.
+        return 128 * self.r * (self.n + self.p + 2) + 1024
+
+
+def check_foreign_hash(text: str, *, field: str = "password_hash") -> None:
+    """Raise UnusableHash for a hash of unknown or damaged form, or of an absurd cost."""
+    read_foreign_hash(text, field=field)
+
+
+def read_foreign_hash(text: str, *, field: str = "password_hash") -> ForeignHash:
+    """Return the hash that `text` holds. Raises UnusableHash."""
+    if match := _BCRYPT.fullmatch(text):
+        return _bcrypt(match, field)
+    if match := _ARGON2ID.fullmatch(text):
+        return _argon2id(match, field)
+    if match := _DJANGO.fullmatch(text):
+        return _django(match, field)
+    if match := _WERKZEUG.fullmatch(text):
+        return _werkzeug(match, field)
+    raise _unsupported(field)
+
+
+def _bcrypt(match: re.Match[str], field: str) -> ForeignHash:
+    cost = int(match[1])
+    if cost not in BCRYPT_COSTS:
+        raise _too_dear(field)
+    return BcryptHash(match[0].encode(), cost)
+
+
+def _argon2id(match: re.Match[str], field: str) -> ForeignHash:
+    memory_kib, passes, lanes = int(match[1]), int(match[2]), int(match[3])
+    salt, digest = _decoded(match[4], field), _decoded(match[5], field)
+    if len(salt) not in ARGON2_SALT_BYTES or len(digest) not in ARGON2_DIGEST_BYTES:
+        raise _unsupported(field)
+    if memory_kib < 8 * lanes:  # RFC 9106 §3.1: eight blocks a lane at the least.
+        raise _unsupported(field)
+    if (
+        memory_kib > MAXIMUM_ARGON2_MEMORY_KIB
+        or passes > MAXIMUM_ARGON2_PASSES
+        or lanes > MAXIMUM_ARGON2_LANES
+    ):
+        raise _too_dear(field)
+    return Argon2idHash(match[0].encode())
+
+
+def _django(match: re.Match[str], field: str) -> ForeignHash:
+    iterations = int(match[1])
+    digest = _decoded(match[3].rstrip("="), field)
+    if len(digest) != SHA256_BYTES:
+        raise _unsupported(field)
+    if iterations > MAXIMUM_PBKDF2_ITERATIONS:
+        raise _too_dear(field)
+    return DjangoHash(iterations, match[2].encode(), digest)
+
+
+def _werkzeug(match: re.Match[str], field: str) -> ForeignHash:
+    n, r, p = int(match[1]), int(match[2]), int(match[3])
+    # RFC 7914 §2: N is a power of two above 1 and below 2^(128 r / 8).
+    if n < 2 or n & (n - 1) or n.bit_length() > 16 * r:
+        raise _unsupported(field)
+    if 128 * n * r * p > MAXIMUM_SCRYPT_BYTES:
+        raise _too_dear(field)
+    return WerkzeugHash(n, r, p, match[4].encode(), bytes.fromhex(match[5]))
+
+
+def _decoded(text: str, field: str) -> bytes:
+    """Return the bytes of base64 without padding; it must be the only text for these bytes."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except binascii.Error as exc:
+        raise _unsupported(field) from exc
+    if base64.b64encode(raw).rstrip(b"=") != text.encode():
+        raise _unsupported(field)
+    return raw
+
+
+def _unsupported(field: str) -> UnusableHash:
+    message = "Takes a bcrypt, argon2id, Django pbkdf2_sha256 or werkzeug scrypt hash."
+    return UnusableHash([FieldError(field, message, "unsupported_hash")])
+
+
+def _too_dear(field: str) -> UnusableHash:
+    message = "The cost of this hash is outside of what is checked here."
+    return UnusableHash([FieldError(field, message, "hash_cost_refused")])

@@ -1,0 +1,53 @@
+"""The table of one-time tokens: links in mails that set a password or prove an address."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from userapi.database import Base, UuidKey, new_id
+
+
+class TokenPurpose(StrEnum):
+    """What a one-time token is good for."""
+
+    EMAIL_CHANGE = "email_change"
+    EMAIL_VERIFICATION = "email_verification"
+    INVITATION = "invitation"
+    PASSWORD_RESET = "password_reset"
+
+
+class OneTimeToken(Base):
+    """A token that was asked for. Its text is made when the mail is sent; only a SHA-256 is kept.
+
+    `token_hash` is empty until the mail is sent, so nothing at rest can be used.
+    """
+
+    __tablename__ = "one_time_tokens"
+
+    id: Mapped[UuidKey] = mapped_column(default=new_id)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    purpose: Mapped[str] = mapped_column(String(32))
+    token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    email: Mapped[str] = mapped_column(String(320))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    voided_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "purpose IN ('email_change', 'email_verification', 'invitation', 'password_reset')",
+            name="purpose",
+        ),
+        Index(
+            "ix_one_time_tokens_open_user_id",
+            "user_id",
+            "purpose",
+            postgresql_where=text("used_at IS NULL AND voided_at IS NULL"),
+            sqlite_where=text("used_at IS NULL AND voided_at IS NULL"),
+        ),
+        Index("ix_one_time_tokens_expires_at", "expires_at"),
+    )

@@ -1,0 +1,210 @@
+"""Which passwords are accepted: long enough, not known, not about the user, not guessable.
+
+Follows NIST SP 800-63B-4 §3.1.1.2: length and a blocklist, no rules of composition unless the
+operator asks for them. All failed rules are told at once.
+"""
+
+import math
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from zxcvbn import matching, zxcvbn
+
+from userapi.errors import FieldError, Invalid
+from userapi.passwords.hashing import MAXIMUM_TYPED_CHARACTERS
+from userapi.settings import Settings
+
+MAXIMUM_LENGTH = 128
+LEAST_NAME_LENGTH = 3
+LEAST_SERVICE_NAME_LENGTH = 4
+# zxcvbn takes no more; what 72 characters do not tell, more do not either.
+ESTIMATED_LENGTH = 72
+LEAST_ESTIMATED_LENGTH = 16
+# It tries each reading of the characters that may stand for letters (4 for a) on every part of the
+# password: 1.8 s for 72 of them. This much work takes about 30 ms.
+ESTIMATED_WORK = 60_000
+
+# zxcvbn keeps the words about the user in a dictionary that all threads share.
+_one_at_a_time = threading.Lock()
+
+
+class PasswordRule(StrEnum):
+    """The rules; their values are the codes that clients see."""
+
+    COMMON = "password_common"
+    CONTAINS_EMAIL = "password_contains_email"
+    CONTAINS_SERVICE_NAME = "password_contains_service_name"
+    CONTAINS_USERNAME = "password_contains_username"
+    MISSING_LOWERCASE = "password_missing_lowercase"
+    MISSING_NUMBER = "password_missing_number"
+    MISSING_SPECIAL = "password_missing_special"
+    MISSING_UPPERCASE = "password_missing_uppercase"
+    NOT_TEXT = "password_not_text"
+    TOO_LONG = "password_too_long"
+    TOO_SHORT = "password_too_short"
+    TOO_WEAK = "password_too_weak"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyViolation:
+    """A rule that a password breaks."""
+
+    code: PasswordRule
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordStrength:
+    """What is thought of a password: `score` from 0 (guessed at once) to 4."""
+
+    acceptable: bool
+    score: int
+    issues: tuple[PolicyViolation, ...]
+    suggestions: tuple[str, ...]
+
+
+class PasswordPolicy:
+    """Judges passwords. Keeps and logs nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._service_name = _letters_and_digits(_folded(settings.app_name))
+        self._service_words = (self._service_name, *_folded(settings.app_name).split())
+
+    def require(
+        self,
+        password: str,
+        *,
+        username: str | None = None,
+        email: str | None = None,
+        field: str = "password",
+    ) -> None:
+        """Raise Invalid with every rule that the password breaks."""
+        violations = self.check(password, username=username, email=email)
+        if violations:
+            raise refusal(violations, field=field)
+
+    def check(
+        self, password: str, *, username: str | None = None, email: str | None = None
+    ) -> list[PolicyViolation]:
+        """Return every rule that the password breaks."""
+        return list(self.strength(password, username=username, email=email).issues)
+
+    def strength(
+        self, password: str, *, username: str | None = None, email: str | None = None
+    ) -> PasswordStrength:
+        """Return what is thought of a password for this user."""
+        # One character more than can be right is enough to see that it is too long.
+        normal = unicodedata.normalize("NFKC", password[: MAXIMUM_TYPED_CHARACTERS + 1])
+        username, email = _folded(username or ""), _folded(email or "")
+        local_part = email.partition("@")[0]
+        score, suggestions = _estimate(
+            normal, about=(username, email, local_part, *self._service_words)
+        )
+        issues = (
+            *self._length_violations(normal),
+            *self._content_violations(normal, username, email),
+            *self._score_violations(score),
+            *self._composition_violations(normal),
+        )
+        return PasswordStrength(
+            acceptable=not issues, score=score, issues=issues, suggestions=suggestions
+        )
+
+    def _length_violations(self, password: str) -> Iterator[PolicyViolation]:
+        minimum = self._settings.password_min_length
+        if len(password) < minimum:
+            yield PolicyViolation(PasswordRule.TOO_SHORT, f"Takes at least {minimum} characters.")
+        if len(password) > MAXIMUM_LENGTH:
+            yield PolicyViolation(
+                PasswordRule.TOO_LONG, f"Takes at most {MAXIMUM_LENGTH} characters."
+            )
+
+    def _content_violations(
+        self, password: str, username: str, email: str
+    ) -> Iterator[PolicyViolation]:
+        folded = _folded(password)
+        if any(unicodedata.category(character) in {"Cc", "Cs"} for character in password):
+            yield PolicyViolation(PasswordRule.NOT_TEXT, "Takes text without control characters.")
+        if folded in matching.RANKED_DICTIONARIES["passwords"]:
+            yield PolicyViolation(PasswordRule.COMMON, "This password is among the most used ones.")
+        if len(username) >= LEAST_NAME_LENGTH and username in folded:
+            yield PolicyViolation(PasswordRule.CONTAINS_USERNAME, "Must not contain the user name.")
+        if _contains_address(folded, email):
+            yield PolicyViolation(
+                PasswordRule.CONTAINS_EMAIL, "Must not contain the e-mail address."
+            )
+        if len(
+            self._service_name
+        ) >= LEAST_SERVICE_NAME_LENGTH and self._service_name in _letters_and_digits(folded):
+            yield PolicyViolation(
+                PasswordRule.CONTAINS_SERVICE_NAME, "Must not contain the name of the service."
+            )
+
+    def _score_violations(self, score: int) -> Iterator[PolicyViolation]:
+        if score < self._settings.password_min_score:
+            yield PolicyViolation(PasswordRule.TOO_WEAK, "This password is too easy to guess.")
+
+    def _composition_violations(self, password: str) -> Iterator[PolicyViolation]:
+        settings = self._settings
+        if settings.password_require_uppercase and not any(c.isupper() for c in password):
+            yield PolicyViolation(PasswordRule.MISSING_UPPERCASE, "Takes an upper-case letter.")
+        if settings.password_require_lowercase and not any(c.islower() for c in password):
+            yield PolicyViolation(PasswordRule.MISSING_LOWERCASE, "Takes a lower-case letter.")
+        if settings.password_require_numbers and not any(c.isdigit() for c in password):
+            yield PolicyViolation(PasswordRule.MISSING_NUMBER, "Takes a digit.")
+        if settings.password_require_special and all(c.isalnum() for c in password):
+            yield PolicyViolation(
+                PasswordRule.MISSING_SPECIAL, "Takes a character that is no letter and no digit."
+            )
+
+
+def refusal(violations: Iterable[PolicyViolation], *, field: str = "password") -> Invalid:
+    """Return the Invalid that tells these violations of one field."""
+    return Invalid([FieldError(field, each.message, each.code.value) for each in violations])
+
+
+def _estimate(password: str, *, about: Iterable[str]) -> tuple[int, tuple[str, ...]]:
+    """Return zxcvbn's score and what it suggests; `about` are words that guess the user."""
+    if not password:
+        return 0, ()
+    with _one_at_a_time:
+        estimate = zxcvbn(_estimated_part(password), user_inputs=[text for text in about if text])
+    feedback = estimate["feedback"]
+    suggestions = (feedback["warning"], *feedback["suggestions"])
+    return int(estimate["score"]), tuple(text for text in suggestions if text)
+
+
+def _estimated_part(password: str) -> str:
+    """Return the longest beginning whose estimate takes bounded time."""
+    for length in range(ESTIMATED_LENGTH, LEAST_ESTIMATED_LENGTH, -4):
+        part = password[:length]
+        if _readings(part) * len(part) ** 2 <= ESTIMATED_WORK:
+            return part
+    return password[:LEAST_ESTIMATED_LENGTH]
+
+
+def _readings(password: str) -> int:
+    """Return in about how many ways zxcvbn reads digits and signs as letters."""
+    characters = set(password)
+    return math.prod(
+        max(1, len(characters.intersection(signs))) for signs in matching.L33T_TABLE.values()
+    )
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def _letters_and_digits(text: str) -> str:
+    return "".join(character for character in text if character.isalnum())
+
+
+def _contains_address(password: str, email: str) -> bool:
+    if not email:
+        return False
+    local_part = email.partition("@")[0]
+    return email in password or (len(local_part) >= LEAST_NAME_LENGTH and local_part in password)

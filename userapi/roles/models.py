@@ -1,0 +1,70 @@
+"""Roles, their parents, who has which, and the version of the whole catalogue."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from userapi.database import Base, JsonDocument
+
+BASE_ROLE = "user"
+TOP_ROLE = "superadmin"
+
+
+class Role(Base):
+    """A named set of permissions. The name is the key: it is what users, tokens and events hold."""
+
+    __tablename__ = "roles"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    description: Mapped[str] = mapped_column(String(500), default="")
+    permissions: Mapped[list[str]] = mapped_column(JsonDocument, default=list)
+    builtin: Mapped[bool] = mapped_column(default=False)
+    version: Mapped[int] = mapped_column(default=1)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class RoleParent(Base):
+    """`role_name` inherits all that `parent_name` grants."""
+
+    __tablename__ = "role_parents"
+
+    role_name: Mapped[str] = mapped_column(
+        ForeignKey("roles.name", ondelete="CASCADE"), primary_key=True
+    )
+    parent_name: Mapped[str] = mapped_column(
+        ForeignKey("roles.name", ondelete="RESTRICT"), primary_key=True
+    )
+
+    __table_args__ = (
+        CheckConstraint("role_name <> parent_name", name="no_self_parent"),
+        Index("ix_role_parents_parent_name", "parent_name"),
+    )
+
+
+class UserRole(Base):
+    """A user has a role."""
+
+    __tablename__ = "user_roles"
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
+    )
+    role_name: Mapped[str] = mapped_column(
+        ForeignKey("roles.name", ondelete="RESTRICT"), primary_key=True
+    )
+
+    __table_args__ = (Index("ix_user_roles_role_name_user_id", "role_name", "user_id"),)
+
+
+class RoleCatalogue(Base):
+    """One row that counts every change of any role, so that all who cached roles can tell."""
+
+    __tablename__ = "role_catalogue"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(default=1)
+
+    __table_args__ = (CheckConstraint("id = 1", name="single_row"),)

@@ -1,0 +1,279 @@
+"""What roles grant, and the rules of who may give what to whom."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
+from sqlalchemy.orm import Session, aliased
+
+from userapi.actor import Actor
+from userapi.database import reading, require_transaction
+from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from userapi.permissions import PermissionSet
+from userapi.roles.models import BASE_ROLE, TOP_ROLE, Role, RoleCatalogue, RoleParent, UserRole
+
+_roles: Table = Role.__table__  # type: ignore[assignment]
+_parents: Table = RoleParent.__table__  # type: ignore[assignment]
+_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_catalogue: Table = RoleCatalogue.__table__  # type: ignore[assignment]
+
+
+class RoleNotFound(NotFound):
+    """No role has that name."""
+
+    title = "There is no such role."
+
+
+class PermissionEscalation(Forbidden):
+    """Somebody would give away what they do not hold."""
+
+    code = "permission_escalation"
+    title = "You cannot grant permissions that you do not hold."
+
+
+class InsufficientRank(Forbidden):
+    """The other user holds as much as the actor, or more."""
+
+    code = "insufficient_rank"
+    title = "You do not outrank this user."
+
+
+class LastSuperadmin(Conflict):
+    """Nobody would be left who can do everything."""
+
+    code = "last_superadmin"
+    title = "The last active superadmin cannot be removed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleView:
+    """A role as its readers see it."""
+
+    name: str
+    description: str
+    permissions: tuple[str, ...]
+    parents: tuple[str, ...]
+    effective_permissions: tuple[str, ...]
+    builtin: bool
+    user_count: int
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class RoleGraph:
+    """All roles at one version of the catalogue: what each names, and what each inherits."""
+
+    def __init__(
+        self,
+        version: int,
+        permissions: Mapping[str, Collection[str]],
+        ancestors: Mapping[str, Collection[str]],
+    ) -> None:
+        """`ancestors` maps each role to itself and all that it inherits from."""
+        self.version = version
+        self._effective = {
+            role: PermissionSet(
+                name for ancestor in of_role for name in permissions.get(ancestor, ())
+            )
+            for role, of_role in ancestors.items()
+        }
+        self._combined: dict[tuple[str, ...], PermissionSet] = {}
+
+    @property
+    def names(self) -> Collection[str]:
+        """Return the names of all roles."""
+        return self._effective.keys()
+
+    def effective(self, role_names: Iterable[str]) -> PermissionSet:
+        """Return all that the roles grant together, inherited permissions included."""
+        key = tuple(sorted(role_names))
+        known = self._combined.get(key)
+        if known is None:
+            known = PermissionSet(name for role in key for name in self._effective.get(role, ()))
+            if len(self._combined) < 10_000:
+                self._combined[key] = known
+        return known
+
+
+class Roles:
+    """Reads roles, and keeps what they grant in the process until the catalogue changes."""
+
+    def __init__(self) -> None:
+        self._graph: RoleGraph | None = None
+
+    def graph(self, version: int | None = None) -> RoleGraph:
+        """Return the roles as they are at `version` of the catalogue, or now.
+
+        A process remembers one graph; a caller that knows the present version gets it without a
+        query.
+        """
+        remembered = self._graph
+        if remembered is not None and version is not None and remembered.version == version:
+            return remembered
+        with reading() as connection:
+            graph = _load_graph(connection)
+        self._graph = graph
+        return graph
+
+    def all(self) -> list[RoleView]:
+        """Return every role, by name."""
+        with reading() as connection:
+            return self._views(connection)
+
+    def get(self, name: str) -> RoleView:
+        """Return one role. Raises RoleNotFound."""
+        with reading() as connection:
+            views = self._views(connection, name)
+        if not views:
+            raise RoleNotFound()
+        return views[0]
+
+    def _views(self, connection: Connection, name: str | None = None) -> list[RoleView]:
+        graph = _load_graph(connection)
+        query = select(
+            _roles,
+            select(func.count())
+            .where(_user_roles.c.role_name == _roles.c.name)
+            .scalar_subquery()
+            .label("user_count"),
+        ).order_by(_roles.c.name)
+        if name is not None:
+            query = query.where(_roles.c.name == name)
+        parents: dict[str, list[str]] = {}
+        for role, parent in connection.execute(select(_parents)):
+            parents.setdefault(role, []).append(parent)
+        return [
+            RoleView(
+                name=row.name,
+                description=row.description,
+                permissions=tuple(sorted(row.permissions)),
+                parents=tuple(sorted(parents.get(row.name, ()))),
+                effective_permissions=tuple(graph.effective([row.name])),
+                builtin=row.builtin,
+                user_count=row.user_count,
+                version=row.version,
+                created_at=row.created_at,
+                updated_at=row.updated_at,
+            )
+            for row in connection.execute(query)
+        ]
+
+    def effective_now(self, role_names: Iterable[str]) -> PermissionSet:
+        """Return what roles grant as the open transaction sees it."""
+        session = require_transaction()
+        version = session.execute(select(_catalogue.c.version)).scalar_one()
+        graph = self._graph
+        if graph is None or graph.version != version:
+            graph = _load_graph(session)
+        return graph.effective(role_names)
+
+    def replace(self, user_id: UUID, role_names: Collection[str]) -> tuple[list[str], list[str]]:
+        """Give a user exactly these roles, in the open transaction; return the old and the new.
+
+        No role at all becomes the base role. Raises Invalid for an unknown role.
+        """
+        session = require_transaction()
+        wanted = sorted(set(role_names)) or [BASE_ROLE]
+        self.require_known(wanted)
+        before = role_names_of(session, user_id)
+        for gone in set(before) - set(wanted):
+            session.execute(
+                delete(_user_roles).where(
+                    _user_roles.c.user_id == user_id, _user_roles.c.role_name == gone
+                )
+            )
+        added = [name for name in wanted if name not in before]
+        if added:
+            session.execute(
+                insert(_user_roles), [{"user_id": user_id, "role_name": name} for name in added]
+            )
+        return before, wanted
+
+    def require_known(self, role_names: Iterable[str]) -> None:
+        """Raise Invalid that names each role that does not exist."""
+        session = require_transaction()
+        wanted = list(role_names)
+        known = set(session.scalars(select(_roles.c.name).where(_roles.c.name.in_(wanted))))
+        unknown = [
+            FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
+            for index, name in enumerate(wanted)
+            if name not in known
+        ]
+        if unknown:
+            raise Invalid(unknown)
+
+    def require_may_grant(self, actor: Actor, role_names: Iterable[str]) -> None:
+        """Raise PermissionEscalation unless the actor holds all that the roles grant."""
+        missing = actor.permissions.missing_from(self.effective_now(role_names))
+        if missing:
+            raise PermissionEscalation(missing_permissions=list(missing))
+
+    def require_outranks(self, actor: Actor, user_id: UUID, role_names: Iterable[str]) -> None:
+        """Raise InsufficientRank unless the actor is that user or holds more than they do."""
+        if actor.is_user(user_id):
+            return
+        if not actor.permissions.outranks(self.effective_now(role_names)):
+            raise InsufficientRank()
+
+
+def role_names_of(connection: Connection | Session, user_id: UUID) -> list[str]:
+    """Return the names of a user's roles, in order."""
+    query = (
+        select(_user_roles.c.role_name)
+        .where(_user_roles.c.user_id == user_id)
+        .order_by(_user_roles.c.role_name)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def require_other_superadmin(user_id: UUID, *, active: ColumnElement[bool], users: Any) -> None:
+    """Raise LastSuperadmin unless an active superadmin other than `user_id` remains.
+
+    Locks the role's row: two who remove each other wait here for one another, and the second one
+    counts after the first has committed.
+    """
+    session = require_transaction()
+    session.execute(
+        select(_roles.c.name).where(_roles.c.name == TOP_ROLE).with_for_update(key_share=True)
+    )
+    others = (
+        select(func.count())
+        .select_from(_user_roles.join(users, users.c.id == _user_roles.c.user_id))
+        .where(_user_roles.c.role_name == TOP_ROLE, users.c.id != user_id, active)
+    )
+    if session.execute(others).scalar_one() == 0:
+        raise LastSuperadmin()
+
+
+def catalogue_version() -> Any:
+    """Return a scalar subquery for the version of the role catalogue."""
+    return select(_catalogue.c.version).scalar_subquery()
+
+
+def _load_graph(connection: Connection | Session) -> RoleGraph:
+    """Read all roles with their ancestors by one recursive query."""
+    version = connection.execute(select(_catalogue.c.version)).scalar_one()
+    step = select(_roles.c.name.label("role"), _roles.c.name.label("ancestor")).cte(
+        "inherited", recursive=True
+    )
+    before = aliased(step)
+    step = step.union(
+        select(before.c.role, _parents.c.parent_name).where(
+            _parents.c.role_name == before.c.ancestor
+        )
+    )
+    rows = connection.execute(
+        select(step.c.role, step.c.ancestor, _roles.c.permissions).where(
+            _roles.c.name == step.c.ancestor
+        )
+    )
+    permissions: dict[str, list[str]] = {}
+    ancestors: dict[str, set[str]] = {}
+    for role, ancestor, named in rows:
+        permissions[ancestor] = named
+        ancestors.setdefault(role, set()).add(ancestor)
+    return RoleGraph(version, permissions, ancestors)

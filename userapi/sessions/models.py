@@ -1,0 +1,47 @@
+"""The table of sessions: the truth about who is signed in."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from userapi.database import Base, UuidKey, new_id
+
+
+class UserSession(Base):
+    """One sign-in on one device.
+
+    `generation` counts refreshes; only its holder can refresh. `version` counts what makes earlier
+    access tokens of the session worthless, such as a change of the password.
+    """
+
+    __tablename__ = "user_sessions"
+
+    id: Mapped[UuidKey] = mapped_column(default=new_id)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(16), default="api")
+    generation: Mapped[int] = mapped_column(default=1)
+    rotated_at: Mapped[datetime]
+    version: Mapped[int] = mapped_column(default=1)
+    remember_me: Mapped[bool] = mapped_column(default=False)
+    ip_address: Mapped[str | None] = mapped_column(String(45))
+    user_agent: Mapped[str | None] = mapped_column(String(512))
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoked_reason: Mapped[str | None] = mapped_column(String(32))
+
+    __table_args__ = (
+        CheckConstraint("kind IN ('api', 'browser')", name="kind"),
+        Index(
+            "ix_user_sessions_live_user_id",
+            "user_id",
+            "created_at",
+            postgresql_where=text("revoked_at IS NULL"),
+            sqlite_where=text("revoked_at IS NULL"),
+        ),
+        Index("ix_user_sessions_user_id", "user_id"),
+        Index("ix_user_sessions_expires_at", "expires_at"),
+    )

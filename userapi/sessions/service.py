@@ -1,0 +1,228 @@
+"""Starting, listing and ending sessions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, Table, func, select, update
+
+from userapi.actor import Actor
+from userapi.audit.actions import AuditAction
+from userapi.audit.service import AuditTrail
+from userapi.clock import Clock
+from userapi.database import after_commit, new_id, reading, require_transaction
+from userapi.errors import NotFound
+from userapi.events.catalogue import EventType, SessionEvent, UserFacts
+from userapi.events.outbox import Outbox
+from userapi.sessions.devices import device_label
+from userapi.sessions.models import UserSession
+from userapi.sessions.status import LiveSessions
+from userapi.settings import Settings
+
+USER_AGENT_LENGTH = 512
+
+_table: Table = UserSession.__table__  # type: ignore[assignment]
+
+
+class SessionNotFound(NotFound):
+    """The user has no live session with that id."""
+
+    title = "There is no such session."
+
+
+class EndReason(StrEnum):
+    """Why a session ended."""
+
+    ACCOUNT_DELETED = "account_deleted"
+    ACCOUNT_SUSPENDED = "account_suspended"
+    CAP_REACHED = "cap_reached"
+    LOGOUT = "logout"
+    PASSWORD_CHANGED = "password_changed"
+    PASSWORD_RESET = "password_reset"
+    REFRESH_REUSED = "refresh_reused"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionView:
+    """A session as its user sees it."""
+
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    ip_address: str | None
+    user_agent: str | None
+    device: str
+    current: bool
+
+
+class Sessions:
+    """The sessions of users: rows of `user_sessions`, and nothing else, say who is signed in."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        audit: AuditTrail,
+        outbox: Outbox,
+        live: LiveSessions,
+    ) -> None:
+        self._clock = clock
+        self._audit = audit
+        self._outbox = outbox
+        self._live = live
+        self._cap = settings.session_max_per_user
+        self._idle = timedelta(days=settings.session_idle_timeout_days)
+        self._short = timedelta(days=settings.jwt_refresh_token_expire_days)
+        self._long = timedelta(days=settings.session_absolute_lifetime_days)
+
+    def start(
+        self, user: UserFacts, *, actor: Actor, remember_me: bool = False, kind: str = "api"
+    ) -> UserSession:
+        """Start a session in the open transaction, which holds the lock on the user's row.
+
+        Above the cap the oldest sessions end.
+        """
+        session = require_transaction()
+        now = self._clock.now()
+        live = session.execute(
+            self._live_rows(user.id).order_by(_table.c.created_at, _table.c.id)
+        ).all()
+        surplus = len(live) - self._cap + 1
+        if surplus > 0:
+            self._end(live[:surplus], user=user, actor=actor, reason=EndReason.CAP_REACHED)
+        # Longer than the absolute end with remember_me makes no sense without it.
+        lifetime = self._long if remember_me else min(self._short, self._long)
+        started = UserSession(
+            id=new_id(),
+            user_id=user.id,
+            kind=kind,
+            generation=1,
+            version=1,
+            rotated_at=now,
+            remember_me=remember_me,
+            ip_address=actor.ip_address,
+            user_agent=(actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
+            created_at=now,
+            last_used_at=now,
+            expires_at=now + lifetime,
+        )
+        session.add(started)
+        session.flush()
+        self._outbox.append(
+            SessionEvent(type=EventType.SESSION_CREATED, user=user, session_id=started.id),
+            actor=actor,
+        )
+        return started
+
+    @property
+    def idle_timeout(self) -> timedelta:
+        """Return how long a session may go without a refresh."""
+        return self._idle
+
+    def refreshable_until(self, session: UserSession) -> datetime:
+        """Return when the session's present refresh token ends: idle or absolute end."""
+        return min(session.expires_at, session.rotated_at + self._idle)
+
+    def is_live(self, session: UserSession) -> bool:
+        """Tell whether a session has neither ended nor run out."""
+        return session.revoked_at is None and self._clock.now() < self.refreshable_until(session)
+
+    def list_of(self, user_id: UUID, *, current: UUID | None = None) -> list[SessionView]:
+        """Return a user's live sessions, the one used last first."""
+        query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
+        with reading() as connection:
+            rows = connection.execute(query).all()
+        return [
+            SessionView(
+                id=row.id,
+                created_at=row.created_at,
+                last_used_at=row.last_used_at,
+                expires_at=min(row.expires_at, row.rotated_at + self._idle),
+                ip_address=row.ip_address,
+                user_agent=row.user_agent,
+                device=device_label(row.user_agent),
+                current=row.id == current,
+            )
+            for row in rows
+        ]
+
+    def end(self, session_id: UUID, *, user: UserFacts, actor: Actor, reason: EndReason) -> None:
+        """End one live session of the user. Raises SessionNotFound."""
+        rows = self._locked(self._live_rows(user.id).where(_table.c.id == session_id))
+        if not rows:
+            raise SessionNotFound()
+        self._end(rows, user=user, actor=actor, reason=reason)
+
+    def end_all(
+        self, *, user: UserFacts, actor: Actor, reason: EndReason, but: UUID | None = None
+    ) -> int:
+        """End all live sessions of the user, all but one if told so; return how many."""
+        query = self._live_rows(user.id)
+        if but is not None:
+            query = query.where(_table.c.id != but)
+        rows = self._locked(query)
+        self._end(rows, user=user, actor=actor, reason=reason)
+        return len(rows)
+
+    def count_live(self) -> int:
+        """Return how many sessions are live."""
+        now = self._clock.now()
+        query = select(func.count()).where(
+            _table.c.revoked_at.is_(None),
+            _table.c.expires_at > now,
+            _table.c.rotated_at > now - self._idle,
+        )
+        with reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _live_rows(self, user_id: UUID) -> Select[Any]:
+        now = self._clock.now()
+        return select(_table).where(
+            _table.c.user_id == user_id,
+            _table.c.revoked_at.is_(None),
+            _table.c.expires_at > now,
+            _table.c.rotated_at > now - self._idle,
+        )
+
+    def _locked(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        return require_transaction().execute(query.order_by(_table.c.id).with_for_update()).all()
+
+    def _end(
+        self, rows: Sequence[Row[Any]], *, user: UserFacts, actor: Actor, reason: EndReason
+    ) -> None:
+        if not rows:
+            return
+        session = require_transaction()
+        session.execute(
+            update(_table)
+            .where(_table.c.id.in_([row.id for row in rows]))
+            .values(
+                revoked_at=self._clock.now(), revoked_reason=reason, version=_table.c.version + 1
+            )
+        )
+        for row in rows:
+            self._audit.record(
+                AuditAction.SESSION_REVOKED,
+                actor=actor,
+                target=("session", row.id),
+                details={"reason": reason, "user_id": str(user.id)},
+            )
+            self._outbox.append(
+                SessionEvent(
+                    type=EventType.SESSION_REVOKED, user=user, session_id=row.id, reason=reason
+                ),
+                actor=actor,
+            )
+        ended = [(row.id, row.version + 1) for row in rows]
+
+        def tell() -> None:
+            for session_id, version in ended:
+                self._live.session_changed(session_id, version=version, live=False)
+
+        after_commit(tell)

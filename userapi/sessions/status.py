@@ -1,0 +1,148 @@
+"""Is this session live, and what may its user do? Asked by every request that carries a token."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy import JSON, ColumnElement, Table, column, select, table
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from userapi.clock import Clock
+from userapi.database import reading
+from userapi.roles.models import UserRole
+from userapi.roles.service import catalogue_version
+from userapi.sessions.models import UserSession
+from userapi.settings import Settings
+
+_sessions: Table = UserSession.__table__  # type: ignore[assignment]
+_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+# The subject above owns the users' model; here only these columns of its table matter.
+_users = table(
+    "users",
+    column("id", _sessions.c.id.type),
+    column("username"),
+    column("status"),
+    column("access_version"),
+    column("must_change_password"),
+)
+
+
+class json_names(FunctionElement[list[str]]):  # noqa: N801 - a function of SQL
+    """The values of a column as one JSON array."""
+
+    type = JSON()
+    name = "json_names"
+    inherit_cache = True
+
+
+@compiles(json_names)
+def _json_names_sqlite(element: json_names, compiler: SQLCompiler, **kwargs: object) -> str:
+    return f"json_group_array({compiler.process(element.clauses, **kwargs)})"
+
+
+@compiles(json_names, "postgresql")
+def _json_names_postgresql(element: json_names, compiler: SQLCompiler, **kwargs: object) -> str:
+    return f"json_agg({compiler.process(element.clauses, **kwargs)})"
+
+
+def role_names_column(user_id: ColumnElement[UUID]) -> ColumnElement[list[str]]:
+    """Return a scalar subquery for the names of a user's roles as a list, unordered."""
+    return (
+        select(json_names(_user_roles.c.role_name))
+        .where(_user_roles.c.user_id == user_id)
+        .scalar_subquery()
+        .label("roles")
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSession:
+    """What a request needs to know of the session behind its token."""
+
+    session_id: UUID
+    user_id: UUID
+    username: str
+    roles: tuple[str, ...]
+    session_version: int
+    access_version: int
+    catalogue_version: int
+    must_change_password: bool
+    ends_at: datetime
+
+
+class LiveSessions(Protocol):
+    """Tells whether a session is live, and is told when one is no longer what it was."""
+
+    def find(self, session_id: UUID, *, user_id: UUID) -> LiveSession | None:
+        """Return the live session, or None where it has ended or never was."""
+        ...
+
+    def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
+        """Take note, after the commit, that a session has a new version or has ended."""
+        ...
+
+    def user_changed(self, user_id: UUID, *, access_version: int) -> None:
+        """Take note, after the commit, that what a user may do has changed."""
+        ...
+
+    def roles_changed(self, *, catalogue_version: int) -> None:
+        """Take note, after the commit, that a role grants something else."""
+        ...
+
+
+class DatabaseLiveSessions:
+    """Asks the database each time: always right, one query a request."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._clock = clock
+        self._idle = timedelta(days=settings.session_idle_timeout_days)
+        self._query = (
+            select(
+                _sessions.c.id,
+                _sessions.c.user_id,
+                _sessions.c.version,
+                _sessions.c.expires_at,
+                _sessions.c.rotated_at,
+                _users.c.username,
+                _users.c.access_version,
+                _users.c.must_change_password,
+                role_names_column(_sessions.c.user_id),
+                catalogue_version().label("catalogue_version"),
+            )
+            .select_from(_sessions.join(_users, _users.c.id == _sessions.c.user_id))
+            .where(_sessions.c.revoked_at.is_(None), _users.c.status == "active")
+        )
+
+    def find(self, session_id: UUID, *, user_id: UUID) -> LiveSession | None:
+        """Return the live session, or None where it has ended or never was."""
+        query = self._query.where(_sessions.c.id == session_id)
+        with reading() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None or row.user_id != user_id:
+            return None
+        ends_at = min(row.expires_at, row.rotated_at + self._idle)
+        if ends_at <= self._clock.now():
+            return None
+        return LiveSession(
+            session_id=row.id,
+            user_id=row.user_id,
+            username=row.username,
+            roles=tuple(sorted(row.roles or ())),
+            session_version=row.version,
+            access_version=row.access_version,
+            catalogue_version=row.catalogue_version,
+            must_change_password=bool(row.must_change_password),
+            ends_at=ends_at,
+        )
+
+    def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
+        """Do nothing: the next question reads the row."""
+
+    def user_changed(self, user_id: UUID, *, access_version: int) -> None:
+        """Do nothing: the next question reads the row."""
+
+    def roles_changed(self, *, catalogue_version: int) -> None:
+        """Do nothing: the next question reads the row."""
