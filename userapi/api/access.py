@@ -1,0 +1,164 @@
+"""Who may call an endpoint. Each says it with `@requires`, `@signed_in` or `@public`, directly under
+its route, so that 401 and 403 come before anything about the body.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from flask import g, request
+
+from userapi.actor import Actor, ActorType, PermissionDenied
+from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
+from userapi.errors import Forbidden, NotFound
+from userapi.permissions import Permission
+
+from .bodies import refuse_query
+from .context import current_actor, services
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class PasswordChangeRequired(Forbidden):
+    """The user has to set a new password before anything else."""
+
+    code = "password_change_required"
+    title = "Change your password first."
+
+
+def requires(
+    *permissions: Permission,
+    or_self: str | None = None,
+    unless: Callable[[], bool] | None = None,
+) -> Callable[[View], View]:
+    """Let in whoever holds one of the permissions.
+
+    With `or_self` also the user whom that argument of the view names. What one may neither change nor
+    see is not there: reading it is a 404 for somebody who may read no other users. `unless` tells
+    whether the operator has opened the endpoint to everybody.
+    """
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if unless is None or not unless():
+                authenticate()
+                actor = current_actor()
+                is_self = or_self is not None and actor.is_user(cast(UUID, kwargs[or_self]))
+                if not is_self and not any(p in actor.permissions for p in permissions):
+                    hidden = or_self is not None and request.method in {"GET", "HEAD"}
+                    if hidden and Permission.USERS_READ not in actor.permissions:
+                        raise NotFound()
+                    raise PermissionDenied(permissions[0])
+            _check_query(view)
+            return view(*args, **kwargs)
+
+        access = " or ".join(permissions)
+        return _tagged(guarded, view, access=access, or_self=or_self is not None)
+
+    return decorate
+
+
+def signed_in(view: View) -> View:
+    """Let in every signed-in user: the endpoint is about themselves."""
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        authenticate(password_change_pending=getattr(view, "open_to_password_change", False))
+        _check_query(view)
+        return view(*args, **kwargs)
+
+    return _tagged(guarded, view, access="self")
+
+
+def token_holder(view: View) -> View:
+    """Let in whoever has a genuine token, also one whose session has ended."""
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        g.claims = services().authentication.verify_signature(bearer_token())
+        _check_query(view)
+        return view(*args, **kwargs)
+
+    return _tagged(guarded, view, access="self")
+
+
+def public(view: View) -> View:
+    """Let in everybody; no token is looked at."""
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        _check_query(view)
+        return view(*args, **kwargs)
+
+    return _tagged(guarded, view, access="public")
+
+
+def open_to_password_change(view: View) -> View:
+    """Mark a view as one that a session may use whose user must change the password."""
+    view.open_to_password_change = True  # type: ignore[attr-defined]
+    return view
+
+
+def bearer_token() -> str:
+    """Return the token of the request. Raises AuthenticationRequired, TokenInvalid.
+
+    The scheme is case-insensitive (RFC 9110 §11.1).
+    """
+    header = request.headers.get("Authorization")
+    if header is None:
+        raise AuthenticationRequired()
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise AuthenticationRequired()
+    token = token.strip()
+    if not token or " " in token:
+        raise TokenInvalid()
+    return token
+
+
+def authenticate(*, password_change_pending: bool = False) -> None:
+    """Make whoever the token speaks for the actor of this request.
+
+    What they may do comes from the live session and not from the token, so a change of role or status
+    holds from the next request on.
+    """
+    claims, live = services().authentication.authenticate(bearer_token())
+    permissions = services().roles.graph(live.catalogue_version).effective(live.roles)
+    g.claims = claims
+    g.live_session = live
+    g.actor = replace(
+        current_actor(),
+        type=ActorType.USER,
+        id=live.user_id,
+        username=live.username,
+        session_id=live.session_id,
+        permissions=permissions,
+    )
+    if live.must_change_password and not password_change_pending:
+        raise PasswordChangeRequired()
+
+
+def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:
+    """Return the actor that every request begins with."""
+    return Actor(
+        ip_address=request.remote_addr,
+        user_agent=request.headers.get("User-Agent"),
+        correlation_id=correlation_id,
+        traceparent=traceparent,
+    )
+
+
+def _check_query(view: Callable[..., Any]) -> None:
+    if request.query_string and not getattr(view, "takes_query", False):
+        refuse_query()
+
+
+def _tagged(guarded: Any, view: Any, *, access: str, or_self: bool = False) -> Any:
+    """Say on the view function who may call it, for the document and for the tests."""
+    guarded.access = access
+    guarded.access_or_self = or_self
+    guarded._apidoc = dict(getattr(view, "_apidoc", {})) | {"access": access}
+    return guarded

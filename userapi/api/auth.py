@@ -1,0 +1,198 @@
+"""Endpoints of signing in: /api/v1/auth."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from flask import Response
+
+from userapi.accounts.service import EmailTaken, NewUser, RegistrationDisabled, UsernameTaken
+from userapi.accounts.views import UserView
+from userapi.authentication.refusals import TokenExpired, TokenInvalid, TokenRevoked
+from userapi.authentication.service import (
+    AccountPending,
+    AccountSuspended,
+    InvalidCredentials,
+    RefreshTokenReused,
+)
+from userapi.lockout.service import TooManyAttempts
+from userapi.passwords.gate import Busy
+from userapi.sessions.service import EndReason, SessionNotFound
+
+from .access import open_to_password_change, public, signed_in, token_holder
+from .blueprint import Blueprint
+from .context import current_actor, current_claims, current_session, services
+from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
+from .responses import user_response
+from .schemas.auth import (
+    Login,
+    LoginResult,
+    Logout,
+    Myself,
+    PasswordChange,
+    PasswordQuestion,
+    PasswordStrength,
+    Refresh,
+    SessionList,
+    Tokens,
+    Verified,
+)
+from .schemas.common import Revoked
+from .schemas.users import Registration, User
+from .users import IDENTITY_FIELDS, profile_of
+
+blp = Blueprint("auth", __name__, url_prefix="/api/v1/auth", description="Signing in and out")
+
+_user = User()
+
+
+def _registered(view: UserView | None) -> Response:
+    if view is None:
+        return Response('{"status":"pending"}', 202, mimetype="application/json")
+    return user_response(_user, view, 201)
+
+
+@blp.route("/register", methods=["POST"])
+@public
+@blp.arguments(Registration)
+@blp.response(201, User)
+@blp.raises(
+    RegistrationDisabled,
+    UsernameTaken,
+    EmailTaken,
+    Busy,
+    InvalidIdempotencyKey,
+    IdempotencyKeyReused,
+    RequestInProgress,
+)
+@idempotent(_registered)
+def register(body: dict[str, Any], *, once: Any) -> None:
+    """Register a new account.
+
+    Where addresses are verified the answer is 202 for a new and for a taken address alike, and the
+    account is pending until the link in a mail is followed.
+    """
+    new = NewUser(**{name: body[name] for name in IDENTITY_FIELDS}, profile=profile_of(body))
+    services().accounts.register(new, actor=current_actor(), once=once)
+
+
+@blp.route("/login", methods=["POST"])
+@public
+@blp.arguments(Login)
+@blp.response(200, LoginResult)
+@blp.raises(InvalidCredentials, AccountSuspended, AccountPending, TooManyAttempts, Busy)
+def login(body: dict[str, Any]) -> Any:
+    """Log in with e-mail or user name."""
+    return services().authentication.log_in(
+        body["username"],
+        body["password"],
+        remember_me=body.get("remember_me", False),
+        actor=current_actor(),
+    )
+
+
+@blp.route("/refresh", methods=["POST"])
+@public
+@blp.arguments(Refresh)
+@blp.response(200, Tokens)
+@blp.raises(TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused)
+def refresh(body: dict[str, Any]) -> Any:
+    """Exchange a refresh token for a new pair of tokens."""
+    return services().authentication.refresh(body["refresh_token"], actor=current_actor())
+
+
+@blp.route("/logout", methods=["POST"])
+@token_holder
+@blp.arguments(Logout, required=False)
+@blp.response(204)
+def logout(body: dict[str, Any]) -> None:
+    """End the session of this token, or every session of its user. Repeating it is no error."""
+    services().authentication.log_out(
+        current_claims(), all_sessions=body.get("all_sessions", False), actor=current_actor()
+    )
+
+
+@blp.route("/me", methods=["GET"])
+@signed_in
+@blp.response(200, Myself)
+def me() -> Any:
+    """Show who is signed in and what they may do."""
+    user = services().accounts.get(current_session().user_id)
+    return asdict(user) | {
+        "permissions": list(current_actor().permissions),
+        "session_id": current_session().session_id,
+    }
+
+
+@blp.route("/verify", methods=["GET"])
+@signed_in
+@blp.response(200, Verified)
+def verify() -> Any:
+    """Tell whether this token is good at this moment, and what for."""
+    live = current_session()
+    return {
+        "user_id": live.user_id,
+        "session_id": live.session_id,
+        "roles": live.roles,
+        "permissions": list(current_actor().permissions),
+        "expires_at": datetime.fromtimestamp(current_claims().expires_at, UTC),
+    }
+
+
+@blp.route("/change-password", methods=["POST"])
+@signed_in
+@open_to_password_change
+@blp.arguments(PasswordChange)
+@blp.response(200, Tokens)
+@blp.raises(InvalidCredentials, TooManyAttempts, Busy)
+def change_password(body: dict[str, Any]) -> Any:
+    """Set a new password. This session goes on with new tokens; all others end."""
+    return services().authentication.change_password(
+        current=body["current_password"], new=body["new_password"], actor=current_actor()
+    )
+
+
+@blp.route("/password-strength", methods=["POST"])
+@public
+@blp.arguments(PasswordQuestion)
+@blp.response(200, PasswordStrength)
+def password_strength(body: dict[str, Any]) -> Any:
+    """Judge a password. Nothing is stored or logged."""
+    return asdict(
+        services().policy.strength(
+            body["password"], username=body.get("username"), email=body.get("email")
+        )
+    )
+
+
+@blp.route("/sessions", methods=["GET"])
+@signed_in
+@blp.response(200, SessionList)
+def sessions() -> Any:
+    """List the sessions of the signed-in user."""
+    live = current_session()
+    return {"items": services().sessions.list_of(live.user_id, current=live.session_id)}
+
+
+@blp.route("/sessions/<uuid:session_id>", methods=["DELETE"])
+@signed_in
+@blp.response(204)
+@blp.raises(SessionNotFound)
+def end_session(session_id: UUID) -> None:
+    """End one session of the signed-in user."""
+    services().accounts.end_session(
+        current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
+    )
+
+
+@blp.route("/sessions", methods=["DELETE"])
+@signed_in
+@blp.response(200, Revoked)
+def end_other_sessions() -> Any:
+    """End all sessions of the signed-in user but this one."""
+    live = current_session()
+    revoked = services().accounts.end_sessions(
+        live.user_id, actor=current_actor(), but=live.session_id
+    )
+    return {"revoked": revoked}

@@ -1,0 +1,136 @@
+"""Our blueprint: flask-smorest with strict parsing, and every error in the OpenAPI document."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import flask_smorest
+from marshmallow import Schema
+
+from userapi.errors import ServiceError
+
+from .bodies import StrictParser
+from .problems import CONTENT_TYPE, status_of
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
+ALWAYS_POSSIBLE = {
+    429: {"rate_limited": "Too many requests."},
+    500: {"internal_error": "The service made a mistake."},
+    503: {"service_unavailable": "The service cannot answer at the moment."},
+}
+WITH_A_BODY = {
+    400: {"malformed_json": "The body is not well-formed JSON."},
+    413: {"body_too_large": "The body is too large."},
+    415: {"unsupported_media_type": "The body is not application/json."},
+    422: {"validation_failed": "Some fields are not valid."},
+}
+WITH_A_TOKEN = {
+    401: {
+        "authentication_required": "No token was sent.",
+        "token_invalid": "The token is not valid.",
+        "token_expired": "The token has expired.",
+        "token_revoked": "The session of this token has ended.",
+    },
+    403: {"password_change_required": "Change your password first."},
+}
+HEADERS_OF_REFUSALS = {
+    401: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
+    429: {"Retry-After": "Seconds to wait."},
+    503: {"Retry-After": "Seconds to wait."},
+}
+
+
+class Blueprint(flask_smorest.Blueprint):
+    """A blueprint whose views say which domain errors they may raise."""
+
+    ARGUMENTS_PARSER = StrictParser()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepare_doc_cbks.append(_document_access_and_problems)
+
+    def arguments(
+        self, schema: type[Schema], *, location: str = "json", **kwargs: Any
+    ) -> Callable[[View], View]:
+        """Parse the body or the query by a schema, and say so in the document."""
+        parse = super().arguments(schema, location=location, **kwargs)
+
+        def decorate(view: View) -> View:
+            wrapped: View = parse(view)
+            wrapped.takes_query = (  # type: ignore[attr-defined]
+                location == "query" or getattr(view, "takes_query", False)
+            )
+            documented = wrapped._apidoc  # type: ignore[attr-defined]
+            documented.setdefault("problems", {})
+            if location == "json":
+                _merge(documented["problems"], WITH_A_BODY)
+            else:
+                _merge(documented["problems"], {422: WITH_A_BODY[422]})
+            return wrapped
+
+        return decorate
+
+    def raises(self, *errors: type[ServiceError]) -> Callable[[View], View]:
+        """Say in the document which refusals of the domain a view passes on."""
+
+        def decorate(view: View) -> View:
+            documented = dict(getattr(view, "_apidoc", {}))
+            problems = {
+                status: dict(codes) for status, codes in documented.get("problems", {}).items()
+            }
+            for error in errors:
+                _merge(problems, {status_of(error): {error.code: error.title}})
+            documented["problems"] = problems
+            view._apidoc = documented  # type: ignore[attr-defined]
+            return view
+
+        return decorate
+
+
+def _merge(into: dict[int, dict[str, str]], more: dict[int, dict[str, str]]) -> None:
+    for status, codes in more.items():
+        into[status] = {**into.get(status, {}), **codes}
+
+
+def _document_access_and_problems(
+    doc: dict[str, Any], doc_info: dict[str, Any], **_kwargs: Any
+) -> dict[str, Any]:
+    """Add security, 401, 403 and every other refusal to an operation."""
+    problems = {status: dict(codes) for status, codes in doc_info.get("problems", {}).items()}
+    _merge(problems, ALWAYS_POSSIBLE)
+    access = doc_info.get("access", "public")
+    if access == "public":
+        doc["security"] = []
+    else:
+        doc["security"] = [{"bearer": []}]
+        _merge(problems, WITH_A_TOKEN)
+        if access != "self":
+            _merge(problems, {403: {"permission_denied": f"Needs the permission {access}."}})
+            doc["description"] = _joined(doc.get("description"), f"Needs `{access}`.")
+    responses = doc.setdefault("responses", {})
+    for status, codes in sorted(problems.items()):
+        responses[str(status)] = {
+            "description": f"{HTTPStatus(status).phrase}: "
+            + "; ".join(f"`{code}` – {title}" for code, title in codes.items()),
+            "content": {CONTENT_TYPE: {"schema": PROBLEM_REFERENCE}},
+            **_documented_headers(status),
+        }
+    return doc
+
+
+def _documented_headers(status: int) -> dict[str, Any]:
+    headers = HEADERS_OF_REFUSALS.get(status)
+    if headers is None:
+        return {}
+    return {
+        "headers": {
+            name: {"description": about, "schema": {"type": "string"}}
+            for name, about in headers.items()
+        }
+    }
+
+
+def _joined(*texts: str | None) -> str:
+    return "\n\n".join(text for text in texts if text)

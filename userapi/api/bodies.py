@@ -1,0 +1,153 @@
+"""Reading request bodies strictly: what is not exactly JSON of a sensible size does not get in."""
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from flask import Request, current_app, g, request
+from marshmallow import Schema, ValidationError
+from webargs.flaskparser import FlaskParser
+from webargs.multidictproxy import MultiDictProxy
+
+from userapi.errors import Malformed, invalid_field
+
+from .problems import BodyTooLarge, UnsupportedMediaType, invalid_from_messages
+
+BODY_LIMIT_BYTES = 64 * 1024
+IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
+DEEPEST_LEVEL = 32
+
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+class MalformedJson(Malformed):
+    """The body is not JSON (RFC 8259), or JSON that means different things to different readers."""
+
+    code = "malformed_json"
+    title = "The body is not well-formed JSON."
+
+
+def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
+    """Return the whole body, also a chunked one. Raises BodyTooLarge past `limit` bytes."""
+    if "body" not in g:
+        if (request.content_length or 0) > limit:
+            raise BodyTooLarge()
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := request.stream.read(min(64 * 1024, limit + 1 - size)):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > limit:
+                raise BodyTooLarge()
+        g.body = b"".join(chunks)
+    body: bytes = g.body
+    return body
+
+
+def refuse_large_body() -> None:
+    """Refuse, before anything else is done, a body that says of itself that it is too large."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    limit = getattr(view, "body_limit", BODY_LIMIT_BYTES)
+    if (request.content_length or 0) > limit:
+        raise BodyTooLarge()
+
+
+def parse_json(raw: bytes) -> Any:
+    """Return the value of a JSON text. Raises MalformedJson.
+
+    Refused beside what is no JSON at all: NaN and infinities, a member that stands twice, more than 32
+    levels, another encoding than UTF-8 and a byte order mark.
+    """
+    _require_shallow(raw)
+    try:
+        return json.loads(
+            raw.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_without_duplicates,
+        )
+    except (ValueError, RecursionError) as exc:
+        raise MalformedJson() from exc
+
+
+def _require_shallow(raw: bytes) -> None:
+    depth = 0
+    for match in _STRUCTURE.finditer(raw):
+        first = match.group()[:1]
+        if first in b"[{":
+            depth += 1
+            if depth > DEEPEST_LEVEL:
+                raise MalformedJson(f"More than {DEEPEST_LEVEL} levels of nesting.")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number out of range")
+    return number
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a member stands twice")
+    return found
+
+
+def require_media_type(*accepted: str) -> str:
+    """Return the media type of the body. Raises UnsupportedMediaType."""
+    media_type = request.mimetype
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if media_type not in accepted or charset not in {"utf-8", "utf8"}:
+        raise UnsupportedMediaType(f"This endpoint takes {' or '.join(accepted)}.")
+    return media_type
+
+
+class StrictParser(FlaskParser):
+    """webargs with our reading of JSON, and our errors."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {}
+
+    def load_json(self, req: Request, schema: Schema) -> Any:
+        """Return the parsed body; an empty one is {} where the schema says that it may be."""
+        raw = read_body()
+        if not raw and getattr(schema, "body_optional", False):
+            return {}
+        if raw or req.mimetype:
+            require_media_type("application/json")
+        return parse_json(raw)
+
+    def load_query(self, req: Request, schema: Schema) -> Any:
+        """Return the query parameters; one that stands twice is refused."""
+        for name, values in req.args.lists():
+            if len(values) > 1:
+                raise invalid_field(name, "Stands more than once.", "repeated")
+        return MultiDictProxy(req.args, schema)
+
+    def handle_error(
+        self,
+        error: ValidationError,
+        req: Request,
+        schema: Schema,
+        *,
+        error_status_code: int | None,
+        error_headers: Any,
+    ) -> NoReturn:
+        """Raise what is wrong with the fields as one domain error."""
+        messages = error.messages
+        if isinstance(messages, dict):
+            messages = messages.get("json", messages.get("query", messages))
+        raise invalid_from_messages(messages) from error
+
+
+def refuse_query() -> None:
+    """Raise Invalid where the request has query parameters: the endpoint knows none."""
+    for name in request.args:
+        raise invalid_field(name, "Unknown query parameter.", "unknown_field")

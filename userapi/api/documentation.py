@@ -1,0 +1,128 @@
+"""The OpenAPI document, Swagger UI and ReDoc; every asset is served from here."""
+
+from pathlib import Path
+from typing import Any
+
+import flask_smorest
+from flask import Blueprint as PlainBlueprint
+from flask import Flask, Response, current_app, render_template, send_from_directory
+from werkzeug.exceptions import HTTPException
+
+from userapi.health import VERSION
+from userapi.settings import Settings
+
+from .access import public
+from .problems import handle_http_exception
+from .responses import OrjsonProvider
+from .schemas.common import Problem
+
+VENDORED = Path(__file__).parent / "static"
+# Swagger UI and ReDoc write styles into the page; scripts come from files only.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+ABOUT = """Accounts, sign-in, roles, sessions and audit of the AIMA platform.
+
+**To try it here:** call `POST /api/v1/auth/login`, copy `access_token`, press *Authorize* and paste it.
+
+Errors are `application/problem+json` (RFC 9457); clients switch on `code`.
+"""
+
+
+class Api(flask_smorest.Api):
+    """flask-smorest with our errors and our description."""
+
+    ERROR_SCHEMA = Problem
+
+    def __init__(self, app: Flask, settings: Settings) -> None:
+        app.config.update(
+            API_TITLE=settings.app_name,
+            API_VERSION=VERSION,
+            OPENAPI_VERSION="3.0.3",
+            API_SPEC_OPTIONS={
+                "info": {"description": ABOUT},
+                "components": {
+                    "securitySchemes": {
+                        "bearer": {
+                            "type": "http",
+                            "scheme": "bearer",
+                            "bearerFormat": "JWT",
+                            "description": "The `access_token` of a log-in.",
+                        }
+                    }
+                },
+                "servers": [{"url": "/"}],
+            },
+        )
+        super().__init__(app)
+        self.spec.components.schema("Problem", schema=Problem)
+
+    def handle_http_exception(self, error: HTTPException) -> Response:
+        """Answer with a problem document."""
+        return handle_http_exception(error)
+
+    def _register_responses(self) -> None:
+        """Leave out the library's default errors: each operation documents its own."""
+
+
+blp = PlainBlueprint("documentation", __name__, template_folder="templates", static_folder=None)
+
+
+@blp.route("/openapi.json", methods=["GET"])
+@public
+def openapi() -> Response:
+    """Return the OpenAPI document."""
+    return Response(current_app.extensions["userapi.openapi"], mimetype="application/json")
+
+
+@blp.route("/docs", methods=["GET"])
+@public
+def swagger_ui() -> Response:
+    """Show the document in Swagger UI."""
+    return _page("swagger.html")
+
+
+@blp.route("/redoc", methods=["GET"])
+@public
+def redoc() -> Response:
+    """Show the document in ReDoc."""
+    return _page("redoc.html")
+
+
+@blp.route("/docs/assets/<path:name>", methods=["GET"])
+@public
+def asset(name: str) -> Response:
+    """Return a file of Swagger UI or ReDoc."""
+    response = send_from_directory(VENDORED, name, max_age=86400)
+    response.headers["Cache-Control"] = "public, max-age=86400"
+    return response
+
+
+def _page(template: str) -> Response:
+    response = Response(render_template(template, title=current_app.config["API_TITLE"]))
+    response.headers["Content-Security-Policy"] = PAGE_POLICY
+    return response
+
+
+def init_app(app: Flask, api: Api, settings: Settings) -> None:
+    """Serve the index, and the documents where the operator wants them."""
+    links: dict[str, Any] = {
+        "service": settings.app_name,
+        "version": VERSION,
+        "health": "/api/v1/health/",
+        "metrics": "/metrics",
+        "jwks": "/.well-known/jwks.json",
+    }
+    if settings.docs_enabled:
+        app.register_blueprint(blp)
+        links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
+        # Made once: the document is the same for everybody.
+        app.extensions["userapi.openapi"] = OrjsonProvider(app).dumps(api.spec.to_dict())
+
+    @app.route("/", methods=["GET"])
+    @public
+    def index() -> dict[str, Any]:
+        """Return links to what there is."""
+        return links

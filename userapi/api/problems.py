@@ -1,0 +1,257 @@
+"""Errors as `application/problem+json` (RFC 9457): the only place where a category has a status."""
+
+import http
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+import structlog
+from flask import Flask, Response, g, request
+from flask_jwt_extended.exceptions import JWTExtendedException
+from psycopg2 import errors as pg_errors
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+
+from userapi.audit.actions import AuditAction, Outcome
+from userapi.authentication.refusals import AuthenticationRequired
+from userapi.errors import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    Invalid,
+    Malformed,
+    NotFound,
+    ServiceError,
+    Stale,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+
+from .context import current_actor, services
+
+log = structlog.get_logger(__name__)
+
+CONTENT_TYPE = "application/problem+json"
+
+STATUS: dict[type[ServiceError], int] = {
+    Malformed: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    Stale: 412,
+    Invalid: 422,
+    TooMany: 429,
+    Unavailable: 503,
+}
+
+_HTTP_CODES = {
+    400: "malformed_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    411: "length_required",
+    413: "body_too_large",
+    414: "uri_too_long",
+    415: "unsupported_media_type",
+    431: "headers_too_large",
+    500: "internal_error",
+    501: "not_implemented",
+}
+
+
+class BodyTooLarge(HTTPException):
+    """The body is larger than this endpoint takes."""
+
+    code = 413
+    description = "The body is too large."
+
+
+class UnsupportedMediaType(HTTPException):
+    """The body is of a type that this endpoint does not take."""
+
+    code = 415
+    description = "This endpoint takes application/json."
+
+
+def status_of(error: type[ServiceError]) -> int:
+    """Return the status of a domain error by its category."""
+    for category in error.__mro__:
+        if category in STATUS:
+            return STATUS[category]
+    return 500
+
+
+def problem_response(
+    status: int,
+    code: str,
+    title: str,
+    *,
+    detail: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Return one problem document."""
+    body: dict[str, Any] = {
+        "type": f"urn:aima:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail or title,
+        "instance": request.path.encode("utf-8", "replace").decode(),
+        "code": code,
+        "correlation_id": g.get("correlation_id"),
+        **(extra or {}),
+    }
+    response = Response(orjson.dumps(body), status, content_type=CONTENT_TYPE)
+    response.headers["Cache-Control"] = "no-store"
+    for name, value in (headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def handle_service_error(error: ServiceError) -> Response:
+    """Answer what the domain refused."""
+    status = status_of(type(error))
+    extra: dict[str, Any] = dict(error.extra)
+    headers: dict[str, str] = {}
+    if isinstance(error, Invalid):
+        extra["errors"] = [
+            {"field": item.field, "message": item.message, "code": item.code}
+            for item in error.errors
+        ]
+    if isinstance(error, TooMany | Unavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = challenge(error)
+    if isinstance(error, Forbidden):
+        _record_denial(error)
+    if isinstance(error, Unavailable):
+        log.warning("request.unavailable", code=error.code)
+    return problem_response(
+        status, error.code, error.title, detail=error.detail, extra=extra, headers=headers
+    )
+
+
+def challenge(error: Unauthenticated) -> str:
+    """Return the challenge of a 401; an error only where a token was sent (RFC 6750 §3)."""
+    if isinstance(error, AuthenticationRequired) or "Authorization" not in request.headers:
+        return "Bearer"
+    return f'Bearer error="invalid_token", error_description="{error.title}"'
+
+
+def handle_http_exception(error: HTTPException) -> Response:
+    """Answer what Flask and Werkzeug refused."""
+    if error.response is not None:
+        return Response.force_type(error.response, request.environ)
+    status = error.code or 500
+    if isinstance(error, RequestEntityTooLarge):
+        status = 413
+    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
+    headers: dict[str, str] = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    if status >= 500:
+        log.error("request.failed", status=status, exc_info=error.__cause__ or error)
+    return problem_response(
+        status,
+        _HTTP_CODES.get(status, "error"),
+        phrase,
+        detail=error.description if status < 500 and status != 404 else None,
+        headers=headers,
+    )
+
+
+def handle_database_error(error: DBAPIError | PoolTimeout) -> Response:
+    """Answer a database that is away, slow or full with 503, and anything else it says with 500."""
+    if is_outage(error):
+        log.warning("database.unavailable", error=type(error).__name__)
+        return handle_service_error(Unavailable())
+    return handle_unexpected(error)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether a database error means that it may well work again in a moment."""
+    if isinstance(error, PoolTimeout | OperationalError | InterfaceError):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated
+        or isinstance(error.orig, pg_errors.ReadOnlySqlTransaction | pg_errors.QueryCanceled)
+    )
+
+
+def handle_unexpected(error: Exception) -> Response:
+    """Answer a fault of ours with 500 and no word about it; the log has the rest."""
+    log.error("request.crashed", exc_info=error)
+    return problem_response(
+        500, "internal_error", "Internal Server Error", detail="The service made a mistake."
+    )
+
+
+def _record_denial(error: Forbidden) -> None:
+    """Leave a row for what somebody tried who may not: it is what auditors look for."""
+    actor = current_actor()
+    if actor.id is None:
+        return
+    target_id = (request.view_args or {}).get("user_id")
+    services().audit.record_alone(
+        AuditAction.AUTH_PERMISSION_DENIED,
+        actor=actor,
+        target=("user", target_id) if target_id else None,
+        outcome=Outcome.DENIED,
+        details={
+            "code": error.code,
+            "method": request.method,
+            "endpoint": request.endpoint,
+            **{k: v for k, v in error.extra.items() if isinstance(v, str | list)},
+        },
+    )
+
+
+def invalid_from_messages(messages: Any) -> Invalid:
+    """Return marshmallow's nested messages as a flat list of field errors."""
+    return Invalid(list(_flatten(messages, "")))
+
+
+_CODES_BY_MESSAGE = {
+    "Missing data for required field.": "required",
+    "Unknown field.": "unknown_field",
+    "Field may not be null.": "null_not_allowed",
+    "Invalid input type.": "wrong_type",
+}
+
+
+class Coded(str):
+    """A message of a validator that brings its code along."""
+
+    code: str
+
+    def __new__(cls, message: str, code: str) -> "Coded":
+        """Return the message as text with a code."""
+        made = super().__new__(cls, message)
+        made.code = code
+        return made
+
+
+def _flatten(messages: Any, path: str) -> Iterator[FieldError]:
+    if isinstance(messages, dict):
+        for key, value in messages.items():
+            part = "" if key == "_schema" else str(key)
+            yield from _flatten(value, ".".join(filter(None, (path, part))))
+    elif isinstance(messages, list):
+        for message in messages:
+            yield from _flatten(message, path)
+    else:
+        code = getattr(messages, "code", None) or _CODES_BY_MESSAGE.get(str(messages), "invalid")
+        yield FieldError(path or "body", str(messages), code)
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of the application with a problem document."""
+    app.register_error_handler(ServiceError, handle_service_error)
+    app.register_error_handler(DBAPIError, handle_database_error)
+    app.register_error_handler(PoolTimeout, handle_database_error)
+    app.register_error_handler(JWTExtendedException, handle_unexpected)
+    app.register_error_handler(HTTPException, handle_http_exception)
+    app.register_error_handler(Exception, handle_unexpected)

@@ -1,0 +1,69 @@
+"""What happens to every request before its view: correlation, host, size; and its one log line."""
+
+import re
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import BadRequest
+
+from userapi.observability import accepted_correlation_id, accepted_traceparent
+from userapi.settings import Settings
+
+from .access import anonymous_actor
+from .bodies import refuse_large_body
+
+log = structlog.get_logger("userapi.access")
+
+HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Prepare every request and write one line about it."""
+
+    @app.before_request
+    def begin() -> None:
+        g.begun = time.perf_counter()
+        correlation_id = accepted_correlation_id(
+            request.headers.get("X-Correlation-ID"), request.headers.get("X-Request-ID")
+        )
+        traceparent = accepted_traceparent(request.headers.get("traceparent"))
+        g.correlation_id = correlation_id
+        g.actor = anonymous_actor(correlation_id=correlation_id, traceparent=traceparent)
+        # Cleared here and not at the end, or the access line would lose them.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
+        if traceparent:
+            structlog.contextvars.bind_contextvars(traceparent=traceparent)
+        require_host(settings.trusted_hosts)
+        refuse_large_body()
+
+    @app.after_request
+    def log_access(response: Response) -> Response:
+        actor = g.get("actor")
+        log.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status_code,
+            duration_ms=round(
+                (time.perf_counter() - g.get("begun", time.perf_counter())) * 1000, 2
+            ),
+            user_id=str(actor.id) if actor and actor.id else None,
+            ip_address=request.remote_addr,
+        )
+        return response
+
+
+def require_host(trusted: tuple[str, ...]) -> None:
+    """Refuse a request without Host, with a broken one (RFC 9112 §3.2), or with a foreign one."""
+    host = request.environ.get("HTTP_HOST", "")
+    if not HOST.fullmatch(host):
+        raise BadRequest("The request has no usable Host header.")
+    if not trusted:
+        return
+    name = host.rsplit(":", 1)[0].lower() if not host.endswith("]") else host.lower()
+    if not any(
+        name == t.lower() or (t.startswith(".") and name.endswith(t.lower())) for t in trusted
+    ):
+        raise BadRequest("This host is not served here.")

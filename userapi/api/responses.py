@@ -1,0 +1,83 @@
+"""What answers have in common: JSON, entity tags, and the headers of every response."""
+
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+from flask import Flask, Response, g, request
+from flask.json.provider import JSONProvider
+from marshmallow import Schema
+
+from userapi.accounts.views import UserView
+from userapi.errors import Malformed
+from userapi.settings import Settings
+
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+HSTS = "max-age=31536000; includeSubDomains"
+
+
+class OrjsonProvider(JSONProvider):
+    """Flask's JSON by orjson, which writes an answer several times faster."""
+
+    def dumps(self, obj: Any, **_kwargs: Any) -> str:
+        """Return JSON text."""
+        return orjson.dumps(obj).decode()
+
+    def loads(self, s: str | bytes, **_kwargs: Any) -> Any:
+        """Return the value of JSON text."""
+        return orjson.loads(s)
+
+    def response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return a response with JSON."""
+        return Response(
+            orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json"
+        )
+
+
+def json_response(
+    schema: Schema, value: object, status: int = 200, *, etag: str | None = None
+) -> Response:
+    """Return `value` as the schema shows it."""
+    response = Response(orjson.dumps(schema.dump(value)), status, mimetype="application/json")
+    if etag is not None:
+        response.headers["ETag"] = f'"{etag}"'
+    return response
+
+
+def user_response(schema: Schema, user: UserView, status: int = 200) -> Response:
+    """Return a user with the entity tag that `If-Match` is compared with."""
+    return json_response(schema, user, status, etag=user.etag)
+
+
+def if_match() -> Collection[str] | None:
+    """Return the entity tags that the caller insists on, or None (RFC 9110 §13.1.1).
+
+    A weak tag never matches, and `*` matches whatever is there.
+    """
+    header = request.headers.get("If-Match")
+    if header is None or header.strip() == "*":
+        return None
+    tags = request.if_match
+    strong = [tag for tag in tags.as_set() if tags.contains(tag)]
+    if not strong and '"' not in header:
+        raise Malformed("If-Match takes entity tags in double quotes.")
+    return strong
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Give every response the headers that all have."""
+    app.json = OrjsonProvider(app)
+    https = settings.is_https
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        headers = response.headers
+        headers["X-Correlation-ID"] = g.get("correlation_id", "")
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "no-referrer"
+        headers["X-Frame-Options"] = "DENY"
+        headers.setdefault("Content-Security-Policy", API_POLICY)
+        headers.setdefault("Cache-Control", "no-store")
+        if https or request.is_secure:
+            headers["Strict-Transport-Security"] = HSTS
+        return response

@@ -1,0 +1,130 @@
+"""Shapes of signing in."""
+
+from marshmallow import Schema, fields
+
+from .fields import Moment, OptionalBody, StrictBoolean, StrictSchema, Text
+from .users import PASSWORD_CHARACTERS, User
+
+IDENTIFIER_CHARACTERS = 320
+TOKEN_CHARACTERS = 16 * 1024
+
+
+class Login(StrictSchema):
+    """A name or an address, and the password."""
+
+    username = Text(
+        required=True,
+        least=1,
+        most=IDENTIFIER_CHARACTERS,
+        metadata={"description": "User name or e-mail address.", "example": "admin"},
+    )
+    password = Text(
+        required=True,
+        most=PASSWORD_CHARACTERS,
+        load_only=True,
+        metadata={"format": "password", "example": "violet-harbour-93-lantern"},
+    )
+    remember_me = StrictBoolean(metadata={"description": "Stay signed in for longer."})
+
+
+class Tokens(Schema):
+    """A pair of tokens."""
+
+    access_token = fields.String()
+    refresh_token = fields.String()
+    token_type = fields.Constant("bearer")
+    expires_in = fields.Integer(metadata={"description": "Seconds."})
+    refresh_expires_in = fields.Integer(metadata={"description": "Seconds."})
+    session_id = fields.UUID()
+
+
+class LoginResult(Tokens):
+    """A pair of tokens and who they are for."""
+
+    user = fields.Nested(User)
+
+
+class Refresh(StrictSchema):
+    """A refresh token."""
+
+    refresh_token = Text(required=True, most=TOKEN_CHARACTERS, load_only=True)
+
+
+class Logout(OptionalBody):
+    """Whether every session is to end."""
+
+    all_sessions = StrictBoolean()
+
+
+class PasswordChange(StrictSchema):
+    """The present password and the new one."""
+
+    current_password = Text(
+        required=True, most=PASSWORD_CHARACTERS, load_only=True, metadata={"format": "password"}
+    )
+    new_password = Text(
+        required=True, most=PASSWORD_CHARACTERS, load_only=True, metadata={"format": "password"}
+    )
+
+
+class PasswordQuestion(StrictSchema):
+    """A password that somebody thinks of, and for whom."""
+
+    password = Text(
+        required=True, most=PASSWORD_CHARACTERS, load_only=True, metadata={"format": "password"}
+    )
+    username = Text(most=256, allow_none=True)
+    email = Text(most=320, allow_none=True)
+
+
+class PasswordIssue(Schema):
+    """A rule that the password breaks."""
+
+    code = fields.String()
+    message = fields.String()
+
+
+class PasswordStrength(Schema):
+    """What is thought of a password."""
+
+    acceptable = fields.Boolean()
+    score = fields.Integer(metadata={"description": "0, guessed at once, to 4."})
+    issues = fields.List(fields.Nested(PasswordIssue))
+    suggestions = fields.List(fields.String())
+
+
+class Myself(User):
+    """The signed-in user, what they may do, and the session."""
+
+    permissions = fields.List(fields.String())
+    session_id = fields.UUID()
+
+
+class Verified(Schema):
+    """What the token is worth at this moment."""
+
+    active = fields.Constant(True)
+    user_id = fields.UUID()
+    session_id = fields.UUID()
+    roles = fields.List(fields.String())
+    permissions = fields.List(fields.String())
+    expires_at = Moment()
+
+
+class SessionItem(Schema):
+    """A session."""
+
+    id = fields.UUID()
+    created_at = Moment()
+    last_used_at = Moment()
+    expires_at = Moment()
+    ip_address = fields.String(allow_none=True)
+    user_agent = fields.String(allow_none=True)
+    device = fields.String(metadata={"example": "Firefox on Windows"})
+    current = fields.Boolean()
+
+
+class SessionList(Schema):
+    """Sessions."""
+
+    items = fields.List(fields.Nested(SessionItem))

@@ -1,0 +1,197 @@
+"""Fields that coerce nothing: a wrong JSON type is wrong."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from marshmallow import Schema, ValidationError, fields, validate
+
+from userapi.api.problems import Coded
+from userapi.clock import rfc3339
+
+RFC3339 = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
+)
+LARGEST_INTEGER = 2**63 - 1
+
+
+def wrong_type(wanted: str) -> ValidationError:
+    """Return the error for a value of another JSON type."""
+    return ValidationError(Coded(f"Takes {wanted}.", "wrong_type"))
+
+
+def require_clean(text: str) -> None:
+    """Raise for control characters and lone surrogates: no text has a use for them."""
+    for character in text:
+        if character < " " or (character >= "\x7f" and unicodedata.category(character) in _UNCLEAN):
+            raise ValidationError(
+                Coded("Must not hold control characters or lone surrogates.", "invalid_characters")
+            )
+
+
+_UNCLEAN = {"Cc", "Cs"}
+
+
+class Text(fields.String):
+    """A text without control characters, of a length counted in characters."""
+
+    def __init__(self, *, least: int = 0, most: int | None = None, **kwargs: Any) -> None:
+        self.least = least
+        self.most = most
+        super().__init__(validate=validate.Length(min=least or None, max=most), **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        if len(value) < self.least:
+            about = (
+                "Must not be empty."
+                if self.least == 1
+                else (f"Takes at least {self.least} characters.")
+            )
+            raise ValidationError(Coded(about, "too_short"))
+        if self.most is not None and len(value) > self.most:
+            raise ValidationError(Coded(f"Takes at most {self.most} characters.", "too_long"))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if not isinstance(value, str):
+            raise wrong_type("a text")
+        require_clean(value)
+        return value
+
+
+class StrictBoolean(fields.Boolean):
+    """true or false, and neither 1 nor "yes"."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise wrong_type("true or false")
+        return value
+
+
+class QueryBoolean(fields.Boolean):
+    """true or false in a query string."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if value not in ("true", "false"):
+            raise wrong_type("true or false")
+        return bool(value == "true")
+
+
+class QueryInteger(fields.Integer):
+    """A whole number in a query string, within bounds."""
+
+    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
+        self.least = least
+        self.most = most
+        super().__init__(validate=validate.Range(min=least, max=most), **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        """Leave it to `_deserialize`; the validator above only documents the bounds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
+            raise wrong_type("a whole number")
+        number = int(value)
+        if not self.least <= number <= self.most:
+            raise ValidationError(
+                Coded(f"Takes a number from {self.least} to {self.most}.", "out_of_range")
+            )
+        return number
+
+
+class Moment(fields.DateTime):
+    """A moment as RFC 3339 with a zone; shown in UTC with Z."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
+        return None if value is None else rfc3339(value)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
+        if not isinstance(value, str):
+            raise wrong_type("a moment such as 2026-01-31T12:00:00Z")
+        try:
+            if RFC3339.fullmatch(value):
+                return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass  # The form is right, but there is no such day or hour.
+        raise ValidationError(
+            Coded("Takes a moment such as 2026-01-31T12:00:00Z (RFC 3339).", "invalid_datetime")
+        )
+
+
+class Choice(fields.String):
+    """One of a closed set of texts."""
+
+    def __init__(self, options: type, **kwargs: Any) -> None:
+        self.options = {str(option): option for option in options}  # type: ignore[attr-defined]
+        super().__init__(validate=validate.OneOf(list(self.options)), **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        """Leave it to `_deserialize`; the validator above only documents the choices."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str):
+            raise wrong_type("a text")
+        if value not in self.options:
+            raise ValidationError(
+                Coded(f"Takes one of {', '.join(self.options)}.", "invalid_choice")
+            )
+        return self.options[value]
+
+
+class TextList(fields.List):
+    """A list of texts."""
+
+    def __init__(self, *, most_items: int, most: int, **kwargs: Any) -> None:
+        super().__init__(Text(most=most), validate=validate.Length(max=most_items), **kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise wrong_type("a list of texts")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class JsonObject(fields.Dict):
+    """An object of any JSON, of a bounded size in bytes."""
+
+    def __init__(self, *, most_bytes: int, **kwargs: Any) -> None:
+        self.most_bytes = most_bytes
+        super().__init__(**kwargs)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, dict):
+            raise wrong_type("an object")
+        _require_storable(value)
+        if len(orjson.dumps(value)) > self.most_bytes:
+            raise ValidationError(Coded(f"Takes at most {self.most_bytes} bytes.", "too_long"))
+        return value
+
+
+def _require_storable(value: Any) -> None:
+    if isinstance(value, str):
+        require_clean(value)
+    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise ValidationError(Coded("Holds a number that is too large.", "out_of_range"))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            require_clean(key)
+            _require_storable(item)
+    elif isinstance(value, list):
+        for item in value:
+            _require_storable(item)
+
+
+class StrictSchema(Schema):
+    """Base of requests: an unknown field is an error."""
+
+    body_optional = False
+
+    class Meta:
+        unknown = "raise"
+
+
+class OptionalBody(StrictSchema):
+    """Base of requests that may come without a body."""
+
+    body_optional = True

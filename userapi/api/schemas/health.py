@@ -1,0 +1,73 @@
+"""Shapes of health."""
+
+from marshmallow import Schema, fields
+
+from .fields import Moment
+
+
+class Health(Schema):
+    """That the service answers."""
+
+    status = fields.String(metadata={"example": "healthy"})
+    service = fields.String()
+    version = fields.String()
+    timestamp = Moment()
+
+
+class Liveness(Schema):
+    """That the process answers."""
+
+    status = fields.String(metadata={"example": "alive"})
+
+
+class Checks(Schema):
+    """The state of each dependency: up, down or disabled."""
+
+    database = fields.String()
+    redis = fields.String()
+    rabbitmq = fields.String()
+
+
+class Readiness(Schema):
+    """Whether the service can do its work: ready, degraded or not_ready."""
+
+    status = fields.String()
+    checks = fields.Nested(Checks)
+
+
+class Component(Schema):
+    """A dependency."""
+
+    status = fields.String()
+    latency_ms = fields.Float(allow_none=True)
+    migration = fields.String(allow_none=True)
+
+
+class OutboxComponent(Schema):
+    """Events that wait."""
+
+    pending = fields.Integer(allow_none=True)
+    oldest_seconds = fields.Float(allow_none=True)
+
+
+class WorkerComponent(Schema):
+    """The worker."""
+
+    last_seen = Moment(allow_none=True)
+
+
+class Components(Schema):
+    """Each component."""
+
+    database = fields.Nested(Component)
+    redis = fields.Nested(Component)
+    rabbitmq = fields.Nested(Component)
+    outbox = fields.Nested(OutboxComponent)
+    worker = fields.Nested(WorkerComponent)
+
+
+class DetailedHealth(Schema):
+    """Each component and the whole."""
+
+    status = fields.String()
+    components = fields.Nested(Components)

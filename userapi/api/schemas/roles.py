@@ -1,0 +1,38 @@
+"""Shapes of roles."""
+
+from marshmallow import Schema, fields
+
+from .fields import Moment
+
+
+class Role(Schema):
+    """A role, what it names and what it grants with all that it inherits."""
+
+    name = fields.String(metadata={"example": "moderator"})
+    description = fields.String()
+    permissions = fields.List(fields.String())
+    parents = fields.List(fields.String())
+    effective_permissions = fields.List(fields.String())
+    builtin = fields.Boolean()
+    user_count = fields.Integer()
+    created_at = Moment()
+    updated_at = Moment()
+
+
+class RoleList(Schema):
+    """All roles."""
+
+    items = fields.List(fields.Nested(Role))
+
+
+class KnownPermission(Schema):
+    """A permission and what it allows."""
+
+    name = fields.String(metadata={"example": "users:read"})
+    description = fields.String()
+
+
+class PermissionList(Schema):
+    """The permissions that the service knows, and those that roles name for other services."""
+
+    items = fields.List(fields.Nested(KnownPermission))

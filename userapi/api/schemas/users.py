@@ -1,0 +1,193 @@
+"""Shapes of users."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from marshmallow import Schema, ValidationError, fields
+
+from userapi.accounts.models import UserStatus
+from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
+from userapi.api.problems import Coded
+
+from .common import PageOf, SortedPageQuery
+from .fields import (
+    Choice,
+    JsonObject,
+    Moment,
+    OptionalBody,
+    QueryBoolean,
+    StrictBoolean,
+    StrictSchema,
+    Text,
+    TextList,
+)
+
+METADATA_BYTES = 16 * 1024
+# A password has 8 to 128 characters; the policy says so, together with all that is wrong besides.
+PASSWORD_CHARACTERS = 1024
+
+
+class PhoneNumber(Text):
+    """A telephone number."""
+
+    def _validate(self, value: Any) -> None:
+        super()._validate(value)
+        if not is_phone_number(value):
+            raise ValidationError(
+                Coded("Takes a telephone number such as +41 44 668 18 00.", "invalid_phone")
+            )
+
+
+class LanguageTag(Text):
+    """A language tag."""
+
+    def _validate(self, value: Any) -> None:
+        super()._validate(value)
+        if not is_locale(value):
+            raise ValidationError(Coded("Takes a locale such as de-CH.", "invalid_locale"))
+
+
+class TimeZone(Text):
+    """A time zone."""
+
+    def _validate(self, value: Any) -> None:
+        super()._validate(value)
+        if not is_timezone(value):
+            raise ValidationError(
+                Coded("Takes a time zone such as Europe/Zurich.", "invalid_timezone")
+            )
+
+
+class WebAddress(Text):
+    """An http or https URL."""
+
+    def _validate(self, value: Any) -> None:
+        super()._validate(value)
+        try:
+            parts = urlsplit(value)
+            fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and " " not in value
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValidationError(Coded("Takes an http or https URL.", "invalid_url"))
+
+
+class ProfileUpdate(StrictSchema):
+    """The fields that people write about themselves; null clears one."""
+
+    first_name = Text(most=100, allow_none=True, metadata={"example": "Ada"})
+    last_name = Text(most=100, allow_none=True, metadata={"example": "Lovelace"})
+    phone = PhoneNumber(most=32, allow_none=True, metadata={"example": "+41 44 668 18 00"})
+    locale = LanguageTag(most=35, allow_none=True, metadata={"example": "en-GB"})
+    timezone = TimeZone(most=64, allow_none=True, metadata={"example": "Europe/London"})
+    avatar_url = WebAddress(
+        most=2048, allow_none=True, metadata={"example": "https://cdn.example.com/ada.png"}
+    )
+
+
+class Registration(ProfileUpdate):
+    """What somebody gives who registers."""
+
+    username = Text(required=True, most=256, metadata={"example": "ada"})
+    email = Text(required=True, most=320, metadata={"example": "ada@example.com"})
+    password = Text(
+        required=True,
+        most=PASSWORD_CHARACTERS,
+        load_only=True,
+        metadata={"example": "violet-harbour-93-lantern", "format": "password"},
+    )
+
+
+class UserCreation(Registration):
+    """What an administrator gives for a new user. Without a password the user is invited by mail."""
+
+    password = Text(
+        most=PASSWORD_CHARACTERS,
+        load_only=True,
+        metadata={"example": "violet-harbour-93-lantern", "format": "password"},
+    )
+    roles = TextList(most_items=50, most=64, metadata={"example": ["user"]})
+    status = Choice(UserStatus)
+    metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
+    must_change_password = StrictBoolean()
+
+
+class UserUpdate(ProfileUpdate):
+    """What can be changed; a field that is left out stays."""
+
+    username = Text(most=256, metadata={"example": "ada"})
+    email = Text(most=320, metadata={"example": "ada@example.com"})
+    metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
+    must_change_password = StrictBoolean()
+    status = Choice(UserStatus)
+    roles = TextList(most_items=50, most=64, metadata={"example": ["user", "moderator"]})
+
+
+class User(Schema):
+    """A user."""
+
+    id = fields.UUID()
+    username = fields.String(metadata={"example": "ada"})
+    email = fields.String(metadata={"example": "ada@example.com"})
+    email_verified = fields.Boolean()
+    first_name = fields.String(allow_none=True)
+    last_name = fields.String(allow_none=True)
+    phone = fields.String(allow_none=True)
+    locale = fields.String(allow_none=True)
+    timezone = fields.String(allow_none=True)
+    avatar_url = fields.String(allow_none=True)
+    status = Choice(UserStatus)
+    status_reason = fields.String(allow_none=True)
+    suspended_until = Moment(allow_none=True)
+    roles = fields.List(fields.String())
+    metadata = fields.Dict()
+    must_change_password = fields.Boolean()
+    created_at = Moment()
+    updated_at = Moment()
+    last_login_at = Moment(allow_none=True)
+    locked_until = Moment(allow_none=True)
+
+
+class UserPage(PageOf):
+    """A part of the list of users."""
+
+    items = fields.List(fields.Nested(User))
+
+
+class UserQuery(SortedPageQuery):
+    """Filters that combine, and the part that is wanted."""
+
+    search = Text(most=200, metadata={"description": "Part of a name or address; no wildcards."})
+    status = Choice(UserStatus)
+    role = Text(most=64)
+    email = Text(most=320, metadata={"description": "The whole address."})
+    created_after = Moment()
+    created_before = Moment()
+    last_login_after = Moment()
+    last_login_before = Moment()
+    locked = QueryBoolean()
+
+
+class Suspension(OptionalBody):
+    """Why, and until when."""
+
+    reason = Text(most=500, allow_none=True, metadata={"example": "Chargeback"})
+    until = Moment(allow_none=True, metadata={"example": "2030-01-31T12:00:00Z"})
+
+
+class Reason(OptionalBody):
+    """Why."""
+
+    reason = Text(most=500, allow_none=True)
+
+
+class RoleNames(Schema):
+    """Names of roles."""
+
+    roles = fields.List(fields.String())
+
+
+class RoleAssignment(StrictSchema):
+    """The roles that a user is to have."""
+
+    roles = TextList(required=True, most_items=50, most=64, metadata={"example": ["moderator"]})

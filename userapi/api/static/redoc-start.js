@@ -1,0 +1,3 @@
+"use strict";
+
+Redoc.init("/openapi.json", { hideLoading: true }, document.getElementById("redoc"));

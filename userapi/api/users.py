@@ -1,0 +1,252 @@
+"""Endpoints of users: /api/v1/users."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from flask import Response, url_for
+
+from userapi.accounts.models import PROFILE_FIELDS
+from userapi.accounts.search import UserFilter
+from userapi.accounts.service import (
+    EmailTaken,
+    InvalidStatusTransition,
+    NewUser,
+    SelfActionRefused,
+    UsernameTaken,
+    UserNotFound,
+)
+from userapi.accounts.views import UserView
+from userapi.errors import Stale
+from userapi.paging import InvalidCursor, PageRequest
+from userapi.passwords.gate import Busy
+from userapi.permissions import Permission
+from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
+
+from .access import requires, signed_in
+from .blueprint import Blueprint
+from .context import current_actor, current_session, services
+from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
+from .responses import if_match, user_response
+from .schemas.common import PAGE_FIELDS
+from .schemas.users import (
+    ProfileUpdate,
+    Reason,
+    RoleAssignment,
+    RoleNames,
+    Suspension,
+    User,
+    UserCreation,
+    UserPage,
+    UserQuery,
+    UserUpdate,
+)
+
+blp = Blueprint("users", __name__, url_prefix="/api/v1/users", description="Users")
+
+IDENTITY_FIELDS = ("username", "email", "password")
+CREATION_FIELDS = ("roles", "status", "metadata", "must_change_password")
+
+_user = User()
+
+
+def profile_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the profile fields of a body."""
+    return {name: body[name] for name in PROFILE_FIELDS if name in body}
+
+
+def _created(user: UserView) -> Response:
+    response = user_response(_user, user, 201)
+    response.headers["Location"] = url_for("users.show", user_id=user.id)
+    return response
+
+
+@blp.route("/", methods=["GET"], strict_slashes=False)
+@requires(Permission.USERS_READ)
+@blp.arguments(UserQuery, location="query")
+@blp.response(200, UserPage)
+@blp.raises(InvalidCursor)
+def index(query: dict[str, Any]) -> Any:
+    """List users. Every filter combines with every other."""
+    page = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
+    return services().user_search.page(UserFilter(**query), PageRequest(**page))
+
+
+@blp.route("/", methods=["POST"], strict_slashes=False)
+@requires(Permission.USERS_CREATE)
+@blp.arguments(UserCreation)
+@blp.response(201, User)
+@blp.raises(
+    UsernameTaken,
+    EmailTaken,
+    PermissionEscalation,
+    Busy,
+    InvalidIdempotencyKey,
+    IdempotencyKeyReused,
+    RequestInProgress,
+)
+@idempotent(_created)
+def create(body: dict[str, Any], *, once: Any) -> None:
+    """Create a user. Without a password they are invited by mail and pending until they set one."""
+    given = {n: body[n] for n in (*IDENTITY_FIELDS, *CREATION_FIELDS) if n in body}
+    new = NewUser(**given, profile=profile_of(body))
+    services().accounts.create(new, actor=current_actor(), once=once)
+
+
+@blp.route("/me", methods=["GET"])
+@signed_in
+@blp.response(200, User)
+def show_me() -> Any:
+    """Show the signed-in user."""
+    return user_response(_user, services().accounts.get(current_session().user_id))
+
+
+def _update_me(body: dict[str, Any]) -> Any:
+    user = services().accounts.update(
+        current_session().user_id, body, actor=current_actor(), if_match=if_match()
+    )
+    return user_response(_user, user)
+
+
+@blp.route("/me", methods=["PUT"])
+@signed_in
+@blp.arguments(ProfileUpdate)
+@blp.response(200, User)
+@blp.raises(Stale)
+def replace_me(body: dict[str, Any]) -> Any:
+    """Change the profile of the signed-in user; a field that is left out stays."""
+    return _update_me(body)
+
+
+@blp.route("/me", methods=["PATCH"])
+@signed_in
+@blp.arguments(ProfileUpdate)
+@blp.response(200, User)
+@blp.raises(Stale)
+def update_me(body: dict[str, Any]) -> Any:
+    """Change the profile of the signed-in user; a field that is left out stays."""
+    return _update_me(body)
+
+
+@blp.route("/<uuid:user_id>", methods=["GET"])
+@requires(Permission.USERS_READ, or_self="user_id")
+@blp.response(200, User)
+@blp.raises(UserNotFound)
+def show(user_id: UUID) -> Any:
+    """Show a user."""
+    return user_response(_user, services().accounts.get(user_id))
+
+
+def _update(user_id: UUID, body: dict[str, Any]) -> Any:
+    user = services().accounts.update(user_id, body, actor=current_actor(), if_match=if_match())
+    return user_response(_user, user)
+
+
+_UPDATE_REFUSALS = (
+    UserNotFound,
+    InsufficientRank,
+    PermissionEscalation,
+    LastSuperadmin,
+    SelfActionRefused,
+    InvalidStatusTransition,
+    UsernameTaken,
+    EmailTaken,
+    Stale,
+)
+
+
+@blp.route("/<uuid:user_id>", methods=["PUT"])
+@requires(
+    Permission.USERS_UPDATE, Permission.USERS_SUSPEND, Permission.ROLES_ASSIGN, or_self="user_id"
+)
+@blp.arguments(UserUpdate)
+@blp.response(200, User)
+@blp.raises(*_UPDATE_REFUSALS)
+def replace(body: dict[str, Any], user_id: UUID) -> Any:
+    """Change a user; a field that is left out stays.
+
+    One's own profile needs nothing; everything else `users:update`, the status `users:suspend` and
+    roles `roles:assign`.
+    """
+    return _update(user_id, body)
+
+
+@blp.route("/<uuid:user_id>", methods=["PATCH"])
+@requires(
+    Permission.USERS_UPDATE, Permission.USERS_SUSPEND, Permission.ROLES_ASSIGN, or_self="user_id"
+)
+@blp.arguments(UserUpdate)
+@blp.response(200, User)
+@blp.raises(*_UPDATE_REFUSALS)
+def update(body: dict[str, Any], user_id: UUID) -> Any:
+    """Change a user; a field that is left out stays.
+
+    One's own profile needs nothing; everything else `users:update`, the status `users:suspend` and
+    roles `roles:assign`.
+    """
+    return _update(user_id, body)
+
+
+@blp.route("/<uuid:user_id>", methods=["DELETE"])
+@requires(Permission.USERS_DELETE)
+@blp.response(204)
+@blp.raises(UserNotFound, InsufficientRank, LastSuperadmin, SelfActionRefused, Stale)
+def delete(user_id: UUID) -> None:
+    """Delete a user and their sessions. Audit rows stay; name and address are free again."""
+    services().accounts.delete(user_id, actor=current_actor(), if_match=if_match())
+
+
+@blp.route("/<uuid:user_id>/suspend", methods=["POST"])
+@requires(Permission.USERS_SUSPEND)
+@blp.arguments(Suspension, required=False)
+@blp.response(200, User)
+@blp.raises(
+    UserNotFound, InsufficientRank, LastSuperadmin, SelfActionRefused, InvalidStatusTransition
+)
+def suspend(body: dict[str, Any], user_id: UUID) -> Any:
+    """Suspend a user and end every session they have, at once."""
+    user = services().accounts.suspend(user_id, actor=current_actor(), **body)
+    return user_response(_user, user)
+
+
+@blp.route("/<uuid:user_id>/activate", methods=["POST"])
+@requires(Permission.USERS_SUSPEND)
+@blp.arguments(Reason, required=False)
+@blp.response(200, User)
+@blp.raises(UserNotFound, InsufficientRank, InvalidStatusTransition)
+def activate(body: dict[str, Any], user_id: UUID) -> Any:
+    """Make a pending or suspended user active."""
+    user = services().accounts.activate(user_id, actor=current_actor(), **body)
+    return user_response(_user, user)
+
+
+@blp.route("/<uuid:user_id>/unlock", methods=["POST"])
+@requires(Permission.USERS_UNLOCK)
+@blp.arguments(Reason, required=False)
+@blp.response(200, User)
+@blp.raises(UserNotFound, InsufficientRank)
+def unlock(body: dict[str, Any], user_id: UUID) -> Any:
+    """Forget failed log-ins, so that the user can try again now."""
+    user = services().accounts.unlock(user_id, actor=current_actor(), **body)
+    return user_response(_user, user)
+
+
+@blp.route("/<uuid:user_id>/roles", methods=["GET"])
+@requires(Permission.USERS_READ)
+@blp.response(200, RoleNames)
+@blp.raises(UserNotFound)
+def show_roles(user_id: UUID) -> Any:
+    """Show which roles a user has."""
+    return services().accounts.get(user_id)
+
+
+@blp.route("/<uuid:user_id>/roles", methods=["PUT"])
+@requires(Permission.ROLES_ASSIGN)
+@blp.arguments(RoleAssignment)
+@blp.response(200, RoleNames)
+@blp.raises(UserNotFound, InsufficientRank, PermissionEscalation, LastSuperadmin, Stale)
+def replace_roles(body: dict[str, Any], user_id: UUID) -> Any:
+    """Give a user exactly these roles; none becomes `user`."""
+    return services().accounts.set_roles(
+        user_id, body["roles"], actor=current_actor(), if_match=if_match()
+    )

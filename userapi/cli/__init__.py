@@ -1,0 +1,38 @@
+"""The `flask` commands of operators. Each parses, calls a service and prints; the rules are elsewhere.
+
+A command's module is loaded when the command is called: the service itself never pays for it.
+"""
+
+from importlib import import_module
+
+import click
+from flask import Flask
+from flask.cli import AppGroup
+
+COMMANDS = {
+    "doctor": "userapi.cli.doctor",
+    "keys": "userapi.cli.keys",
+    "roles": "userapi.cli.roles",
+    "seed": "userapi.cli.seed",
+    "users": "userapi.cli.users",
+}
+
+
+class CommandGroup(AppGroup):
+    """Finds each command in its module."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted({*super().list_commands(ctx), *COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, loaded now."""
+        if cmd_name in COMMANDS:
+            command = import_module(COMMANDS[cmd_name]).command
+            return command if isinstance(command, click.Command) else None
+        return super().get_command(ctx, cmd_name)
+
+
+def init_app(app: Flask) -> None:
+    """Give the application its commands."""
+    app.cli = CommandGroup(app.name)

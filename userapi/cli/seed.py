@@ -1,0 +1,187 @@
+"""flask seed: believable users of different ages, with rows in the audit log."""
+
+import random
+import unicodedata
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+from faker import Faker
+from sqlalchemy import Table, insert
+
+from userapi.accounts.models import User, UserStatus, searchable
+from userapi.actor import ActorType
+from userapi.audit.actions import AuditAction, Outcome
+from userapi.audit.models import AuditLog
+from userapi.database import transaction
+from userapi.roles.models import UserRole
+
+from .support import made_password, safely, services
+
+BATCH = 2000
+FIXED_SEED = 20240229
+OLDEST_DAYS = 720
+LOCALES = ["en-GB", "de-CH", "fr-FR", "es-ES", "pt-BR", "it-IT", "nl-NL"]
+ZONES = ["Europe/London", "Europe/Zurich", "Europe/Paris", "America/Sao_Paulo", "Asia/Tokyo"]
+ADDRESSES = [f"203.0.113.{number}" for number in range(1, 255)]
+
+_users: Table = User.__table__  # type: ignore[assignment]
+_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_audit: Table = AuditLog.__table__  # type: ignore[assignment]
+
+
+@click.command("seed", help="Fill the database with believable users, for trials.")
+@click.option("--users", "count", type=click.IntRange(1, 5_000_000), required=True)
+@click.option("--fixed", is_flag=True, help="The same people each time.")
+@click.option(
+    "--password-stdin", is_flag=True, help="Read their common password from standard input."
+)
+@safely
+def command(count: int, fixed: bool, password_stdin: bool) -> None:
+    """Write users, their roles and what they did in batches of one transaction each."""
+    chance = random.Random(FIXED_SEED if fixed else None)
+    password = (
+        click.get_text_stream("stdin").readline().rstrip("\n")
+        if password_stdin
+        else (made_password())
+    )
+    # One hash for all: a hash for each of 100 000 would take seven hours.
+    password_hash = services().hasher.hash(password)
+    people = _People(chance, password_hash, services().clock.now())
+    with click.progressbar(length=count, label="Seeding", show_pos=True) as bar:
+        for start in range(0, count, BATCH):
+            size = min(BATCH, count - start)
+            batch = [people.make() for _ in range(size)]
+            with transaction() as session:
+                session.execute(insert(_users), [user for user, _ in batch])
+                session.execute(insert(_user_roles), [_role(u, chance) for u, _ in batch])
+                session.execute(insert(_audit), [row for _, rows in batch for row in rows])
+            bar.update(size)
+    click.secho(f"Made {count} users.", fg="green")
+    if not password_stdin:
+        click.echo("All have the same password, shown this once:\n")
+        click.secho(f"    {password}\n", bold=True)
+
+
+def _role(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    draw = chance.random()
+    name = "admin" if draw < 0.002 else "moderator" if draw < 0.02 else "user"
+    return {"user_id": user["id"], "role_name": name}
+
+
+class _People:
+    """Makes people up. Names come from lists that are drawn once: Faker is slow one by one."""
+
+    def __init__(self, chance: random.Random, password_hash: str, now: datetime) -> None:
+        self._chance = chance
+        self._password_hash = password_hash
+        self._now = now
+        self._mark = f"{chance.getrandbits(20):05x}"
+        self._number = 0
+        faker = Faker(["en_GB", "de_DE", "fr_FR", "es_ES", "it_IT"])
+        faker.seed_instance(chance.getrandbits(32))
+        self._first = [faker.first_name() for _ in range(600)]
+        self._last = [faker.last_name() for _ in range(1200)]
+
+    def make(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the row of a user and the rows of the audit log about them."""
+        chance = self._chance
+        self._number += 1
+        first, last = chance.choice(self._first), chance.choice(self._last)
+        name = f"{_plain(first)}.{_plain(last)}.{self._mark}{self._number}"[:64]
+        email = f"{name}@example.com"
+        created = self._now - timedelta(days=OLDEST_DAYS * chance.random() ** 1.5, seconds=1)
+        logins = sorted(self._between(created) for _ in range(chance.choice([0, 1, 1, 2, 3])))
+        draw = chance.random()
+        status = (
+            UserStatus.ACTIVE
+            if draw < 0.92
+            else UserStatus.PENDING if draw < 0.97 else UserStatus.SUSPENDED
+        )
+        if status is UserStatus.PENDING:
+            logins = []
+        user = {
+            "id": self._id(created),
+            "username": name,
+            "email": email,
+            "email_normalized": email,
+            "email_verified": status is not UserStatus.PENDING,
+            "password_hash": self._password_hash,
+            "password_changed_at": created,
+            "must_change_password": False,
+            "first_name": first,
+            "last_name": last,
+            "phone": None,
+            "locale": chance.choice(LOCALES),
+            "timezone": chance.choice(ZONES),
+            "avatar_url": None,
+            "status": status,
+            "status_reason": "Terms of use" if status is UserStatus.SUSPENDED else None,
+            "suspended_until": None,
+            "locked_until": None,
+            "attributes": {},
+            "search_text": searchable(name, email, first, last),
+            "version": 1,
+            "access_version": 1,
+            "created_at": created,
+            "updated_at": max([created, *logins]),
+            "last_login_at": logins[-1] if logins else None,
+        }
+        return user, list(self._history(user, logins))
+
+    def _history(self, user: dict[str, Any], logins: list[datetime]) -> Iterator[dict[str, Any]]:
+        address = self._chance.choice(ADDRESSES)
+        yield self._row(AuditAction.USER_REGISTERED, user, user["created_at"], address)
+        for moment in logins:
+            if self._chance.random() < 0.1:
+                yield self._row(
+                    AuditAction.AUTH_LOGIN,
+                    user,
+                    moment - timedelta(seconds=20),
+                    address,
+                    Outcome.FAILURE,
+                )
+            yield self._row(AuditAction.AUTH_LOGIN, user, moment, address)
+
+    def _row(
+        self,
+        action: AuditAction,
+        user: dict[str, Any],
+        moment: datetime,
+        address: str,
+        outcome: Outcome = Outcome.SUCCESS,
+    ) -> dict[str, Any]:
+        known = outcome is Outcome.SUCCESS and action is not AuditAction.USER_REGISTERED
+        return {
+            "id": self._id(moment),
+            "occurred_at": moment,
+            "action": action,
+            "outcome": outcome,
+            "actor_id": user["id"] if known else None,
+            "actor_username": user["username"] if known else None,
+            "actor_type": ActorType.USER if known else ActorType.ANONYMOUS,
+            "session_id": None,
+            "target_type": "user",
+            "target_id": str(user["id"]),
+            "ip_address": address,
+            "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+            "correlation_id": f"seed-{self._chance.getrandbits(64):016x}",
+            "changes": None,
+            "details": None,
+        }
+
+    def _between(self, created: datetime) -> datetime:
+        return created + (self._now - created) * self._chance.random()
+
+    def _id(self, moment: datetime) -> UUID:
+        """Return a UUIDv7 of that moment (RFC 9562 §5.7), so that order by id is order by age."""
+        milliseconds = int(moment.timestamp() * 1000)
+        value = milliseconds << 80 | 7 << 76 | self._chance.getrandbits(12) << 64
+        return UUID(int=value | 2 << 62 | self._chance.getrandbits(62))
+
+
+def _plain(name: str) -> str:
+    text = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(c for c in text if c.isascii() and c.isalnum()) or "x"

@@ -1,0 +1,79 @@
+"""What commands share: the services, an actor, passwords from safe places, and refusals as text."""
+
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from userapi.actor import Actor, system_actor
+from userapi.errors import Invalid, ServiceError
+from userapi.settings import SettingsError
+from userapi.wiring import Services
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def services() -> Services:
+    """Return the services of the application."""
+    return cast(Services, current_app.extensions["userapi"])
+
+
+def operator() -> Actor:
+    """Return the actor that changes from the command line are recorded for."""
+    return system_actor("cli", correlation_id=f"cli-{secrets.token_hex(8)}")
+
+
+def safely(command: Command) -> Command:
+    """Run a command in the application's context; a refusal is a message and exit code 1."""
+
+    @with_appcontext
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except Invalid as exc:
+            lines = [f"{error.field}: {error.message}" for error in exc.errors]
+            raise click.ClickException("\n       ".join(lines or [exc.detail])) from exc
+        except ServiceError as exc:
+            raise click.ClickException(exc.detail) from exc
+        except SettingsError as exc:
+            raise click.ClickException(str(exc)) from exc
+        except (DBAPIError, PoolTimeout) as exc:
+            raise click.ClickException(
+                "The database does not answer as it should. `flask doctor` tells more."
+            ) from exc
+
+    return cast(Command, run)
+
+
+def read_password(*, from_stdin: bool, generate: bool) -> tuple[str, bool]:
+    """Return a password and whether it was made here. It is never an argument: those can be seen."""
+    if generate:
+        return made_password(), True
+    if from_stdin:
+        return sys.stdin.readline().rstrip("\r\n"), False
+    if not sys.stdin.isatty():
+        raise click.UsageError("Give --password-stdin or --generate where nobody can be asked.")
+    return click.prompt("Password", hide_input=True, confirmation_prompt=True), False
+
+
+def made_password() -> str:
+    """Return a random password of 120 bits that can be read aloud in groups."""
+    text = secrets.token_hex(15)
+    return "-".join(text[start : start + 6] for start in range(0, len(text), 6))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows in columns as wide as they need to be."""
+    cells = [list(head), *[["" if c is None else str(c) for c in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for number, row in enumerate(cells):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.secho(line.rstrip(), bold=number == 0)

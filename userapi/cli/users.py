@@ -1,0 +1,164 @@
+"""flask users: administrators' work on the command line. Changes are audited as `system`."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import click
+from flask.cli import AppGroup
+
+from userapi.accounts.models import UserStatus
+from userapi.accounts.search import UserFilter
+from userapi.accounts.service import NewUser
+from userapi.clock import rfc3339
+from userapi.paging import PageRequest
+from userapi.roles.models import TOP_ROLE
+
+from .support import operator, print_table, read_password, safely, services
+
+command = AppGroup("users", help="Create, find and change users.")
+
+
+@command.command("create-admin")
+@click.option("--username", help="User name; asked for if left out.")
+@click.option("--email", help="E-mail address; asked for if left out.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--generate", is_flag=True, help="Make a password and show it once.")
+@click.option("--if-none", is_flag=True, help="Do nothing where there is a superadmin already.")
+@safely
+def create_admin(
+    username: str | None, email: str | None, password_stdin: bool, generate: bool, if_none: bool
+) -> None:
+    """Create a superadmin."""
+    if if_none:
+        found = services().user_search.page(UserFilter(role=TOP_ROLE), PageRequest(page_size=1))
+        if found.items:
+            return
+    username = username or click.prompt("User name")
+    email = email or click.prompt("E-mail")
+    password, made = read_password(from_stdin=password_stdin, generate=generate)
+    user = services().accounts.create(
+        NewUser(username=username, email=email, password=password, roles=[TOP_ROLE]),
+        actor=operator(),
+    )
+    click.secho(f"Created the superadmin {user.username} <{user.email}>.", fg="green")
+    if made:
+        click.echo("Password, shown this once:\n")
+        click.secho(f"    {password}\n", bold=True)
+
+
+@command.command("list")
+@click.option("--search", help="Part of a name or address.")
+@click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
+@click.option("--role", help="Only those with this role.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@safely
+def list_users(search: str | None, status: str | None, role: str | None, limit: int) -> None:
+    """List users, the newest first."""
+    wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
+    users = []
+    cursor = None
+    while len(users) < limit:
+        page = services().user_search.page(
+            wanted, PageRequest(page_size=min(100, limit - len(users)), cursor=cursor)
+        )
+        users += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    print_table(
+        ["NAME", "E-MAIL", "STATUS", "ROLES", "CREATED", "LAST LOG-IN"],
+        [
+            [
+                u.username,
+                u.email,
+                u.status,
+                ",".join(u.roles),
+                _day(u.created_at),
+                _day(u.last_login_at),
+            ]
+            for u in users
+        ],
+    )
+    more = "" if page.total_is_exact else "more than "
+    click.echo(f"\n{len(users)} of {more}{page.total} shown.")
+
+
+@command.command("show")
+@click.argument("name")
+@safely
+def show(name: str) -> None:
+    """Show a user, by name or e-mail."""
+    user = services().accounts.get_by_name(name)
+    for field, value in asdict(user).items():
+        shown = rfc3339(value) if isinstance(value, datetime) else value
+        click.echo(f"{field + ':':22} {'' if shown is None else shown}")
+
+
+@command.command("set-password")
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--generate", is_flag=True, help="Make a password and show it once.")
+@safely
+def set_password(name: str, password_stdin: bool, generate: bool) -> None:
+    """Give a user a new password; all their sessions end."""
+    user = services().accounts.get_by_name(name)
+    password, made = read_password(from_stdin=password_stdin, generate=generate)
+    services().authentication.give_password(user.id, password, actor=operator())
+    click.secho(f"{user.username} has a new password; every session has ended.", fg="green")
+    if made:
+        click.echo("Password, shown this once:\n")
+        click.secho(f"    {password}\n", bold=True)
+
+
+@command.command("set-role")
+@click.argument("name")
+@click.argument("role")
+@safely
+def set_role(name: str, role: str) -> None:
+    """Give a user exactly one role."""
+    user = services().accounts.get_by_name(name)
+    changed = services().accounts.set_roles(user.id, [role], actor=operator())
+    click.secho(f"{changed.username} has the role {', '.join(changed.roles)}.", fg="green")
+
+
+@command.command("suspend")
+@click.argument("name")
+@click.option("--reason", help="Why; shown to administrators.")
+@click.option(
+    "--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Until when, in UTC."
+)
+@safely
+def suspend(name: str, reason: str | None, until: datetime | None) -> None:
+    """Suspend a user; all their sessions end at once."""
+    user = services().accounts.get_by_name(name)
+    services().accounts.suspend(
+        user.id,
+        actor=operator(),
+        reason=reason,
+        until=until.replace(tzinfo=UTC) if until else None,
+    )
+    click.secho(f"{user.username} is suspended.", fg="green")
+
+
+@command.command("activate")
+@click.argument("name")
+@safely
+def activate(name: str) -> None:
+    """Make a pending or suspended user active."""
+    user = services().accounts.get_by_name(name)
+    services().accounts.activate(user.id, actor=operator())
+    click.secho(f"{user.username} is active.", fg="green")
+
+
+@command.command("unlock")
+@click.argument("name")
+@safely
+def unlock(name: str) -> None:
+    """Forget a user's failed log-ins."""
+    user = services().accounts.get_by_name(name)
+    services().accounts.unlock(user.id, actor=operator())
+    click.secho(f"{user.username} can log in again.", fg="green")
+
+
+def _day(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%d") if moment else ""

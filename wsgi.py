@@ -1,0 +1,5 @@
+"""The application that Gunicorn serves."""
+
+from userapi import create_app
+
+app = create_app()
