@@ -1,0 +1,169 @@
+"""The hashing gate: bounded, out of the way of requests, and whole after a fork."""
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from userapi.passwords.gate import LOWER_PRIORITY, LOWEST_PRIORITY, Busy, HashingGate
+
+DEADLINE_SECONDS = 10
+
+
+def _wait_until_waiting(gate: HashingGate, count: int) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while gate.waiting != count:
+        assert time.monotonic() < deadline, f"{gate.waiting} wait, not {count}"
+        time.sleep(0.001)
+
+
+def test_the_caller_gets_what_the_function_returns() -> None:
+    gate = HashingGate(queue_limit=64)
+
+    assert gate.run(lambda: "hashed") == "hashed"
+
+
+def test_the_caller_gets_what_the_function_raises_and_the_place_is_free_again() -> None:
+    gate = HashingGate(queue_limit=0, threads=1)
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            gate.run(lambda: 1 // 0)
+
+    assert gate.run(lambda: "hashed") == "hashed"
+
+
+def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
+    gate = HashingGate(queue_limit=64, threads=2)
+    opened, all_asked = threading.Event(), threading.Barrier(200)
+
+    def ask(number: int) -> int | Busy:
+        all_asked.wait(DEADLINE_SECONDS)
+        try:
+            return gate.run(lambda: opened.wait(DEADLINE_SECONDS) and number * number)
+        except Busy as busy:
+            return busy
+
+    with ThreadPoolExecutor(200) as callers:
+        answers = [callers.submit(ask, number) for number in range(200)]
+        try:
+            _wait_until_waiting(gate, 64)
+            deadline = time.monotonic() + DEADLINE_SECONDS
+            while sum(answer.done() for answer in answers) < 134:
+                assert time.monotonic() < deadline, "the others were not refused at once"
+                time.sleep(0.001)
+        finally:
+            opened.set()
+        results = [answer.result() for answer in answers]
+
+    hashed = [(number, result) for number, result in enumerate(results) if type(result) is int]
+    refused = [result for result in results if isinstance(result, Busy)]
+    assert len(hashed) == 66
+    assert all(result == number * number for number, result in hashed)
+    assert len(refused) == 134
+    assert {(busy.code, busy.retry_after) for busy in refused} == {("busy", 1)}
+    assert gate.waiting == 0
+    assert gate.run(lambda: "hashed") == "hashed"
+
+
+def test_no_more_run_at_once_than_there_are_threads() -> None:
+    gate = HashingGate(queue_limit=64, threads=2)
+    lock = threading.Lock()
+    running: list[int] = [0]
+    most: list[int] = [0]
+
+    def hashing() -> None:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.005)
+        with lock:
+            running[0] -= 1
+
+    with ThreadPoolExecutor(20) as callers:
+        for done in [callers.submit(gate.run, hashing) for _ in range(20)]:
+            done.result()
+
+    assert most[0] == 2
+
+
+def test_hashing_runs_at_a_lower_priority_than_requests() -> None:
+    gate = HashingGate(queue_limit=64)
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = priority()
+    assert gate.run(priority) == min(own + LOWER_PRIORITY, LOWEST_PRIORITY)
+    assert priority() == own
+
+
+def test_hash_and_wait_are_observed_in_the_thread_of_the_caller() -> None:
+    hashes: list[tuple[float, int]] = []
+    waits: list[tuple[float, int]] = []
+    gate = HashingGate(
+        queue_limit=64,
+        observe=lambda seconds: hashes.append((seconds, threading.get_ident())),
+        observe_wait=lambda seconds: waits.append((seconds, threading.get_ident())),
+    )
+
+    gate.run(lambda: time.sleep(0.02))
+
+    [(hash_seconds, hash_thread)] = hashes
+    [(wait_seconds, wait_thread)] = waits
+    assert 0.02 <= hash_seconds < DEADLINE_SECONDS
+    assert 0 <= wait_seconds < DEADLINE_SECONDS
+    assert hash_thread == wait_thread == threading.get_ident()
+
+
+def test_a_gate_used_before_a_fork_works_in_the_child() -> None:
+    """Run apart, because a fork of a process with threads is not for a test runner."""
+    script = """
+import os, threading, time
+from userapi.passwords.gate import HashingGate
+
+gate = HashingGate(queue_limit=64, threads=1)
+assert gate.run(lambda: "parent") == "parent"
+blocked = threading.Event()
+threading.Thread(target=gate.run, args=(lambda: blocked.wait(30),), daemon=True).start()
+threading.Thread(target=gate.run, args=(lambda: None,), daemon=True).start()
+while gate.waiting != 1:
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    works = gate.waiting == 0 and gate.run(lambda: "child") == "child" and gate.waiting == 0
+    os._exit(0 if works else 1)
+_, status = os.waitpid(child, 0)
+blocked.set()
+assert gate.run(lambda: "parent") == "parent"
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True)
+
+    assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_an_interpreter_that_has_hashed_ends_at_once() -> None:
+    script = (
+        "from userapi.passwords.gate import HashingGate\n"
+        "HashingGate(queue_limit=64).run(lambda: None)\n"
+    )
+
+    assert subprocess.run([sys.executable, "-c", script], timeout=10).returncode == 0
+
+
+def test_a_gate_that_nobody_holds_is_not_kept() -> None:
+    gate = HashingGate(queue_limit=64)
+    gate.run(lambda: None)
+    kept = weakref.ref(gate)
+
+    del gate
+    gc.collect()
+
+    assert kept() is None

@@ -1,0 +1,262 @@
+"""Which passwords are accepted, and what people are told about the others."""
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from userapi.errors import FieldError, Invalid
+from userapi.passwords.policy import PasswordPolicy, refusal
+from userapi.settings import Settings
+
+DEFAULTS = Settings()
+POLICY = PasswordPolicy(DEFAULTS)
+GOOD = "violet anchor seventeen"
+
+
+def _codes(
+    password: str,
+    *,
+    policy: PasswordPolicy = POLICY,
+    username: str | None = None,
+    email: str | None = None,
+) -> set[str]:
+    return {
+        str(violation.code) for violation in policy.check(password, username=username, email=email)
+    }
+
+
+@pytest.mark.parametrize(
+    "password",
+    [GOOD, "Tr0ub4dor&3 x", "köln-zebra-fjord", "パスワードは秘密です鍵", "x9#Lm2$vQ7!p"],
+)
+def test_a_password_that_is_hard_to_guess_is_accepted(password: str) -> None:
+    assert _codes(password, username="alice", email="alice@example.com") == set()
+
+
+def test_a_password_has_at_least_the_set_number_of_characters() -> None:
+    policy = PasswordPolicy(replace(DEFAULTS, password_min_length=12))
+
+    assert _codes("kV7#qz2!mP4", policy=policy) == {"password_too_short"}
+    assert _codes("kV7#qz2!mP4x", policy=policy) == set()
+
+
+def test_a_password_has_at_most_128_characters_after_normalising() -> None:
+    words = "violet anchor seventeen marble kettle "
+
+    assert _codes((words * 4)[:128]) == set()
+    assert _codes((words * 4)[:129]) == {"password_too_long"}
+    # One ligature is three letters after NFKC.
+    assert "password_too_long" in _codes(words + "ﬃ" * 31)
+    assert "password_too_long" not in _codes(words + "ﬃ" * 30)
+    # Four code points are one letter.
+    assert "password_too_long" not in _codes("\u03b1\u0314\u0342\u0345" * 128)
+
+
+@pytest.mark.parametrize("length", [129, 513, 70_000])
+@pytest.mark.parametrize("character", ["a", "\u0300", "e\u0301", "\ufdfa", "\U0001f600"])
+def test_a_text_that_is_far_too_long_is_too_long(length: int, character: str) -> None:
+    assert "password_too_long" in _codes(character * length)
+
+
+@pytest.mark.parametrize(
+    "password", ["password", "PassWord", "ｐａｓｓｗｏｒｄ", "12345678", "iloveyou"]
+)
+def test_a_common_password_is_refused_in_any_case_and_width(password: str) -> None:
+    assert _codes(password) == {"password_common", "password_too_weak"}
+
+
+def test_a_password_does_not_hold_the_username() -> None:
+    assert _codes("violet ALICE seventeen", username="alice") == {"password_contains_username"}
+    assert _codes("violet bob seventeen", username="Bob") == {"password_contains_username"}
+    assert _codes("violet bo seventeen", username="bo") == set()
+    assert _codes("violet seventeen", username="") == set()
+
+
+def test_a_password_does_not_hold_the_email_address() -> None:
+    code = {"password_contains_email"}
+
+    assert _codes("7 m.curie! seventeen", email="M.Curie@example.com") == code
+    assert _codes("xx jo@example.com seventeen", email="jo@example.com") == code
+    assert _codes("violet jo seventeen", email="jo@example.com") == set()
+    assert _codes("violet example seventeen", email="jo@example.com") == set()
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["usermanagementservice 7", "User Management Service!", "my-user.management_service"],
+)
+def test_a_password_does_not_hold_the_name_of_the_service(password: str) -> None:
+    assert "password_contains_service_name" in _codes(password)
+
+
+def test_words_of_the_service_name_may_be_part_of_a_password() -> None:
+    assert _codes("violet service anchor user") == set()
+
+
+def test_a_service_of_a_very_short_name_does_not_forbid_its_letters() -> None:
+    assert (
+        _codes("violet happy anchor", policy=PasswordPolicy(replace(DEFAULTS, app_name="App")))
+        == set()
+    )
+
+
+def test_a_password_that_is_easy_to_guess_is_refused() -> None:
+    for password in ("p4ssw0rd!", "        ", "aaaaaaaaaaaa", "abcdefgh", "qwertzuiop", "19870412"):
+        assert "password_too_weak" in _codes(password), password
+
+
+def test_the_least_score_can_be_chosen() -> None:
+    strict = PasswordPolicy(replace(DEFAULTS, password_min_score=4))
+    lax = PasswordPolicy(replace(DEFAULTS, password_min_score=0))
+
+    assert _codes("violetkey", policy=strict) == {"password_too_weak"}
+    assert _codes("aaaaaaaaaaaa", policy=lax) == set()
+
+
+@pytest.mark.parametrize(
+    "password", ["violet\nanchor seventeen", "violet\0anchor", "violet\ud800anchor"]
+)
+def test_what_is_no_text_is_refused(password: str) -> None:
+    assert "password_not_text" in _codes(password)
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "missing", "present"),
+    [
+        ("password_require_uppercase", "password_missing_uppercase", GOOD, "Ä" + GOOD),
+        ("password_require_lowercase", "password_missing_lowercase", GOOD.upper(), GOOD),
+        ("password_require_numbers", "password_missing_number", GOOD, GOOD + "7"),
+        ("password_require_special", "password_missing_special", "violetanchorseventeen", GOOD),
+    ],
+)
+def test_rules_of_composition_hold_when_switched_on(
+    setting: str, code: str, missing: str, present: str
+) -> None:
+    policy = PasswordPolicy(replace(DEFAULTS, **{setting: True}))  # type: ignore[arg-type]
+
+    assert _codes(missing) == set()
+    assert _codes(missing, policy=policy) == {code}
+    assert _codes(present, policy=policy) == set()
+
+
+def test_all_failed_rules_are_told_at_once() -> None:
+    policy = PasswordPolicy(
+        replace(
+            DEFAULTS,
+            password_require_uppercase=True,
+            password_require_numbers=True,
+            password_require_special=True,
+        )
+    )
+
+    assert _codes("monkey", policy=policy, username="monkey", email="monkey@example.com") == {
+        "password_too_short",
+        "password_common",
+        "password_contains_username",
+        "password_contains_email",
+        "password_too_weak",
+        "password_missing_uppercase",
+        "password_missing_number",
+        "password_missing_special",
+    }
+
+
+def test_an_empty_password_is_too_short_and_too_weak() -> None:
+    assert _codes("") == {"password_too_short", "password_too_weak"}
+
+
+def test_require_raises_every_violation_for_the_field_that_it_is_told() -> None:
+    POLICY.require(GOOD)
+    with pytest.raises(Invalid) as refused:
+        POLICY.require("monkey", field="new_password")
+
+    assert [(error.field, error.code) for error in refused.value.errors] == [
+        ("new_password", "password_too_short"),
+        ("new_password", "password_common"),
+        ("new_password", "password_too_weak"),
+    ]
+
+
+def test_violations_become_errors_of_a_field() -> None:
+    invalid = refusal(POLICY.check("kV7#qz2"), field="password")
+
+    assert invalid.errors == (
+        FieldError("password", "Takes at least 8 characters.", "password_too_short"),
+    )
+
+
+def test_strength_says_why_and_what_would_be_better() -> None:
+    weak = POLICY.strength("p4ssw0rd!")
+    strong = POLICY.strength(GOOD)
+
+    assert (weak.acceptable, weak.score) == (False, 1)
+    assert [str(issue.code) for issue in weak.issues] == ["password_too_weak"]
+    assert "This is similar to a commonly used password." in weak.suggestions
+    assert (strong.acceptable, strong.score, strong.issues) == (True, 4, ())
+
+
+def test_words_about_the_user_lower_the_score() -> None:
+    about = POLICY.strength("wolfeschlegelstein", username="wolfeschlegelstein")
+
+    assert about.score < POLICY.strength("wolfeschlegelstein").score
+
+
+def test_parallel_estimates_do_not_mix_up_their_users() -> None:
+    """zxcvbn keeps the words about the user in a dictionary that all threads share."""
+    begin = threading.Barrier(8)
+
+    def scores(number: int) -> set[int]:
+        begin.wait(10)
+        name = f"wolfeschlegelstein{number}"
+        return {POLICY.strength(name, username=name).score for _ in range(25)}
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(scores, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+    assert found == [{0}] * 8
+
+
+WORST_CASES: dict[str, Callable[[random.Random], str]] = {
+    "one letter": lambda _: "a" * 128,
+    "signs for letters": lambda _: "4@8({[<369 1!|70$5+%2" * 6,
+    "signs at random": lambda dice: "".join(dice.choices("4@8({[<369 1!|70$5+%2", k=128)),
+    "pairs": lambda _: "aA" * 64,
+    "repeats of repeats": lambda _: "".join("a" * count + "b" for count in range(1, 15)),
+    "years": lambda _: "19" * 64,
+    "printable": lambda dice: "".join(chr(dice.randrange(32, 127)) for _ in range(128)),
+    "unicode": lambda dice: "".join(chr(dice.randrange(0x4E00, 0x9FFF)) for _ in range(128)),
+    "marks": lambda _: "a" + "\u0315" * 32_000 + "\u0300" * 32_000,
+}
+
+
+@pytest.mark.parametrize("make", WORST_CASES.values(), ids=WORST_CASES.keys())
+def test_no_password_takes_long_to_judge(make: Callable[[random.Random], str]) -> None:
+    """Unbounded, the signs took 1.8 seconds and the marks 4."""
+    password = make(random.Random(7))
+
+    begun = time.thread_time()
+    POLICY.check(password, username="alice", email="alice@example.com")
+
+    assert time.thread_time() - begun < 0.3
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(), max_size=140), st.text(max_size=70), st.text(max_size=70))
+def test_any_text_can_be_judged(password: str, username: str, email: str) -> None:
+    strength = POLICY.strength(password, username=username, email=email)
+
+    assert 0 <= strength.score <= 4
+    assert strength.acceptable is not bool(strength.issues)
