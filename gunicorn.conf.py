@@ -1,7 +1,7 @@
 """How Gunicorn serves the application; every value can be set from the environment.
 
-In the embedded default Gunicorn alone makes a service: it brings the database to the present migration
-before the first worker starts.
+In the embedded default Gunicorn alone makes a service: it brings the database to the present
+migration before the first worker starts.
 """
 
 import os

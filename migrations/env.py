@@ -1,8 +1,8 @@
 """Runs migrations inside the application, on the database that its settings name.
 
-Each migration is a transaction of its own. On PostgreSQL an advisory lock lets one process migrate while
-others wait, and a lock that cannot be had soon is given up rather than queued for: a queued DDL statement
-would stop everybody behind it.
+Each migration is a transaction of its own. On PostgreSQL an advisory lock lets one process migrate
+while others wait, and a lock that cannot be had soon is given up rather than queued for: a queued
+DDL statement would stop everybody behind it.
 """
 
 import re

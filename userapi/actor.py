@@ -1,5 +1,5 @@
-"""Who acts. The domain gets this value instead of a request, so that the command line and the worker
-are actors like everybody else.
+"""Who acts. The domain gets this value instead of a request, so that the command line and the
+worker are actors like everybody else.
 """
 
 from dataclasses import dataclass

@@ -114,7 +114,7 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def engine_options(settings: Settings) -> dict[str, Any]:
-    """Return the engine's options: every wait has an end, so that a lost database is a quick 503."""
+    """Return the options of the engine: every wait ends, so a lost database is a quick 503."""
     options: dict[str, Any] = {
         "json_serializer": _dump_json,
         "json_deserializer": orjson.loads,

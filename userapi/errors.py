@@ -1,7 +1,8 @@
 """What can go wrong, in the words of the domain.
 
-Subjects raise leaves of the categories below. A leaf has a stable `code` that clients switch on and a
-title; it knows nothing about HTTP. `userapi.api.problems` alone turns a category into a status.
+Subjects raise leaves of the categories below. A leaf has a stable `code` that clients switch on
+and a title; it knows nothing about HTTP. `userapi.api.problems` alone turns a category into a
+status.
 """
 
 from collections.abc import Sequence

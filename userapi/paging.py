@@ -1,8 +1,8 @@
 """Pages and cursors over any query, at a cost that does not grow with the table.
 
-A page reaches 10 000 rows deep and a total counts to 10 000; a cursor walks the whole set by keyset.
-A cursor is opaque and carries a MAC over itself, the sort and the filters: changed in any way, or used
-with others, it is refused.
+A page reaches 10 000 rows deep and a total counts to 10 000; a cursor walks the whole set by
+keyset. A cursor is opaque and carries a MAC over itself, the sort and the filters: changed in any
+way, or used with others, it is refused.
 """
 
 import base64

@@ -1,7 +1,8 @@
 """Permissions and what they imply.
 
-A permission is `resource:action`; `resource:*` implies every action on the resource and `*` implies
-all. Endpoints declare permissions, never roles. This module is pure: roles, actors and tokens share it.
+A permission is `resource:action`; `resource:*` implies every action on the resource and `*`
+implies all. Endpoints declare permissions, never roles. This module is pure: roles, actors and
+tokens share it.
 """
 
 import re

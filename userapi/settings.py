@@ -515,7 +515,22 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 
 
 def _production_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
-    """Return what must not go into production: weak secrets, open doors, nothing to keep data in."""
+    """Return what must not go into production: weak secrets, open doors, no database."""
+    problems = _secret_faults(values, given)
+    if values.get("debug"):
+        problems.append("DEBUG: takes false in production")
+    if "*" in values.get("cors_origins", ()):
+        problems.append("CORS_ORIGINS: takes named origins in production, not *")
+    if not values.get("database_url"):
+        problems.append("DATABASE_URL: takes the URL of the database in production")
+    broker = urlsplit(values.get("rabbitmq_url", ""))
+    if unquote(broker.username or "") == "guest" and unquote(broker.password or "") == "guest":
+        problems.append("RABBITMQ_URL: takes a user other than guest:guest in production")
+    return problems
+
+
+def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
+    """Return which secrets are missing, look like an example, or stand in two variables."""
     problems = []
     needed = {"secret_key", "password_pepper"}
     if values.get("jwt_algorithm", "HS256") == "HS256":
@@ -536,13 +551,4 @@ def _production_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
     for names in by_value.values():
         if len(names) > 1:
             problems.append(f"{', '.join(names)}: each takes a value of its own")
-    if values.get("debug"):
-        problems.append("DEBUG: takes false in production")
-    if "*" in values.get("cors_origins", ()):
-        problems.append("CORS_ORIGINS: takes named origins in production, not *")
-    if not values.get("database_url"):
-        problems.append("DATABASE_URL: takes the URL of the database in production")
-    broker = urlsplit(values.get("rabbitmq_url", ""))
-    if unquote(broker.username or "") == "guest" and unquote(broker.password or "") == "guest":
-        problems.append("RABBITMQ_URL: takes a user other than guest:guest in production")
     return problems

@@ -20,7 +20,10 @@ class UserStatus(StrEnum):
 
 
 class User(Base):
-    """One account. `version` counts every change; `access_version` those that end what is cached."""
+    """One account.
+
+    `version` counts every change, `access_version` those that end what is cached.
+    """
 
     __tablename__ = "users"
 

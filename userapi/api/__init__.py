@@ -26,7 +26,9 @@ def init_app(app: Flask, services: Services) -> None:
     app.url_map.merge_slashes = False
     if settings.trusted_proxy_count:
         hops = settings.trusted_proxy_count
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops)  # type: ignore[method-assign]
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=hops, x_proto=hops
+        )
     requests.init_app(app, settings)
     responses.init_app(app, settings)
     problems.init_app(app)

@@ -1,5 +1,5 @@
-"""Who may call an endpoint. Each says it with `@requires`, `@signed_in` or `@public`, directly under
-its route, so that 401 and 403 come before anything about the body.
+"""Who may call an endpoint. Each says it with `@requires`, `@signed_in` or `@public`, directly
+under its route, so that 401 and 403 come before anything about the body.
 """
 
 from collections.abc import Callable
@@ -35,9 +35,9 @@ def requires(
 ) -> Callable[[View], View]:
     """Let in whoever holds one of the permissions.
 
-    With `or_self` also the user whom that argument of the view names. What one may neither change nor
-    see is not there: reading it is a 404 for somebody who may read no other users. `unless` tells
-    whether the operator has opened the endpoint to everybody.
+    With `or_self` also the user whom that argument of the view names. What one may neither change
+    nor see is not there: reading it is a 404 for somebody who may read no other users. `unless`
+    tells whether the operator has opened the endpoint to everybody.
     """
 
     def decorate(view: View) -> View:
@@ -122,8 +122,8 @@ def bearer_token() -> str:
 def authenticate(*, password_change_pending: bool = False) -> None:
     """Make whoever the token speaks for the actor of this request.
 
-    What they may do comes from the live session and not from the token, so a change of role or status
-    holds from the next request on.
+    What they may do comes from the live session and not from the token, so a change of role or
+    status holds from the next request on.
     """
     claims, live = services().authentication.authenticate(bearer_token())
     permissions = services().roles.graph(live.catalogue_version).effective(live.roles)
@@ -156,9 +156,9 @@ def _check_query(view: Callable[..., Any]) -> None:
         refuse_query()
 
 
-def _tagged(guarded: Any, view: Any, *, access: str, or_self: bool = False) -> Any:
+def _tagged(guarded: Any, view: View, *, access: str, or_self: bool = False) -> View:
     """Say on the view function who may call it, for the document and for the tests."""
     guarded.access = access
     guarded.access_or_self = or_self
     guarded._apidoc = dict(getattr(view, "_apidoc", {})) | {"access": access}
-    return guarded
+    return cast(View, guarded)

@@ -56,8 +56,8 @@ def refuse_large_body() -> None:
 def parse_json(raw: bytes) -> Any:
     """Return the value of a JSON text. Raises MalformedJson.
 
-    Refused beside what is no JSON at all: NaN and infinities, a member that stands twice, more than 32
-    levels, another encoding than UTF-8 and a byte order mark.
+    Refused beside what is no JSON at all: NaN and infinities, a member that stands twice, more
+    than 32 levels, another encoding than UTF-8 and a byte order mark.
     """
     _require_shallow(raw)
     try:
@@ -124,7 +124,7 @@ class StrictParser(FlaskParser):
             require_media_type("application/json")
         return parse_json(raw)
 
-    def load_query(self, req: Request, schema: Schema) -> Any:
+    def load_querystring(self, req: Request, schema: Schema) -> Any:
         """Return the query parameters; one that stands twice is refused."""
         for name, values in req.args.lists():
             if len(values) > 1:

@@ -25,7 +25,8 @@ PAGE_POLICY = (
 )
 ABOUT = """Accounts, sign-in, roles, sessions and audit of the AIMA platform.
 
-**To try it here:** call `POST /api/v1/auth/login`, copy `access_token`, press *Authorize* and paste it.
+**To try it here:** call `POST /api/v1/auth/login`, copy `access_token`, press *Authorize* and
+paste it.
 
 Errors are `application/problem+json` (RFC 9457); clients switch on `code`.
 """

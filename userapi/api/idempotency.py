@@ -127,7 +127,8 @@ class _NotKept:
 def idempotent(
     answer: Callable[[Any], Response],
 ) -> Callable[[Callable[..., None]], Callable[..., Response]]:
-    """Give the view `once=`, to be handed to the use case; `answer` makes the response of its result.
+    """Give the view `once=`, to be handed to the use case; `answer` makes the response of its
+    result.
 
     Raises InvalidIdempotencyKey, IdempotencyKeyReused, RequestInProgress.
     """

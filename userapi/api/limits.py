@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import time
+from typing import Any, cast
 
 from flask import Flask, Response, request
 from flask_limiter import Limiter, RateLimitExceeded
@@ -50,6 +51,10 @@ def user_or_network() -> str:
     return client_network()
 
 
+def _storage_options(settings: Settings) -> dict[str, Any]:
+    return {"socket_connect_timeout": 0.2, "socket_timeout": 0.2} if settings.redis_url else {}
+
+
 def init_app(app: Flask, settings: Settings) -> None:
     """Limit every endpoint of the application but health and metrics."""
     if not settings.rate_limit_enabled:
@@ -58,9 +63,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         key_func=user_or_network,
         app=None,
         storage_uri=settings.redis_url or "memory://",
-        storage_options=(
-            {"socket_connect_timeout": 0.2, "socket_timeout": 0.2} if settings.redis_url else {}
-        ),
+        storage_options=_storage_options(settings),
         default_limits=[settings.rate_limit_default],
         in_memory_fallback_enabled=bool(settings.redis_url),
         strategy="fixed-window",
@@ -71,9 +74,8 @@ def init_app(app: Flask, settings: Settings) -> None:
     for endpoint, view in list(app.view_functions.items()):
         name = NAMED_LIMITS.get(endpoint)
         if name is not None:
-            app.view_functions[endpoint] = limiter.limit(
-                getattr(settings, name), key_func=client_network
-            )(view)
+            limited_by = limiter.limit(getattr(settings, name), key_func=client_network)
+            app.view_functions[endpoint] = cast(Any, limited_by(cast(Any, view)))
         elif endpoint.startswith(EXEMPT_PREFIXES):
             limiter.exempt(view)
 

@@ -143,8 +143,6 @@ def challenge(error: Unauthenticated) -> str:
 
 def handle_http_exception(error: HTTPException) -> Response:
     """Answer what Flask and Werkzeug refused."""
-    if error.response is not None:
-        return Response.force_type(error.response, request.environ)
     status = error.code or 500
     if isinstance(error, RequestEntityTooLarge):
         status = 413

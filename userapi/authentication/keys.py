@@ -1,8 +1,9 @@
 """The keys that sign access tokens, and the public ones that others verify with.
 
 One family of algorithms at a time. Keys of an asymmetric family go through three states: `next` is
-published before it signs, so that verifiers know it in time; `active` signs; `retired` still verifies
-until every token that it signed has expired. A running process notices a rotation by itself.
+published before it signs, so that verifiers know it in time; `active` signs; `retired` still
+verifies until every token that it signed has expired. A running process notices a rotation by
+itself.
 """
 
 import base64

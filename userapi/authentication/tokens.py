@@ -1,7 +1,8 @@
 """Access tokens and refresh tokens: how they are made, and the one validator of each.
 
-Flask-JWT-Extended signs access tokens and checks signature, issuer, audience and algorithm. Times are
-checked here, because the clock is injected. Whether a token's session still lives is asked elsewhere.
+Flask-JWT-Extended signs access tokens and checks signature, issuer, audience and algorithm. Times
+are checked here, because the clock is injected. Whether a token's session still lives is asked
+elsewhere.
 """
 
 import hashlib
@@ -193,9 +194,9 @@ class AccessTokens:
 class RefreshTokens:
     """Issues and verifies refresh tokens.
 
-    They are deterministic: the same session at the same generation always has the same token, so that
-    a successor can be given again without its text being kept anywhere. Only this service reads them,
-    so they are signed by a key of its own, whatever family signs access tokens.
+    They are deterministic: the same session at the same generation always has the same token, so
+    that a successor can be given again without its text being kept anywhere. Only this service
+    reads them, so they are signed by a key of its own, whatever family signs access tokens.
     """
 
     def __init__(self, settings: Settings, clock: Clock) -> None:

@@ -1,4 +1,5 @@
-"""The `flask` commands of operators. Each parses, calls a service and prints; the rules are elsewhere.
+"""The `flask` commands of operators. Each parses, calls a service and prints; the rules are
+elsewhere.
 
 A command's module is loaded when the command is called: the service itself never pays for it.
 """

@@ -1,6 +1,7 @@
 """flask seed: believable users of different ages, with rows in the audit log."""
 
 import random
+import sys
 import unicodedata
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -42,11 +43,7 @@ _audit: Table = AuditLog.__table__  # type: ignore[assignment]
 def command(count: int, fixed: bool, password_stdin: bool) -> None:
     """Write users, their roles and what they did in batches of one transaction each."""
     chance = random.Random(FIXED_SEED if fixed else None)
-    password = (
-        click.get_text_stream("stdin").readline().rstrip("\n")
-        if password_stdin
-        else (made_password())
-    )
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else made_password()
     # One hash for all: a hash for each of 100 000 would take seven hours.
     password_hash = services().hasher.hash(password)
     people = _People(chance, password_hash, services().clock.now())

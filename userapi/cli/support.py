@@ -54,7 +54,7 @@ def safely(command: Command) -> Command:
 
 
 def read_password(*, from_stdin: bool, generate: bool) -> tuple[str, bool]:
-    """Return a password and whether it was made here. It is never an argument: those can be seen."""
+    """Return a password, never from an argument that others could see, and whether it was made."""
     if generate:
         return made_password(), True
     if from_stdin:

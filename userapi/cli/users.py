@@ -9,6 +9,7 @@ from flask.cli import AppGroup
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
 from userapi.accounts.service import NewUser
+from userapi.accounts.views import UserView
 from userapi.clock import rfc3339
 from userapi.paging import PageRequest
 from userapi.roles.models import TOP_ROLE
@@ -55,7 +56,7 @@ def create_admin(
 def list_users(search: str | None, status: str | None, role: str | None, limit: int) -> None:
     """List users, the newest first."""
     wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
-    users = []
+    users: list[UserView] = []
     cursor = None
     while len(users) < limit:
         page = services().user_search.page(

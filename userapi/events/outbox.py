@@ -14,7 +14,9 @@ _table: Table = OutboxEvent.__table__  # type: ignore[assignment]
 
 
 class Outbox:
-    """Appends events to the open transaction, so that an event exists exactly when its change does."""
+    """Appends events to the open transaction, so that an event exists exactly when its change
+    does.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""The queue of mails. A row is an intent: the text, and any token in it, is made when it is sent."""
+"""The queue of mails. A row is an intent: the text and its token are made when it is sent."""
 
 from datetime import datetime
 from enum import StrEnum

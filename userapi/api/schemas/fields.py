@@ -140,7 +140,7 @@ class Choice(fields.String):
         return self.options[value]
 
 
-class TextList(fields.List):
+class TextList(fields.List[str]):
     """A list of texts."""
 
     def __init__(self, *, most_items: int, most: int, **kwargs: Any) -> None:

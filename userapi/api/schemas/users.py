@@ -99,7 +99,7 @@ class Registration(ProfileUpdate):
 
 
 class UserCreation(Registration):
-    """What an administrator gives for a new user. Without a password the user is invited by mail."""
+    """What an administrator gives for a new user; without a password it is an invitation."""
 
     password = Text(
         most=PASSWORD_CHARACTERS,

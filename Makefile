@@ -1,0 +1,46 @@
+# Thin on purpose: whatever takes more than two lines is in scripts/ or in Python.
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+PYTEST := $(BIN)/pytest --dist worksteal --numprocesses $(WORKERS)
+MAKEFLAGS += --no-print-directory
+export PYTHON
+export PIP_NO_INPUT := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run install servers test test-slow lint format bench clean help
+
+run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
+	@exec scripts/run.sh
+
+install: $(VENV)/.development ## Make the virtual environment with everything for tests and tools
+
+servers: install ## Install PostgreSQL, Redis and RabbitMQ where they are missing
+	@$(BIN)/python -m tests.support.servers install </dev/null
+
+test: servers ## Run all tests on private servers; ARGS go to pytest
+	@$(PYTEST) $(ARGS) </dev/null
+
+test-slow: servers ## Run the tests that take minutes
+	@$(PYTEST) -m "slow or chaos" $(ARGS) </dev/null
+
+lint: install ## Check format, style, types and the direction of imports
+	@scripts/lint.sh
+
+format: install ## Format the code
+	@$(BIN)/black .
+
+bench: servers ## Measure the service under load
+	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## Remove what tools have made; instance/ with its data stays
+	@scripts/clean.sh
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
+
+$(VENV)/.runtime: requirements.txt
+	@scripts/venv.sh $@ $^
+
+$(VENV)/.development: requirements.txt requirements-dev.txt
+	@scripts/venv.sh $@ $^

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Runs every check, also after one has failed, so that one run shows all there is to mend.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+failed=()
+check() {
+    echo "== $1"
+    ".venv/bin/$@" </dev/null || failed+=("$1")
+}
+
+check black --check --quiet --diff .
+check flake8
+check mypy
+check lint-imports --no-cache
+
+if ((${#failed[@]})); then
+    echo "Not clean: ${failed[*]}" >&2
+    exit 1
+fi

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Makes the virtual environment where there is none that works, and installs requirements into it.
+# Usage: scripts/venv.sh STAMP REQUIREMENTS…   The stamp's age tells make when to do it again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=.venv
+stamp=$1
+shift
+
+is_recent_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-python3.11 python3 python}; do
+        if is_recent_enough "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "Python 3.11 or newer is needed${PYTHON:+, and PYTHON=$PYTHON is not that}." >&2
+    echo "Install it, or name it: make PYTHON=/path/to/python3.11" >&2
+    exit 1
+}
+
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(find_python)
+    if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        echo "This Python cannot make virtual environments." >&2
+        echo "On Debian and Ubuntu: apt-get install python3-venv" >&2
+        exit 1
+    fi
+    echo "Making the virtual environment $venv with $("$python" --version)"
+    "$python" -m venv --clear "$venv"
+fi
+
+echo "Installing $*"
+"$venv/bin/python" -m pip install --quiet "${@/#/--requirement=}"
+touch "$stamp"

@@ -1,0 +1,194 @@
+"""Every road an error can take: each answer is a problem document (RFC 9457)."""
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.users import LogIn, MakeUser
+
+MEMBERS = {"type", "title", "status", "detail", "instance", "code", "correlation_id"}
+STRENGTH = "/api/v1/auth/password-strength"
+
+
+def send(client: JsonClient, raw: bytes, content_type: str = "application/json") -> Any:
+    return client.post(STRENGTH, data=raw, content_type=content_type)
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
+    assert answer.status_code == status
+    assert answer.content_type == "application/problem+json"
+    problem: dict[str, Any] = json.loads(answer.data)
+    assert MEMBERS <= problem.keys()
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["correlation_id"] == answer.headers["X-Correlation-ID"]
+    return problem
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"{'password': 'x'}",
+        b'{"password": NaN}',
+        b'{"password": Infinity}',
+        b'{"password": 1e999}',
+        b'{"password": "a", "password": "b"}',
+        b'{"password": "\xff"}',
+        b'\xef\xbb\xbf{"password": "x"}',
+        '{"password": "x"}'.encode("utf-16"),
+        b'{"password": "x"} trailing',
+        b'{"password": ' + nested(32) + b"}",
+        b"[" * 60_000,
+        b'{"a":' * 12_000,
+        b"9" * 5000,
+    ],
+    ids=lambda raw: repr(raw[:24]),
+)
+def test_what_is_no_proper_json_is_400(client: JsonClient, raw: bytes) -> None:
+    assert_problem(send(client, raw), 400, "malformed_json")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"[]",
+        b"7",
+        b"null",
+        b'"text"',
+        b'{"password": ' + nested(31) + b"}",
+        b'{"password": "\\ud800"}',
+        b'{"password": "tab\\tbed"}',
+        b'{"password": "x", "more": 1}',
+    ],
+    ids=lambda raw: repr(raw[:24]),
+)
+def test_json_of_another_shape_is_422(client: JsonClient, raw: bytes) -> None:
+    problem = assert_problem(send(client, raw), 422, "validation_failed")
+
+    assert problem["errors"]
+    assert all({"field", "message", "code"} == error.keys() for error in problem["errors"])
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/form-data"])
+def test_another_media_type_is_415(client: JsonClient, content_type: str) -> None:
+    assert_problem(send(client, b"{}", content_type), 415, "unsupported_media_type")
+
+
+def test_a_large_body_is_413_with_a_length_and_chunked_alike(client: JsonClient) -> None:
+    raw = json.dumps({"password": "x" * 70_000}).encode()
+
+    chunked = client.post(
+        STRENGTH,
+        input_stream=io.BytesIO(raw),
+        content_type="application/json",
+        environ_overrides={"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"},
+    )
+
+    assert_problem(send(client, raw), 413, "body_too_large")
+    assert_problem(chunked, 413, "body_too_large")
+
+
+def test_a_body_of_exactly_the_limit_is_read(client: JsonClient) -> None:
+    raw = b'{"password": "x"' + b" " * (64 * 1024 - 17) + b"}"
+    assert len(raw) == 64 * 1024
+
+    assert send(client, raw).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api/v1/users/nonsense", "/api/v1/auth/login/extra", "//api/v1/users"]
+)
+def test_an_unknown_path_is_404(client: JsonClient, path: str) -> None:
+    assert_problem(client.get(path), 404, "not_found")
+
+
+def test_a_wrong_method_is_405_and_tells_the_right_ones(client: JsonClient) -> None:
+    answer = client.get("/api/v1/auth/login")
+
+    assert_problem(answer, 405, "method_not_allowed")
+    assert "POST" in answer.headers["Allow"]
+
+
+def test_an_unknown_query_parameter_is_422(
+    client: JsonClient, make_user: MakeUser, log_in: LogIn
+) -> None:
+    admin = log_in(make_user("boss", roles=["admin"]))
+
+    assert_problem(client.get("/api/v1/health/?x=1"), 422, "validation_failed")
+    assert_problem(admin.get("/api/v1/users/?colour=red"), 422, "validation_failed")
+    assert_problem(admin.get("/api/v1/users/?page=1&page=2"), 422, "validation_failed")
+
+
+def test_a_crash_is_500_and_tells_nothing(make_app: Callable[..., Flask]) -> None:
+    app = make_app()
+
+    def crash() -> str:
+        raise RuntimeError("secret detail of the inside")
+
+    app.add_url_rule("/crash", view_func=crash)
+    answer = JsonClient(app).get("/crash")
+
+    assert_problem(answer, 500, "internal_error")
+    assert b"secret detail" not in answer.data
+
+
+@pytest.mark.parametrize("host", ["", "a b", "exa<mple", "host:port", "[::1"])
+def test_a_broken_host_is_400(client: JsonClient, host: str) -> None:
+    answer = client.get("/", environ_overrides={"HTTP_HOST": host})
+
+    assert_problem(answer, 400, "malformed_request")
+
+
+def test_only_trusted_hosts_are_answered(make_app: Callable[..., Flask]) -> None:
+    client = JsonClient(make_app(TRUSTED_HOSTS="id.example.com,.internal.example.com"))
+
+    def status(host: str) -> int:
+        return int(client.get("/", headers={"Host": host}).status_code)
+
+    assert status("id.example.com") == 200
+    assert status("id.example.com:8000") == 200
+    assert status("a.internal.example.com") == 200
+    assert status("evil.example.com") == 400
+    assert status("id.example.com.evil.org") == 400
+
+
+@pytest.mark.parametrize("header", ["X-Correlation-ID", "X-Request-ID"])
+def test_the_callers_correlation_id_is_kept(client: JsonClient, header: str) -> None:
+    answer = client.get("/", headers={header: "job-7.retry_2"})
+
+    assert answer.headers["X-Correlation-ID"] == "job-7.retry_2"
+
+
+@pytest.mark.parametrize("value", ["a b", "x" * 65, "<script>", "é"])
+def test_an_unfit_correlation_id_is_replaced(client: JsonClient, value: str) -> None:
+    answer = client.get("/", headers={"X-Correlation-ID": value})
+
+    assert answer.headers["X-Correlation-ID"] != value
+    assert len(answer.headers["X-Correlation-ID"]) == 32
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/api/v1/auth/me", "/docs", "/openapi.json"])
+def test_every_answer_has_the_security_headers(client: JsonClient, path: str) -> None:
+    headers = client.get(path).headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "Strict-Transport-Security" not in headers
+
+
+def test_https_is_insisted_on_where_it_is_used(make_app: Callable[..., Flask]) -> None:
+    client = JsonClient(make_app(PUBLIC_BASE_URL="https://id.example.com"))
+
+    assert "max-age=" in client.get("/").headers["Strict-Transport-Security"]

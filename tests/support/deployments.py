@@ -1,0 +1,102 @@
+"""The application as tests use it: on PostgreSQL with Redis, or by itself on SQLite."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import flask_migrate
+from flask import Flask
+
+from tests.support.databases import SqliteDatabase, MigratedDatabase
+from userapi import create_app
+from userapi.clock import Clock, ManualClock
+from userapi.database import db
+from userapi.settings import Settings
+
+# What every application of the tests has in common. Limits are off, because all tests come from
+# one address; a test about limits makes an application of its own.
+ENVIRONMENT: Mapping[str, str] = {
+    "ENVIRONMENT": "testing",
+    "SECRET_KEY": "tests-sign-cursors-with-this-4fZq81Lw0c",
+    "JWT_SECRET_KEY": "tests-sign-tokens-with-this-9sXe37Kd5m",
+    "PASSWORD_PEPPER": "tests-hash-passwords-with-this-2bTn64Rj",
+    "PASSWORD_HASH_ROUNDS": "4",
+    "RATE_LIMIT_ENABLED": "false",
+}
+
+
+class Backend(StrEnum):
+    """What an application stands on."""
+
+    POSTGRESQL = "postgresql"
+    SQLITE = "sqlite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """An application with what it stands on; one for each kind and worker, as making it is slow."""
+
+    app: Flask
+    clock: ManualClock
+    database: MigratedDatabase
+    environment: Mapping[str, str]
+    instance_dir: Path
+    forget: Callable[[], object]
+
+    def restore(self) -> None:
+        """Bring everything back to the moment after the migrations."""
+        self.clock.reset()
+        with self.app.app_context():
+            db.session.remove()
+        self.database.restore()
+        self.forget()
+
+
+def build_app(environment: Mapping[str, str], *, clock: Clock, instance_dir: Path) -> Flask:
+    """Return an application for these variables and no others."""
+    settings = Settings.from_env(environment, instance_dir=instance_dir)
+    return create_app(settings, clock=clock)
+
+
+def migrate_with(instance_dir: Path) -> Callable[[str], None]:
+    """Return what runs the real migrations on the database behind a URL."""
+
+    def migrate(url: str) -> None:
+        environment = {**ENVIRONMENT, "DATABASE_URL": url}
+        app = build_app(environment, clock=ManualClock(), instance_dir=instance_dir)
+        with app.app_context():
+            flask_migrate.upgrade()
+        disconnect(app)
+
+    return migrate
+
+
+def disconnect(app: Flask) -> None:
+    """Close the connections that an application keeps to its database."""
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+
+
+def deploy(
+    database: MigratedDatabase,
+    *,
+    instance_dir: Path,
+    environment: Mapping[str, str],
+    forget: Callable[[], object],
+) -> Deployment:
+    """Return an application on a database; `forget` empties what it keeps elsewhere."""
+    complete = {**ENVIRONMENT, **environment, "DATABASE_URL": database.url}
+    clock = ManualClock()
+    app = build_app(complete, clock=clock, instance_dir=instance_dir)
+    if isinstance(database, SqliteDatabase):
+        database.disconnect = lambda: disconnect(app)
+    return Deployment(
+        app=app,
+        clock=clock,
+        database=database,
+        environment=complete,
+        instance_dir=instance_dir,
+        forget=forget,
+    )

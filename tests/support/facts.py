@@ -1,0 +1,41 @@
+"""What the database holds after a use case: rows that are promised but not shown over HTTP."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Flask
+from sqlalchemy import Row, Table, select
+
+from userapi.audit.models import AuditLog
+from userapi.database import reading
+from userapi.events.models import OutboxEvent
+from userapi.mail.models import OutgoingMail
+
+
+def audit_rows(app: Flask, *, action: str | None = None) -> Sequence[Row[Any]]:
+    """Return the audit rows, the oldest first."""
+    table: Table = AuditLog.__table__  # type: ignore[assignment]
+    query = select(table).order_by(table.c.id)
+    if action is not None:
+        query = query.where(table.c.action == action)
+    return _rows(app, query)
+
+
+def events(app: Flask, *, type_: str | None = None) -> Sequence[Row[Any]]:
+    """Return the events of the outbox, in their order."""
+    table: Table = OutboxEvent.__table__  # type: ignore[assignment]
+    query = select(table).order_by(table.c.sequence)
+    if type_ is not None:
+        query = query.where(table.c.type == type_)
+    return _rows(app, query)
+
+
+def mails(app: Flask) -> Sequence[Row[Any]]:
+    """Return the mails that were asked for, the oldest first."""
+    table: Table = OutgoingMail.__table__  # type: ignore[assignment]
+    return _rows(app, select(table).order_by(table.c.id))
+
+
+def _rows(app: Flask, query: Any) -> Sequence[Row[Any]]:
+    with app.app_context(), reading() as connection:
+        return connection.execute(query).all()

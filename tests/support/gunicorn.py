@@ -1,0 +1,164 @@
+"""The service as it is shipped: Gunicorn with the project's own configuration, over TCP."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from tests.support.guardian import family, guardian, send
+from tests.support.ports import free_port
+from tests.support.servers import end_process
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_TIMEOUT_SECONDS = 30.0
+STOP_TIMEOUT_SECONDS = 40.0
+LIVE = "/api/v1/health/live"
+# The rest of this process's environment would turn the service into something else.
+INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "COVERAGE_PROCESS_START")
+
+
+class ServiceFailed(Exception):
+    """The service did not start or stop; the message ends with its log."""
+
+
+class GunicornService:
+    """The service with the given variables and no others, on a port of its own.
+
+    Without INSTANCE_DIR it gets a new directory, which it keeps when it is started again.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self._scratch = tempfile.TemporaryDirectory(prefix="userapi-service-")
+        self.directory = Path(self._scratch.name)
+        self.log_path = self.directory / "service.log"
+        self.environment = {
+            **service_environment(environment),
+            "BIND": f"127.0.0.1:{self.port}",
+        }
+        self.environment.setdefault("INSTANCE_DIR", str(self.directory / "instance"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def base_url(self) -> str:
+        """The URL that paths are appended to."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of Gunicorn's master. Raises RuntimeError when it is stopped."""
+        if self._process is None:
+            raise RuntimeError("the service is not running")
+        return self._process.pid
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The process ids of Gunicorn's workers."""
+        return family(self.pid)[1:]
+
+    @property
+    def log(self) -> str:
+        """All that the service has written so far, over all its starts."""
+        return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
+
+    def start(self) -> Self:
+        """Start and wait until requests are answered. Raises ServiceFailed."""
+        self.launch()
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._is_live():
+            if self._process is None or self._process.poll() is not None:
+                raise ServiceFailed(f"the service ended:\n{self.log}")
+            if time.monotonic() > deadline:
+                raise ServiceFailed(f"the service does not answer:\n{self.log}")
+            time.sleep(0.05)
+        return self
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start without waiting, as for a service that is expected to refuse."""
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        guardian.watch(self._process.pid, ended_by=signal.SIGKILL)
+        return self._process
+
+    def stop(self, *, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> int:
+        """Send SIGTERM, wait, and return the exit code. Raises ServiceFailed."""
+        process = self._take()
+        process.terminate()
+        try:
+            code = process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired as exc:
+            end_process(process, signal.SIGKILL)
+            raise ServiceFailed(f"the service did not stop:\n{self.log}") from exc
+        guardian.forget(process.pid)
+        return code
+
+    def kill(self) -> None:
+        """Kill master and workers at once, as a power cut would."""
+        end_process(self._take(), signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Freeze master and workers."""
+        send(family(self.pid), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        send(reversed(family(self.pid)), signal.SIGCONT)
+
+    def flask(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a `flask` command with the same settings as the service."""
+        return subprocess.run(
+            [sys.executable, "-m", "flask", *arguments],
+            cwd=REPOSITORY,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.kill()
+        self._scratch.cleanup()
+
+    def _take(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RuntimeError("the service is not running")
+        process, self._process = self._process, None
+        return process
+
+    def _is_live(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.base_url + LIVE, timeout=2) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+
+def service_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for a process of the service: the given ones and what any needs."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **environment}
