@@ -161,7 +161,6 @@ class Settings:
         _http_url, "http://127.0.0.1:8000", "Base of the links in mails"
     )
     docs_enabled: bool = _setting(_boolean, True, "Serve /docs, /redoc and /openapi.json")
-    console_enabled: bool = _setting(_boolean, True, "Serve the pages under /console/")
     trusted_hosts: tuple[str, ...] = _setting(
         _list, (), "Host names that are answered (.example.com with subdomains); empty: all"
     )
