@@ -52,8 +52,6 @@ ALLOWED_MOVES = {
     (UserStatus.SUSPENDED, UserStatus.ACTIVE),
 }
 
-ADMINISTRATIVE_FIELDS = ("username", "email", "metadata", "must_change_password")
-
 
 class UserNotFound(NotFound):
     """No user has that id."""
@@ -443,15 +441,13 @@ class Accounts:
 
     def _require_may_change(self, user_id: UUID, changes: Mapping[str, Any], actor: Actor) -> None:
         needed: set[Permission] = set()
-        if not actor.is_user(user_id) or any(name in changes for name in ADMINISTRATIVE_FIELDS):
+        fields = changes.keys() - {"status", "roles"}
+        if fields and not (actor.is_user(user_id) and fields <= set(PROFILE_FIELDS)):
             needed.add(Permission.USERS_UPDATE)
         if "status" in changes:
             needed.add(Permission.USERS_SUSPEND)
         if "roles" in changes:
             needed.add(Permission.ROLES_ASSIGN)
-        # Somebody who may only assign roles, or only suspend, need not be able to change profiles.
-        if needed - {Permission.USERS_UPDATE} and not (changes.keys() - {"status", "roles"}):
-            needed.discard(Permission.USERS_UPDATE)
         for permission in sorted(needed):
             actor.require(permission)
 

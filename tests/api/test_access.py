@@ -1,0 +1,124 @@
+"""Who may call what: the matrix of roles and endpoints, generated from the routes.
+
+An endpoint that says nothing of its access fails, and so does one that answers a role in another
+way than its tag promises. Answers behind the guard (404, 409, 422 …) all count as "let in".
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.routing import Rule
+
+from tests.support.client import JsonClient
+from tests.support.users import LogIn, MadeUser, MakeUser
+from userapi.permissions import PermissionSet
+from userapi.wiring import Services
+
+ROLES = ("user", "moderator", "admin", "superadmin")
+NOBODY = "01900000-0000-7000-8000-000000000000"
+# Paths that are not the API: pages, documents and their files.
+NO_JSON = {"documentation.asset"}
+
+
+def operations(app: Flask) -> Iterator[tuple[str, str, Any]]:
+    """Return method, path and view of every operation that the application answers."""
+    for rule in app.url_map.iter_rules():
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            yield method, _path(rule), app.view_functions[rule.endpoint]
+
+
+def _path(rule: Rule) -> str:
+    values = {name: NOBODY if "id" in name else "nothing" for name in rule.arguments}
+    _, path = rule.build(values) or ("", rule.rule)
+    return path
+
+
+def is_let_in(answer: Any) -> bool:
+    """Tell whether a request got past the guard of its endpoint."""
+    body = answer.get_json(silent=True) or {}
+    return answer.status_code != 401 and body.get("code") not in (
+        "permission_denied",
+        "authentication_required",
+    )
+
+
+def send(client: JsonClient, method: str, path: str) -> Any:
+    return client.request(method, path, json={} if method in ("POST", "PUT", "PATCH") else None)
+
+
+def test_every_endpoint_says_who_may_call_it(app: Flask) -> None:
+    silent = [path for _, path, view in operations(app) if not hasattr(view, "access")]
+
+    assert silent == []
+
+
+def test_nobody_gets_past_a_guard_without_a_token(app: Flask, client: JsonClient) -> None:
+    wrong = {
+        (method, path): view.access
+        for method, path, view in operations(app)
+        if (send(client, method, path).status_code == 401)
+        != (view.access != "public" and path != "/api/v1/auth/login")
+    }
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_is_let_in_where_its_permissions_say(
+    app: Flask, services: Services, make_user: MakeUser, log_in: LogIn, role: str
+) -> None:
+    with app.app_context():
+        held = services.roles.graph().effective([role])
+    user = make_user("caller", roles=[role])
+    wrong = {}
+    for method, path, view in operations(app):
+        if view.access == "public":
+            continue
+        answer = send(log_in(user), method, path)
+
+        if is_let_in(answer) != _expected(view, method, held):
+            wrong[method, path] = (view.access, answer.status_code)
+
+    assert wrong == {}
+
+
+def test_somebody_who_is_suspended_is_let_in_nowhere(
+    app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
+) -> None:
+    chief, sus = make_user("chief", roles=["superadmin"]), make_user("sus", roles=["superadmin"])
+    client = log_in(sus)
+    assert log_in(chief).post(f"/api/v1/users/{sus.id}/suspend").status_code == 200
+
+    let_in = [
+        path
+        for method, path, view in operations(app)
+        if view.access != "public"
+        and path != "/api/v1/auth/logout"  # Answers alike whether the session still lives.
+        and send(client, method, path).status_code != 401
+    ]
+
+    assert let_in == []
+
+
+def _expected(view: Any, method: str, held: PermissionSet) -> bool:
+    if view.access == "self":
+        return True
+    if any(permission in held for permission in view.access.split(" or ")):
+        return True
+    # Reading somebody else hides that they are there: a 404 that tells nothing, not a refusal.
+    return bool(view.access_or_self and method == "GET" and "users:read" not in held)
+
+
+def test_a_person_and_a_stranger_are_told_apart_by_the_guard(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin: MadeUser = make_user("robin")
+    client = log_in(robin)
+
+    own = client.patch(f"/api/v1/users/{robin.id}", json={"first_name": "R"})
+    other = client.patch(f"/api/v1/users/{NOBODY}", json={"first_name": "R"})
+
+    assert own.status_code == 200
+    assert (other.status_code, other.get_json()["permission"]) == (403, "users:update")
