@@ -121,8 +121,9 @@ def handle_service_error(error: ServiceError) -> Response:
             {"field": item.field, "message": item.message, "code": item.code}
             for item in error.errors
         ]
-    if isinstance(error, TooMany | Unavailable):
-        headers["Retry-After"] = str(error.retry_after)
+    retry_after = getattr(error, "retry_after", None)
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = challenge(error)
     if isinstance(error, Forbidden):

@@ -45,6 +45,10 @@ from userapi.settings import Settings
 log = structlog.get_logger(__name__)
 
 
+# A hash that is made anew at each of two log-ins at once changes at most this often under one.
+PASSWORD_CHANGES_WAITED_OUT = 3
+
+
 class InvalidCredentials(Unauthenticated):
     """The one refusal of a log-in: it does not tell what was wrong."""
 
@@ -134,6 +138,16 @@ class Authentication:
         or AccountPending. An unknown identifier costs the same time and gets the same answer.
         """
         identifier = canonical_identifier(identifier)
+        for _ in range(PASSWORD_CHANGES_WAITED_OUT):
+            pair = self._try_to_log_in(identifier, password, actor, remember_me)
+            if pair is not None:
+                return pair
+        raise InvalidCredentials()
+
+    def _try_to_log_in(
+        self, identifier: str, password: str, actor: Actor, remember_me: bool
+    ) -> TokenPair | None:
+        """Log in as `log_in` does; None where the hash changed while the password was checked."""
         key = self._lockout.key_of(identifier)
         candidate = self._candidate(identifier)
         self._check_password(password, candidate, key=key, actor=actor)
@@ -144,9 +158,10 @@ class Authentication:
         with transaction() as session:
             user = session.get(User, candidate.id, with_for_update=True)
             if user is None or user.password_hash != candidate.password_hash:
-                # Deleted, or given another password while this one was being checked.
+                # Deleted, given another password, or hashed anew by somebody who logged in at
+                # the same moment: what was checked is not what counts any more.
                 self._lockout.give_back(key)
-                raise InvalidCredentials()
+                return None
             self._accounts.lift_suspension(session, user, actor=actor)
             refusal = _status_refusal(user)
             actor = as_user(actor, user)

@@ -1,0 +1,128 @@
+"""Races that the database settles: many at once, on real PostgreSQL."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.facts import audit_rows, events
+from tests.support.users import PASSWORD, LogIn, MakeUser
+
+NEW = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """Run calls at the same moment and return what they return."""
+    barrier = Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait(10)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def test_two_superadmins_cannot_demote_each_other_at_once(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
+    one, two = make_user("one", roles=["superadmin"]), make_user("two", roles=["superadmin"])
+    first, second = log_in(one), log_in(two)
+    body = {"roles": ["user"]}
+
+    answers = at_once(
+        lambda: first.put(f"/api/v1/users/{two.id}/roles", json=body),
+        lambda: second.put(f"/api/v1/users/{one.id}/roles", json=body),
+    )
+
+    codes = sorted((a.status_code, a.get_json().get("code")) for a in answers)
+    # The one who comes second has lost the right by then, or would remove the last.
+    assert codes[0] == (200, None)
+    assert codes[1] in [
+        (403, "permission_denied"),
+        (403, "insufficient_rank"),
+        (409, "last_superadmin"),
+    ]
+
+
+def test_the_last_two_superadmins_cannot_be_suspended_at_once(
+    app: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    users = [make_user(name, roles=["superadmin"]) for name in ("one", "two")]
+    clients = [log_in(user) for user in users]
+
+    answers = at_once(
+        lambda: clients[0].post(f"/api/v1/users/{users[1].id}/suspend"),
+        lambda: clients[1].post(f"/api/v1/users/{users[0].id}/suspend"),
+    )
+
+    assert sorted(a.status_code for a in answers)[0] == 200
+    assert len(audit_rows(app, action="user.suspended")) == 1
+
+
+def test_a_create_that_is_sent_many_times_at_once_happens_once(
+    app: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    admin = log_in(make_user("boss", roles=["admin"]))
+    headers = {"Idempotency-Key": "ada-at-once"}
+
+    answers = at_once(
+        *[lambda: admin.post("/api/v1/users/", json=NEW, headers=headers) for _ in range(8)]
+    )
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.data for answer in answers}) == 1
+    assert sum("Idempotent-Replay" in answer.headers for answer in answers) == 7
+    assert len(audit_rows(app, action="user.created")) == 2  # The administrator and Ada.
+    assert len(events(app, type_="user.created")) == 2
+
+
+def test_log_ins_at_once_that_hash_anew_all_succeed(
+    make_user: MakeUser, make_app: Callable[..., Flask]
+) -> None:
+    make_user("robin")
+    stronger = make_app(PASSWORD_HASH_ROUNDS="5")
+    body = {"username": "robin", "password": PASSWORD}
+
+    answers = at_once(
+        *[lambda: JsonClient(stronger).post("/api/v1/auth/login", json=body) for _ in range(4)]
+    )
+
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_a_user_who_is_changed_by_two_at_once_keeps_both_changes(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = make_user("robin")
+    admin = log_in(make_user("boss", roles=["admin"]))
+    path = f"/api/v1/users/{robin.id}"
+
+    at_once(
+        lambda: admin.patch(path, json={"first_name": "Robin"}),
+        lambda: admin.patch(path, json={"last_name": "Hood"}),
+    )
+
+    user = admin.get(path).get_json()
+    assert (user["first_name"], user["last_name"]) == ("Robin", "Hood")
+
+
+def test_of_two_writes_with_the_same_entity_tag_one_is_stale(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = make_user("robin")
+    admin = log_in(make_user("boss", roles=["admin"]))
+    path = f"/api/v1/users/{robin.id}"
+    match = {"If-Match": admin.get(path).headers["ETag"]}
+
+    answers = at_once(
+        *[
+            lambda n=n: admin.patch(path, json={"first_name": f"R{n}"}, headers=match)
+            for n in range(4)
+        ]
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
