@@ -1,0 +1,139 @@
+"""Sending load with wrk, and what it cost: requests, latencies, seconds of CPU by process."""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is sent over and over. With several bodies each connection takes the next in turn."""
+
+    path: str
+    method: str = "GET"
+    headers: dict[str, str]
+    bodies: Sequence[str] = ()
+
+    def script(self) -> str:
+        """Return the request as a program for wrk."""
+        lines = [f'wrk.method = "{self.method}"']
+        lines += [f'wrk.headers["{name}"] = [[{value}]]' for name, value in self.headers.items()]
+        if len(self.bodies) == 1:
+            lines.append(f"wrk.body = [[{self.bodies[0]}]]")
+        elif self.bodies:
+            quoted = ",\n".join(f"[[{body}]]" for body in self.bodies)
+            lines.append(f"local bodies = {{{quoted}}}\nlocal turn = 0")
+            lines.append(
+                "request = function()\n turn = turn % #bodies + 1\n"
+                " return wrk.format(nil, nil, nil, bodies[turn])\nend"
+            )
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a round of load has shown; times in milliseconds."""
+
+    requests: int
+    per_second: float
+    p50: float
+    p99: float
+    errors: int
+    cpu_ms: float
+    database_cpu_ms: float
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Return the CPU time that processes and all their descendants have used."""
+    total = 0.0
+    for pid in _family(pids):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue  # Ended meanwhile.
+        total += (int(fields[11]) + int(fields[12])) / TICKS
+    return total
+
+
+def _family(pids: Sequence[int]) -> set[int]:
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat[1])
+    family = set(pids)
+    grown = True
+    while grown:
+        grown = False
+        for pid, parent in parents.items():
+            if parent in family and pid not in family:
+                family.add(pid)
+                grown = True
+    return family
+
+
+def send(
+    base_url: str,
+    request: Request,
+    *,
+    seconds: int,
+    connections: int = 8,
+    service_pids: Sequence[int],
+    database_pids: Sequence[int] = (),
+) -> Outcome:
+    """Send load for some seconds and return what it has shown."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False) as file:
+        file.write(request.script())
+    before = cpu_seconds(service_pids), cpu_seconds(database_pids)
+    try:
+        run = subprocess.run(
+            [
+                "wrk",
+                "-t1",
+                f"-c{connections}",
+                f"-d{seconds}s",
+                "--latency",
+                "--timeout",
+                "20s",
+                "-s",
+                file.name,
+                base_url + request.path,
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        os.unlink(file.name)
+    after = cpu_seconds(service_pids), cpu_seconds(database_pids)
+    count = int(_found(r"(\d+) requests in", run.stdout) or 0)
+    refused = int(_found(r"Non-2xx or 3xx responses: (\d+)", run.stdout) or 0)
+    return Outcome(
+        requests=count,
+        per_second=float(_found(r"Requests/sec:\s+([\d.]+)", run.stdout) or 0),
+        p50=_latency("50%", run.stdout),
+        p99=_latency("99%", run.stdout),
+        errors=refused,
+        cpu_ms=(after[0] - before[0]) * 1000 / max(count, 1),
+        database_cpu_ms=(after[1] - before[1]) * 1000 / max(count, 1),
+    )
+
+
+def _found(pattern: str, text: str) -> str | None:
+    match = re.search(pattern, text)
+    return match[1] if match else None
+
+
+def _latency(name: str, text: str) -> float:
+    match = re.search(rf"{name}\s+([\d.]+)(us|ms|s|m)", text)
+    return float(match[1]) * UNITS[match[2]] if match else 0.0
