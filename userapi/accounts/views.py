@@ -17,7 +17,10 @@ users: Table = User.__table__  # type: ignore[assignment]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserView:
-    """All that the service shows of a user; never the password hash."""
+    """All that the service shows of a user; never the password hash.
+
+    Its public fields are the answer as it stands: nothing between this value and the JSON text.
+    """
 
     id: UUID
     username: str
@@ -39,7 +42,7 @@ class UserView:
     updated_at: datetime
     last_login_at: datetime | None
     locked_until: datetime | None
-    version: int
+    _version: int
 
     @property
     def facts(self) -> UserFacts:
@@ -53,9 +56,14 @@ class UserView:
         )
 
     @property
+    def public(self) -> dict[str, Any]:
+        """Return the fields that are shown, for an answer that holds more than them."""
+        return {name: getattr(self, name) for name in self.__slots__ if name[0] != "_"}
+
+    @property
     def etag(self) -> str:
         """Return the entity tag of this state (RFC 9110 §8.8.3), without quotes."""
-        return str(self.version)
+        return str(self._version)
 
 
 def user_query() -> Select[Any]:
@@ -109,7 +117,7 @@ def user_view(row: Row[Any], now: datetime) -> UserView:
         updated_at=row.updated_at,
         last_login_at=row.last_login_at,
         locked_until=locked_until if locked_until and locked_until > now else None,
-        version=row.version,
+        _version=row.version,
     )
 
 

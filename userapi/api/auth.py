@@ -24,7 +24,7 @@ from .access import open_to_password_change, public, signed_in, token_holder
 from .blueprint import Blueprint
 from .context import current_actor, current_claims, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
-from .responses import user_response
+from .responses import as_json, user_response
 from .schemas.auth import (
     Login,
     LoginResult,
@@ -44,13 +44,11 @@ from .users import IDENTITY_FIELDS, profile_of
 
 blp = Blueprint("auth", __name__, url_prefix="/api/v1/auth", description="Signing in and out")
 
-_user = User()
-
 
 def _registered(view: UserView | None) -> Response:
     if view is None:
         return Response('{"status":"pending"}', 202, mimetype="application/json")
-    return user_response(_user, view, 201)
+    return user_response(view, 201)
 
 
 @blp.route("/register", methods=["POST"])
@@ -119,10 +117,13 @@ def logout(body: dict[str, Any]) -> None:
 def me() -> Any:
     """Show who is signed in and what they may do."""
     user = services().accounts.get(current_session().user_id)
-    return asdict(user) | {
-        "permissions": list(current_actor().permissions),
-        "session_id": current_session().session_id,
-    }
+    return as_json(
+        {
+            **user.public,
+            "permissions": list(current_actor().permissions),
+            "session_id": current_session().session_id,
+        }
+    )
 
 
 @blp.route("/verify", methods=["GET"])
@@ -131,13 +132,16 @@ def me() -> Any:
 def verify() -> Any:
     """Tell whether this token is good at this moment, and what for."""
     live = current_session()
-    return {
-        "user_id": live.user_id,
-        "session_id": live.session_id,
-        "roles": live.roles,
-        "permissions": list(current_actor().permissions),
-        "expires_at": datetime.fromtimestamp(current_claims().expires_at, UTC),
-    }
+    return as_json(
+        {
+            "active": True,
+            "user_id": live.user_id,
+            "session_id": live.session_id,
+            "roles": live.roles,
+            "permissions": list(current_actor().permissions),
+            "expires_at": datetime.fromtimestamp(current_claims().expires_at, UTC),
+        }
+    )
 
 
 @blp.route("/change-password", methods=["POST"])

@@ -27,7 +27,7 @@ from .access import requires, signed_in
 from .blueprint import Blueprint
 from .context import current_actor, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
-from .responses import if_match, user_response
+from .responses import as_json, if_match, user_response
 from .schemas.common import PAGE_FIELDS
 from .schemas.users import (
     ProfileUpdate,
@@ -47,8 +47,6 @@ blp = Blueprint("users", __name__, url_prefix="/api/v1/users", description="User
 IDENTITY_FIELDS = ("username", "email", "password")
 CREATION_FIELDS = ("roles", "status", "metadata", "must_change_password")
 
-_user = User()
-
 
 def profile_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the profile fields of a body."""
@@ -56,7 +54,7 @@ def profile_of(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _created(user: UserView) -> Response:
-    response = user_response(_user, user, 201)
+    response = user_response(user, 201)
     response.headers["Location"] = url_for("users.show", user_id=user.id)
     return response
 
@@ -69,7 +67,7 @@ def _created(user: UserView) -> Response:
 def index(query: dict[str, Any]) -> Any:
     """List users. Every filter combines with every other."""
     page = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
-    return services().user_search.page(UserFilter(**query), PageRequest(**page))
+    return as_json(services().user_search.page(UserFilter(**query), PageRequest(**page)))
 
 
 @blp.route("/", methods=["POST"], strict_slashes=False)
@@ -98,14 +96,14 @@ def create(body: dict[str, Any], *, once: Any) -> None:
 @blp.response(200, User)
 def show_me() -> Any:
     """Show the signed-in user."""
-    return user_response(_user, services().accounts.get(current_session().user_id))
+    return user_response(services().accounts.get(current_session().user_id))
 
 
 def _update_me(body: dict[str, Any]) -> Any:
     user = services().accounts.update(
         current_session().user_id, body, actor=current_actor(), if_match=if_match()
     )
-    return user_response(_user, user)
+    return user_response(user)
 
 
 @blp.route("/me", methods=["PUT"])
@@ -134,12 +132,12 @@ def update_me(body: dict[str, Any]) -> Any:
 @blp.raises(UserNotFound)
 def show(user_id: UUID) -> Any:
     """Show a user."""
-    return user_response(_user, services().accounts.get(user_id))
+    return user_response(services().accounts.get(user_id))
 
 
 def _update(user_id: UUID, body: dict[str, Any]) -> Any:
     user = services().accounts.update(user_id, body, actor=current_actor(), if_match=if_match())
-    return user_response(_user, user)
+    return user_response(user)
 
 
 _UPDATE_REFUSALS = (
@@ -206,7 +204,7 @@ def delete(user_id: UUID) -> None:
 def suspend(body: dict[str, Any], user_id: UUID) -> Any:
     """Suspend a user and end every session they have, at once."""
     user = services().accounts.suspend(user_id, actor=current_actor(), **body)
-    return user_response(_user, user)
+    return user_response(user)
 
 
 @blp.route("/<uuid:user_id>/activate", methods=["POST"])
@@ -217,7 +215,7 @@ def suspend(body: dict[str, Any], user_id: UUID) -> Any:
 def activate(body: dict[str, Any], user_id: UUID) -> Any:
     """Make a pending or suspended user active."""
     user = services().accounts.activate(user_id, actor=current_actor(), **body)
-    return user_response(_user, user)
+    return user_response(user)
 
 
 @blp.route("/<uuid:user_id>/unlock", methods=["POST"])
@@ -228,7 +226,7 @@ def activate(body: dict[str, Any], user_id: UUID) -> Any:
 def unlock(body: dict[str, Any], user_id: UUID) -> Any:
     """Forget failed log-ins, so that the user can try again now."""
     user = services().accounts.unlock(user_id, actor=current_actor(), **body)
-    return user_response(_user, user)
+    return user_response(user)
 
 
 @blp.route("/<uuid:user_id>/roles", methods=["GET"])

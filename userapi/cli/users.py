@@ -1,6 +1,5 @@
 """flask users: administrators' work on the command line. Changes are audited as `system`."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
@@ -90,7 +89,7 @@ def list_users(search: str | None, status: str | None, role: str | None, limit: 
 def show(name: str) -> None:
     """Show a user, by name or e-mail."""
     user = services().accounts.get_by_name(name)
-    for field, value in asdict(user).items():
+    for field, value in user.public.items():
         shown = rfc3339(value) if isinstance(value, datetime) else value
         click.echo(f"{field + ':':22} {'' if shown is None else shown}")
 
