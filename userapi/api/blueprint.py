@@ -35,6 +35,17 @@ WITH_A_TOKEN = {
     },
     403: {"password_change_required": "Change your password first."},
 }
+HEADERS_BEHIND_REFUSALS = {
+    "idempotency_key_reused": (
+        "Idempotency-Key",
+        "1 to 128 visible ASCII characters. Sent again with the same body, the request gets the "
+        "first answer for 24 hours, with `Idempotent-Replay: true`.",
+    ),
+    "stale_resource": (
+        "If-Match",
+        "The `ETag` of the state that is to be changed; a newer state is a 412.",
+    ),
+}
 HEADERS_OF_REFUSALS = {
     401: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
     429: {"Retry-After": "Seconds to wait."},
@@ -109,7 +120,9 @@ def _document_access_and_problems(
         if access != "self":
             _merge(problems, {403: {"permission_denied": f"Needs the permission {access}."}})
             doc["description"] = _joined(doc.get("description"), f"Needs `{access}`.")
+    _document_request_headers(doc, problems)
     responses = doc.setdefault("responses", {})
+    responses.pop("default", None)  # Each refusal is told; nothing is left to a default.
     for status, codes in sorted(problems.items()):
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: "
@@ -118,6 +131,16 @@ def _document_access_and_problems(
             **_documented_headers(status),
         }
     return doc
+
+
+def _document_request_headers(doc: dict[str, Any], problems: dict[int, dict[str, str]]) -> None:
+    """Add the headers that an operation must understand, since it has refusals about them."""
+    codes = {code for of_status in problems.values() for code in of_status}
+    for code, (name, about) in HEADERS_BEHIND_REFUSALS.items():
+        if code in codes:
+            doc.setdefault("parameters", []).append(
+                {"in": "header", "name": name, "description": about, "schema": {"type": "string"}}
+            )
 
 
 def _documented_headers(status: int) -> dict[str, Any]:

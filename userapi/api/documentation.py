@@ -120,7 +120,10 @@ def init_app(app: Flask, api: Api, settings: Settings) -> None:
         app.register_blueprint(blp)
         links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
         # Made once: the document is the same for everybody.
-        app.extensions["userapi.openapi"] = OrjsonProvider(app).dumps(api.spec.to_dict())
+        document = api.spec.to_dict()
+        # The library's own pages; ours are `PageOf`.
+        document["components"]["schemas"].pop("PaginationMetadata", None)
+        app.extensions["userapi.openapi"] = OrjsonProvider(app).dumps(document)
 
     @app.route("/", methods=["GET"])
     @public

@@ -3,7 +3,7 @@
 from marshmallow import Schema, fields
 
 from .fields import Moment, OptionalBody, StrictBoolean, StrictSchema, Text
-from .users import PASSWORD_CHARACTERS, User
+from .users import Password, User
 
 IDENTIFIER_CHARACTERS = 320
 TOKEN_CHARACTERS = 16 * 1024
@@ -18,12 +18,7 @@ class Login(StrictSchema):
         most=IDENTIFIER_CHARACTERS,
         metadata={"description": "User name or e-mail address.", "example": "admin"},
     )
-    password = Text(
-        required=True,
-        most=PASSWORD_CHARACTERS,
-        load_only=True,
-        metadata={"format": "password", "example": "violet-harbour-93-lantern"},
-    )
+    password = Password(required=True)
     remember_me = StrictBoolean(metadata={"description": "Stay signed in for longer."})
 
 
@@ -47,7 +42,12 @@ class LoginResult(Tokens):
 class Refresh(StrictSchema):
     """A refresh token."""
 
-    refresh_token = Text(required=True, most=TOKEN_CHARACTERS, load_only=True)
+    refresh_token = Text(
+        required=True,
+        most=TOKEN_CHARACTERS,
+        load_only=True,
+        metadata={"example": "eyJhbGciOiJIUzI1NiIsInR5cCI6InJ0K2p3dCJ9.…"},
+    )
 
 
 class Logout(OptionalBody):
@@ -59,20 +59,14 @@ class Logout(OptionalBody):
 class PasswordChange(StrictSchema):
     """The present password and the new one."""
 
-    current_password = Text(
-        required=True, most=PASSWORD_CHARACTERS, load_only=True, metadata={"format": "password"}
-    )
-    new_password = Text(
-        required=True, most=PASSWORD_CHARACTERS, load_only=True, metadata={"format": "password"}
-    )
+    current_password = Password(required=True)
+    new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
 
 
 class PasswordQuestion(StrictSchema):
     """A password that somebody thinks of, and for whom."""
 
-    password = Text(
-        required=True, most=PASSWORD_CHARACTERS, load_only=True, metadata={"format": "password"}
-    )
+    password = Password(required=True)
     username = Text(most=256, allow_none=True)
     email = Text(most=320, allow_none=True)
 

@@ -27,6 +27,15 @@ METADATA_BYTES = 16 * 1024
 PASSWORD_CHARACTERS = 1024
 
 
+class Password(Text):
+    """A password; it comes in and never goes out."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        about = {"format": "password", "example": "violet-harbour-93-lantern"}
+        about |= kwargs.pop("metadata", {})
+        super().__init__(most=PASSWORD_CHARACTERS, load_only=True, metadata=about, **kwargs)
+
+
 class PhoneNumber(Text):
     """A telephone number."""
 
@@ -90,22 +99,13 @@ class Registration(ProfileUpdate):
 
     username = Text(required=True, most=256, metadata={"example": "ada"})
     email = Text(required=True, most=320, metadata={"example": "ada@example.com"})
-    password = Text(
-        required=True,
-        most=PASSWORD_CHARACTERS,
-        load_only=True,
-        metadata={"example": "violet-harbour-93-lantern", "format": "password"},
-    )
+    password = Password(required=True)
 
 
 class UserCreation(Registration):
     """What an administrator gives for a new user; without a password it is an invitation."""
 
-    password = Text(
-        most=PASSWORD_CHARACTERS,
-        load_only=True,
-        metadata={"example": "violet-harbour-93-lantern", "format": "password"},
-    )
+    password = Password()
     roles = TextList(most_items=50, most=64, metadata={"example": ["user"]})
     status = Choice(UserStatus)
     metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
