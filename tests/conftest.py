@@ -27,6 +27,7 @@ from tests.support.deployments import (
     migrate_with,
 )
 from tests.support.guardian import end_with_parent, guardian
+from tests.support.mailbox import Mailbox
 from tests.support.programs import ProgramMissing
 from tests.support.servers import (
     DATABASE_URL,
@@ -340,3 +341,9 @@ def private_server(run_directory: Path) -> Iterator[Callable[[type[Server]], Ser
         server.kill()
     for directory in directories:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def mailbox(app: Flask) -> Mailbox:
+    """Return where the application's mails come in."""
+    return Mailbox(app)

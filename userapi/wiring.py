@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.audit.service import AuditReader, AuditTrail
+from userapi.authentication.introspection import Introspection
 from userapi.authentication.keys import KeyRing
+from userapi.authentication.recovery import Recovery
 from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.clock import Clock, SystemClock
 from userapi.events.outbox import Outbox
 from userapi.health import Health
 from userapi.lockout.service import Lockout
+from userapi.mail.mailer import build_mailer
+from userapi.mail.messages import Messages
 from userapi.mail.queue import MailQueue
 from userapi.passwords.gate import HashingGate
 from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import Roles
@@ -37,13 +42,16 @@ class Services:
     gate: HashingGate
     hasher: PasswordHasher
     health: Health
+    introspection: Introspection
     keys: KeyRing
     live_sessions: LiveSessions
     lockout: Lockout
+    mail_delivery: MailDelivery
     mails: MailQueue
     one_time_tokens: OneTimeTokens
     outbox: Outbox
     policy: PasswordPolicy
+    recovery: Recovery
     roles: Roles
     sessions: Sessions
     user_search: UserSearch
@@ -112,13 +120,33 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         gate=gate,
         hasher=hasher,
         health=Health(settings, clock),
+        introspection=Introspection(
+            settings=settings, authentication=authentication, live=live, roles=roles
+        ),
         keys=keys,
         live_sessions=live,
         lockout=lockout,
+        mail_delivery=MailDelivery(
+            clock=clock,
+            mailer=build_mailer(settings, clock),
+            messages=Messages(service_name=settings.app_name, base_url=settings.public_base_url),
+            one_time_tokens=one_time_tokens,
+        ),
         mails=mails,
         one_time_tokens=one_time_tokens,
         outbox=outbox,
         policy=policy,
+        recovery=Recovery(
+            audit=audit,
+            accounts=accounts,
+            authentication=authentication,
+            hasher=hasher,
+            mails=mails,
+            one_time_tokens=one_time_tokens,
+            policy=policy,
+            roles=roles,
+            sessions=sessions,
+        ),
         roles=roles,
         sessions=sessions,
         user_search=UserSearch(settings, clock),

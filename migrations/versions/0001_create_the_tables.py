@@ -195,7 +195,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("purpose", sa.String(length=32), nullable=False),
-        sa.Column("token_hash", sa.String(length=64), nullable=True),
+        sa.Column("token_hash", sa.String(length=64), nullable=False),
         sa.Column("email", sa.String(length=320), nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
         sa.Column("expires_at", MOMENT, nullable=False),
@@ -289,7 +289,6 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("recipient", sa.String(length=320), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=True),
-        sa.Column("token_id", sa.Uuid(), nullable=True),
         sa.Column("data", DOCUMENT, nullable=False),
         sa.Column("correlation_id", sa.String(length=64), nullable=True),
         sa.Column("created_at", MOMENT, nullable=False),
@@ -298,12 +297,6 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", MOMENT, nullable=False),
         sa.Column("parked_at", MOMENT, nullable=True),
         sa.Column("last_error", sa.String(length=500), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["token_id"],
-            ["one_time_tokens.id"],
-            name="fk_outgoing_mails_token_id_one_time_tokens",
-            ondelete="CASCADE",
-        ),
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name="fk_outgoing_mails_user_id_users", ondelete="CASCADE"
         ),

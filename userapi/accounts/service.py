@@ -188,14 +188,19 @@ class Accounts:
             except EmailTaken:
                 if not verifying:
                     raise
+                address = parse_email(new.email)
+                owner = session.execute(
+                    select(users.c.id).where(users.c.email_normalized == address.normalized)
+                ).scalar_one_or_none()
                 self._mails.ask(
                     MailKind.ACCOUNT_EXISTS,
-                    recipient=parse_email(new.email).shown,
+                    recipient=address.shown,
+                    user_id=owner,
                     correlation_id=actor.correlation_id,
                 )
             else:
                 self._roles.replace(user.id, [BASE_ROLE])
-                view = self._view(session, user.id)
+                view = self.view(session, user.id)
                 self._audit.record(
                     AuditAction.USER_REGISTERED, actor=actor, target=("user", user.id)
                 )
@@ -231,7 +236,7 @@ class Accounts:
             _, names = self._roles.replace(user.id, new.roles)
             if new.roles:
                 self._roles.require_may_grant(actor, names)
-            view = self._view(session, user.id)
+            view = self.view(session, user.id)
             self._audit.record(
                 AuditAction.USER_CREATED,
                 actor=actor,
@@ -266,7 +271,7 @@ class Accounts:
         """
         self._require_may_change(user_id, changes, actor)
         with transaction() as session:
-            user, names = self._locked(session, user_id)
+            user, names = self.locked(session, user_id)
             if if_match is not None and str(user.version) not in if_match:
                 raise Stale()
             self._roles.require_outranks(actor, user_id, names)
@@ -275,7 +280,7 @@ class Accounts:
                 self._change_roles(session, user, changes["roles"], actor)
             if "status" in changes and changes["status"] != user.status:
                 self._change_status(session, user, UserStatus(changes["status"]), actor=actor)
-            view = self._view(session, user_id)
+            view = self.view(session, user_id)
         return view
 
     def set_roles(
@@ -309,13 +314,13 @@ class Accounts:
     def unlock(self, user_id: UUID, *, actor: Actor, reason: str | None = None) -> UserView:
         """Forget failed log-ins of a user's name and address, so that they can try again now."""
         with transaction() as session:
-            user, names = self._locked(session, user_id)
+            user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
             self.forget_failures(user)
             user.version += 1
             user.updated_at = self._clock.now()
             session.flush()
-            view = self._view(session, user_id)
+            view = self.view(session, user_id)
             self._audit.record(
                 AuditAction.USER_UNLOCKED,
                 actor=actor,
@@ -335,7 +340,7 @@ class Accounts:
         if actor.is_user(user_id):
             raise SelfActionRefused()
         with transaction() as session:
-            user, names = self._locked(session, user_id)
+            user, names = self.locked(session, user_id)
             if if_match is not None and str(user.version) not in if_match:
                 raise Stale()
             self._roles.require_outranks(actor, user_id, names)
@@ -348,9 +353,9 @@ class Accounts:
     ) -> None:
         """End one session of a user. Raises UserNotFound, SessionNotFound, InsufficientRank."""
         with transaction() as session:
-            user, names = self._locked(session, user_id)
+            user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
-            view = self._view(session, user.id)
+            view = self.view(session, user.id)
             self._sessions.end(session_id, user=view.facts, actor=actor, reason=reason)
 
     def end_sessions(
@@ -363,9 +368,9 @@ class Accounts:
     ) -> int:
         """End the sessions of a user, all but one if told so; return how many."""
         with transaction() as session:
-            user, names = self._locked(session, user_id)
+            user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
-            view = self._view(session, user.id)
+            view = self.view(session, user.id)
             return self._sessions.end_all(user=view.facts, actor=actor, reason=reason, but=but)
 
     # Building blocks for the subjects above, inside their transaction
@@ -373,7 +378,7 @@ class Accounts:
     def remove(self, session: Session, user: User, names: Collection[str], *, actor: Actor) -> None:
         """Take a locked user away for good."""
         self._require_not_last_superadmin(user, names)
-        view = self._view(session, user.id)
+        view = self.view(session, user.id)
         self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_DELETED)
         self.forget_failures(user)
         self._audit.record(
@@ -403,6 +408,39 @@ class Accounts:
             return False
         self._change_status(session, user, UserStatus.ACTIVE, actor=actor, reason="until_reached")
         return True
+
+    def make_active(self, session: Session, user: User, *, actor: Actor) -> None:
+        """Make a locked pending user active."""
+        self._change_status(session, user, UserStatus.ACTIVE, actor=actor)
+
+    def verify_email(self, session: Session, user: User, *, actor: Actor) -> None:
+        """Take the address of a locked user as proven."""
+        if user.email_verified:
+            return
+        user.email_verified = True
+        self._touch(user, access=False)
+        session.flush()
+        view = self.view(session, user.id)
+        self._audit.record(AuditAction.USER_EMAIL_VERIFIED, actor=actor, target=("user", user.id))
+        self._tell(EventType.USER_EMAIL_VERIFIED, view, actor)
+
+    def replace_email(self, session: Session, user: User, email: str, *, actor: Actor) -> None:
+        """Give a locked user another address, not proven yet. Raises EmailTaken."""
+        address = parse_email(email)
+        before = user.email
+        user.email = address.shown
+        user.email_normalized = address.normalized
+        user.email_verified = False
+        self._one_time_tokens.void_all(user.id)
+        self._touch(user, access=False)
+        _flush(session)
+        self._audit.record(
+            AuditAction.USER_EMAIL_CHANGED,
+            actor=actor,
+            target=("user", user.id),
+            changes={"email": (before, user.email)},
+        )
+        self._tell(EventType.USER_EMAIL_CHANGED, self.view(session, user.id), actor)
 
     # Steps
 
@@ -451,7 +489,8 @@ class Accounts:
         for permission in sorted(needed):
             actor.require(permission)
 
-    def _locked(self, session: Session, user_id: UUID) -> tuple[User, list[str]]:
+    def locked(self, session: Session, user_id: UUID) -> tuple[User, list[str]]:
+        """Return a user, locked, and the names of their roles. Raises UserNotFound."""
         user = session.get(User, user_id, with_for_update=True)
         if user is None:
             raise UserNotFound()
@@ -492,7 +531,7 @@ class Accounts:
         self._touch(user, access="must_change_password" in changed or "username" in changed)
         _flush(session)
         changed.pop("email_normalized", None)
-        view = self._view(session, user.id)
+        view = self.view(session, user.id)
         self._audit.record(
             AuditAction.USER_UPDATED, actor=actor, target=("user", user.id), changes=changed
         )
@@ -517,7 +556,7 @@ class Accounts:
             self._require_not_last_superadmin(user, before)
         self._touch(user, access=True)
         session.flush()
-        view = self._view(session, user.id)
+        view = self.view(session, user.id)
         self._audit.record(
             AuditAction.USER_ROLES_CHANGED,
             actor=actor,
@@ -536,10 +575,10 @@ class Accounts:
         until: datetime | None = None,
     ) -> UserView:
         with transaction() as session:
-            user, names = self._locked(session, user_id)
+            user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
             self._change_status(session, user, status, actor=actor, reason=reason, until=until)
-            view = self._view(session, user_id)
+            view = self.view(session, user_id)
         return view
 
     def _change_status(
@@ -567,7 +606,7 @@ class Accounts:
         user.suspended_until = until if suspending else None
         self._touch(user, access=True)
         session.flush()
-        view = self._view(session, user.id)
+        view = self.view(session, user.id)
         details = {"reason": reason, "until": until.isoformat() if until else None}
         self._audit.record(
             AuditAction.USER_SUSPENDED if suspending else AuditAction.USER_ACTIVATED,
@@ -602,7 +641,8 @@ class Accounts:
         user_id, version = user.id, user.access_version
         after_commit(lambda: self._live.user_changed(user_id, access_version=version))
 
-    def _view(self, session: Session, user_id: UUID) -> UserView:
+    def view(self, session: Session, user_id: UUID) -> UserView:
+        """Return a user as the open transaction sees them. Raises UserNotFound."""
         view = find_user(session, user_id, self._clock.now())
         if view is None:
             raise UserNotFound()

@@ -17,6 +17,7 @@ from . import (
     responses,
     roles,
     users,
+    wellknown,
 )
 
 
@@ -35,6 +36,7 @@ def init_app(app: Flask, services: Services) -> None:
     documented = documentation.Api(app, settings)
     for module in (auth, users, roles, audit, health):
         documented.register_blueprint(module.blp)
+    app.register_blueprint(wellknown.blp)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, settings)
     if settings.cors_origins:

@@ -18,23 +18,32 @@ from userapi.authentication.service import (
 )
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.gate import Busy
+from userapi.passwords.one_time_tokens import InvalidToken
+from userapi.permissions import Permission
 from userapi.sessions.service import EndReason, SessionNotFound
 
-from .access import open_to_password_change, public, signed_in, token_holder
+from .access import open_to_password_change, public, requires, signed_in, token_holder
 from .blueprint import Blueprint
 from .context import current_actor, current_claims, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
 from .responses import as_json, user_response
 from .schemas.auth import (
+    Accepted,
+    EmailChange,
+    EmailVerification,
+    Introspected,
     Login,
     LoginResult,
     Logout,
     Myself,
     PasswordChange,
     PasswordQuestion,
+    PasswordResetConfirmation,
+    PasswordResetRequest,
     PasswordStrength,
     Refresh,
     SessionList,
+    TokenQuestion,
     Tokens,
     Verified,
 )
@@ -200,3 +209,79 @@ def end_other_sessions() -> Any:
         live.user_id, actor=current_actor(), but=live.session_id
     )
     return {"revoked": revoked}
+
+
+@blp.route("/introspect", methods=["POST"])
+@requires(Permission.TOKENS_INTROSPECT)
+@blp.arguments(TokenQuestion)
+@blp.response(200, Introspected)
+def introspect(body: dict[str, Any]) -> Any:
+    """Tell another service what a token is worth at this moment (RFC 7662)."""
+    found = services().introspection.inspect(body["token"])
+    return as_json({"active": False} if found is None else found)
+
+
+@blp.route("/revoke", methods=["POST"])
+@public
+@blp.arguments(TokenQuestion)
+@blp.response(200)
+def revoke(body: dict[str, Any]) -> Response:
+    """End the session of a token; any other text is no error (RFC 7009)."""
+    services().authentication.revoke(body["token"], actor=current_actor())
+    return Response(status=200)
+
+
+@blp.route("/reset-password", methods=["POST"])
+@public
+@blp.arguments(PasswordResetRequest)
+@blp.response(202, Accepted)
+def request_password_reset(body: dict[str, Any]) -> Any:
+    """Ask for a mail that sets a new password. The answer is the same for every address."""
+    services().recovery.request_reset(body["email"], actor=current_actor())
+    return {}
+
+
+@blp.route("/reset-password/confirm", methods=["POST"])
+@public
+@blp.arguments(PasswordResetConfirmation)
+@blp.response(204)
+@blp.raises(InvalidToken, Busy)
+def confirm_password_reset(body: dict[str, Any]) -> None:
+    """Set a new password with the token of a mail. Every session ends."""
+    services().recovery.confirm_reset(body["token"], body["new_password"], actor=current_actor())
+
+
+@blp.route("/verify-email", methods=["POST"])
+@public
+@blp.arguments(EmailVerification)
+@blp.response(204)
+@blp.raises(InvalidToken, EmailTaken)
+def verify_email(body: dict[str, Any]) -> None:
+    """Prove an e-mail address with the token of a mail."""
+    services().recovery.verify_email(body["token"], actor=current_actor())
+
+
+@blp.route("/verify-email/resend", methods=["POST"])
+@public
+@blp.arguments(PasswordResetRequest)
+@blp.response(202, Accepted)
+def resend_verification(body: dict[str, Any]) -> Any:
+    """Ask for the mail that proves an address once more. The answer is always the same."""
+    services().recovery.resend_verification(body["email"], actor=current_actor())
+    return {}
+
+
+@blp.route("/change-email", methods=["POST"])
+@signed_in
+@blp.arguments(EmailChange)
+@blp.response(202, Accepted)
+@blp.raises(InvalidCredentials, TooManyAttempts, Busy)
+def change_email(body: dict[str, Any]) -> Any:
+    """Ask to use another address: the new one confirms by mail, the old one is told."""
+    services().recovery.request_email_change(
+        current_session().user_id,
+        body["new_email"],
+        current_password=body["current_password"],
+        actor=current_actor(),
+    )
+    return {}

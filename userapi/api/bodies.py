@@ -4,6 +4,7 @@ import json
 import math
 import re
 from typing import Any, NoReturn
+from urllib.parse import parse_qsl
 
 from flask import Request, current_app, g, request
 from marshmallow import Schema, ValidationError
@@ -17,6 +18,7 @@ from .problems import BodyTooLarge, UnsupportedMediaType, invalid_from_messages
 BODY_LIMIT_BYTES = 64 * 1024
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
 DEEPEST_LEVEL = 32
+FORM = "application/x-www-form-urlencoded"
 
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
@@ -118,6 +120,8 @@ class StrictParser(FlaskParser):
     def load_json(self, req: Request, schema: Schema) -> Any:
         """Return the parsed body; an empty one is {} where the schema says that it may be."""
         raw = read_body()
+        if getattr(schema, "takes_form", False) and req.mimetype == FORM:
+            return _parse_form(raw)
         if not raw and getattr(schema, "body_optional", False):
             return {}
         if raw or req.mimetype:
@@ -145,6 +149,24 @@ class StrictParser(FlaskParser):
         if isinstance(messages, dict):
             messages = messages.get("json", messages.get("query", messages))
         raise invalid_from_messages(messages) from error
+
+
+def _parse_form(raw: bytes) -> dict[str, str]:
+    """Return the fields of a form; one that stands twice is refused (RFC 6749 §3.2)."""
+    try:
+        pairs = parse_qsl(
+            raw.decode("utf-8"),
+            keep_blank_values=True,
+            strict_parsing=bool(raw),
+            errors="strict",
+            max_num_fields=20,
+        )
+    except ValueError as exc:
+        raise Malformed("The body is not a well-formed form.") from exc
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise Malformed("A field of the form stands more than once.")
+    return fields
 
 
 def refuse_query() -> None:

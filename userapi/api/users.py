@@ -17,7 +17,9 @@ from userapi.accounts.service import (
     UserNotFound,
 )
 from userapi.accounts.views import UserView
+from userapi.authentication.service import InvalidCredentials
 from userapi.errors import Stale
+from userapi.lockout.service import TooManyAttempts
 from userapi.paging import InvalidCursor, PageRequest
 from userapi.passwords.gate import Busy
 from userapi.permissions import Permission
@@ -28,8 +30,11 @@ from .blueprint import Blueprint
 from .context import current_actor, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
 from .responses import as_json, if_match, user_response
+from .schemas.auth import Accepted
 from .schemas.common import PAGE_FIELDS
 from .schemas.users import (
+    OwnDeletion,
+    PersonalExport,
     ProfileUpdate,
     Reason,
     RoleAssignment,
@@ -124,6 +129,47 @@ def replace_me(body: dict[str, Any]) -> Any:
 def update_me(body: dict[str, Any]) -> Any:
     """Change the profile of the signed-in user; a field that is left out stays."""
     return _update_me(body)
+
+
+@blp.route("/me", methods=["DELETE"])
+@signed_in
+@blp.arguments(OwnDeletion)
+@blp.response(204)
+@blp.raises(InvalidCredentials, TooManyAttempts, LastSuperadmin, Busy)
+def delete_me(body: dict[str, Any]) -> None:
+    """Delete the account of the signed-in user for good."""
+    services().recovery.delete_own_account(
+        current_session().user_id,
+        current_password=body["current_password"],
+        actor=current_actor(),
+    )
+
+
+@blp.route("/me/export", methods=["GET"])
+@signed_in
+@blp.response(200, PersonalExport)
+def export_me() -> Any:
+    """Give out all that the service holds about the signed-in user (GDPR art. 15)."""
+    live = current_session()
+    response = as_json(
+        {
+            "profile": services().accounts.get(live.user_id),
+            "sessions": services().sessions.all_of(live.user_id),
+            "audit": services().audit_reader.all_about(live.user_id, actor=current_actor()),
+        }
+    )
+    response.headers["Content-Disposition"] = 'attachment; filename="my-data.json"'
+    return response
+
+
+@blp.route("/<uuid:user_id>/reset-password", methods=["POST"])
+@requires(Permission.USERS_UPDATE)
+@blp.response(202, Accepted)
+@blp.raises(UserNotFound, InsufficientRank)
+def reset_password(user_id: UUID) -> Any:
+    """Mail a user a link that sets a new password, and end their sessions."""
+    services().recovery.reset_for(user_id, actor=current_actor())
+    return {}
 
 
 @blp.route("/<uuid:user_id>", methods=["GET"])

@@ -164,3 +164,11 @@ class AuditReader:
             details={name: str(value) for name, value in filters.items() if value is not None},
         )
         return found
+
+    def all_about(self, user_id: UUID, *, actor: Actor) -> list[dict[str, Any]]:
+        """Return every row about a user, the oldest first, for themselves."""
+        query = about_user(user_id).order_by(_table.c.occurred_at, _table.c.id)
+        with reading() as connection:
+            rows = [dict(row._mapping) for row in connection.execute(query)]
+        self._trail.record_alone(AuditAction.USER_EXPORTED, actor=actor, target=("user", user_id))
+        return rows

@@ -25,7 +25,7 @@ class MailKind(StrEnum):
 
 
 class OutgoingMail(Base):
-    """One mail on its way. `token_id` names the one-time token whose text goes into it."""
+    """One mail on its way. `next_attempt_at` is also how long a worker that sends it has for it."""
 
     __tablename__ = "outgoing_mails"
 
@@ -33,9 +33,6 @@ class OutgoingMail(Base):
     kind: Mapped[str] = mapped_column(String(32))
     recipient: Mapped[str] = mapped_column(String(320))
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    token_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("one_time_tokens.id", ondelete="CASCADE")
-    )
     data: Mapped[dict[str, Any]] = mapped_column(JsonDocument, default=dict)
     correlation_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime]

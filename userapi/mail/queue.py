@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Table, delete, text
 
 from userapi.clock import Clock
 from userapi.database import new_id, require_transaction
 from userapi.mail.models import MailKind, OutgoingMail
 
 NOTIFY_CHANNEL = "userapi_mail"
+
+_table: Table = OutgoingMail.__table__  # type: ignore[assignment]
 
 
 class MailQueue:
@@ -25,7 +27,6 @@ class MailQueue:
         *,
         recipient: str,
         user_id: UUID | None = None,
-        token_id: UUID | None = None,
         data: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
     ) -> None:
@@ -38,7 +39,6 @@ class MailQueue:
                 kind=kind,
                 recipient=recipient,
                 user_id=user_id,
-                token_id=token_id,
                 data=dict(data or {}),
                 correlation_id=correlation_id,
                 created_at=now,
@@ -48,3 +48,11 @@ class MailQueue:
         session.flush()
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+
+    def cancel(self, user_id: UUID, *kinds: MailKind) -> None:
+        """Take mails of these kinds to a user back, as far as they are not sent yet."""
+        require_transaction().execute(
+            delete(_table).where(
+                _table.c.user_id == user_id, _table.c.kind.in_(kinds), _table.c.sent_at.is_(None)
+            )
+        )

@@ -20,17 +20,14 @@ class TokenPurpose(StrEnum):
 
 
 class OneTimeToken(Base):
-    """A token that was asked for. Its text is made when the mail is sent; only a SHA-256 is kept.
-
-    `token_hash` is empty until the mail is sent, so nothing at rest can be used.
-    """
+    """A token that a mail has brought; only the SHA-256 of its text is kept."""
 
     __tablename__ = "one_time_tokens"
 
     id: Mapped[UuidKey] = mapped_column(default=new_id)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     purpose: Mapped[str] = mapped_column(String(32))
-    token_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
     email: Mapped[str] = mapped_column(String(320))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]

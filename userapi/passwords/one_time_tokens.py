@@ -1,7 +1,7 @@
 """One-time tokens: links in mails that set a password or prove an address.
 
-A request only asks for a token. Its 256 random bits are made when the mail is sent, so the text is
-in the mail and nowhere else; the table holds its SHA-256.
+A request only asks for a mail. The token's 256 random bits are made when the mail is sent, so the
+text is in the mail and nowhere else; the table holds its SHA-256.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Table, select, update
 
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.database import new_id, require_transaction
+from userapi.database import new_id, reading, require_transaction
 from userapi.errors import Malformed
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
@@ -22,10 +22,11 @@ from userapi.passwords.models import OneTimeToken, TokenPurpose
 LIFETIME = timedelta(minutes=60)
 INVITATION_LIFETIME = timedelta(days=7)
 TOKEN_BYTES = 32
+NOBODY = UUID(int=0)
 
 _table: Table = OneTimeToken.__table__  # type: ignore[assignment]
 
-_MAIL_FOR = {
+MAIL_FOR = {
     TokenPurpose.EMAIL_CHANGE: MailKind.EMAIL_CHANGE_CONFIRM,
     TokenPurpose.EMAIL_VERIFICATION: MailKind.VERIFY_EMAIL,
     TokenPurpose.INVITATION: MailKind.INVITATION,
@@ -47,58 +48,55 @@ class OneTimeTokens:
         self._clock = clock
         self._mails = mails
 
-    def send(self, purpose: TokenPurpose, *, user_id: UUID, email: str, actor: Actor) -> None:
-        """Ask for a mail with a new token; earlier tokens of the same purpose are void."""
+    def send(
+        self, purpose: TokenPurpose, *, user_id: UUID | None, email: str, actor: Actor
+    ) -> None:
+        """Ask for a mail with a new token; earlier ones of the same purpose are void.
+
+        Without a user the same is done and nothing comes of it, so that the time that a request
+        takes does not tell whether there is one.
+        """
+        kind = MAIL_FOR[purpose]
+        self._void(user_id or NOBODY, purpose)
+        self._mails.cancel(user_id or NOBODY, kind)
+        self._mails.ask(kind, recipient=email, user_id=user_id, correlation_id=actor.correlation_id)
+
+    def open(self, purpose: TokenPurpose, *, user_id: UUID, email: str) -> str:
+        """Make a token, void earlier ones of its purpose, and return its text.
+
+        Called by the worker just before the mail is sent; the text is kept nowhere.
+        """
         session = require_transaction()
         now = self._clock.now()
         self._void(user_id, purpose)
-        invitation = purpose is TokenPurpose.INVITATION
-        token = OneTimeToken(
-            id=new_id(),
-            user_id=user_id,
-            purpose=purpose,
-            email=email,
-            created_at=now,
-            expires_at=now + (INVITATION_LIFETIME if invitation else LIFETIME),
-        )
-        session.add(token)
-        session.flush()
-        self._mails.ask(
-            _MAIL_FOR[purpose],
-            recipient=email,
-            user_id=user_id,
-            token_id=token.id,
-            correlation_id=actor.correlation_id,
-        )
-
-    def make_text(self, token_id: UUID) -> str | None:
-        """Return the text of an open token, made now; None where it is no longer open.
-
-        Called by the worker just before the mail is sent; a mail that is sent again gets a new
-        text, and only the last one counts.
-        """
         text = secrets.token_urlsafe(TOKEN_BYTES)
-        opened = require_transaction().execute(
-            update(_table)
-            .where(_table.c.id == token_id, *self._is_open(self._clock.now()))
-            .values(token_hash=digest(text))
-            .returning(_table.c.id)
-        )
-        return text if opened.first() is not None else None
-
-    def find(self, text: str, *purposes: TokenPurpose) -> OneTimeToken:
-        """Return the open token with this text and leave it usable. Raises InvalidToken."""
-        session = require_transaction()
-        token = session.scalars(
-            select(OneTimeToken).where(
-                _table.c.token_hash == digest(text),
-                _table.c.purpose.in_(purposes),
-                *self._is_open(self._clock.now()),
+        invitation = purpose is TokenPurpose.INVITATION
+        session.add(
+            OneTimeToken(
+                id=new_id(),
+                user_id=user_id,
+                purpose=purpose,
+                token_hash=digest(text),
+                email=email,
+                created_at=now,
+                expires_at=now + (INVITATION_LIFETIME if invitation else LIFETIME),
             )
-        ).one_or_none()
-        if token is None:
+        )
+        session.flush()
+        return text
+
+    def owner_of(self, text: str, *purposes: TokenPurpose) -> UUID:
+        """Return whose open token this is and leave it usable. Raises InvalidToken."""
+        query = select(_table.c.user_id).where(
+            _table.c.token_hash == digest(text),
+            _table.c.purpose.in_(purposes),
+            *self._is_open(self._clock.now()),
+        )
+        with reading() as connection:
+            user_id: UUID | None = connection.execute(query).scalar_one_or_none()
+        if user_id is None:
             raise InvalidToken()
-        return token
+        return user_id
 
     def redeem(self, text: str, *purposes: TokenPurpose) -> OneTimeToken:
         """Use the token with this text up, in one statement, and return it. Raises InvalidToken.
@@ -122,8 +120,9 @@ class OneTimeTokens:
         return session.get_one(OneTimeToken, token_id)
 
     def void_all(self, user_id: UUID) -> None:
-        """Make every open token of the user worthless."""
+        """Make every open token of the user worthless, also those that no mail has brought yet."""
         self._void(user_id)
+        self._mails.cancel(user_id, *MAIL_FOR.values())
 
     def _void(self, user_id: UUID, purpose: TokenPurpose | None = None) -> None:
         statement = update(_table).where(

@@ -152,6 +152,12 @@ class Sessions:
             for row in rows
         ]
 
+    def all_of(self, user_id: UUID) -> list[dict[str, Any]]:
+        """Return every session of a user that is kept, ended ones too."""
+        query = select(_table).where(_table.c.user_id == user_id).order_by(_table.c.created_at)
+        with reading() as connection:
+            return [dict(row._mapping) for row in connection.execute(query)]
+
     def end(self, session_id: UUID, *, user: UserFacts, actor: Actor, reason: EndReason) -> None:
         """End one live session of the user. Raises SessionNotFound."""
         rows = self._locked(self._live_rows(user.id).where(_table.c.id == session_id))

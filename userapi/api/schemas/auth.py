@@ -105,6 +105,69 @@ class Verified(Schema):
     expires_at = Moment()
 
 
+class PasswordResetRequest(StrictSchema):
+    """Whose password is forgotten."""
+
+    email = Text(required=True, least=1, most=320, metadata={"example": "ada@example.com"})
+
+
+class PasswordResetConfirmation(StrictSchema):
+    """The token of the mail and the new password."""
+
+    token = Text(required=True, most=200, load_only=True, metadata={"example": "Zm9y…"})
+    new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
+
+
+class EmailVerification(StrictSchema):
+    """The token of the mail."""
+
+    token = Text(required=True, most=200, load_only=True, metadata={"example": "Zm9y…"})
+
+
+class EmailChange(StrictSchema):
+    """The new address and the present password."""
+
+    new_email = Text(required=True, most=320, metadata={"example": "ada@example.org"})
+    current_password = Password(required=True)
+
+
+class Accepted(Schema):
+    """That the request was taken; what comes of it, if anything, is in a mail."""
+
+    status = fields.Constant("accepted")
+
+
+class TokenQuestion(StrictSchema):
+    """A token, as a form or as JSON."""
+
+    takes_form = True
+
+    token = Text(
+        required=True,
+        most=TOKEN_CHARACTERS,
+        load_only=True,
+        metadata={"example": "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…"},
+    )
+    token_type_hint = Text(most=50, load_only=True)
+
+
+class Introspected(Schema):
+    """What a token is worth: `active` alone where it is worth nothing."""
+
+    active = fields.Boolean()
+    sub = fields.UUID()
+    sid = fields.UUID()
+    username = fields.String()
+    scope = fields.String(metadata={"description": "Permissions, separated by spaces."})
+    roles = fields.List(fields.String())
+    token_type = fields.String(metadata={"description": "access or refresh"})
+    exp = fields.Integer()
+    iat = fields.Integer()
+    iss = fields.String()
+    aud = fields.String()
+    jti = fields.String()
+
+
 class SessionItem(Schema):
     """A session."""
 

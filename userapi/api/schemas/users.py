@@ -181,6 +181,20 @@ class Reason(OptionalBody):
     reason = Text(most=500, allow_none=True)
 
 
+class OwnDeletion(StrictSchema):
+    """The present password, to be sure."""
+
+    current_password = Password(required=True)
+
+
+class PersonalExport(Schema):
+    """All that is held about somebody."""
+
+    profile = fields.Nested(User)
+    sessions = fields.List(fields.Dict())
+    audit = fields.List(fields.Dict())
+
+
 class RoleNames(Schema):
     """Names of roles."""
 

@@ -1,0 +1,48 @@
+"""The mails that the service has sent as files."""
+
+import email
+import email.policy
+import re
+from email.message import EmailMessage
+from pathlib import Path
+
+from flask import Flask
+
+from userapi.wiring import Services
+
+
+class Mailbox:
+    """Delivers what is due and keeps what has come."""
+
+    def __init__(self, app: Flask) -> None:
+        self._app = app
+        self._services: Services = app.extensions["userapi"]
+        self.folder: Path = self._services.settings.mail_folder
+
+    def deliver(self) -> list[EmailMessage]:
+        """Let the worker send what is due; return the new mails, the oldest first."""
+        before = set(self.folder.glob("*.eml"))
+        with self._app.app_context():
+            self._services.mail_delivery.deliver_due()
+        new = sorted(set(self.folder.glob("*.eml")) - before)
+        return [
+            email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in new
+        ]
+
+    def token(self) -> str:
+        """Let the worker send what is due; return the token of the last mail that has one."""
+        tokens = [token for mail in self.deliver() for token in tokens_in(plain_text(mail))]
+        return tokens[-1]
+
+
+def plain_text(mail: EmailMessage) -> str:
+    """Return the plain part of a mail."""
+    part = mail.get_body(("plain",))
+    assert part is not None
+    text: str = part.get_content()
+    return text
+
+
+def tokens_in(text: str) -> list[str]:
+    """Return the tokens that stand on a line of their own."""
+    return re.findall(r"^([A-Za-z0-9_-]{43})$", text, re.MULTILINE)

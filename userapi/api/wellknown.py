@@ -1,0 +1,39 @@
+"""What others look for at well-known places (RFC 8615): keys and whom to tell of a weakness."""
+
+from datetime import timedelta
+
+from flask import Blueprint, Response
+
+from userapi.clock import rfc3339
+
+from .access import public
+from .context import services
+from .responses import as_json
+
+blp = Blueprint("wellknown", __name__, url_prefix="/.well-known")
+
+KEYS_KEPT_SECONDS = 300
+CONTACT_VALID_FOR = timedelta(days=180)
+
+
+@blp.route("/jwks.json", methods=["GET"])
+@public
+def jwks() -> Response:
+    """Return the public keys that access tokens are verified with (RFC 7517)."""
+    response = as_json(services().keys.jwks())
+    response.headers["Cache-Control"] = f"public, max-age={KEYS_KEPT_SECONDS}"
+    return response
+
+
+@blp.route("/security.txt", methods=["GET"])
+@public
+def security() -> Response:
+    """Return whom to tell of a weakness (RFC 9116)."""
+    settings, now = services().settings, services().clock.now()
+    text = (
+        f"Contact: {settings.security_contact}\n"
+        f"Expires: {rfc3339(now + CONTACT_VALID_FOR)}\n"
+        "Preferred-Languages: en\n"
+        f"Canonical: {settings.public_base_url}/.well-known/security.txt\n"
+    )
+    return Response(text, mimetype="text/plain")
