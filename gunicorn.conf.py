@@ -5,10 +5,22 @@ migration before the first worker starts.
 """
 
 import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from userapi.settings import Settings, SettingsError
+# Before anything imports prometheus_client, which looks at it once. Counts of an earlier run that
+# are left in it would be added to those of this one.
+_metrics_dir = Path(
+    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="userapi-metrics-"))
+)
+_metrics_dir.mkdir(parents=True, exist_ok=True)
+for _left_over in _metrics_dir.glob("*.db"):
+    _left_over.unlink()
+
+from userapi.settings import Settings, SettingsError  # noqa: E402 - see above
 
 try:
     _settings = Settings.load()
@@ -56,3 +68,15 @@ def post_fork(server: Any, worker: Any) -> None:
     from userapi.observability import configure_logging
 
     configure_logging(_settings)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Take a worker that has ended out of the sums of what is going on now."""
+    from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
+
+    GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(_metrics_dir, ignore_errors=True)

@@ -22,5 +22,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
     services = build_services(settings, clock)
     services.access_tokens.configure(app)
     app.extensions["userapi"] = services
+    with app.app_context():
+        services.metrics.watch_pool(database.db.engine)
     api.init_app(app, services)
     return app

@@ -17,6 +17,7 @@ from userapi.lockout.service import Lockout
 from userapi.mail.mailer import build_mailer
 from userapi.mail.messages import Messages
 from userapi.mail.queue import MailQueue
+from userapi.metrics import Figures, Metrics
 from userapi.passwords.gate import HashingGate
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.mail_delivery import MailDelivery
@@ -39,6 +40,7 @@ class Services:
     audit_reader: AuditReader
     authentication: Authentication
     access_tokens: AccessTokens
+    figures: Figures
     gate: HashingGate
     hasher: PasswordHasher
     health: Health
@@ -48,6 +50,7 @@ class Services:
     lockout: Lockout
     mail_delivery: MailDelivery
     mails: MailQueue
+    metrics: Metrics
     one_time_tokens: OneTimeTokens
     outbox: Outbox
     policy: PasswordPolicy
@@ -61,13 +64,20 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     """Build every service once. Connects to nothing. Raises SettingsError for unusable keys."""
     clock = clock or SystemClock()
     audit = AuditTrail(clock)
+    health = Health(settings, clock)
     outbox = Outbox(clock)
     mails = MailQueue(clock)
     roles = Roles()
     keys = KeyRing(settings, clock)
     access_tokens = AccessTokens(settings, clock, keys)
     lockout = Lockout(settings, clock)
-    gate = HashingGate(queue_limit=settings.password_hash_queue)
+    metrics = Metrics()
+    gate = HashingGate(
+        queue_limit=settings.password_hash_queue,
+        observe=metrics.hash_seconds.observe,
+        observe_wait=metrics.hash_wait_seconds.observe,
+        track=metrics.hash_queue.track_inprogress,
+    )
     hasher = PasswordHasher(
         pepper=settings.password_pepper,
         former_peppers=settings.password_pepper_previous,
@@ -108,6 +118,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         accounts=accounts,
         access_tokens=access_tokens,
         refresh_tokens=RefreshTokens(settings, clock),
+        count_lock=metrics.lockouts.inc,
     )
     return Services(
         settings=settings,
@@ -117,9 +128,10 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         audit_reader=AuditReader(settings=settings, trail=audit),
         authentication=authentication,
         access_tokens=access_tokens,
+        figures=Figures(clock=clock, health=health, sessions=sessions),
         gate=gate,
         hasher=hasher,
-        health=Health(settings, clock),
+        health=health,
         introspection=Introspection(
             settings=settings, authentication=authentication, live=live, roles=roles
         ),
@@ -133,6 +145,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
             one_time_tokens=one_time_tokens,
         ),
         mails=mails,
+        metrics=metrics,
         one_time_tokens=one_time_tokens,
         outbox=outbox,
         policy=policy,

@@ -12,6 +12,7 @@ from . import (
     documentation,
     health,
     limits,
+    metrics,
     problems,
     requests,
     responses,
@@ -37,6 +38,7 @@ def init_app(app: Flask, services: Services) -> None:
     for module in (auth, users, roles, audit, health):
         documented.register_blueprint(module.blp)
     app.register_blueprint(wellknown.blp)
+    metrics.init_app(app, services)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, settings)
     if settings.cors_origins:

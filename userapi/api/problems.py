@@ -104,6 +104,7 @@ def problem_response(
         "correlation_id": g.get("correlation_id"),
         **(extra or {}),
     }
+    g.problem_code = code
     response = Response(orjson.dumps(body), status, content_type=CONTENT_TYPE)
     response.headers["Cache-Control"] = "no-store"
     for name, value in (headers or {}).items():

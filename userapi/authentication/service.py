@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -110,6 +111,7 @@ class Authentication:
         accounts: Accounts,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
+        count_lock: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._audit = audit
@@ -125,6 +127,7 @@ class Authentication:
         self._accounts = accounts
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
+        self._count_lock = count_lock
         self._grace = timedelta(seconds=settings.refresh_reuse_grace_seconds)
 
     # Signing in
@@ -495,6 +498,7 @@ class Authentication:
         user = session.get(User, user_id, with_for_update=True)
         if user is None:
             return
+        after_commit(self._count_lock)
         was_locked = user.locked_until is not None
         user.locked_until = until
         session.flush()

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from userapi.errors import Unavailable
@@ -40,8 +41,10 @@ class HashingGate:
         threads: int | None = None,
         observe: Callable[[float], None] | None = None,
         observe_wait: Callable[[float], None] | None = None,
+        track: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`observe` is given the seconds of each hash, `observe_wait` those spent before it.
+        """`observe` is given the seconds of each hash, `observe_wait` those spent before it;
+        `track` makes what is held open while a caller waits or is served.
 
         Both are called in the caller's thread: one at a lower priority would hold their locks long.
         """
@@ -49,6 +52,7 @@ class HashingGate:
         self._limit = queue_limit + self._threads
         self._observe = observe
         self._observe_wait = observe_wait
+        self._track = track
         self._begin_anew()
         _gates.add(self)
 
@@ -62,7 +66,8 @@ class HashingGate:
         asked = time.perf_counter()
         executor = self._enter()
         try:
-            result, begun, ended = executor.submit(_timed, function).result()
+            with self._track():
+                result, begun, ended = executor.submit(_timed, function).result()
         finally:
             with self._lock:
                 self._inside -= 1

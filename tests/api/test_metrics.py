@@ -1,0 +1,110 @@
+"""What Prometheus sees."""
+
+import re
+from collections.abc import Callable
+
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.users import PASSWORD, MakeUser
+
+
+def sample(client: JsonClient, name: str, **labels: str) -> float:
+    """Return the value of one series; 0 where there is none yet."""
+    for line in client.get("/metrics").text.splitlines():
+        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if found and found[1] == name:
+            present = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or ""))
+            if labels.items() <= present.items():
+                return float(found[3])
+    return 0.0
+
+
+def series(client: JsonClient) -> set[str]:
+    text = client.get("/metrics").text
+    return {line.rsplit(" ", 1)[0] for line in text.splitlines() if line[:1] != "#"}
+
+
+def log_in(client: JsonClient, username: str, password: str) -> None:
+    client.post("/api/v1/auth/login", json={"username": username, "password": password})
+
+
+def test_requests_are_counted_by_template_method_and_status(
+    make_app: Callable[..., Flask],
+) -> None:
+    client = JsonClient(make_app())
+    for _ in range(3):
+        client.get("/api/v1/users/01900000-0000-7000-8000-000000000000")
+
+    labels = {"method": "GET", "endpoint": "/api/v1/users/<uuid:user_id>", "status": "401"}
+    assert sample(client, "flask_http_request_total", **labels) == 3
+    assert sample(client, "flask_http_request_duration_seconds_count", **labels) == 3
+
+
+def test_log_ins_and_locks_are_counted_by_outcome(
+    make_app: Callable[..., Flask], make_user: MakeUser
+) -> None:
+    make_user("robin")
+    client = JsonClient(make_app())
+    log_in(client, "robin", PASSWORD)
+    for _ in range(6):
+        log_in(client, "robin", "wrong-password-1")
+
+    assert sample(client, "auth_logins_total", outcome="success") == 1
+    assert sample(client, "auth_logins_total", outcome="failure") == 5
+    assert sample(client, "auth_logins_total", outcome="locked") == 1
+    assert sample(client, "auth_lockouts_total") == 1
+    assert sample(client, "password_hash_seconds_count") == 6
+    assert sample(client, "password_hash_queue") == 0
+
+
+def test_figures_of_the_database_are_told(
+    make_app: Callable[..., Flask], make_user: MakeUser
+) -> None:
+    make_user("robin")
+    client = JsonClient(make_app())
+    log_in(client, "robin", PASSWORD)
+
+    assert sample(client, "users_total", status="active") == 1
+    assert sample(client, "sessions_active") == 1
+    assert sample(client, "outbox_pending") == 2
+    assert sample(client, "outbox_oldest_seconds") > 0
+    assert sample(client, "dependency_up", dependency="database") == 1
+    assert sample(client, "db_pool_connections", state="idle") >= 1
+    assert sample(client, "db_pool_connections", state="in_use") <= 1
+
+
+def test_no_caller_adds_a_series(make_app: Callable[..., Flask]) -> None:
+    client = JsonClient(make_app())
+
+    def be_hostile(number: int) -> None:
+        client.get(f"/nothing/{number}")
+        client.request(f"M{number}", f"/api/v1/users/{number}")
+        client.request(f"M{number}", "/api/v1/users/")
+        client.post("/api/v1/auth/refresh", json={"refresh_token": f"x{number}"})
+
+    be_hostile(0)
+    client.get("/metrics")
+    before = series(client)
+
+    for number in range(1, 2500):
+        be_hostile(number)
+
+    assert series(client) == before
+
+
+def test_a_scrape_goes_on_without_a_database(make_app: Callable[..., Flask]) -> None:
+    client = JsonClient(make_app(DATABASE_URL="sqlite:////nonexistent/none.sqlite3"))
+
+    answer = client.get("/metrics")
+
+    assert answer.status_code == 200
+    assert sample(client, "dependency_up", dependency="database") == 0
+
+
+def test_a_token_can_be_asked_for(make_app: Callable[..., Flask]) -> None:
+    client = JsonClient(make_app(METRICS_TOKEN="scrape-with-this"))
+
+    assert client.get("/metrics").status_code == 401
+    assert client.as_user("something-else").get("/metrics").status_code == 401
+    assert client.as_user("scrape-with-this").get("/metrics").status_code == 200

@@ -1,0 +1,48 @@
+"""Metrics are right across several workers, and go on when one of them is replaced."""
+
+import os
+import re
+import signal
+import time
+import urllib.request
+from collections.abc import Callable
+
+from tests.support.databases import PostgresDatabase
+from tests.support.gunicorn import GunicornService
+
+
+def counted(service: GunicornService) -> float:
+    with urllib.request.urlopen(service.base_url + "/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    pattern = r'^flask_http_request_total\{endpoint="/",method="GET",status="200"\} (\S+)$'
+    found = re.search(pattern, text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def ask(service: GunicornService, times: int) -> None:
+    for _ in range(times):
+        urllib.request.urlopen(service.base_url + "/", timeout=10).close()
+
+
+def test_counts_of_all_workers_are_added_up_and_never_go_back(
+    make_database: Callable[[str], PostgresDatabase],
+) -> None:
+    environment = {
+        "ENVIRONMENT": "testing",
+        "DATABASE_URL": make_database("metrics").url,
+        "WEB_CONCURRENCY": "2",
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    with GunicornService(environment) as service:
+        ask(service, 40)
+        before = {counted(service) for _ in range(6)}
+        killed = service.worker_pids[0]
+        os.kill(killed, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while killed in service.worker_pids or len(service.worker_pids) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ask(service, 10)
+
+        assert before == {40.0}
+        assert counted(service) == 50.0

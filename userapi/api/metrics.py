@@ -1,0 +1,106 @@
+"""Counting requests, and the page that Prometheus scrapes."""
+
+import hmac
+import time
+
+from flask import Flask, Response, g, request
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_flask_exporter import PrometheusMetrics
+
+from userapi.authentication.refusals import TokenInvalid
+from userapi.metrics import Metrics
+from userapi.settings import Settings
+from userapi.wiring import Services
+
+from .access import bearer_token, public
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNMATCHED = "unmatched"
+
+LOGIN_OUTCOMES = {
+    "": "success",
+    "invalid_credentials": "failure",
+    "account_suspended": "suspended",
+    "account_pending": "pending",
+    "too_many_attempts": "locked",
+    "rate_limited": "limited",
+    "busy": "busy",
+}
+REFRESH_OUTCOMES = {
+    "": "success",
+    "refresh_token_reused": "reused",
+    "token_expired": "expired",
+    "token_invalid": "invalid",
+    "token_revoked": "revoked",
+    "rate_limited": "limited",
+}
+OTHER = "error"
+
+
+class _RequestCounter:
+    """Counts requests. Looking labels up costs more than counting, so each child is kept."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._children: dict[tuple[str, str, int], tuple[object, object]] = {}
+
+    def count(self, method: str, endpoint: str, status: int, seconds: float) -> None:
+        key = (method, endpoint, status)
+        children = self._children.get(key)
+        if children is None:
+            labels = (method, endpoint, str(status))
+            children = (
+                self._metrics.requests.labels(*labels),
+                self._metrics.latency.labels(*labels),
+            )
+            self._children[key] = children
+        requests, latency = children
+        requests.inc()  # type: ignore[attr-defined]
+        latency.observe(seconds)  # type: ignore[attr-defined]
+
+
+def init_app(app: Flask, services: Services) -> None:
+    """Count every request of the application, and serve /metrics."""
+    metrics, settings = services.metrics, services.settings
+    counter = _RequestCounter(metrics)
+    exporter = PrometheusMetrics(
+        app=None, path=None, export_defaults=False, registry=metrics.registry
+    )
+    figures = CollectorRegistry(auto_describe=False)
+    figures.register(services.figures)
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        method = request.method if request.method in METHODS else "other"
+        rule = request.url_rule.rule if request.url_rule else UNMATCHED
+        counter.count(method, rule, response.status_code, time.perf_counter() - g.get("begun", 0.0))
+        _count_outcome(metrics)
+        return response
+
+    @app.route("/metrics", methods=["GET"], endpoint="metrics")
+    @public
+    def show() -> Response:
+        """Return the metrics as Prometheus reads them."""
+        _require_token(settings)
+        text, content_type = exporter.generate_metrics()
+        response = Response(text + generate_latest(figures).decode())
+        response.headers["Content-Type"] = content_type
+        return response
+
+
+def _count_outcome(metrics: Metrics) -> None:
+    code = g.get("problem_code", "")
+    if request.endpoint == "auth.login":
+        metrics.logins.labels(LOGIN_OUTCOMES.get(code, OTHER)).inc()
+    elif request.endpoint == "auth.refresh":
+        metrics.refreshes.labels(REFRESH_OUTCOMES.get(code, OTHER)).inc()
+    if code == "rate_limited":
+        metrics.rate_limited.labels(request.endpoint or UNMATCHED).inc()
+
+
+def _require_token(settings: Settings) -> None:
+    if not settings.metrics_token:
+        return
+    token = bearer_token()
+    if not hmac.compare_digest(token.encode(), settings.metrics_token.encode()):
+        raise TokenInvalid()

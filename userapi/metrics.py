@@ -1,0 +1,184 @@
+"""What Prometheus is told: the names, their labels, and the figures that the database knows.
+
+Label values come from closed sets, so no caller can add a series. With several Gunicorn workers
+each process writes its counts to a file of its own, and the scrape adds them up.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from sqlalchemy import Engine, column, event, func, select, table
+from sqlalchemy.exc import SQLAlchemyError
+
+from userapi.clock import Clock
+from userapi.database import reading
+from userapi.events.models import OutboxEvent
+from userapi.health import Health, Status
+from userapi.sessions.service import Sessions
+
+log = structlog.get_logger(__name__)
+
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+HASH_BUCKETS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+# Counting a million users takes a tenth of a second; a dashboard does not look more often.
+FIGURES_KEPT_SECONDS = 10.0
+
+
+class Metrics:
+    """The metrics that code counts up. One instance for each application."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "flask_http_request_total",
+            "HTTP requests",
+            ("method", "endpoint", "status"),
+            registry=self.registry,
+        )
+        self.latency = Histogram(
+            "flask_http_request_duration_seconds",
+            "HTTP request duration in seconds",
+            ("method", "endpoint", "status"),
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.logins = Counter(
+            "auth_logins_total", "Log-ins by outcome", ("outcome",), registry=self.registry
+        )
+        self.refreshes = Counter(
+            "auth_refreshes_total", "Refreshes by outcome", ("outcome",), registry=self.registry
+        )
+        self.lockouts = Counter(
+            "auth_lockouts_total", "Accounts locked after failures", registry=self.registry
+        )
+        self.rate_limited = Counter(
+            "rate_limited_total",
+            "Requests over a rate limit",
+            ("endpoint",),
+            registry=self.registry,
+        )
+        self.events_published = Counter(
+            "events_published_total", "Events confirmed by the broker", registry=self.registry
+        )
+        self.hash_seconds = Histogram(
+            "password_hash_seconds",
+            "Seconds that a password hash took",
+            buckets=HASH_BUCKETS,
+            registry=self.registry,
+        )
+        self.hash_wait_seconds = Histogram(
+            "password_hash_wait_seconds",
+            "Seconds that a log-in waited for its hash",
+            buckets=HASH_BUCKETS,
+            registry=self.registry,
+        )
+        self.hash_queue = Gauge(
+            "password_hash_queue",
+            "Log-ins that wait for a hash or are being hashed",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.pool = Gauge(
+            "db_pool_connections",
+            "Database connections by state",
+            ("state",),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+
+    def watch_pool(self, engine: Engine) -> None:
+        """Count the connections of a pool as they come, are lent, come back and go."""
+        lent, idle = self.pool.labels("in_use"), self.pool.labels("idle")
+
+        @event.listens_for(engine, "connect")
+        def opened(_connection: object, _record: object) -> None:
+            idle.inc()
+
+        @event.listens_for(engine, "checkout")
+        def lend(_connection: object, _record: object, _proxy: object) -> None:
+            lent.inc()
+            idle.dec()
+
+        @event.listens_for(engine, "checkin")
+        def give_back(connection: object, _record: object) -> None:
+            lent.dec()
+            idle.inc()
+            if connection is None:  # It was found broken and is not kept.
+                idle.dec()
+
+        @event.listens_for(engine, "close")
+        def closed(_connection: object, _record: object) -> None:
+            idle.dec()
+
+
+class Figures:
+    """Figures that the database and the dependencies know, asked for when Prometheus scrapes.
+
+    Kept for a few seconds and asked for by one scrape at a time; a scrape never fails because of
+    them, it goes without those that cannot be had.
+    """
+
+    def __init__(self, *, clock: Clock, health: Health, sessions: Sessions) -> None:
+        self._clock = clock
+        self._health = health
+        self._sessions = sessions
+        self._lock = threading.Lock()
+        self._kept: list[Metric] = []
+        self._kept_until = 0.0
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the figures, for prometheus_client."""
+        with self._lock:
+            if time.monotonic() >= self._kept_until:
+                self._kept = list(self._ask())
+                self._kept_until = time.monotonic() + FIGURES_KEPT_SECONDS
+            yield from self._kept
+
+    def _ask(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "dependency_up", "Whether a dependency answers", labels=["dependency"]
+        )
+        statuses = self._health.readiness().checks
+        for name, status in statuses.items():
+            if status is not Status.DISABLED:
+                up.add_metric([name], 1.0 if status is Status.UP else 0.0)
+        yield up
+        if statuses["database"] is not Status.UP:
+            return
+        for ask in (self._users, self._active_sessions, self._outbox):
+            try:
+                yield from ask()
+            except SQLAlchemyError as exc:
+                log.warning("metrics.figure_missing", error=type(exc).__name__)
+
+    def _users(self) -> Iterator[Metric]:
+        users = table("users", column("status"))
+        family = GaugeMetricFamily("users_total", "Users by status", labels=["status"])
+        counts = {"active": 0, "pending": 0, "suspended": 0}
+        with reading() as connection:
+            query = select(users.c.status, func.count()).group_by(users.c.status)
+            counts |= {status: count for status, count in connection.execute(query)}
+        for status, count in counts.items():
+            family.add_metric([status], count)
+        yield family
+
+    def _active_sessions(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "sessions_active", "Live sessions", value=self._sessions.count_live()
+        )
+
+    def _outbox(self) -> Iterator[Metric]:
+        query = select(func.count(), func.min(OutboxEvent.occurred_at)).where(
+            OutboxEvent.sent_at.is_(None), OutboxEvent.parked_at.is_(None)
+        )
+        with reading() as connection:
+            pending, oldest = connection.execute(query).one()
+        age = (self._clock.now() - oldest).total_seconds() if pending else 0.0
+        yield GaugeMetricFamily("outbox_pending", "Events not published yet", value=pending)
+        yield GaugeMetricFamily(
+            "outbox_oldest_seconds", "Age of the oldest of them", value=max(0.0, age)
+        )
