@@ -12,6 +12,7 @@ from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.clock import Clock, SystemClock
 from userapi.events.outbox import Outbox
+from userapi.expiring_store import Redis
 from userapi.health import Health
 from userapi.lockout.service import Lockout
 from userapi.mail.mailer import build_mailer
@@ -24,6 +25,7 @@ from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import Roles
+from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
@@ -85,7 +87,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         gate=gate,
     )
     policy = PasswordPolicy(settings)
-    live = DatabaseLiveSessions(settings, clock)
+    live: LiveSessions = DatabaseLiveSessions(settings, clock)
+    if settings.redis_url:
+        live = RedisLiveSessions(settings, clock, store=Redis(settings.redis_url), database=live)
     sessions = Sessions(settings=settings, clock=clock, audit=audit, outbox=outbox, live=live)
     one_time_tokens = OneTimeTokens(clock=clock, mails=mails)
     accounts = Accounts(
