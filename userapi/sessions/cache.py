@@ -1,9 +1,9 @@
 """Live sessions with copies in Redis, which no race brings back to life.
 
 A copy carries the versions of its session and its user. Whoever changes one of them commits first
-and then leaves the new version in Redis; whoever fills reads the database first and then stores only
-what is not older than what is there. So a fill that was overtaken by a revocation is refused, an
-emptied Redis means a look at the database, and a request costs one round trip.
+and then leaves the new version in Redis; whoever fills reads the database first and then stores
+only what is not older than what is there. So a fill that was overtaken by a revocation is
+refused, an emptied Redis means a look at the database, and a request costs one round trip.
 
 A process that cannot reach Redis while it revokes leaves the copies that others hold: they run out
 after `session_cache_seconds` (10) at the latest. That is the bound within which a revocation holds
