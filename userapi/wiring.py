@@ -4,7 +4,11 @@ from dataclasses import dataclass
 
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
+from userapi.audit.chain import Chain
+from userapi.audit.pruning import AuditPruning
+from userapi.audit.seals import AuditSeals
 from userapi.audit.service import AuditReader, AuditTrail
+from userapi.audit.verification import AuditVerification
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
@@ -21,6 +25,7 @@ from userapi.roles.service import Roles
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
+from userapi.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +36,10 @@ class Services:
     clock: Clock
     accounts: Accounts
     audit: AuditTrail
+    audit_pruning: AuditPruning
     audit_reader: AuditReader
+    audit_seals: AuditSeals
+    audit_verification: AuditVerification
     authentication: Authentication
     access_tokens: AccessTokens
     gate: HashingGate
@@ -46,6 +54,7 @@ class Services:
     policy: PasswordPolicy
     roles: Roles
     sessions: Sessions
+    statistics: Statistics
     user_search: UserSearch
 
 
@@ -53,6 +62,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     """Build every service once. Connects to nothing. Raises SettingsError for unusable keys."""
     clock = clock or SystemClock()
     audit = AuditTrail(clock)
+    chain = Chain(settings.audit_seal_key or settings.secret_key)
+    seals = AuditSeals(clock=clock, chain=chain)
+    verification = AuditVerification(chain=chain)
     outbox = Outbox(clock)
     mails = MailQueue(clock)
     roles = Roles()
@@ -106,7 +118,12 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         clock=clock,
         accounts=accounts,
         audit=audit,
+        audit_pruning=AuditPruning(
+            clock=clock, trail=audit, seals=seals, verification=verification
+        ),
         audit_reader=AuditReader(settings=settings, trail=audit),
+        audit_seals=seals,
+        audit_verification=verification,
         authentication=authentication,
         access_tokens=access_tokens,
         gate=gate,
@@ -121,5 +138,6 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         policy=policy,
         roles=roles,
         sessions=sessions,
+        statistics=Statistics(clock=clock, sessions=sessions),
         user_search=UserSearch(settings, clock),
     )

@@ -7,6 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from userapi.wiring import Services
 
 from . import (
+    activity,
     audit,
     auth,
     documentation,
@@ -16,6 +17,7 @@ from . import (
     requests,
     responses,
     roles,
+    statistics,
     users,
 )
 
@@ -33,7 +35,7 @@ def init_app(app: Flask, services: Services) -> None:
     responses.init_app(app, settings)
     problems.init_app(app)
     documented = documentation.Api(app, settings)
-    for module in (auth, users, roles, audit, health):
+    for module in (auth, users, activity, statistics, roles, audit, health):
         documented.register_blueprint(module.blp)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, settings)
