@@ -223,7 +223,10 @@ class AuditReader:
                 either=involves_user(user_id),
             )
         if not actor.is_user(user_id):
-            self._trail.record_alone(AuditAction.AUDIT_READ, actor=actor, target=("user", user_id))
+            # Without a target, or each reading would be a new entry of what is read.
+            self._trail.record_alone(
+                AuditAction.AUDIT_READ, actor=actor, details={"activity_of": str(user_id)}
+            )
         return found
 
     def _record_reading(self, wanted: AuditFilter, actor: Actor, **more: str) -> None:
