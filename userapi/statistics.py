@@ -77,6 +77,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    number: int
     figures: Figures
     counted_at: datetime
     until: datetime
@@ -89,6 +90,7 @@ class Statistics:
         self._clock = clock
         self._sessions = sessions
         self._counting = threading.Lock()
+        self._begun = 0
         self._kept: _Kept | None = None
 
     def figures(self, days: int = 30) -> Figures:
@@ -101,18 +103,18 @@ class Statistics:
         return kept.figures if kept and kept.counted_at <= now < kept.until else None
 
     def _counted_once(self) -> Figures:
-        asked_at = self._clock.now()
+        begun_before = self._begun
         with self._counting:
-            # Somebody else may have begun after we asked, and be ready now.
             kept = self._kept
-            if kept is not None and kept.counted_at >= asked_at:
-                return kept.figures
+            if kept is not None and kept.number > begun_before:
+                return kept.figures  # Somebody else began after we had asked, and is ready now.
+            self._begun = number = self._begun + 1
             counted_at = self._clock.now()
             begun = time.perf_counter()
             figures = self._count(counted_at)
             cost = time.perf_counter() - begun
             keep = timedelta(seconds=cost * KEPT_FOR_TIMES if cost > CHEAP_SECONDS else 0)
-            self._kept = _Kept(figures, counted_at, counted_at + min(keep, LONGEST_KEPT))
+            self._kept = _Kept(number, figures, counted_at, counted_at + min(keep, LONGEST_KEPT))
             return figures
 
     def _count(self, now: datetime) -> Figures:

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -56,7 +56,7 @@ def verified(services: Services) -> Verified:
 def past_the_triggers(app: Flask) -> Iterator[Callable[..., Any]]:
     """Give what runs SQL as somebody who owns the database."""
     with db.engine.begin() as connection:
-        triggers = []
+        triggers: Sequence[Any] = ()
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
         else:

@@ -1,7 +1,6 @@
 """How figures are printed: tables with small bars."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 
 import click
 
@@ -17,7 +16,7 @@ def bar(value: int, largest: int, width: int = BAR_WIDTH) -> str:
     """Return a bar in eighths of a character; anything above zero shows."""
     if value <= 0 or largest <= 0:
         return ""
-    eighths = max(1, ceil(value * width * 8 / largest))
+    eighths = max(1, value * width * 8 // largest)
     return EIGHTHS[8] * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
