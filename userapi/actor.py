@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from userapi.errors import Forbidden
+from userapi.errors import Forbidden, NotFound
 from userapi.permissions import NO_PERMISSIONS, PermissionSet
 
 
@@ -18,6 +18,17 @@ class PermissionDenied(Forbidden):
 
     def __init__(self, permission: str) -> None:
         super().__init__(f"This needs the permission {permission}.", permission=str(permission))
+        self.permission = str(permission)
+
+
+class Concealed(NotFound):
+    """The actor lacks a permission even to learn whether the thing exists.
+
+    The answer is that of any unknown thing; the audit log has the permission.
+    """
+
+    def __init__(self, permission: str) -> None:
+        super().__init__()
         self.permission = str(permission)
 
 

@@ -197,6 +197,22 @@ def reading() -> Iterator[Connection]:
 
 
 @contextmanager
+def snapshot() -> Iterator[Connection]:
+    """Give a connection for long reading: all its statements see the moment of the first one."""
+    if db.engine.dialect.name == "sqlite":
+        # Begins a transaction, and a transaction of SQLite is a snapshot.
+        with reading() as connection:
+            yield connection
+        return
+    engine = db.engine.execution_options(
+        isolation_level="REPEATABLE READ", postgresql_readonly=True
+    )
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        yield connection
+
+
+@contextmanager
 def transaction() -> Iterator[Session]:
     """Run one use case: commit at the end of the block, roll back when it raises.
 

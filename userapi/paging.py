@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    union,
 )
 
 from userapi.clock import rfc3339
@@ -99,23 +100,25 @@ class Paginator:
         *,
         filters: Mapping[str, object],
         item: Callable[[Row[Any]], Item],
+        either: Sequence[ColumnElement[bool]] = (),
     ) -> Page[Item]:
         """Return the wanted part of `query`, which has filters but no order.
 
+        With `either`, rows that fit at least one of the conditions. Each is searched by itself, so
+        that each can use an index of its own: under OR the planner reads and sorts all that fit.
         Raises Invalid for an unknown sort field or a page that is too deep, InvalidCursor.
         """
         order = self._order(wanted.sort)
         context = _context(wanted.sort or self._default, filters)
-        ordered = query.order_by(
-            *(
-                expression
-                for key, descending in order
-                for expression in _order_expressions(key, descending)
-            )
-        )
+        ordering = [
+            expression
+            for key, descending in order
+            for expression in _order_expressions(key, descending)
+        ]
         offset = 0
+        part = query
         if wanted.cursor is not None:
-            ordered = ordered.where(_after(order, self._open(wanted.cursor, context, len(order))))
+            part = query.where(_after(order, self._open(wanted.cursor, context, len(order))))
         else:
             offset = (wanted.page - 1) * wanted.page_size
             if offset >= DEEPEST_ROW:
@@ -128,14 +131,20 @@ class Paginator:
                         )
                     ],
                 )
+        size = wanted.page_size + 1
+        ordered = part.order_by(*ordering)
+        if either:
+            ordered = query.order_by(*ordering).where(
+                self._tie_breaker.column.in_(self._either(ordered.limit(offset + size), either))
+            )
         # The values of the sort keys ride along with each row: the last row's make the cursor.
         keyed = ordered.add_columns(
             *(key.column.label(f"sort_key_{index}") for index, (key, _) in enumerate(order))
         )
-        rows = connection.execute(keyed.limit(wanted.page_size + 1).offset(offset)).all()
+        rows = connection.execute(keyed.limit(size).offset(offset)).all()
         more = len(rows) > wanted.page_size
         rows = rows[: wanted.page_size]
-        total = self._total(connection, query)
+        total = self._total(connection, query, either)
         return Page(
             items=[item(row) for row in rows],
             total=min(total, COUNTED_ROWS),
@@ -146,12 +155,30 @@ class Paginator:
             next_cursor=self._seal(rows[-1], context, len(order)) if more else None,
         )
 
-    def _total(self, connection: Connection, query: Select[Any]) -> int:
-        counted = (
-            query.with_only_columns(literal_column("1"), maintain_column_froms=True)
-            .limit(COUNTED_ROWS + 1)
-            .subquery()
-        )
+    def _either(
+        self, limited: Select[Any], conditions: Sequence[ColumnElement[bool]]
+    ) -> Select[Any]:
+        """Return the ids of rows that fit one of the conditions, the first ones of each."""
+        ids = limited.with_only_columns(self._tie_breaker.column, maintain_column_froms=True)
+        # Each in a subquery: SQLite takes no LIMIT in a part of a UNION.
+        parts = [select(ids.where(condition).subquery()) for condition in conditions]
+        return select(union(*parts).subquery())
+
+    def _total(
+        self,
+        connection: Connection,
+        query: Select[Any],
+        either: Sequence[ColumnElement[bool]],
+    ) -> int:
+        if either:
+            limited = self._either(query.limit(COUNTED_ROWS + 1), either)
+            counted = limited.limit(COUNTED_ROWS + 1).subquery()
+        else:
+            counted = (
+                query.with_only_columns(literal_column("1"), maintain_column_froms=True)
+                .limit(COUNTED_ROWS + 1)
+                .subquery()
+            )
         return int(connection.execute(select(func.count()).select_from(counted)).scalar_one())
 
     def _order(self, sort: str | None) -> list[tuple[SortKey, bool]]:
@@ -222,7 +249,11 @@ def _after(order: Sequence[tuple[SortKey, bool]], values: Sequence[Any]) -> Colu
             condition = or_(beyond, and_(same, condition))
     if condition is None:
         raise InvalidCursor()
-    return condition
+    first, descending = order[0]
+    if first.nullable:
+        return condition
+    # Says nothing new, but is a range of an index; the OR alone would read from the list's start.
+    return and_(first.column <= values[0] if descending else first.column >= values[0], condition)
 
 
 def _beyond(key: SortKey, descending: bool, value: Any) -> ColumnElement[bool]:

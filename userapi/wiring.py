@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
+from userapi.audit.chain import Chain
+from userapi.audit.pruning import AuditPruning
+from userapi.audit.seals import AuditSeals
 from userapi.audit.service import AuditReader, AuditTrail
 from userapi.authentication.introspection import Introspection
+from userapi.audit.verification import AuditVerification
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.service import Authentication
@@ -29,6 +33,7 @@ from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
+from userapi.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,10 @@ class Services:
     clock: Clock
     accounts: Accounts
     audit: AuditTrail
+    audit_pruning: AuditPruning
     audit_reader: AuditReader
+    audit_seals: AuditSeals
+    audit_verification: AuditVerification
     authentication: Authentication
     access_tokens: AccessTokens
     figures: Figures
@@ -59,6 +67,7 @@ class Services:
     recovery: Recovery
     roles: Roles
     sessions: Sessions
+    statistics: Statistics
     user_search: UserSearch
 
 
@@ -67,6 +76,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     clock = clock or SystemClock()
     audit = AuditTrail(clock)
     health = Health(settings, clock)
+    chain = Chain(settings.audit_seal_key or settings.secret_key)
+    seals = AuditSeals(clock=clock, chain=chain)
+    verification = AuditVerification(chain=chain)
     outbox = Outbox(clock)
     mails = MailQueue(clock)
     roles = Roles()
@@ -129,7 +141,12 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         clock=clock,
         accounts=accounts,
         audit=audit,
+        audit_pruning=AuditPruning(
+            clock=clock, trail=audit, seals=seals, verification=verification
+        ),
         audit_reader=AuditReader(settings=settings, trail=audit),
+        audit_seals=seals,
+        audit_verification=verification,
         authentication=authentication,
         access_tokens=access_tokens,
         figures=Figures(clock=clock, health=health, sessions=sessions),
@@ -166,5 +183,6 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         ),
         roles=roles,
         sessions=sessions,
+        statistics=Statistics(clock=clock, sessions=sessions),
         user_search=UserSearch(settings, clock),
     )

@@ -196,6 +196,7 @@ CHEAPER = _hasher(rounds=5).hash(PASSWORD)
 CHEAPER_FOREIGN = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(5)).decode()
 
 
+@pytest.mark.slow  # A comparison of times: another process on the same core would decide it.
 @pytest.mark.parametrize(
     ("typed", "stored"),
     [

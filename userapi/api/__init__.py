@@ -7,6 +7,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from userapi.wiring import Services
 
 from . import (
+    activity,
     audit,
     auth,
     documentation,
@@ -17,6 +18,7 @@ from . import (
     requests,
     responses,
     roles,
+    statistics,
     users,
     wellknown,
 )
@@ -35,7 +37,7 @@ def init_app(app: Flask, services: Services) -> None:
     responses.init_app(app, settings)
     problems.init_app(app)
     documented = documentation.Api(app, settings)
-    for module in (auth, users, roles, audit, health):
+    for module in (auth, users, activity, statistics, roles, audit, health):
         documented.register_blueprint(module.blp)
     app.register_blueprint(wellknown.blp)
     metrics.init_app(app, services)

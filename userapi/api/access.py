@@ -10,9 +10,9 @@ from uuid import UUID
 
 from flask import g, request
 
-from userapi.actor import Actor, ActorType, PermissionDenied
+from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
-from userapi.errors import Forbidden, NotFound
+from userapi.errors import Forbidden
 from userapi.permissions import Permission
 
 from .bodies import refuse_query
@@ -50,7 +50,7 @@ def requires(
                 if not is_self and not any(p in actor.permissions for p in permissions):
                     hidden = or_self is not None and request.method in {"GET", "HEAD"}
                     if hidden and Permission.USERS_READ not in actor.permissions:
-                        raise NotFound()
+                        raise Concealed(permissions[0])
                     raise PermissionDenied(permissions[0])
             _check_query(view)
             return view(*args, **kwargs)

@@ -3,13 +3,15 @@
 from typing import Any
 
 from userapi.audit.service import AuditFilter
+from userapi.export import MEDIA_TYPES, ExportFormat
 from userapi.paging import InvalidCursor, PageRequest
 from userapi.permissions import Permission
 
 from .access import requires
 from .blueprint import Blueprint
 from .context import current_actor, services
-from .schemas.audit import AuditPage, AuditQuery
+from .exports import export_response
+from .schemas.audit import AuditExportQuery, AuditPage, AuditQuery
 from .schemas.common import PAGE_FIELDS
 
 blp = Blueprint("audit", __name__, url_prefix="/api/v1/audit-logs", description="Who did what")
@@ -26,3 +28,17 @@ def index(query: dict[str, Any]) -> Any:
     return services().audit_reader.page(
         AuditFilter(**query), PageRequest(**page), actor=current_actor()
     )
+
+
+@blp.route("/export", methods=["GET"])
+@requires(Permission.AUDIT_READ)
+@blp.arguments(AuditExportQuery, location="query")
+@blp.response(200, {"type": "string"}, content_type=MEDIA_TYPES[ExportFormat.NDJSON])
+@blp.alt_response(
+    200, schema={"type": "string"}, content_type=MEDIA_TYPES[ExportFormat.CSV], success=True
+)
+def export(query: dict[str, Any]) -> Any:
+    """Download the audit log as NDJSON or CSV, newest first, with the filters of the list."""
+    form: ExportFormat = query.pop("form", ExportFormat.NDJSON)
+    pieces = services().audit_reader.export(AuditFilter(**query), form, actor=current_actor())
+    return export_response(pieces, form=form, name="audit-logs", now=services().clock.now())

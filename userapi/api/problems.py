@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
+from userapi.actor import Concealed
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.authentication.refusals import AuthenticationRequired
 from userapi.errors import (
@@ -127,8 +128,12 @@ def handle_service_error(error: ServiceError) -> Response:
         headers["Retry-After"] = str(retry_after)
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = challenge(error)
-    if isinstance(error, Forbidden):
-        _record_denial(error)
+    if isinstance(error, Forbidden | Concealed):
+        try:
+            _record_denial(error)
+        except (DBAPIError, PoolTimeout) as exc:
+            # A refusal that leaves no trace is none that can be given: it is refused later.
+            return handle_database_error(exc)
     if isinstance(error, Unavailable):
         log.warning("request.unavailable", code=error.code)
     return problem_response(
@@ -189,24 +194,38 @@ def handle_unexpected(error: Exception) -> Response:
     )
 
 
-def _record_denial(error: Forbidden) -> None:
-    """Leave a row for what somebody tried who may not: it is what auditors look for."""
+def _record_denial(error: Forbidden | Concealed) -> None:
+    """Leave a row for what somebody tried who may not: it is what auditors look for.
+
+    In a transaction of its own: that of the refused change was rolled back. The rate limit comes
+    before the guard and so bounds how many rows one user can make.
+    """
     actor = current_actor()
     if actor.id is None:
         return
-    target_id = (request.view_args or {}).get("user_id")
+    members = {"permission": error.permission} if isinstance(error, Concealed) else error.extra
     services().audit.record_alone(
         AuditAction.AUTH_PERMISSION_DENIED,
         actor=actor,
-        target=("user", target_id) if target_id else None,
+        target=_refused_target(),
         outcome=Outcome.DENIED,
         details={
             "code": error.code,
             "method": request.method,
             "endpoint": request.endpoint,
-            **{k: v for k, v in error.extra.items() if isinstance(v, str | list)},
+            **{k: v for k, v in members.items() if isinstance(v, str | list)},
         },
     )
+
+
+def _refused_target() -> tuple[str, object] | None:
+    """Return what the refused request was about, as its path says."""
+    values = request.view_args or {}
+    if "user_id" in values:
+        return "user", values["user_id"]
+    if request.blueprint == "roles" and "name" in values:
+        return "role", str(values["name"])[:64]
+    return None
 
 
 def invalid_from_messages(messages: Any) -> Invalid:

@@ -1,10 +1,10 @@
-"""The table of audit rows. Triggers refuse to change or delete them."""
+"""The tables of audit rows and their seals. Triggers refuse to change or delete either."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.database import Base, JsonDocument, UuidKey, new_id
@@ -58,3 +58,70 @@ class AuditRetention(Base):
     deletable_before: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
+
+
+class AuditUnsealed(Base):
+    """The queue of rows that no seal holds yet.
+
+    A trigger adds each audit row in the row's own transaction: however late that commits, the entry
+    shows with the row and not before. No foreign key: an entry whose row is gone is evidence.
+    """
+
+    __tablename__ = "audit_unsealed"
+
+    audit_id: Mapped[UuidKey]
+
+
+class AuditSeal(Base):
+    """One link of the chain: the rows that it holds, and a MAC over them and the link before.
+
+    `entries` has 40 bytes a row, in order: its id, its moment and a MAC over all its values.
+    """
+
+    __tablename__ = "audit_seals"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    sealed_at: Mapped[datetime]
+    first_id: Mapped[UUID]
+    last_id: Mapped[UUID]
+    earliest_at: Mapped[datetime]
+    latest_at: Mapped[datetime]
+    row_count: Mapped[int]
+    entries: Mapped[bytes] = mapped_column(LargeBinary)
+    previous_mac: Mapped[str] = mapped_column(String(64))
+    mac: Mapped[str] = mapped_column(String(64))
+
+    __table_args__ = (
+        Index("ix_audit_seals_earliest_at", "earliest_at"),
+        Index("ix_audit_seals_latest_at", "latest_at"),
+    )
+
+
+class AuditSealHead(Base):
+    """One row, under a MAC, that says where the chain begins and ends and what was pruned."""
+
+    __tablename__ = "audit_seal_head"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger)
+    rows_sealed: Mapped[int] = mapped_column(BigInteger)
+    seal_mac: Mapped[str] = mapped_column(String(64))
+    cut_number: Mapped[int] = mapped_column(BigInteger)
+    cut_rows: Mapped[int] = mapped_column(BigInteger)
+    cut_mac: Mapped[str] = mapped_column(String(64))
+    pruned_before: Mapped[datetime | None]
+    pruned_rows: Mapped[int] = mapped_column(BigInteger)
+    mac: Mapped[str] = mapped_column(String(64))
+
+    __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
+
+
+class AuditDailyCount(Base):
+    """How many sealed rows of a kind a UTC day has. Counted when sealed, kept when pruned."""
+
+    __tablename__ = "audit_daily_counts"
+
+    day: Mapped[date] = mapped_column(primary_key=True)
+    action: Mapped[str] = mapped_column(String(64), primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(16), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)

@@ -1,24 +1,33 @@
 """Writing and reading the audit trail."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, and_, insert, or_, select
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, insert, literal, or_, select, tuple_
 
-from userapi.actor import Actor
+from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditLog
 from userapi.clock import Clock, rfc3339
 from userapi.database import new_id, reading, require_transaction, transaction
+from userapi.export import ExportFormat, export_pieces
 from userapi.paging import Page, PageRequest, Paginator, SortKey
+from userapi.permissions import Permission
 from userapi.settings import Settings
 
 MASK = "***"
-SECRET_FIELDS = frozenset({"password", "password_hash", "token", "token_hash", "secret", "api_key"})
+# Words in the name of a field whose value nobody may read in the audit log.
+SECRET_NAME = re.compile(
+    r"passw(or)?d|passphrase|passcode|secret|token|credential|authorization|cookie"
+    r"|(api|access|private|signing|encryption).?key|(^|[_.-])(hash|pin|otp)$",
+    re.IGNORECASE,
+)
 USER_AGENT_LENGTH = 512
+ROWS_PER_CHUNK = 1000
 
 _table: Table = AuditLog.__table__  # type: ignore[assignment]
 
@@ -72,7 +81,7 @@ class AuditTrail:
                 user_agent=(actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
                 correlation_id=actor.correlation_id,
                 changes=_masked(changes) if changes else None,
-                details=dict(details) if details else None,
+                details=_plain(details) if details else None,
             )
         )
 
@@ -110,25 +119,46 @@ def matching(wanted: AuditFilter) -> Select[Any]:
     return query
 
 
+def involves_user(user_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions for what a user did, and for what was done to them."""
+    return (
+        _table.c.actor_id == user_id,
+        and_(_table.c.target_type == "user", _table.c.target_id == str(user_id)),
+    )
+
+
 def about_user(user_id: UUID) -> Select[Any]:
     """Return the query for what a user did and what was done to them."""
-    return select(_table).where(
-        or_(
-            _table.c.actor_id == user_id,
-            and_(_table.c.target_type == "user", _table.c.target_id == str(user_id)),
-        )
-    )
+    return select(_table).where(or_(*involves_user(user_id)))
 
 
 def _masked(changes: Changes) -> dict[str, list[Any]]:
     return {
-        field: [MASK, MASK] if field in SECRET_FIELDS else [_plain(old), _plain(new)]
+        field: [_without_secrets(field, _plain(old)), _without_secrets(field, _plain(new))]
         for field, (old, new) in changes.items()
     }
 
 
+def _without_secrets(name: str, value: Any) -> Any:
+    """Return a value with every secret in it masked, at any depth.
+
+    Whether there is one at all, and switches such as `must_change_password`, are no secrets.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(str(key), item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets("", item) for item in value]
+    return value
+
+
 def _plain(value: Any) -> Any:
     """Return a value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, UUID):
@@ -153,22 +183,98 @@ class AuditReader:
 
     def page(self, wanted: AuditFilter, page: PageRequest, *, actor: Actor) -> Page[Row[Any]]:
         """Return the wanted part, newest first. Raises as `Paginator.page` does."""
-        filters = asdict(wanted)
         with reading() as connection:
             found = self._paginator.page(
-                connection, matching(wanted), page, filters=filters, item=lambda row: row
+                connection, matching(wanted), page, filters=asdict(wanted), item=lambda row: row
             )
-        self._trail.record_alone(
-            AuditAction.AUDIT_READ,
-            actor=actor,
-            details={name: str(value) for name, value in filters.items() if value is not None},
-        )
+        self._record_reading(wanted, actor)
         return found
 
     def all_about(self, user_id: UUID, *, actor: Actor) -> list[dict[str, Any]]:
         """Return every row about a user, the oldest first, for themselves."""
         query = about_user(user_id).order_by(_table.c.occurred_at, _table.c.id)
         with reading() as connection:
-            rows = [dict(row._mapping) for row in connection.execute(query)]
+            as_the_user_may_know = _item_for(user_id, actor)
+            rows = [dict(as_the_user_may_know(row)) for row in connection.execute(query)]
         self._trail.record_alone(AuditAction.USER_EXPORTED, actor=actor, target=("user", user_id))
         return rows
+
+    def export(self, wanted: AuditFilter, form: ExportFormat, *, actor: Actor) -> Iterator[bytes]:
+        """Return all wanted rows as a file in pieces, newest first; memory does not grow with it.
+
+        What can fail at once fails here and not in the iterator: the reading is recorded and the
+        first chunk is read before this returns.
+        """
+        self._record_reading(wanted, actor, export=str(form))
+        query = matching(wanted).order_by(_table.c.occurred_at.desc(), _table.c.id.desc())
+        chunks = _chunks(_read_chunk(query), query)
+        return export_pieces(
+            ([row._mapping for row in chunk] for chunk in chunks),  # type: ignore[misc]
+            columns=_table.c.keys(),
+            form=form,
+        )
+
+    def activity(
+        self, user_id: UUID, page: PageRequest, *, actor: Actor
+    ) -> Page[Mapping[str, Any]]:
+        """Return the wanted part of what a user did and what was done to them, newest first.
+
+        Reading it about somebody else is recorded. To the users themselves others who acted are
+        shown by name alone: where those were and with what is not theirs to know.
+        """
+        with reading() as connection:
+            found = self._paginator.page(
+                connection,
+                select(_table),
+                page,
+                filters={"activity": user_id},
+                item=_item_for(user_id, actor),
+                either=involves_user(user_id),
+            )
+        if not actor.is_user(user_id):
+            # Without a target, or each reading would be a new entry of what is read.
+            self._trail.record_alone(
+                AuditAction.AUDIT_READ, actor=actor, details={"activity_of": str(user_id)}
+            )
+        return found
+
+    def _record_reading(self, wanted: AuditFilter, actor: Actor, **more: str) -> None:
+        filters = {n: str(value) for n, value in asdict(wanted).items() if value is not None}
+        self._trail.record_alone(AuditAction.AUDIT_READ, actor=actor, details=filters | more)
+
+
+def _chunks(first: Sequence[Row[Any]], query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
+    """Yield chunk after chunk by keyset; no connection is held while one is sent."""
+    chunk = first
+    while chunk:
+        yield chunk
+        if len(chunk) < ROWS_PER_CHUNK:
+            return
+        last = chunk[-1]
+        chunk = _read_chunk(
+            query.where(
+                tuple_(_table.c.occurred_at, _table.c.id)
+                < tuple_(
+                    literal(last.occurred_at, _table.c.occurred_at.type),
+                    literal(last.id, _table.c.id.type),
+                )
+            )
+        )
+
+
+def _read_chunk(query: Select[Any]) -> Sequence[Row[Any]]:
+    with reading() as connection:
+        return connection.execute(query.limit(ROWS_PER_CHUNK)).all()
+
+
+def _item_for(user_id: UUID, reader: Actor) -> Callable[[Row[Any]], Mapping[str, Any]]:
+    """Return what makes a row of a user's activity into what the reader may know."""
+    sees_all = Permission.AUDIT_READ in reader.permissions
+
+    def item(row: Row[Any]) -> Mapping[str, Any]:
+        shown = dict(row._mapping)
+        if not sees_all and row.actor_type != ActorType.ANONYMOUS and row.actor_id != user_id:
+            shown |= {"ip_address": None, "user_agent": None, "session_id": None}
+        return shown
+
+    return item

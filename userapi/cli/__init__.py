@@ -11,6 +11,7 @@ from flask import Flask
 from flask.cli import AppGroup
 
 COMMANDS = {
+    "audit": "userapi.cli.audit",
     "doctor": "userapi.cli.doctor",
     "keys": "userapi.cli.keys",
     "roles": "userapi.cli.roles",

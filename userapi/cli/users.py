@@ -12,7 +12,9 @@ from userapi.accounts.views import UserView
 from userapi.clock import rfc3339
 from userapi.paging import PageRequest
 from userapi.roles.models import TOP_ROLE
+from userapi.statistics import MOST_DAYS
 
+from .statistics import print_figures
 from .support import operator, print_table, read_password, safely, services
 
 command = AppGroup("users", help="Create, find and change users.")
@@ -158,6 +160,14 @@ def unlock(name: str) -> None:
     user = services().accounts.get_by_name(name)
     services().accounts.unlock(user.id, actor=operator())
     click.secho(f"{user.username} can log in again.", fg="green")
+
+
+@command.command("stats")
+@click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True)
+@safely
+def stats(days: int) -> None:
+    """Print figures about users, and what they did each day (UTC)."""
+    print_figures(services().statistics.figures(days))
 
 
 def _day(moment: datetime | None) -> str:

@@ -44,4 +44,11 @@ class UserSession(Base):
         ),
         Index("ix_user_sessions_user_id", "user_id"),
         Index("ix_user_sessions_expires_at", "expires_at"),
+        Index(
+            "ix_user_sessions_live_expires_at",
+            "expires_at",
+            "rotated_at",
+            postgresql_where=text("revoked_at IS NULL"),
+            sqlite_where=text("revoked_at IS NULL"),
+        ),
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Table, func, select, update
+from sqlalchemy import Connection, Row, Select, Table, func, select, update
 
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
@@ -178,14 +178,18 @@ class Sessions:
 
     def count_live(self) -> int:
         """Return how many sessions are live."""
+        with reading() as connection:
+            return self.count_live_now(connection)
+
+    def count_live_now(self, connection: Connection) -> int:
+        """Return how many sessions are live as `connection` sees it."""
         now = self._clock.now()
         query = select(func.count()).where(
             _table.c.revoked_at.is_(None),
             _table.c.expires_at > now,
             _table.c.rotated_at > now - self._idle,
         )
-        with reading() as connection:
-            return int(connection.execute(query).scalar_one())
+        return int(connection.execute(query).scalar_one())
 
     def _live_rows(self, user_id: UUID) -> Select[Any]:
         now = self._clock.now()

@@ -3,13 +3,14 @@
 from marshmallow import Schema, fields
 
 from userapi.audit.actions import AuditAction, Outcome
+from userapi.export import ExportFormat
 
 from .common import PageOf, PageQuery
-from .fields import Choice, Moment, Text
+from .fields import Choice, Moment, StrictSchema, Text
 
 
-class AuditQuery(PageQuery):
-    """Filters that combine, and the part that is wanted."""
+class AuditFilters(StrictSchema):
+    """Filters that combine."""
 
     actor_id = fields.UUID()
     target_id = Text(most=64)
@@ -19,6 +20,16 @@ class AuditQuery(PageQuery):
     correlation_id = Text(most=64)
     since = Moment()
     until = Moment()
+
+
+class AuditQuery(PageQuery, AuditFilters):
+    """Filters that combine, and the part that is wanted."""
+
+
+class AuditExportQuery(AuditFilters):
+    """Filters that combine, and the form that is wanted."""
+
+    form = Choice(ExportFormat, data_key="format", metadata={"default": "ndjson"})
 
 
 class AuditEntry(Schema):

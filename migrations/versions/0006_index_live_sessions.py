@@ -1,0 +1,25 @@
+"""Index what counts live sessions."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add an index that answers the count by itself."""
+    op.create_index(
+        "ix_user_sessions_live_expires_at",
+        "user_sessions",
+        ["expires_at", "rotated_at"],
+        postgresql_where=sa.text("revoked_at IS NULL"),
+        sqlite_where=sa.text("revoked_at IS NULL"),
+    )
+
+
+def downgrade() -> None:
+    """Take it away."""
+    op.drop_index("ix_user_sessions_live_expires_at", table_name="user_sessions")

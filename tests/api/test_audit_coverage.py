@@ -1,0 +1,543 @@
+"""Every audited action has a request that causes it, and leaves the row that auditors expect.
+
+A new action is one more entry of `CAUSES`: what was before, the request, and what its row says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.facts import audit_rows
+from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.accounts.models import UserStatus
+from userapi.audit.actions import AuditAction
+from userapi.clock import ManualClock
+from userapi.database import db
+
+CORRELATION = "coverage-1"
+NEW_PASSWORD = "copper-willow-31-harvest"
+
+
+@dataclass(slots=True)
+class World:
+    """What a cause finds: a superadmin who is signed in, and Robin, an ordinary user."""
+
+    app: Flask
+    clock: ManualClock
+    chief: MadeUser
+    robin: MadeUser
+    as_chief: SignedInClient
+    log_in: LogIn
+    make_user: MakeUser
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def anyone(self) -> JsonClient:
+        return JsonClient(self.app)
+
+    def log_robin_in(self) -> SignedInClient:
+        if "robin" not in self.facts:
+            self.facts["robin"] = self.log_in(self.robin)
+        client = self.facts["robin"]
+        assert isinstance(client, SignedInClient)
+        return client
+
+
+def send(client: JsonClient, method: str, path: str, json: Any = None) -> Any:
+    return client.request(
+        method, path, json=json, headers={"X-Correlation-ID": CORRELATION, "User-Agent": "tester/1"}
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """A request that causes an action, and what its row has to say."""
+
+    request: Callable[[World], Any]
+    status: int
+    before: Callable[[World], object] = lambda world: None
+    actor: str | None = "chief"
+    target: str | None = "user:robin"
+    outcome: str = "success"
+    changes: dict[str, Any] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def user_path(world: World, rest: str = "") -> str:
+    return f"/api/v1/users/{world.robin.id}{rest}"
+
+
+def fail_logins(world: World, times: int) -> None:
+    for _ in range(times):
+        wrong_login(world.anyone, world)
+
+
+def wrong_login(client: JsonClient, world: World) -> Any:
+    body = {"username": "robin", "password": "wrong"}
+    return send(client, "POST", "/api/v1/auth/login", body)
+
+
+def refresh_and_wait(world: World) -> None:
+    token = world.log_robin_in().refresh_token
+    send(world.anyone, "POST", "/api/v1/auth/refresh", {"refresh_token": token})
+    world.clock.advance(minutes=5)
+
+
+CAUSES: dict[str, Cause] = {
+    "audit.read": Cause(
+        request=lambda w: send(w.as_chief, "GET", "/api/v1/audit-logs/?action=auth.login"),
+        status=200,
+        target=None,
+        details={"action": "auth.login"},
+    ),
+    "audit.read (export)": Cause(
+        request=lambda w: send(w.as_chief, "GET", "/api/v1/audit-logs/export?outcome=denied"),
+        status=200,
+        target=None,
+        details={"outcome": "denied", "export": "ndjson"},
+    ),
+    "audit.read (activity)": Cause(
+        request=lambda w: send(w.as_chief, "GET", user_path(w, "/activity")),
+        status=200,
+        target=None,
+    ),
+    "auth.login": Cause(
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/login", {"username": "robin", "password": PASSWORD}
+        ),
+        status=200,
+        actor="robin",
+    ),
+    "auth.login (wrong)": Cause(
+        request=lambda w: wrong_login(w.anyone, w),
+        status=401,
+        actor=None,
+        outcome="failure",
+        details={"reason": "invalid_credentials"},
+    ),
+    "auth.login (suspended)": Cause(
+        before=lambda w: send(w.as_chief, "POST", user_path(w, "/suspend")),
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/login", {"username": "robin", "password": PASSWORD}
+        ),
+        status=403,
+        actor="robin",
+        outcome="denied",
+        details={"reason": "account_suspended"},
+    ),
+    "auth.login_blocked": Cause(
+        before=lambda w: fail_logins(w, 5),
+        request=lambda w: wrong_login(w.anyone, w),
+        status=429,
+        actor=None,
+        outcome="denied",
+    ),
+    "auth.logout": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(w.log_robin_in(), "POST", "/api/v1/auth/logout"),
+        status=204,
+        actor="robin",
+        details={"all_sessions": False},
+    ),
+    "auth.password_changed": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(
+            w.log_robin_in(),
+            "POST",
+            "/api/v1/auth/change-password",
+            {"current_password": PASSWORD, "new_password": NEW_PASSWORD},
+        ),
+        status=200,
+        actor="robin",
+    ),
+    "auth.permission_denied": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(w.log_robin_in(), "DELETE", user_path(w)),
+        status=403,
+        actor="robin",
+        outcome="denied",
+        details={
+            "code": "permission_denied",
+            "permission": "users:delete",
+            "method": "DELETE",
+            "endpoint": "users.delete",
+        },
+    ),
+    "auth.refresh": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(
+            w.anyone,
+            "POST",
+            "/api/v1/auth/refresh",
+            {"refresh_token": w.log_robin_in().refresh_token},
+        ),
+        status=200,
+        actor="robin",
+        target="session",
+    ),
+    "auth.refresh_reuse_detected": Cause(
+        before=refresh_and_wait,
+        request=lambda w: send(
+            w.anyone,
+            "POST",
+            "/api/v1/auth/refresh",
+            {"refresh_token": w.log_robin_in().refresh_token},
+        ),
+        status=401,
+        actor="robin",
+        target="session",
+        outcome="denied",
+    ),
+    "session.revoked": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(w.as_chief, "POST", user_path(w, "/suspend")),
+        status=200,
+        target="session",
+        details={"reason": "account_suspended"},
+    ),
+    "user.activated": Cause(
+        before=lambda w: send(w.as_chief, "POST", user_path(w, "/suspend")),
+        request=lambda w: send(w.as_chief, "POST", user_path(w, "/activate"), {"reason": "fine"}),
+        status=200,
+        changes={"status": ["suspended", "active"]},
+        details={"reason": "fine"},
+    ),
+    "user.created": Cause(
+        request=lambda w: send(
+            w.as_chief,
+            "POST",
+            "/api/v1/users/",
+            {"username": "ada", "email": "ada@example.com", "password": NEW_PASSWORD},
+        ),
+        status=201,
+        target="user:new",
+        details={"roles": ["user"], "status": "active"},
+    ),
+    "user.deleted": Cause(
+        request=lambda w: send(w.as_chief, "DELETE", user_path(w)),
+        status=204,
+        details={"username": "robin"},
+    ),
+    "user.email_changed": Cause(
+        request=lambda w: send(w.as_chief, "PATCH", user_path(w), {"email": "r@example.org"}),
+        status=200,
+        changes={"email": ["robin@example.com", "r@example.org"]},
+    ),
+    "user.invited": Cause(
+        request=lambda w: send(
+            w.as_chief, "POST", "/api/v1/users/", {"username": "ada", "email": "ada@example.com"}
+        ),
+        status=201,
+        target="user:new",
+    ),
+    "user.locked": Cause(
+        before=lambda w: fail_logins(w, 4),
+        request=lambda w: wrong_login(w.anyone, w),
+        status=401,
+        actor=None,
+    ),
+    "user.registered": Cause(
+        request=lambda w: send(
+            w.anyone,
+            "POST",
+            "/api/v1/auth/register",
+            {"username": "ada", "email": "ada@example.com", "password": NEW_PASSWORD},
+        ),
+        status=201,
+        actor=None,
+        target="user:new",
+    ),
+    "user.roles_changed": Cause(
+        request=lambda w: send(w.as_chief, "PUT", user_path(w, "/roles"), {"roles": ["admin"]}),
+        status=200,
+        changes={"roles": [["user"], ["admin"]]},
+    ),
+    "user.suspended": Cause(
+        request=lambda w: send(w.as_chief, "POST", user_path(w, "/suspend"), {"reason": "spam"}),
+        status=200,
+        changes={"status": ["active", "suspended"]},
+        details={"reason": "spam"},
+    ),
+    "user.unlocked": Cause(
+        before=lambda w: fail_logins(w, 5),
+        request=lambda w: send(w.as_chief, "POST", user_path(w, "/unlock")),
+        status=200,
+    ),
+    "user.updated": Cause(
+        request=lambda w: send(w.as_chief, "PATCH", user_path(w), {"first_name": "Robin"}),
+        status=200,
+        changes={"first_name": [None, "Robin"]},
+    ),
+}
+
+# Actions that no request causes here yet, or none at all.
+NOT_BY_A_REQUEST = {
+    "audit.pruned",  # flask audit prune
+}
+ELSEWHERE = {
+    "auth.password_reset",
+    "auth.password_reset_requested",
+    "role.created",
+    "role.deleted",
+    "role.updated",
+    "user.email_change_requested",
+    "user.email_verified",
+    "user.exported",
+    "user.imported",
+}
+
+
+@pytest.fixture
+def world(app: Flask, clock: ManualClock, make_user: MakeUser, log_in: LogIn) -> World:
+    chief = make_user("chief", roles=["superadmin"])
+    robin = make_user("robin")
+    return World(
+        app=app,
+        clock=clock,
+        chief=chief,
+        robin=robin,
+        as_chief=log_in(chief),
+        log_in=log_in,
+        make_user=make_user,
+    )
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_action_leaves_its_row(world: World, name: str) -> None:
+    cause, action = CAUSES[name], name.split(" ")[0]
+    cause.before(world)
+    known = {row.id for row in audit_rows(world.app)}
+
+    answer = cause.request(world)
+
+    assert answer.status_code == cause.status, answer.text
+    (row,) = [r for r in audit_rows(world.app, action=action) if r.id not in known]
+    assert row.outcome == cause.outcome
+    assert row.correlation_id == CORRELATION
+    assert (row.ip_address, row.user_agent) == ("127.0.0.1", "tester/1")
+    assert row.changes == cause.changes
+    assert (row.details or {}) | cause.details == (row.details or {})
+    assert _actor_of(row) == _expected_actor(world, cause)
+    assert _target_of(row) == _expected_target(world, cause, row)
+
+
+def _actor_of(row: Any) -> tuple[str, str | None, str | None]:
+    return row.actor_type, row.actor_username, str(row.actor_id) if row.actor_id else None
+
+
+def _expected_actor(world: World, cause: Cause) -> tuple[str, str | None, str | None]:
+    if cause.actor is None:
+        return "anonymous", None, None
+    user = {"chief": world.chief, "robin": world.robin}[cause.actor]
+    return "user", user.username, user.id
+
+
+def _target_of(row: Any) -> str | None:
+    return f"{row.target_type}:{row.target_id}" if row.target_type else None
+
+
+def _expected_target(world: World, cause: Cause, row: Any) -> str | None:
+    if cause.target == "session":
+        return f"session:{world.log_robin_in().session_id}"
+    if cause.target == "user:robin":
+        return f"user:{world.robin.id}"
+    if cause.target == "user:new":
+        items = world.as_chief.get("/api/v1/users/?search=ada").get_json()["items"]
+        return f"user:{items[0]['id']}"
+    return cause.target
+
+
+def test_every_action_is_accounted_for() -> None:
+    covered = {name.split(" ")[0] for name in CAUSES}
+
+    assert covered | NOT_BY_A_REQUEST | ELSEWHERE == {str(action) for action in AuditAction}
+
+
+def test_two_actions_in_one_request_make_two_rows(world: World) -> None:
+    known = {row.id for row in audit_rows(world.app)}
+
+    send(world.as_chief, "PATCH", user_path(world), {"first_name": "R", "roles": ["moderator"]})
+
+    rows = [row for row in audit_rows(world.app) if row.id not in known]
+    assert sorted(row.action for row in rows) == ["user.roles_changed", "user.updated"]
+    assert {row.correlation_id for row in rows} == {CORRELATION}
+    assert {row.action: row.changes for row in rows} == {
+        "user.updated": {"first_name": [None, "R"]},
+        "user.roles_changed": {"roles": [["user"], ["moderator"]]},
+    }
+
+
+def test_secrets_in_metadata_are_masked_at_any_depth(world: World) -> None:
+    metadata = {
+        "team": "vision",
+        "api_key": "k-1",
+        "nested": [{"clientSecret": "s-1", "note": "fine"}],
+    }
+    send(world.as_chief, "PATCH", user_path(world), {"metadata": metadata})
+
+    (row,) = audit_rows(world.app, action="user.updated")
+
+    assert row.changes == {
+        "metadata": [
+            {},
+            {
+                "team": "vision",
+                "api_key": "***",
+                "nested": [{"clientSecret": "***", "note": "fine"}],
+            },
+        ]
+    }
+
+
+def test_a_switch_with_password_in_its_name_is_no_secret(world: World) -> None:
+    send(world.as_chief, "PATCH", user_path(world), {"must_change_password": True})
+
+    (row,) = audit_rows(world.app, action="user.updated")
+
+    assert row.changes == {"must_change_password": [False, True]}
+
+
+# Refusals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request that is refused to an actor with these roles."""
+
+    roles: list[str]
+    request: Callable[[World, JsonClient], Any]
+    code: str
+    status: int = 403
+    member: tuple[str, object] | None = None
+    has_target: bool = True
+
+
+REFUSALS = {
+    "no permission": Refusal(
+        roles=["user"],
+        request=lambda w, c: send(c, "GET", "/api/v1/users/"),
+        code="permission_denied",
+        member=("permission", "users:read"),
+        has_target=False,
+    ),
+    "no permission to read the log": Refusal(
+        roles=["moderator"],
+        request=lambda w, c: send(c, "GET", "/api/v1/audit-logs/export"),
+        code="permission_denied",
+        member=("permission", "audit:read"),
+        has_target=False,
+    ),
+    "an object that is hidden": Refusal(
+        roles=["user"],
+        request=lambda w, c: send(c, "GET", user_path(w)),
+        code="not_found",
+        status=404,
+        member=("permission", "users:read"),
+    ),
+    "a field that only administrators write": Refusal(
+        roles=["moderator"],
+        request=lambda w, c: send(c, "PATCH", user_path(w), {"metadata": {"a": 1}}),
+        code="permission_denied",
+        member=("permission", "users:update"),
+    ),
+    "an equal": Refusal(
+        roles=["admin"],
+        request=lambda w, c: send(c, "DELETE", f"/api/v1/users/{w.facts['equal'].id}"),
+        code="insufficient_rank",
+        has_target=False,
+    ),
+    "a role above one's own": Refusal(
+        roles=["admin"],
+        request=lambda w, c: send(c, "PUT", user_path(w, "/roles"), {"roles": ["superadmin"]}),
+        code="permission_escalation",
+        member=("missing_permissions", ["*"]),
+    ),
+    "a password that is due": Refusal(
+        roles=["admin", "due"],
+        request=lambda w, c: send(c, "GET", user_path(w)),
+        code="password_change_required",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refusal_leaves_a_row_and_changes_nothing(world: World, name: str) -> None:
+    refusal = REFUSALS[name]
+    roles = [role for role in refusal.roles if role != "due"]
+    caller = world.make_user("caller", roles=roles, must_change_password="due" in refusal.roles)
+    client = world.log_in(caller)
+    world.facts["equal"] = world.make_user("equal", roles=["admin"])
+    known = {row.id for row in audit_rows(world.app)}
+
+    answer = refusal.request(world, client)
+
+    assert (answer.status_code, answer.get_json()["code"]) == (refusal.status, refusal.code)
+    (row,) = [row for row in audit_rows(world.app) if row.id not in known]
+    assert (row.action, row.outcome) == ("auth.permission_denied", "denied")
+    assert (row.actor_username, row.correlation_id) == ("caller", CORRELATION)
+    assert str(row.session_id) == client.session_id
+    assert row.details["code"] == refusal.code
+    if refusal.member is not None:
+        assert row.details[refusal.member[0]] == refusal.member[1]
+    if refusal.has_target:
+        assert (row.target_type, row.target_id) == ("user", world.robin.id)
+
+
+def test_what_hides_an_object_does_not_show_in_the_answer(world: World) -> None:
+    caller = world.log_in(world.make_user("caller"))
+
+    hidden = caller.get(user_path(world)).get_json()
+    unknown = caller.get("/api/v1/users/01900000-0000-7000-8000-000000000000").get_json()
+
+    same = {"type", "title", "status", "detail", "code"}
+    assert {k: hidden[k] for k in same} == {k: unknown[k] for k in same}
+    assert "permission" not in hidden
+
+
+def test_somebody_without_a_token_leaves_no_row(world: World) -> None:
+    known = len(audit_rows(world.app))
+
+    answer = send(world.anyone, "DELETE", user_path(world))
+
+    assert answer.status_code == 401
+    assert len(audit_rows(world.app)) == known
+
+
+def test_the_rate_limit_bounds_the_rows_that_refusals_make(
+    world: World, make_app: Callable[..., Flask]
+) -> None:
+    app = make_app(RATE_LIMIT_ENABLED="true", RATE_LIMIT_DEFAULT="5/hour")
+    client = JsonClient(app, token=world.log_robin_in().access_token)
+
+    statuses = [client.get("/api/v1/users/").status_code for _ in range(9)]
+
+    assert statuses == [403] * 5 + [429] * 4
+    assert len(audit_rows(world.app, action="auth.permission_denied")) == 5
+
+
+def test_a_refusal_that_cannot_be_recorded_is_told_as_an_outage(world: World) -> None:
+    """Nobody gets round the audit log by asking while it cannot be written."""
+    client = world.log_robin_in()
+
+    with world.app.app_context(), db.engine.begin() as blocking:
+        if blocking.dialect.name == "postgresql":  # SQLite is locked by BEGIN alone.
+            blocking.exec_driver_sql("LOCK TABLE audit_logs IN ACCESS EXCLUSIVE MODE")
+        answer = client.get("/api/v1/users/")
+
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "service_unavailable")
+    assert "Retry-After" in answer.headers
+
+
+def test_a_refused_log_in_names_who_knew_the_password(world: World) -> None:
+    pending = world.make_user("pending", status=UserStatus.PENDING)
+    body = {"username": "pending", "password": pending.password}
+
+    answer = send(world.anyone, "POST", "/api/v1/auth/login", body)
+
+    (row,) = [r for r in audit_rows(world.app, action="auth.login") if r.outcome == "denied"]
+    assert answer.get_json()["code"] == "account_pending"
+    assert (row.actor_username, row.details["reason"]) == ("pending", "account_pending")

@@ -1,0 +1,32 @@
+"""The endpoint of what a user did: /api/v1/users/{id}/activity."""
+
+from typing import Any
+from uuid import UUID
+
+from userapi.accounts.service import UserNotFound
+from userapi.paging import InvalidCursor, PageRequest
+from userapi.permissions import Permission
+
+from .access import requires
+from .blueprint import Blueprint
+from .context import current_actor, services
+from .schemas.audit import AuditPage
+from .schemas.common import PageQuery
+
+blp = Blueprint("activity", __name__, url_prefix="/api/v1/users", description="What users did")
+
+
+@blp.route("/<uuid:user_id>/activity", methods=["GET"])
+@requires(Permission.AUDIT_READ, or_self="user_id")
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, AuditPage)
+@blp.raises(InvalidCursor, UserNotFound)
+def index(query: dict[str, Any], user_id: UUID) -> Any:
+    """Show what a user did and what was done to them, newest first.
+
+    The entries of a user who was deleted are still there.
+    """
+    found = services().audit_reader.activity(user_id, PageRequest(**query), actor=current_actor())
+    if not found.total:
+        services().accounts.get(user_id)
+    return found

@@ -1,0 +1,22 @@
+"""Answers that are too long to be made at once, sent as they are read."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from flask import Response, stream_with_context
+
+from userapi.export import MEDIA_TYPES, ExportFormat
+
+
+def export_response(
+    pieces: Iterator[bytes], *, form: ExportFormat, name: str, now: datetime
+) -> Response:
+    """Return a download of everything in `pieces`.
+
+    An error on the way is raised to the server, which then breaks the connection off: a client
+    never takes a part for the whole.
+    """
+    response = Response(stream_with_context(pieces), content_type=MEDIA_TYPES[form])
+    filename = f"{name}-{now:%Y%m%dT%H%M%SZ}.{form}"
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return response

@@ -1,0 +1,44 @@
+"""Shapes of the statistics."""
+
+from marshmallow import Schema, fields
+
+from userapi.statistics import ACTIVE_SPANS, MOST_DAYS
+
+from .fields import QueryInteger, StrictSchema
+
+
+class StatisticsQuery(StrictSchema):
+    """How many days are wanted."""
+
+    days = QueryInteger(least=1, most=MOST_DAYS, metadata={"default": 30})
+
+
+class Day(Schema):
+    """What happened on one UTC day."""
+
+    date = fields.Date()
+    registrations = fields.Integer()
+    logins = fields.Integer()
+    failed_logins = fields.Integer()
+    lockouts = fields.Integer()
+
+
+ActiveUsers = Schema.from_dict(
+    {
+        name: fields.Integer(metadata={"description": f"Logged in within {span} days."})
+        for name, span in ACTIVE_SPANS.items()
+    },
+    name="ActiveUsers",
+)
+
+
+class Statistics(Schema):
+    """Figures about users; days are UTC days, the oldest first, today included."""
+
+    total = fields.Integer()
+    by_status = fields.Dict(keys=fields.String(), values=fields.Integer())
+    by_role = fields.Dict(keys=fields.String(), values=fields.Integer())
+    locked = fields.Integer()
+    live_sessions = fields.Integer()
+    active_users = fields.Nested(ActiveUsers)
+    days = fields.List(fields.Nested(Day))

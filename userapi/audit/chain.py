@@ -1,0 +1,131 @@
+"""What the chain of seals is computed from: how a row, a seal and the chain's head become bytes.
+
+Pure: neither a database nor a clock. The key never lies in the database, so whoever can write there
+still cannot make a MAC.
+"""
+
+import hmac
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row
+
+from userapi.clock import rfc3339
+
+# The values that a row's MAC is over, in this order. A new column of the table needs a new label.
+SEALED_COLUMNS = (
+    "id",
+    "occurred_at",
+    "action",
+    "outcome",
+    "actor_id",
+    "actor_username",
+    "actor_type",
+    "session_id",
+    "target_type",
+    "target_id",
+    "ip_address",
+    "user_agent",
+    "correlation_id",
+    "changes",
+    "details",
+)
+ROW_LABEL = "audit-row:1"
+SEAL_LABEL = "audit-seal:1"
+HEAD_LABEL = "audit-head:1"
+
+# The moment of an entry whose row was gone before it could be sealed: no pruning explains it.
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+_ENTRY = struct.Struct(">16sq16s")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_MAC = bytes(16)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a seal keeps of one row."""
+
+    id: UUID
+    occurred_at: datetime
+    mac: bytes
+
+    @property
+    def was_gone(self) -> bool:
+        """Tell whether the row was gone before it could be sealed."""
+        return self.mac == _NO_MAC
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where the chain begins and ends; seals up to `cut_number` went with their pruned rows."""
+
+    number: int = 0
+    rows_sealed: int = 0
+    seal_mac: str = ""
+    cut_number: int = 0
+    cut_rows: int = 0
+    cut_mac: str = ""
+    pruned_before: datetime | None = None
+    pruned_rows: int = 0
+
+
+class Chain:
+    """Makes the MACs, by keys that are derived from one secret."""
+
+    def __init__(self, secret: str) -> None:
+        root = hmac.digest(secret.encode(), b"audit-seals", "sha256")
+        self._row_key = hmac.digest(root, ROW_LABEL.encode(), "sha256")
+        self._seal_key = hmac.digest(root, SEAL_LABEL.encode(), "sha256")
+        self._head_key = hmac.digest(root, HEAD_LABEL.encode(), "sha256")
+
+    def entry(self, row: Row[Any]) -> Entry:
+        """Return what a seal keeps of a row, which has all of SEALED_COLUMNS."""
+        values = [getattr(row, name) for name in SEALED_COLUMNS]
+        values[1] = rfc3339(row.occurred_at)
+        # Sorted keys: PostgreSQL keeps the members of a document in an order of its own.
+        text = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
+        return Entry(row.id, row.occurred_at, hmac.digest(self._row_key, text, "sha256")[:16])
+
+    def missing_entry(self, row_id: UUID) -> Entry:
+        """Return the entry for a row that was gone before it could be sealed."""
+        return Entry(row_id, NEVER, _NO_MAC)
+
+    def seal_mac(
+        self, *, number: int, sealed_at: datetime, previous_mac: str, entries: bytes
+    ) -> str:
+        """Return the MAC of a seal: over the one before it and all its rows, in order."""
+        head = orjson.dumps([number, rfc3339(sealed_at), previous_mac, len(entries)])
+        return hmac.digest(self._seal_key, head + b"\0" + entries, "sha256").hex()
+
+    def head_mac(self, head: Head) -> str:
+        """Return the MAC of the head."""
+        return hmac.digest(self._head_key, orjson.dumps(asdict(head)), "sha256").hex()
+
+
+def pack(entries: Sequence[Entry]) -> bytes:
+    """Return entries as a seal stores them."""
+    return b"".join(
+        _ENTRY.pack(entry.id.bytes, _microseconds(entry.occurred_at), entry.mac)
+        for entry in entries
+    )
+
+
+def unpack(stored: bytes) -> Iterator[Entry]:
+    """Return the entries of a seal; what is left over at a damaged end is not one."""
+    whole = len(stored) - len(stored) % _ENTRY.size
+    for raw, moment, mac in _ENTRY.iter_unpack(stored[:whole]):
+        try:
+            occurred_at = _EPOCH + timedelta(microseconds=moment)
+        except OverflowError:
+            occurred_at = NEVER  # Nothing of ours: its seal does not verify.
+        yield Entry(UUID(bytes=raw), occurred_at, mac)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,170 @@
+"""Pruning: the only way out for audit rows, taken by `flask audit prune` alone.
+
+The triggers let rows go that are older than `audit_retention.deletable_before`. It is set and reset
+within each transaction, so no other transaction ever sees it open.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Table, delete, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from userapi.actor import Actor
+from userapi.audit.actions import AuditAction
+from userapi.audit.chain import Head
+from userapi.audit.models import AuditLog, AuditRetention, AuditSeal, AuditUnsealed
+from userapi.audit.seals import AuditSeals, SealsBroken
+from userapi.audit.service import AuditTrail
+from userapi.audit.verification import AuditVerification, Finding
+from userapi.clock import Clock, rfc3339
+from userapi.database import reading, transaction
+from userapi.errors import invalid_field
+
+ROWS_AT_ONCE = 2000
+SEALS_AT_ONCE = 500
+
+_logs: Table = AuditLog.__table__  # type: ignore[assignment]
+_unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
+_seals: Table = AuditSeal.__table__  # type: ignore[assignment]
+_retention: Table = AuditRetention.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What went."""
+
+    rows: int
+    seals: int
+
+
+class AuditPruning:
+    """Deletes old rows, and keeps under the head's MAC up to when, so that the rest verifies."""
+
+    def __init__(
+        self, *, clock: Clock, trail: AuditTrail, seals: AuditSeals, verification: AuditVerification
+    ) -> None:
+        self._clock = clock
+        self._trail = trail
+        self._seals = seals
+        self._verification = verification
+
+    def count(self, before: datetime) -> int:
+        """Return how many rows are older than `before`."""
+        query = select(func.count()).where(_logs.c.occurred_at < before)
+        with reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def prune(
+        self,
+        before: datetime,
+        *,
+        actor: Actor,
+        despite_findings: bool = False,
+        progress: Callable[[int], object] = lambda rows: None,
+    ) -> Pruned:
+        """Delete all rows from before a moment, in small transactions.
+
+        Each records itself as `audit.pruned` with its count and the boundary. Rows are sealed
+        first, and what is to go is verified: afterwards nothing could be proved of it. Raises
+        Invalid for a moment in the future, and SealsBroken unless told to prune `despite_findings`.
+        """
+        if before > self._clock.now():
+            raise invalid_field("before", "Takes a moment in the past.", "in_the_future")
+        while self._seals.seal_due():
+            pass
+        if not despite_findings:
+            findings: list[Finding] = []
+            self._verification.verify_before(before, findings.append)
+            if findings:
+                raise SealsBroken(f"Nothing is pruned: {findings[0]}.")
+        rows = 0
+        while deleted := self._prune_rows(before, actor=actor):
+            rows += deleted
+            progress(deleted)
+        if rows == 0:
+            with transaction():
+                self._record(before, 0, actor)
+        seals = 0
+        while cut := self._cut_seals(before):
+            seals += cut
+        return Pruned(rows=rows, seals=seals)
+
+    def _prune_rows(self, before: datetime, *, actor: Actor) -> int:
+        old = (
+            select(_logs.c.id)
+            # What waits for its seal goes when it has one.
+            .where(
+                _logs.c.occurred_at < before, ~exists().where(_unsealed.c.audit_id == _logs.c.id)
+            )
+            .order_by(_logs.c.occurred_at, _logs.c.id)
+            .limit(ROWS_AT_ONCE)
+        )
+        with transaction() as session:
+            head = self._locked_head(session)
+            self._open(session, before)
+            # Read first and not as a subquery: PostgreSQL could then run it once for each row.
+            ids = list(session.scalars(old))
+            if ids:
+                session.execute(delete(_logs).where(_logs.c.id.in_(ids)))
+                self._record(before, len(ids), actor)
+                boundary = max(before, head.pruned_before or before)
+                self._seals.save_head(
+                    session,
+                    replace(head, pruned_before=boundary, pruned_rows=head.pruned_rows + len(ids)),
+                )
+            self._close(session)
+        return len(ids)
+
+    def _cut_seals(self, before: datetime) -> int:
+        """Let go of the oldest seals, of which no row is left."""
+        with transaction() as session:
+            head = self._locked_head(session)
+            first_kept = session.scalar(
+                select(func.min(_seals.c.number)).where(_seals.c.latest_at >= before)
+            )
+            last_cut = min(
+                head.number if first_kept is None else first_kept - 1,
+                head.cut_number + SEALS_AT_ONCE,
+            )
+            gone = session.execute(
+                select(func.count(), func.sum(_seals.c.row_count)).where(
+                    _seals.c.number <= last_cut
+                )
+            ).one()
+            if not gone[0]:
+                return 0
+            mac = session.scalar(select(_seals.c.mac).where(_seals.c.number == last_cut))
+            self._open(session, before)
+            session.execute(delete(_seals).where(_seals.c.number <= last_cut))
+            self._close(session)
+            self._seals.save_head(
+                session,
+                replace(
+                    head,
+                    cut_number=last_cut,
+                    cut_rows=head.cut_rows + gone[1],
+                    cut_mac=mac or "",
+                ),
+            )
+        return int(gone[0])
+
+    def _locked_head(self, session: Session) -> Head:
+        head = self._seals.lock_head(session, wait=True)
+        if head is None:
+            raise SealsBroken()
+        return head
+
+    def _open(self, session: Session, before: datetime) -> None:
+        session.execute(update(_retention).values(deletable_before=before))
+
+    def _close(self, session: Session) -> None:
+        session.execute(update(_retention).values(deletable_before=None))
+
+    def _record(self, before: datetime, rows: int, actor: Actor) -> None:
+        self._trail.record(
+            AuditAction.AUDIT_PRUNED,
+            actor=actor,
+            details={"before": rfc3339(before), "rows": rows},
+        )

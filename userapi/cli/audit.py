@@ -1,0 +1,217 @@
+"""flask audit: read, export, verify and prune the audit log. Reading is recorded here, too."""
+
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import click
+from flask.cli import AppGroup
+
+from userapi.audit.actions import AuditAction, Outcome
+from userapi.audit.service import AuditFilter
+from userapi.audit.verification import Anchor, Finding
+from userapi.export import ExportFormat
+from userapi.paging import PageRequest
+
+from .support import operator, print_table, safely, services
+
+MOST_FINDINGS_SHOWN = 50
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+command = AppGroup("audit", help="Read, export, verify and prune the audit log.")
+
+
+class Age(click.ParamType[timedelta]):
+    """A span of time such as 365d or 12h."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        """Return the span. Fails for anything else, and for none at all."""
+        match = re.fullmatch(r"([1-9][0-9]{0,6})([smhdw])", str(value))
+        if match is None:
+            self.fail("Takes a number and s, m, h, d or w, such as 365d.", param, ctx)
+        return timedelta(**{UNITS[match[2]]: int(match[1])})
+
+
+class AnchorText(click.ParamType[Anchor]):
+    """A seal's number and MAC, as `verify` prints and the worker logs them."""
+
+    name = "number:mac"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Anchor:
+        """Return the anchor."""
+        match = re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})?", str(value))
+        if match is None:
+            self.fail("Takes the number of a seal, a colon and its MAC.", param, ctx)
+        return Anchor(int(match[1]), match[2] or "")
+
+
+_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the filters of the list."""
+    for option in (
+        click.option("--until", type=_MOMENT, help="Only before this moment, in UTC."),
+        click.option("--since", type=_MOMENT, help="Only from this moment on, in UTC."),
+        click.option("--correlation-id", help="Only of this request."),
+        click.option("--ip-address", help="Only from this address."),
+        click.option("--outcome", type=click.Choice([str(o) for o in Outcome])),
+        click.option(
+            "--action", type=click.Choice([str(a) for a in AuditAction]), metavar="ACTION"
+        ),
+        click.option("--target", "target_id", help="Only about this id."),
+        click.option("--actor", "actor_id", type=click.UUID, help="Only by the user with this id."),
+    ):
+        command = option(command)
+    return command
+
+
+def _wanted(
+    *,
+    actor_id: UUID | None,
+    target_id: str | None,
+    action: str | None,
+    outcome: str | None,
+    ip_address: str | None,
+    correlation_id: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> AuditFilter:
+    return AuditFilter(
+        actor_id=actor_id,
+        target_id=target_id,
+        action=AuditAction(action) if action else None,
+        outcome=Outcome(outcome) if outcome else None,
+        ip_address=ip_address,
+        correlation_id=correlation_id,
+        since=since.replace(tzinfo=UTC) if since else None,
+        until=until.replace(tzinfo=UTC) if until else None,
+    )
+
+
+@command.command("list")
+@_filters
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@safely
+def list_rows(limit: int, **filters: Any) -> None:
+    """List rows, the newest first."""
+    wanted, actor = _wanted(**filters), operator()
+    rows: list[Any] = []
+    cursor = None
+    while len(rows) < limit:
+        size = min(100, limit - len(rows))
+        page = services().audit_reader.page(
+            wanted, PageRequest(page_size=size, cursor=cursor), actor=actor
+        )
+        rows += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    print_table(
+        ["WHEN (UTC)", "ACTION", "OUTCOME", "ACTOR", "TARGET", "FROM", "REQUEST"],
+        [
+            [
+                row.occurred_at.strftime("%Y-%m-%d %H:%M:%S"),
+                row.action,
+                row.outcome,
+                _printable(row.actor_username or row.actor_type),
+                _printable(f"{row.target_type}:{row.target_id}" if row.target_type else ""),
+                _printable(row.ip_address or ""),
+                _printable(row.correlation_id or ""),
+            ]
+            for row in rows
+        ],
+    )
+    more = "" if page.total_is_exact else "more than "
+    click.echo(f"\n{len(rows)} of {more}{page.total} shown.")
+
+
+@command.command("export")
+@_filters
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([str(f) for f in ExportFormat]),
+    default="ndjson",
+    show_default=True,
+)
+@click.option(
+    "--output", type=click.File("wb", lazy=True), default="-", help="File; standard output if not."
+)
+@safely
+def export(form: str, output: Any, **filters: Any) -> None:
+    """Write rows as NDJSON or CSV, the newest first."""
+    wanted = _wanted(**filters)
+    for piece in services().audit_reader.export(wanted, ExportFormat(form), actor=operator()):
+        output.write(piece)
+
+
+@command.command("prune")
+@click.option(
+    "--older-than", type=Age(), required=True, metavar="AGE", help="Such as 365d, 12h, 8w."
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--despite-findings", is_flag=True, help="Also delete rows that do not verify.")
+@safely
+def prune(older_than: timedelta, yes: bool, despite_findings: bool) -> None:
+    """Delete rows older than an age. This is recorded, and the rest still verifies."""
+    pruning = services().audit_pruning
+    before = services().clock.now() - older_than
+    count = pruning.count(before)
+    if not yes:
+        click.confirm(
+            f"Delete {count} rows from before {before:%Y-%m-%d %H:%M:%S} UTC?", abort=True
+        )
+    # The bar goes to standard error: what is printed is the result.
+    with click.progressbar(length=max(count, 1), label="Pruning", file=sys.stderr) as bar:
+        pruned = pruning.prune(
+            before, actor=operator(), despite_findings=despite_findings, progress=bar.update
+        )
+    click.secho(f"Deleted {pruned.rows} rows and {pruned.seals} seals.", fg="green")
+
+
+@command.command("seal")
+@safely
+def seal() -> None:
+    """Seal all rows that wait, as the worker does each second."""
+    sealed = 0
+    while count := services().audit_seals.seal_due():
+        sealed += count
+    click.secho(f"Sealed {sealed} rows.", fg="green")
+
+
+@command.command("verify")
+@click.option("--anchor", type=AnchorText(), help="A seal that was noted before, as NUMBER:MAC.")
+@click.pass_context
+@safely
+def verify(ctx: click.Context, anchor: Anchor | None) -> None:
+    """Check every row and seal; says which are wrong and ends with 1 if any is."""
+
+    def report(finding: Finding) -> None:
+        reported.append(1)
+        if len(reported) <= MOST_FINDINGS_SHOWN:
+            click.secho(f"{finding.kind}: {finding}", fg="red")
+
+    reported: list[int] = []
+    verified = services().audit_verification.verify(report, anchor=anchor)
+    if verified.findings > MOST_FINDINGS_SHOWN:
+        click.secho(f"… and {verified.findings - MOST_FINDINGS_SHOWN} more.", fg="red")
+    click.echo(
+        f"{verified.rows} rows in {verified.seals} seals checked; {verified.waiting} wait for a"
+        f" seal, {verified.pruned} were pruned."
+    )
+    if verified.findings:
+        click.secho(f"The audit log does not verify: {verified.findings} findings.", fg="red")
+        ctx.exit(1)
+    click.secho("The audit log verifies.", fg="green")
+    click.echo(f"Anchor to keep elsewhere: {verified.head.seal}:{verified.head.mac}")
+
+
+def _printable(text: str) -> str:
+    """Return text that cannot steer a terminal: user agents and names come from anywhere."""
+    return "".join(c if c.isprintable() else "?" for c in text)
