@@ -17,6 +17,7 @@ from userapi.passwords.gate import HashingGate
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
+from userapi.roles.editing import RoleEditor
 from userapi.roles.service import Roles
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
@@ -44,6 +45,7 @@ class Services:
     one_time_tokens: OneTimeTokens
     outbox: Outbox
     policy: PasswordPolicy
+    role_editor: RoleEditor
     roles: Roles
     sessions: Sessions
     user_search: UserSearch
@@ -119,6 +121,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         one_time_tokens=one_time_tokens,
         outbox=outbox,
         policy=policy,
+        role_editor=RoleEditor(clock=clock, audit=audit, outbox=outbox, roles=roles, watcher=live),
         roles=roles,
         sessions=sessions,
         user_search=UserSearch(settings, clock),
