@@ -22,14 +22,17 @@ from userapi.paging import InvalidCursor, PageRequest
 from userapi.passwords.gate import Busy
 from userapi.permissions import Permission
 from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
+from userapi.sessions.service import EndReason, SessionNotFound
 
 from .access import requires, signed_in
 from .blueprint import Blueprint
 from .context import current_actor, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
 from .responses import as_json, if_match, user_response
-from .schemas.common import PAGE_FIELDS
+from .schemas.auth import SessionList
+from .schemas.common import PAGE_FIELDS, Revoked
 from .schemas.users import (
+    ExplainedPermissions,
     ProfileUpdate,
     Reason,
     RoleAssignment,
@@ -247,4 +250,44 @@ def replace_roles(body: dict[str, Any], user_id: UUID) -> Any:
     """Give a user exactly these roles; none becomes `user`."""
     return services().accounts.set_roles(
         user_id, body["roles"], actor=current_actor(), if_match=if_match()
+    )
+
+
+@blp.route("/<uuid:user_id>/permissions", methods=["GET"])
+@requires(Permission.USERS_READ)
+@blp.response(200, ExplainedPermissions)
+@blp.raises(UserNotFound)
+def explain_permissions(user_id: UUID) -> Any:
+    """Show what a user may do, each permission with the chains of roles that give it."""
+    return {"items": services().roles.explain(services().accounts.get(user_id).roles)}
+
+
+@blp.route("/<uuid:user_id>/sessions", methods=["GET"])
+@requires(Permission.SESSIONS_READ)
+@blp.response(200, SessionList)
+@blp.raises(UserNotFound)
+def list_sessions(user_id: UUID) -> Any:
+    """List the live sessions of a user, the one used last first."""
+    user = services().accounts.get(user_id)
+    current = current_session().session_id
+    return {"items": services().sessions.list_of(user.id, current=current)}
+
+
+@blp.route("/<uuid:user_id>/sessions", methods=["DELETE"])
+@requires(Permission.SESSIONS_REVOKE)
+@blp.response(200, Revoked)
+@blp.raises(UserNotFound, InsufficientRank)
+def end_sessions(user_id: UUID) -> Any:
+    """End every session of a user, at once."""
+    return {"revoked": services().accounts.end_sessions(user_id, actor=current_actor())}
+
+
+@blp.route("/<uuid:user_id>/sessions/<uuid:session_id>", methods=["DELETE"])
+@requires(Permission.SESSIONS_REVOKE)
+@blp.response(204)
+@blp.raises(UserNotFound, SessionNotFound, InsufficientRank)
+def end_session(user_id: UUID, session_id: UUID) -> None:
+    """End one session of a user."""
+    services().accounts.end_session(
+        user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
     )

@@ -191,3 +191,22 @@ class RoleAssignment(StrictSchema):
     """The roles that a user is to have."""
 
     roles = TextList(required=True, most_items=50, most=64, metadata={"example": ["moderator"]})
+
+
+class ExplainedPermission(Schema):
+    """A permission, and the chains of roles that give it."""
+
+    permission = fields.String(metadata={"example": "users:read"})
+    via = fields.List(
+        fields.List(fields.String()),
+        metadata={
+            "description": "Chains from the user's own role to the one that names it, 100 at most.",
+            "example": [["admin", "moderator"]],
+        },
+    )
+
+
+class ExplainedPermissions(Schema):
+    """What a user may do, and why."""
+
+    items = fields.List(fields.Nested(ExplainedPermission))
