@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from userapi.accounts.bulk import BulkChanges
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.audit.service import AuditReader, AuditTrail
@@ -34,6 +35,7 @@ class Services:
     audit: AuditTrail
     audit_reader: AuditReader
     authentication: Authentication
+    bulk: BulkChanges
     access_tokens: AccessTokens
     gate: HashingGate
     hasher: PasswordHasher
@@ -110,6 +112,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         audit=audit,
         audit_reader=AuditReader(settings=settings, trail=audit),
         authentication=authentication,
+        bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
         gate=gate,
         hasher=hasher,

@@ -73,7 +73,7 @@ def test_a_longer_circle_is_not_closed_either(
         outcomes = race(
             app,
             *(
-                lambda name=name, parent=parent: services.role_editor.change(  # type: ignore[misc]
+                lambda name=name, parent=parent: services.role_editor.change(
                     name, {"parents": [parent]}, actor=ACTOR
                 )
                 for name, parent in zip(names, names[1:] + names[:1], strict=True)

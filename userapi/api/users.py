@@ -32,6 +32,8 @@ from .responses import as_json, if_match, user_response
 from .schemas.auth import SessionList
 from .schemas.common import PAGE_FIELDS, Revoked
 from .schemas.users import (
+    BulkAnswer,
+    BulkRequest,
     ExplainedPermissions,
     ProfileUpdate,
     Reason,
@@ -291,3 +293,23 @@ def end_session(user_id: UUID, session_id: UUID) -> None:
     services().accounts.end_session(
         user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
     )
+
+
+@blp.route("/bulk", methods=["POST"])
+@requires(
+    Permission.USERS_SUSPEND,
+    Permission.USERS_UNLOCK,
+    Permission.USERS_DELETE,
+    Permission.ROLES_ASSIGN,
+)
+@blp.arguments(BulkRequest)
+@blp.response(200, BulkAnswer)
+def change_many(body: dict[str, Any]) -> Any:
+    """Do the same to many users, each by itself: what is refused for one leaves the others alone.
+
+    `suspend` and `activate` need `users:suspend`, `unlock` needs `users:unlock`, `delete` needs
+    `users:delete`, `assign_role` and `remove_role` need `roles:assign`.
+    """
+    results = services().bulk.run(**body, actor=current_actor())
+    failed = sum(result.code is not None for result in results)
+    return {"results": results, "succeeded": len(results) - failed, "failed": failed}

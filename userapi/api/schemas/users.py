@@ -3,8 +3,9 @@
 from typing import Any
 from urllib.parse import urlsplit
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, post_dump, validate
 
+from userapi.accounts.bulk import MOST_USERS, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
 from userapi.api.problems import Coded
@@ -20,6 +21,7 @@ from .fields import (
     StrictSchema,
     Text,
     TextList,
+    UuidList,
 )
 
 METADATA_BYTES = 16 * 1024
@@ -210,3 +212,35 @@ class ExplainedPermissions(Schema):
     """What a user may do, and why."""
 
     items = fields.List(fields.Nested(ExplainedPermission))
+
+
+class BulkRequest(StrictSchema):
+    """What to do to many users."""
+
+    action = Choice(BulkAction, required=True)
+    user_ids = UuidList(required=True, most_items=MOST_USERS)
+    reason = Text(most=500, allow_none=True)
+    role = Text(
+        most=64, metadata={"description": "For assign_role and remove_role, and only there."}
+    )
+
+
+class BulkResult(Schema):
+    """What became of one user."""
+
+    id = fields.UUID()
+    status = fields.String(validate=validate.OneOf(["ok", "error"]))
+    code = fields.String(metadata={"description": "Why not, where it is an error."})
+
+    @post_dump
+    def leave_out_nothing(self, shown: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Leave the code out where there is none."""
+        return {name: value for name, value in shown.items() if value is not None}
+
+
+class BulkAnswer(Schema):
+    """One result for each user, in order; an id that stands twice is handled once."""
+
+    results = fields.List(fields.Nested(BulkResult))
+    succeeded = fields.Integer()
+    failed = fields.Integer()
