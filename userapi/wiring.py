@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from userapi.accounts.bulk import BulkChanges
+from userapi.accounts.exports import UserExports
+from userapi.accounts.imports import UserImports
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.audit.service import AuditReader, AuditTrail
@@ -50,6 +52,8 @@ class Services:
     role_editor: RoleEditor
     roles: Roles
     sessions: Sessions
+    user_exports: UserExports
+    user_imports: UserImports
     user_search: UserSearch
 
 
@@ -105,6 +109,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         access_tokens=access_tokens,
         refresh_tokens=RefreshTokens(settings, clock),
     )
+    user_search = UserSearch(settings, clock)
     return Services(
         settings=settings,
         clock=clock,
@@ -127,5 +132,15 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         role_editor=RoleEditor(clock=clock, audit=audit, outbox=outbox, roles=roles, watcher=live),
         roles=roles,
         sessions=sessions,
-        user_search=UserSearch(settings, clock),
+        user_exports=UserExports(clock=clock, audit=audit, search=user_search),
+        user_imports=UserImports(
+            clock=clock,
+            audit=audit,
+            outbox=outbox,
+            roles=roles,
+            hasher=hasher,
+            policy=policy,
+            one_time_tokens=one_time_tokens,
+        ),
+        user_search=user_search,
     )

@@ -16,6 +16,7 @@ from . import (
     requests,
     responses,
     roles,
+    transfers,
     users,
 )
 
@@ -33,7 +34,7 @@ def init_app(app: Flask, services: Services) -> None:
     responses.init_app(app, settings)
     problems.init_app(app)
     documented = documentation.Api(app, settings)
-    for module in (auth, users, roles, audit, health):
+    for module in (auth, users, transfers, roles, audit, health):
         documented.register_blueprint(module.blp)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, settings)

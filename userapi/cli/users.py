@@ -14,8 +14,11 @@ from userapi.paging import PageRequest
 from userapi.roles.models import TOP_ROLE
 
 from .support import operator, print_table, read_password, safely, services
+from .transfers import export_users, import_users
 
 command = AppGroup("users", help="Create, find and change users.")
+command.add_command(export_users)
+command.add_command(import_users)
 
 
 @command.command("create-admin")

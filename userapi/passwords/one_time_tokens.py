@@ -6,17 +6,18 @@ in the mail and nowhere else; the table holds its SHA-256.
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy import ColumnElement, Table, Update, insert, select, update
 
 from userapi.actor import Actor
 from userapi.clock import Clock
 from userapi.database import new_id, require_transaction
 from userapi.errors import Malformed
 from userapi.mail.models import MailKind
-from userapi.mail.queue import MailQueue
+from userapi.mail.queue import MailQueue, Recipient
 from userapi.passwords.models import OneTimeToken, TokenPurpose
 
 LIFETIME = timedelta(minutes=60)
@@ -49,25 +50,41 @@ class OneTimeTokens:
 
     def send(self, purpose: TokenPurpose, *, user_id: UUID, email: str, actor: Actor) -> None:
         """Ask for a mail with a new token; earlier tokens of the same purpose are void."""
+        self.send_all(purpose, {user_id: email}, actor=actor)
+
+    def send_all(
+        self, purpose: TokenPurpose, recipients: Mapping[UUID, str], *, actor: Actor
+    ) -> None:
+        """Ask for such a mail for each user, by a few statements for all of them."""
+        if not recipients:
+            return
         session = require_transaction()
         now = self._clock.now()
-        self._void(user_id, purpose)
-        invitation = purpose is TokenPurpose.INVITATION
-        token = OneTimeToken(
-            id=new_id(),
-            user_id=user_id,
-            purpose=purpose,
-            email=email,
-            created_at=now,
-            expires_at=now + (INVITATION_LIFETIME if invitation else LIFETIME),
+        session.execute(
+            self._voiding(now).where(_table.c.user_id.in_(recipients), _table.c.purpose == purpose)
         )
-        session.add(token)
-        session.flush()
-        self._mails.ask(
+        invitation = purpose is TokenPurpose.INVITATION
+        tokens = {user_id: new_id() for user_id in recipients}
+        session.execute(
+            insert(_table),
+            [
+                {
+                    "id": token_id,
+                    "user_id": user_id,
+                    "purpose": purpose,
+                    "email": recipients[user_id],
+                    "created_at": now,
+                    "expires_at": now + (INVITATION_LIFETIME if invitation else LIFETIME),
+                }
+                for user_id, token_id in tokens.items()
+            ],
+        )
+        self._mails.ask_all(
             _MAIL_FOR[purpose],
-            recipient=email,
-            user_id=user_id,
-            token_id=token.id,
+            [
+                Recipient(recipients[user_id], user_id=user_id, token_id=token_id)
+                for user_id, token_id in tokens.items()
+            ],
             correlation_id=actor.correlation_id,
         )
 
@@ -123,15 +140,15 @@ class OneTimeTokens:
 
     def void_all(self, user_id: UUID) -> None:
         """Make every open token of the user worthless."""
-        self._void(user_id)
+        voided = self._voiding(self._clock.now()).where(_table.c.user_id == user_id)
+        require_transaction().execute(voided)
 
-    def _void(self, user_id: UUID, purpose: TokenPurpose | None = None) -> None:
-        statement = update(_table).where(
-            _table.c.user_id == user_id, _table.c.used_at.is_(None), _table.c.voided_at.is_(None)
+    def _voiding(self, now: datetime) -> Update:
+        return (
+            update(_table)
+            .where(_table.c.used_at.is_(None), _table.c.voided_at.is_(None))
+            .values(voided_at=now)
         )
-        if purpose is not None:
-            statement = statement.where(_table.c.purpose == purpose)
-        require_transaction().execute(statement.values(voided_at=self._clock.now()))
 
     def _is_open(self, now: datetime) -> tuple[ColumnElement[bool], ...]:
         return (

@@ -234,17 +234,8 @@ class Roles:
 
     def require_known(self, role_names: Iterable[str]) -> None:
         """Raise Invalid that names each role that does not exist."""
-        session = require_transaction()
         wanted = list(role_names)
-        # The rows stay until the end of the transaction: nobody deletes a role that is being given.
-        known = set(
-            session.scalars(
-                select(_roles.c.name)
-                .where(_roles.c.name.in_(wanted))
-                .order_by(_roles.c.name)
-                .with_for_update(read=True, key_share=True)
-            )
-        )
+        known = self.locked(wanted)
         unknown = [
             FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
             for index, name in enumerate(wanted)
@@ -252,6 +243,20 @@ class Roles:
         ]
         if unknown:
             raise Invalid(unknown)
+
+    def locked(self, role_names: Iterable[str]) -> set[str]:
+        """Return those of the names that are roles.
+
+        Their rows stay until the end of the open transaction: nobody deletes a role that is given.
+        """
+        return set(
+            require_transaction().scalars(
+                select(_roles.c.name)
+                .where(_roles.c.name.in_(list(role_names)))
+                .order_by(_roles.c.name)
+                .with_for_update(read=True, key_share=True)
+            )
+        )
 
     def require_may_grant(self, actor: Actor, role_names: Iterable[str]) -> None:
         """Raise PermissionEscalation unless the actor holds all that the roles grant."""

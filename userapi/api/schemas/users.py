@@ -156,8 +156,8 @@ class UserPage(PageOf):
     items = fields.List(fields.Nested(User))
 
 
-class UserQuery(SortedPageQuery):
-    """Filters that combine, and the part that is wanted."""
+class UserFilterQuery(StrictSchema):
+    """Filters that combine."""
 
     search = Text(most=200, metadata={"description": "Part of a name or address; no wildcards."})
     status = Choice(UserStatus)
@@ -168,6 +168,10 @@ class UserQuery(SortedPageQuery):
     last_login_after = Moment()
     last_login_before = Moment()
     locked = QueryBoolean()
+
+
+class UserQuery(UserFilterQuery, SortedPageQuery):
+    """Filters that combine, and the part that is wanted."""
 
 
 class Suspension(OptionalBody):
