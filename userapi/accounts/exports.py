@@ -94,17 +94,14 @@ class UserExports:
             last = found[-1].id
 
 
-def document_of(user: UserView) -> dict[str, Any]:
-    """Return a user as the API shows one."""
-    return {name: _portable(getattr(user, name)) for name in COLUMNS}
-
-
 def safe_cell(value: Any) -> str:
     """Return a value as the text of a cell that no spreadsheet takes for a formula."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, datetime):
+        return rfc3339(value)
     if isinstance(value, list):
         text = ";".join(value)
     elif isinstance(value, dict):
@@ -128,9 +125,9 @@ def _written(
 
 
 def _ndjson(chunk: list[UserView]) -> bytes:
-    return b"".join(
-        orjson.dumps(document_of(user), option=orjson.OPT_APPEND_NEWLINE) for user in chunk
-    )
+    # As the API shows a user.
+    options = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+    return b"".join(orjson.dumps(user, option=options) for user in chunk)
 
 
 def _csv(rows: list[list[str]]) -> bytes:
@@ -140,8 +137,4 @@ def _csv(rows: list[list[str]]) -> bytes:
 
 
 def _cells(user: UserView) -> list[str]:
-    return [safe_cell(value) for value in document_of(user).values()]
-
-
-def _portable(value: Any) -> Any:
-    return rfc3339(value) if isinstance(value, datetime) else value
+    return [safe_cell(getattr(user, name)) for name in COLUMNS]

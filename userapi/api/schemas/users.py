@@ -221,8 +221,12 @@ class ExplainedPermissions(Schema):
 class BulkRequest(StrictSchema):
     """What to do to many users."""
 
-    action = Choice(BulkAction, required=True)
-    user_ids = UuidList(required=True, most_items=MOST_USERS)
+    action = Choice(BulkAction, required=True, metadata={"example": "suspend"})
+    user_ids = UuidList(
+        required=True,
+        most_items=MOST_USERS,
+        metadata={"example": ["01990000-0000-7000-8000-000000000001"]},
+    )
     reason = Text(most=500, allow_none=True)
     role = Text(
         most=64, metadata={"description": "For assign_role and remove_role, and only there."}
