@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from userapi.accounts.bulk import BulkChanges
+from userapi.accounts.exports import UserExports
+from userapi.accounts.imports import UserImports
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.audit.chain import Chain
@@ -28,6 +31,7 @@ from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
+from userapi.roles.editing import RoleEditor
 from userapi.roles.service import Roles
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.service import Sessions
@@ -49,6 +53,7 @@ class Services:
     audit_seals: AuditSeals
     audit_verification: AuditVerification
     authentication: Authentication
+    bulk: BulkChanges
     access_tokens: AccessTokens
     figures: Figures
     gate: HashingGate
@@ -65,9 +70,12 @@ class Services:
     outbox: Outbox
     policy: PasswordPolicy
     recovery: Recovery
+    role_editor: RoleEditor
     roles: Roles
     sessions: Sessions
     statistics: Statistics
+    user_exports: UserExports
+    user_imports: UserImports
     user_search: UserSearch
 
 
@@ -136,6 +144,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         refresh_tokens=RefreshTokens(settings, clock),
         count_lock=metrics.lockouts.inc,
     )
+    user_search = UserSearch(settings, clock)
     return Services(
         settings=settings,
         clock=clock,
@@ -148,6 +157,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         audit_seals=seals,
         audit_verification=verification,
         authentication=authentication,
+        bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
         figures=Figures(clock=clock, health=health, sessions=sessions),
         gate=gate,
@@ -184,5 +194,16 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         roles=roles,
         sessions=sessions,
         statistics=Statistics(clock=clock, sessions=sessions),
-        user_search=UserSearch(settings, clock),
+        role_editor=RoleEditor(clock=clock, audit=audit, outbox=outbox, roles=roles, watcher=live),
+        user_exports=UserExports(clock=clock, audit=audit, search=user_search),
+        user_imports=UserImports(
+            clock=clock,
+            audit=audit,
+            outbox=outbox,
+            roles=roles,
+            hasher=hasher,
+            policy=policy,
+            one_time_tokens=one_time_tokens,
+        ),
+        user_search=user_search,
     )

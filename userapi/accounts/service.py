@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from userapi.accounts.addresses import canonical_identifier, parse_email, parse_username
 from userapi.accounts.models import PROFILE_FIELDS, User, UserStatus
 from userapi.accounts.views import UserView, find_user, is_identified_by, users
-from userapi.actor import Actor
+from userapi.actor import Actor, system_actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
@@ -294,6 +294,18 @@ class Accounts:
         """Give the user exactly these roles; none becomes the base role."""
         return self.update(user_id, {"roles": list(role_names)}, actor=actor, if_match=if_match)
 
+    def add_role(
+        self, user_id: UUID, role: str, *, actor: Actor, reason: str | None = None
+    ) -> UserView:
+        """Give the user one more role; having it already is no fault. Raises as `update`."""
+        return self._change_one_role(user_id, actor=actor, reason=reason, added=role)
+
+    def remove_role(
+        self, user_id: UUID, role: str, *, actor: Actor, reason: str | None = None
+    ) -> UserView:
+        """Take one role from the user; not having it is no fault. Raises as `update`."""
+        return self._change_one_role(user_id, actor=actor, reason=reason, removed=role)
+
     def suspend(
         self,
         user_id: UUID,
@@ -330,8 +342,40 @@ class Accounts:
             self._tell(EventType.USER_UNLOCKED, view, actor)
         return view
 
+    def lift_due(self, limit: int) -> int:
+        """End suspensions whose time has come, at most so many; return how many were ended.
+
+        Called by the worker, again and again. Each is a transaction of its own.
+        """
+        due = (
+            select(users.c.id)
+            .where(
+                users.c.status == UserStatus.SUSPENDED,
+                users.c.suspended_until.isnot(None),
+                users.c.suspended_until <= self._clock.now(),
+            )
+            .order_by(users.c.suspended_until)
+            .limit(limit)
+        )
+        with reading() as connection:
+            user_ids = list(connection.scalars(due))
+        actor = system_actor("worker")
+        lifted = 0
+        for user_id in user_ids:
+            with transaction() as session:
+                # Gone or active by now: somebody else was quicker.
+                user = session.get(User, user_id, with_for_update=True)
+                if user is not None and self.lift_suspension(session, user, actor=actor):
+                    lifted += 1
+        return lifted
+
     def delete(
-        self, user_id: UUID, *, actor: Actor, if_match: Collection[str] | None = None
+        self,
+        user_id: UUID,
+        *,
+        actor: Actor,
+        if_match: Collection[str] | None = None,
+        reason: str | None = None,
     ) -> None:
         """Delete a user with their sessions; audit rows stay, name and address are free again.
 
@@ -344,7 +388,7 @@ class Accounts:
             if if_match is not None and str(user.version) not in if_match:
                 raise Stale()
             self._roles.require_outranks(actor, user_id, names)
-            self.remove(session, user, names, actor=actor)
+            self.remove(session, user, names, actor=actor, reason=reason)
 
     # Sessions of a user
 
@@ -375,7 +419,15 @@ class Accounts:
 
     # Building blocks for the subjects above, inside their transaction
 
-    def remove(self, session: Session, user: User, names: Collection[str], *, actor: Actor) -> None:
+    def remove(
+        self,
+        session: Session,
+        user: User,
+        names: Collection[str],
+        *,
+        actor: Actor,
+        reason: str | None = None,
+    ) -> None:
         """Take a locked user away for good."""
         self._require_not_last_superadmin(user, names)
         view = self.view(session, user.id)
@@ -385,7 +437,7 @@ class Accounts:
             AuditAction.USER_DELETED,
             actor=actor,
             target=("user", user.id),
-            details={"username": user.username},
+            details={"username": user.username} | ({"reason": reason} if reason else {}),
         )
         self._tell(EventType.USER_DELETED, view, actor)
         self.access_changed(user)
@@ -545,8 +597,32 @@ class Accounts:
             )
             self._tell(EventType.USER_EMAIL_CHANGED, view, actor)
 
+    def _change_one_role(
+        self,
+        user_id: UUID,
+        *,
+        actor: Actor,
+        reason: str | None,
+        added: str | None = None,
+        removed: str | None = None,
+    ) -> UserView:
+        actor.require(Permission.ROLES_ASSIGN)
+        with transaction() as session:
+            user, names = self.locked(session, user_id)
+            self._roles.require_outranks(actor, user_id, names)
+            wanted = {*names, *([added] if added else [])} - {removed}
+            self._change_roles(session, user, [n for n in wanted if n], actor, reason=reason)
+            view = self.view(session, user_id)
+        return view
+
     def _change_roles(
-        self, session: Session, user: User, wanted: Collection[str], actor: Actor
+        self,
+        session: Session,
+        user: User,
+        wanted: Collection[str],
+        actor: Actor,
+        *,
+        reason: str | None = None,
     ) -> None:
         before, after = self._roles.replace(user.id, wanted)
         if before == after:
@@ -562,6 +638,7 @@ class Accounts:
             actor=actor,
             target=("user", user.id),
             changes={"roles": (before, after)},
+            details={"reason": reason} if reason else None,
         )
         self._tell(EventType.USER_ROLES_CHANGED, view, actor, changed=["roles"])
 

@@ -19,6 +19,7 @@ from . import (
     responses,
     roles,
     statistics,
+    transfers,
     users,
     wellknown,
 )
@@ -37,7 +38,7 @@ def init_app(app: Flask, services: Services) -> None:
     responses.init_app(app, settings)
     problems.init_app(app)
     documented = documentation.Api(app, settings)
-    for module in (auth, users, activity, statistics, roles, audit, health):
+    for module in (auth, users, transfers, activity, statistics, roles, audit, health):
         documented.register_blueprint(module.blp)
     app.register_blueprint(wellknown.blp)
     metrics.init_app(app, services)

@@ -2,18 +2,33 @@
 
 from typing import Any
 
+from flask import Response, url_for
+
+from userapi.errors import Stale
 from userapi.permissions import DESCRIPTIONS, Permission
-from userapi.roles.service import RoleNotFound
+from userapi.roles.editing import BuiltinRole, RoleCycle, RoleDefinition, RoleInUse, RoleNameTaken
+from userapi.roles.service import PermissionEscalation, RoleNotFound, RoleView
 
 from .access import requires
 from .blueprint import Blueprint
-from .context import services
-from .responses import json_response
-from .schemas.roles import PermissionList, Role, RoleList
+from .context import current_actor, services
+from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
+from .responses import if_match, json_response
+from .schemas.roles import PermissionList, Role, RoleCreation, RoleList, RoleUpdate
 
 blp = Blueprint("roles", __name__, url_prefix="/api/v1/roles", description="Roles")
 
 _role = Role()
+
+
+def _shown(role: RoleView, status: int = 200) -> Response:
+    return json_response(_role, role, status, etag=str(role.version))
+
+
+def _created(role: RoleView) -> Response:
+    response = _shown(role, 201)
+    response.headers["Location"] = url_for("roles.show", name=role.name)
+    return response
 
 
 @blp.route("/", methods=["GET"], strict_slashes=False)
@@ -22,6 +37,24 @@ _role = Role()
 def index() -> Any:
     """List all roles."""
     return {"items": services().roles.all()}
+
+
+@blp.route("/", methods=["POST"], strict_slashes=False)
+@requires(Permission.ROLES_MANAGE)
+@blp.arguments(RoleCreation)
+@blp.response(201, Role)
+@blp.raises(
+    RoleNameTaken,
+    RoleCycle,
+    PermissionEscalation,
+    InvalidIdempotencyKey,
+    IdempotencyKeyReused,
+    RequestInProgress,
+)
+@idempotent(_created)
+def create(body: dict[str, Any], *, once: Any) -> None:
+    """Create a role. Nobody gives it what they do not hold themselves."""
+    services().role_editor.create(RoleDefinition(**body), actor=current_actor(), once=once)
 
 
 @blp.route("/permissions", methods=["GET"])
@@ -45,5 +78,28 @@ def permissions() -> Any:
 @blp.raises(RoleNotFound)
 def show(name: str) -> Any:
     """Show a role."""
-    role = services().roles.get(name)
-    return json_response(_role, role, etag=str(role.version))
+    return _shown(services().roles.get(name))
+
+
+@blp.route("/<name>", methods=["PUT"])
+@requires(Permission.ROLES_MANAGE)
+@blp.arguments(RoleUpdate)
+@blp.response(200, Role)
+@blp.raises(RoleNotFound, BuiltinRole, RoleCycle, PermissionEscalation, Stale)
+def replace(body: dict[str, Any], name: str) -> Any:
+    """Change a role; a field that is left out stays.
+
+    It shows on the next request of everybody who has the role. Needs every permission that the role
+    grants before and after.
+    """
+    role = services().role_editor.change(name, body, actor=current_actor(), if_match=if_match())
+    return _shown(role)
+
+
+@blp.route("/<name>", methods=["DELETE"])
+@requires(Permission.ROLES_MANAGE)
+@blp.response(204)
+@blp.raises(RoleNotFound, BuiltinRole, RoleInUse, PermissionEscalation, Stale)
+def delete(name: str) -> None:
+    """Delete a role that nobody has and from which no role inherits."""
+    services().role_editor.delete(name, actor=current_actor(), if_match=if_match())

@@ -24,15 +24,19 @@ from userapi.paging import InvalidCursor, PageRequest
 from userapi.passwords.gate import Busy
 from userapi.permissions import Permission
 from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
+from userapi.sessions.service import EndReason, SessionNotFound
 
 from .access import requires, signed_in
 from .blueprint import Blueprint
 from .context import current_actor, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
 from .responses import as_json, if_match, user_response
-from .schemas.auth import Accepted
-from .schemas.common import PAGE_FIELDS
+from .schemas.auth import Accepted, SessionList
+from .schemas.common import PAGE_FIELDS, Revoked
 from .schemas.users import (
+    BulkAnswer,
+    BulkRequest,
+    ExplainedPermissions,
     OwnDeletion,
     PersonalExport,
     ProfileUpdate,
@@ -294,3 +298,63 @@ def replace_roles(body: dict[str, Any], user_id: UUID) -> Any:
     return services().accounts.set_roles(
         user_id, body["roles"], actor=current_actor(), if_match=if_match()
     )
+
+
+@blp.route("/<uuid:user_id>/permissions", methods=["GET"])
+@requires(Permission.USERS_READ)
+@blp.response(200, ExplainedPermissions)
+@blp.raises(UserNotFound)
+def explain_permissions(user_id: UUID) -> Any:
+    """Show what a user may do, each permission with the chains of roles that give it."""
+    return {"items": services().roles.explain(services().accounts.get(user_id).roles)}
+
+
+@blp.route("/<uuid:user_id>/sessions", methods=["GET"])
+@requires(Permission.SESSIONS_READ)
+@blp.response(200, SessionList)
+@blp.raises(UserNotFound)
+def list_sessions(user_id: UUID) -> Any:
+    """List the live sessions of a user, the one used last first."""
+    user = services().accounts.get(user_id)
+    current = current_session().session_id
+    return {"items": services().sessions.list_of(user.id, current=current)}
+
+
+@blp.route("/<uuid:user_id>/sessions", methods=["DELETE"])
+@requires(Permission.SESSIONS_REVOKE)
+@blp.response(200, Revoked)
+@blp.raises(UserNotFound, InsufficientRank)
+def end_sessions(user_id: UUID) -> Any:
+    """End every session of a user, at once."""
+    return {"revoked": services().accounts.end_sessions(user_id, actor=current_actor())}
+
+
+@blp.route("/<uuid:user_id>/sessions/<uuid:session_id>", methods=["DELETE"])
+@requires(Permission.SESSIONS_REVOKE)
+@blp.response(204)
+@blp.raises(UserNotFound, SessionNotFound, InsufficientRank)
+def end_session(user_id: UUID, session_id: UUID) -> None:
+    """End one session of a user."""
+    services().accounts.end_session(
+        user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
+    )
+
+
+@blp.route("/bulk", methods=["POST"])
+@requires(
+    Permission.USERS_SUSPEND,
+    Permission.USERS_UNLOCK,
+    Permission.USERS_DELETE,
+    Permission.ROLES_ASSIGN,
+)
+@blp.arguments(BulkRequest)
+@blp.response(200, BulkAnswer)
+def change_many(body: dict[str, Any]) -> Any:
+    """Do the same to many users, each by itself: what is refused for one leaves the others alone.
+
+    `suspend` and `activate` need `users:suspend`, `unlock` needs `users:unlock`, `delete` needs
+    `users:delete`, `assign_role` and `remove_role` need `roles:assign`.
+    """
+    results = services().bulk.run(**body, actor=current_actor())
+    failed = sum(result.code is not None for result in results)
+    return {"results": results, "succeeded": len(results) - failed, "failed": failed}

@@ -1,10 +1,19 @@
-"""flask roles: what roles there are."""
+"""flask roles: what roles there are, and making them what a file says."""
 
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
 from flask.cli import AppGroup
 
-from .support import print_table, safely, services
+from userapi.roles.editing import RoleDefinition, RoleDifference
 
-command = AppGroup("roles", help="Read roles.")
+from .support import operator, print_table, safely, services
+
+FIELDS = {"description", "permissions", "parents"}
+
+command = AppGroup("roles", help="Read roles, and make them what a file says.")
 
 
 @command.command("list")
@@ -18,3 +27,107 @@ def list_roles() -> None:
             for role in services().roles.all()
         ],
     )
+
+
+@command.command("sync")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
+@safely
+def sync(file: Path, yes: bool, dry_run: bool) -> None:
+    """Make the custom roles exactly what a YAML file says; shows the difference and asks.
+
+    \b
+    roles:
+      media-editor:
+        description: Looks after what people upload.
+        permissions: [media:upload, media:delete]
+        parents: [user]
+
+    A role that the file does not name is deleted. All happens together or not at all.
+    """
+    wanted = read_definitions(file)
+    differences = services().role_editor.differences(wanted)
+    if not differences:
+        click.echo("The roles are what the file says.")
+        return
+    for difference in differences:
+        _show(difference)
+    if dry_run:
+        return
+    if not yes:
+        click.confirm("\nChange the roles?", abort=True)
+    services().role_editor.synchronize(wanted, actor=operator(), expected=differences)
+    click.secho(f"{len(differences)} roles are now what the file says.", fg="green")
+
+
+def read_definitions(file: Path) -> list[RoleDefinition]:
+    """Return the roles that the file defines. Raises ClickException that names the place."""
+    try:
+        document = yaml.load(file.read_text("utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
+        raise click.ClickException(f"{file} cannot be read: {exc}") from exc
+    if not isinstance(document, dict) or document.keys() != {"roles"}:
+        raise click.ClickException(f"{file} has to hold `roles:` and nothing beside it.")
+    roles = document["roles"] or {}
+    if not isinstance(roles, dict):
+        raise click.ClickException("roles: takes names with what each role is.")
+    return [_definition(name, body) for name, body in roles.items()]
+
+
+def _definition(name: Any, body: Any) -> RoleDefinition:
+    if not isinstance(name, str):
+        raise click.ClickException(f"roles.{name}: a name is a text.")
+    body = {} if body is None else body
+    if not isinstance(body, dict) or not body.keys() <= FIELDS:
+        raise click.ClickException(f"roles.{name}: takes {', '.join(sorted(FIELDS))}.")
+    description = body.get("description") or ""
+    if not isinstance(description, str):
+        raise click.ClickException(f"roles.{name}.description: takes a text.")
+    return RoleDefinition(
+        name=name,
+        description=description.strip(),
+        permissions=_texts(name, "permissions", body),
+        parents=_texts(name, "parents", body),
+    )
+
+
+def _texts(name: str, field: str, body: dict[str, Any]) -> tuple[str, ...]:
+    value = body.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise click.ClickException(f"roles.{name}.{field}: takes a list of texts.")
+    return tuple(value)
+
+
+def _show(difference: RoleDifference) -> None:
+    if difference.before is None:
+        click.secho(f"+ {difference.name}", fg="green")
+    elif difference.after is None:
+        click.secho(f"- {difference.name}", fg="red")
+    else:
+        click.secho(f"~ {difference.name}", fg="yellow")
+    for field, (old, new) in difference.changes.items():
+        if field == "description":
+            for sign, text, color in (("-", old, "red"), ("+", new, "green")):
+                if text:
+                    click.secho(f"    {sign} {field}: {text}", fg=color)
+            continue
+        for gone in sorted(set(old or ()) - set(new or ())):
+            click.secho(f"    - {field}: {gone}", fg="red")
+        for added in sorted(set(new or ()) - set(old or ())):
+            click.secho(f"    + {field}: {added}", fg="green")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is a fault: the first would silently be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping. Raises ConstructorError for a key that stands twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)

@@ -16,8 +16,11 @@ from userapi.statistics import MOST_DAYS
 
 from .statistics import print_figures
 from .support import operator, print_table, read_password, safely, services
+from .transfers import export_users, import_users
 
 command = AppGroup("users", help="Create, find and change users.")
+command.add_command(export_users)
+command.add_command(import_users)
 
 
 @command.command("create-admin")

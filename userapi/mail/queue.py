@@ -1,10 +1,11 @@
 """Asking for a mail: a row in the open transaction, sent afterwards by the worker."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, delete, text
+from sqlalchemy import Table, delete, insert, text
 
 from userapi.clock import Clock
 from userapi.database import new_id, require_transaction
@@ -13,6 +14,14 @@ from userapi.mail.models import MailKind, OutgoingMail
 NOTIFY_CHANNEL = "userapi_mail"
 
 _table: Table = OutgoingMail.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Who gets a mail: an address, and the user whose it is."""
+
+    address: str
+    user_id: UUID | None = None
 
 
 class MailQueue:
@@ -31,21 +40,41 @@ class MailQueue:
         correlation_id: str | None = None,
     ) -> None:
         """Add a mail to the open transaction and wake the worker when it commits."""
+        self.ask_all(
+            kind,
+            [Recipient(recipient, user_id)],
+            data=data,
+            correlation_id=correlation_id,
+        )
+
+    def ask_all(
+        self,
+        kind: MailKind,
+        recipients: Sequence[Recipient],
+        *,
+        data: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+    ) -> None:
+        """Add a mail for each recipient to the open transaction by one statement."""
         session = require_transaction()
         now = self._clock.now()
-        session.add(
-            OutgoingMail(
-                id=new_id(),
-                kind=kind,
-                recipient=recipient,
-                user_id=user_id,
-                data=dict(data or {}),
-                correlation_id=correlation_id,
-                created_at=now,
-                next_attempt_at=now,
-            )
+        session.execute(
+            insert(_table),
+            [
+                {
+                    "id": new_id(),
+                    "kind": kind,
+                    "recipient": recipient.address,
+                    "user_id": recipient.user_id,
+                    "data": dict(data or {}),
+                    "correlation_id": correlation_id,
+                    "created_at": now,
+                    "attempts": 0,
+                    "next_attempt_at": now,
+                }
+                for recipient in recipients
+            ],
         )
-        session.flush()
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
 

@@ -6,6 +6,7 @@ text is in the mail and nowhere else; the table holds its SHA-256.
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from userapi.clock import Clock
 from userapi.database import new_id, reading, require_transaction
 from userapi.errors import Malformed
 from userapi.mail.models import MailKind
-from userapi.mail.queue import MailQueue
+from userapi.mail.queue import MailQueue, Recipient
 from userapi.passwords.models import OneTimeToken, TokenPurpose
 
 LIFETIME = timedelta(minutes=60)
@@ -60,6 +61,17 @@ class OneTimeTokens:
         self._void(user_id or NOBODY, purpose)
         self._mails.cancel(user_id or NOBODY, kind)
         self._mails.ask(kind, recipient=email, user_id=user_id, correlation_id=actor.correlation_id)
+
+    def send_all(
+        self, purpose: TokenPurpose, recipients: Mapping[UUID, str], *, actor: Actor
+    ) -> None:
+        """Ask for such a mail for each of many users who have none yet, by one statement."""
+        if recipients:
+            self._mails.ask_all(
+                MAIL_FOR[purpose],
+                [Recipient(email, user_id) for user_id, email in recipients.items()],
+                correlation_id=actor.correlation_id,
+            )
 
     def open(self, purpose: TokenPurpose, *, user_id: UUID, email: str) -> str:
         """Make a token, void earlier ones of its purpose, and return its text.

@@ -1,6 +1,7 @@
 """What roles grant, and the rules of who may give what to whom."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,9 @@ from userapi.database import reading, require_transaction
 from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from userapi.permissions import PermissionSet
 from userapi.roles.models import BASE_ROLE, TOP_ROLE, Role, RoleCatalogue, RoleParent, UserRole
+
+# Roles that inherit on many ways have chains without number: so many of the shortest are told.
+MOST_CHAINS = 100
 
 _roles: Table = Role.__table__  # type: ignore[assignment]
 _parents: Table = RoleParent.__table__  # type: ignore[assignment]
@@ -62,6 +66,14 @@ class RoleView:
     version: int
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainedPermission:
+    """A permission and the chains of roles through which somebody has it."""
+
+    permission: str
+    via: Sequence[Sequence[str]]
 
 
 class RoleGraph:
@@ -122,17 +134,18 @@ class Roles:
     def all(self) -> list[RoleView]:
         """Return every role, by name."""
         with reading() as connection:
-            return self._views(connection)
+            return self.views(connection)
 
     def get(self, name: str) -> RoleView:
         """Return one role. Raises RoleNotFound."""
         with reading() as connection:
-            views = self._views(connection, name)
+            views = self.views(connection, name)
         if not views:
             raise RoleNotFound()
         return views[0]
 
-    def _views(self, connection: Connection, name: str | None = None) -> list[RoleView]:
+    def views(self, connection: Connection | Session, name: str | None = None) -> list[RoleView]:
+        """Return every role, or the one of that name, as `connection` sees it."""
         graph = _load_graph(connection)
         query = select(
             _roles,
@@ -160,6 +173,32 @@ class Roles:
                 updated_at=row.updated_at,
             )
             for row in connection.execute(query)
+        ]
+
+    def explain(self, role_names: Iterable[str]) -> list[ExplainedPermission]:
+        """Return what roles grant, each permission with the chains of roles that give it.
+
+        A chain runs from one of `role_names` to the role that names the permission; the shortest
+        come first.
+        """
+        with reading() as connection:
+            parents: dict[str, list[str]] = {}
+            for role, parent in connection.execute(select(_parents)):
+                parents.setdefault(role, []).append(parent)
+            named = {
+                row.name: row.permissions
+                for row in connection.execute(select(_roles.c.name, _roles.c.permissions))
+            }
+        chains: dict[str, list[tuple[str, ...]]] = {}
+        for role, found in _chains(role_names, parents).items():
+            for permission in named.get(role, ()):
+                chains.setdefault(permission, []).extend(found)
+        return [
+            ExplainedPermission(
+                permission=permission,
+                via=sorted(found, key=lambda chain: (len(chain), chain))[:MOST_CHAINS],
+            )
+            for permission, found in sorted(chains.items())
         ]
 
     def effective_now(self, role_names: Iterable[str]) -> PermissionSet:
@@ -195,9 +234,8 @@ class Roles:
 
     def require_known(self, role_names: Iterable[str]) -> None:
         """Raise Invalid that names each role that does not exist."""
-        session = require_transaction()
         wanted = list(role_names)
-        known = set(session.scalars(select(_roles.c.name).where(_roles.c.name.in_(wanted))))
+        known = self.locked(wanted)
         unknown = [
             FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
             for index, name in enumerate(wanted)
@@ -205,6 +243,20 @@ class Roles:
         ]
         if unknown:
             raise Invalid(unknown)
+
+    def locked(self, role_names: Iterable[str]) -> set[str]:
+        """Return those of the names that are roles.
+
+        Their rows stay until the end of the open transaction: nobody deletes a role that is given.
+        """
+        return set(
+            require_transaction().scalars(
+                select(_roles.c.name)
+                .where(_roles.c.name.in_(list(role_names)))
+                .order_by(_roles.c.name)
+                .with_for_update(read=True, key_share=True)
+            )
+        )
 
     def require_may_grant(self, actor: Actor, role_names: Iterable[str]) -> None:
         """Raise PermissionEscalation unless the actor holds all that the roles grant."""
@@ -277,3 +329,22 @@ def _load_graph(connection: Connection | Session) -> RoleGraph:
         permissions[ancestor] = named
         ancestors.setdefault(role, set()).add(ancestor)
     return RoleGraph(version, permissions, ancestors)
+
+
+def _chains(
+    role_names: Iterable[str], parents: Mapping[str, Collection[str]]
+) -> dict[str, list[tuple[str, ...]]]:
+    """Return for every role that is reached the chains that lead to it, breadth first.
+
+    No more than MOST_CHAINS lead to one role, which also bounds the work.
+    """
+    found: dict[str, list[tuple[str, ...]]] = {}
+    waiting: deque[tuple[str, ...]] = deque((name,) for name in sorted(set(role_names)))
+    while waiting:
+        chain = waiting.popleft()
+        known = found.setdefault(chain[-1], [])
+        if len(known) >= MOST_CHAINS:
+            continue
+        known.append(chain)
+        waiting.extend((*chain, parent) for parent in sorted(parents.get(chain[-1], ())))
+    return found

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 from marshmallow import Schema, ValidationError, fields, validate
@@ -15,6 +16,7 @@ from userapi.clock import rfc3339
 RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
+CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 LARGEST_INTEGER = 2**63 - 1
 
 
@@ -150,6 +152,32 @@ class TextList(fields.List[str]):
         if not isinstance(value, list):
             raise wrong_type("a list of texts")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class UuidList(fields.List[UUID]):
+    """A list of one to so many ids."""
+
+    def __init__(self, *, most_items: int, **kwargs: Any) -> None:
+        self.most_items = most_items
+        super().__init__(fields.UUID(), validate=validate.Length(min=1, max=most_items), **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        """Leave it to `_deserialize`; the validator above only documents the bounds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+        if not isinstance(value, list):
+            raise wrong_type("a list of ids")
+        if not 1 <= len(value) <= self.most_items:
+            code = "too_long" if value else "too_short"
+            raise ValidationError(Coded(f"Takes 1 to {self.most_items} ids.", code))
+        faults = {
+            index: [Coded("Takes a UUID.", "invalid_id")]
+            for index, item in enumerate(value)
+            if not isinstance(item, str) or not CANONICAL_UUID.fullmatch(item)
+        }
+        if faults:
+            raise ValidationError(faults)
+        return [UUID(item) for item in value]
 
 
 class JsonObject(fields.Dict):

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from .fields import Moment
+from .fields import Moment, StrictSchema, Text, TextList
 
 
 class Role(Schema):
@@ -17,6 +17,21 @@ class Role(Schema):
     user_count = fields.Integer()
     created_at = Moment()
     updated_at = Moment()
+
+
+class RoleUpdate(StrictSchema):
+    """What can be changed of a role; a field that is left out stays."""
+
+    name = Text(most=256, metadata={"description": "The present name: a role keeps it."})
+    description = Text(most=500, metadata={"example": "Looks after what people upload."})
+    permissions = TextList(most_items=500, most=140, metadata={"example": ["media:upload"]})
+    parents = TextList(most_items=50, most=64, metadata={"example": ["user"]})
+
+
+class RoleCreation(RoleUpdate):
+    """A new role."""
+
+    name = Text(required=True, most=256, metadata={"example": "media-editor"})
 
 
 class RoleList(Schema):

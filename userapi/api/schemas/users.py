@@ -3,8 +3,9 @@
 from typing import Any
 from urllib.parse import urlsplit
 
-from marshmallow import Schema, ValidationError, fields
+from marshmallow import Schema, ValidationError, fields, post_dump, validate
 
+from userapi.accounts.bulk import MOST_USERS, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
 from userapi.api.problems import Coded
@@ -20,6 +21,7 @@ from .fields import (
     StrictSchema,
     Text,
     TextList,
+    UuidList,
 )
 
 METADATA_BYTES = 16 * 1024
@@ -154,8 +156,8 @@ class UserPage(PageOf):
     items = fields.List(fields.Nested(User))
 
 
-class UserQuery(SortedPageQuery):
-    """Filters that combine, and the part that is wanted."""
+class UserFilterQuery(StrictSchema):
+    """Filters that combine."""
 
     search = Text(most=200, metadata={"description": "Part of a name or address; no wildcards."})
     status = Choice(UserStatus)
@@ -166,6 +168,10 @@ class UserQuery(SortedPageQuery):
     last_login_after = Moment()
     last_login_before = Moment()
     locked = QueryBoolean()
+
+
+class UserQuery(UserFilterQuery, SortedPageQuery):
+    """Filters that combine, and the part that is wanted."""
 
 
 class Suspension(OptionalBody):
@@ -205,3 +211,58 @@ class RoleAssignment(StrictSchema):
     """The roles that a user is to have."""
 
     roles = TextList(required=True, most_items=50, most=64, metadata={"example": ["moderator"]})
+
+
+class ExplainedPermission(Schema):
+    """A permission, and the chains of roles that give it."""
+
+    permission = fields.String(metadata={"example": "users:read"})
+    via = fields.List(
+        fields.List(fields.String()),
+        metadata={
+            "description": "Chains from the user's own role to the one that names it, 100 at most.",
+            "example": [["admin", "moderator"]],
+        },
+    )
+
+
+class ExplainedPermissions(Schema):
+    """What a user may do, and why."""
+
+    items = fields.List(fields.Nested(ExplainedPermission))
+
+
+class BulkRequest(StrictSchema):
+    """What to do to many users."""
+
+    action = Choice(BulkAction, required=True, metadata={"example": "suspend"})
+    user_ids = UuidList(
+        required=True,
+        most_items=MOST_USERS,
+        metadata={"example": ["01990000-0000-7000-8000-000000000001"]},
+    )
+    reason = Text(most=500, allow_none=True)
+    role = Text(
+        most=64, metadata={"description": "For assign_role and remove_role, and only there."}
+    )
+
+
+class BulkResult(Schema):
+    """What became of one user."""
+
+    id = fields.UUID()
+    status = fields.String(validate=validate.OneOf(["ok", "error"]))
+    code = fields.String(metadata={"description": "Why not, where it is an error."})
+
+    @post_dump
+    def leave_out_nothing(self, shown: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Leave the code out where there is none."""
+        return {name: value for name, value in shown.items() if value is not None}
+
+
+class BulkAnswer(Schema):
+    """One result for each user, in order; an id that stands twice is handled once."""
+
+    results = fields.List(fields.Nested(BulkResult))
+    succeeded = fields.Integer()
+    failed = fields.Integer()

@@ -1,0 +1,233 @@
+"""The same done to many users."""
+
+import time
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import Table, insert
+
+from tests.support.facts import audit_rows, events
+from tests.support.users import LogIn, MakeUser, SignedInClient
+from userapi.accounts.models import User
+from userapi.database import new_id, transaction
+from userapi.roles.models import UserRole
+from userapi.wiring import Services
+
+BULK = "/api/v1/users/bulk"
+UNKNOWN = "0199c0de-0000-7000-8000-000000000000"
+
+_users: Table = User.__table__  # type: ignore[assignment]
+_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+
+
+@pytest.fixture
+def admin(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
+    return log_in(make_user("boss", roles=["admin"]))
+
+
+@pytest.fixture
+def three(make_user: MakeUser) -> list[str]:
+    return [make_user(f"robin{number}").id for number in range(3)]
+
+
+def run(client: SignedInClient, action: str, user_ids: list[Any], **more: Any) -> Any:
+    return client.post(BULK, json={"action": action, "user_ids": user_ids, **more})
+
+
+def code_of(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.get_json()["code"]
+
+
+def test_every_user_has_a_result_in_order(
+    app: Flask, admin: SignedInClient, three: list[str]
+) -> None:
+    answer = run(admin, "suspend", three, reason="Spam")
+
+    assert answer.status_code == 200
+    assert answer.get_json() == {
+        "results": [{"id": user_id, "status": "ok"} for user_id in three],
+        "succeeded": 3,
+        "failed": 0,
+    }
+    rows = audit_rows(app, action="user.suspended")
+    assert [row.target_id for row in rows] == three
+    assert rows[0].details["reason"] == "Spam"
+    assert len(events(app, type_="user.suspended")) == 3
+
+
+def test_what_is_refused_for_one_leaves_the_others_alone(
+    app: Flask, admin: SignedInClient, three: list[str], make_user: MakeUser
+) -> None:
+    peer = make_user("peer", roles=["admin"]).id
+    suspended = three[1]
+    admin.post(f"/api/v1/users/{suspended}/suspend")
+
+    answer = run(admin, "suspend", [peer, three[0], suspended, UNKNOWN, three[2]]).get_json()
+
+    assert [result.get("code") for result in answer["results"]] == [
+        "insufficient_rank",
+        None,
+        "invalid_status_transition",
+        "not_found",
+        None,
+    ]
+    assert (answer["succeeded"], answer["failed"]) == (2, 3)
+    (denied,) = audit_rows(app, action="auth.permission_denied")
+    assert (denied.target_id, denied.outcome) == (peer, "denied")
+
+
+def test_an_id_that_stands_twice_is_handled_once(
+    app: Flask, admin: SignedInClient, three: list[str]
+) -> None:
+    answer = run(admin, "suspend", [three[0], three[1], three[0].upper()]).get_json()
+
+    assert [result["id"] for result in answer["results"]] == three[:2]
+    assert len(audit_rows(app, action="user.suspended")) == 2
+
+
+def test_suspended_users_are_activated_again(admin: SignedInClient, three: list[str]) -> None:
+    run(admin, "suspend", three)
+
+    assert run(admin, "activate", three).get_json()["succeeded"] == 3
+    assert admin.get(f"/api/v1/users/{three[0]}").get_json()["status"] == "active"
+
+
+def test_users_are_unlocked_and_deleted(
+    app: Flask, admin: SignedInClient, three: list[str]
+) -> None:
+    assert run(admin, "unlock", three).get_json()["succeeded"] == 3
+    assert run(admin, "delete", three, reason="Closed").get_json()["succeeded"] == 3
+
+    assert admin.get(f"/api/v1/users/{three[0]}").status_code == 404
+    assert audit_rows(app, action="user.deleted")[0].details["reason"] == "Closed"
+
+
+def test_a_role_is_given_and_taken(app: Flask, admin: SignedInClient, three: list[str]) -> None:
+    given = run(admin, "assign_role", three, role="moderator", reason="Shift").get_json()
+    again = run(admin, "assign_role", three, role="moderator").get_json()
+    roles = admin.get(f"/api/v1/users/{three[0]}/roles").get_json()["roles"]
+    taken = run(admin, "remove_role", three, role="moderator").get_json()
+
+    assert (given["succeeded"], again["succeeded"], taken["succeeded"]) == (3, 3, 3)
+    assert roles == ["moderator", "user"]
+    assert admin.get(f"/api/v1/users/{three[0]}/roles").get_json()["roles"] == ["user"]
+    rows = audit_rows(app, action="user.roles_changed")
+    assert len(rows) == 6
+    assert rows[0].details == {"reason": "Shift"}
+
+
+def test_nobody_gives_a_role_that_holds_more_than_they_do(
+    admin: SignedInClient, three: list[str]
+) -> None:
+    answer = run(admin, "assign_role", three[:1], role="superadmin").get_json()
+
+    assert answer["results"][0]["code"] == "permission_escalation"
+
+
+def test_the_last_superadmin_stays(make_user: MakeUser, log_in: LogIn) -> None:
+    root = make_user("root-user", roles=["superadmin"])
+
+    answer = run(log_in(root), "remove_role", [root.id], role="superadmin").get_json()
+
+    assert answer["results"] == [{"id": root.id, "status": "error", "code": "last_superadmin"}]
+
+
+def test_administrators_do_not_remove_themselves(make_user: MakeUser, log_in: LogIn) -> None:
+    boss = make_user("boss", roles=["admin"])
+
+    answer = run(log_in(boss), "delete", [boss.id]).get_json()
+
+    assert answer["results"][0]["code"] == "self_action_refused"
+
+
+@pytest.mark.parametrize(
+    ("action", "more"),
+    [("delete", {}), ("assign_role", {"role": "user"}), ("remove_role", {"role": "user"})],
+)
+def test_each_action_takes_its_permission(
+    make_user: MakeUser, log_in: LogIn, three: list[str], action: str, more: dict[str, str]
+) -> None:
+    moderator = log_in(make_user("mod", roles=["moderator"]))
+
+    assert code_of(run(moderator, action, three, **more)) == (403, "permission_denied")
+    assert run(moderator, "suspend", three).get_json()["succeeded"] == 3
+
+
+def test_without_any_of_the_permissions_the_call_is_refused(
+    make_user: MakeUser, log_in: LogIn, three: list[str]
+) -> None:
+    robin = log_in(make_user("plain"))
+
+    assert code_of(run(robin, "suspend", three)) == (403, "permission_denied")
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "code"),
+    [
+        ({"action": "promote", "user_ids": [UNKNOWN]}, "action", "invalid_choice"),
+        ({"user_ids": [UNKNOWN]}, "action", "required"),
+        ({"action": "suspend", "user_ids": []}, "user_ids", "too_short"),
+        ({"action": "suspend", "user_ids": [UNKNOWN] * 1001}, "user_ids", "too_long"),
+        ({"action": "suspend", "user_ids": [UNKNOWN, "robin"]}, "user_ids.1", "invalid_id"),
+        ({"action": "suspend", "user_ids": [7]}, "user_ids.0", "invalid_id"),
+        ({"action": "suspend", "user_ids": UNKNOWN}, "user_ids", "wrong_type"),
+        ({"action": "assign_role", "user_ids": [UNKNOWN]}, "role", "required"),
+        (
+            {"action": "assign_role", "user_ids": [UNKNOWN], "role": "wizard"},
+            "role",
+            "unknown_role",
+        ),
+        (
+            {"action": "suspend", "user_ids": [UNKNOWN], "role": "user"},
+            "role",
+            "not_for_this_action",
+        ),
+    ],
+)
+def test_a_bad_field_is_named(
+    admin: SignedInClient, body: dict[str, Any], field: str, code: str
+) -> None:
+    answer = admin.post(BULK, json=body)
+
+    assert answer.status_code == 422
+    assert (field, code) in [(e["field"], e["code"]) for e in answer.get_json()["errors"]]
+
+
+def test_a_thousand_users_take_a_few_seconds(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    user_ids = [new_id() for _ in range(1000)]
+    now = services.clock.now()
+    with app.app_context(), transaction() as session:
+        session.execute(
+            insert(_users),
+            [
+                {
+                    "id": user_id,
+                    "username": f"u{number}",
+                    "email": f"u{number}@example.com",
+                    "email_normalized": f"u{number}@example.com",
+                    "email_verified": True,
+                    "must_change_password": False,
+                    "status": "active",
+                    "attributes": {},
+                    "search_text": f"u{number}",
+                    "version": 1,
+                    "access_version": 1,
+                    "created_at": now,
+                    "updated_at": now,
+                }
+                for number, user_id in enumerate(user_ids)
+            ],
+        )
+        session.execute(
+            insert(_user_roles), [{"user_id": u, "role_name": "user"} for u in user_ids]
+        )
+
+    begun = time.perf_counter()
+    answer = run(admin, "suspend", [str(user_id) for user_id in user_ids])
+    seconds = time.perf_counter() - begun
+
+    assert answer.get_json()["succeeded"] == 1000
+    assert seconds < 30, f"it took {seconds:.1f} s; idle machines need 2 to 4"

@@ -1,0 +1,58 @@
+"""Suspensions that lift themselves."""
+
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from tests.support.facts import audit_rows, events
+from tests.support.users import MakeUser
+from userapi.actor import system_actor
+from userapi.clock import ManualClock
+from userapi.wiring import Services
+
+pytestmark = pytest.mark.both_databases
+
+
+def test_suspensions_are_lifted_when_their_time_has_come(
+    app: Flask, services: Services, clock: ManualClock, make_user: MakeUser
+) -> None:
+    with app.app_context():
+        for number, hours in enumerate([1, 2, None]):
+            make_user(f"robin{number}")
+            services.accounts.suspend(
+                services.accounts.get_by_name(f"robin{number}").id,
+                actor=system_actor("tests"),
+                until=clock.now() + timedelta(hours=hours) if hours else None,
+            )
+        assert services.accounts.lift_due(100) == 0
+
+        clock.advance(minutes=61)
+        assert services.accounts.lift_due(100) == 1
+        clock.advance(days=3650)
+        assert services.accounts.lift_due(100) == 1
+        assert services.accounts.lift_due(100) == 0
+        states = [services.accounts.get_by_name(f"robin{number}").status for number in range(3)]
+
+    assert states == ["active", "active", "suspended"]
+    rows = audit_rows(app, action="user.activated")
+    assert [(row.actor_type, row.details) for row in rows] == [
+        ("system", {"reason": "until_reached"})
+    ] * 2
+    assert len(events(app, type_="user.activated")) == 2
+
+
+def test_no_more_are_lifted_than_asked_for(
+    app: Flask, services: Services, clock: ManualClock, make_user: MakeUser
+) -> None:
+    with app.app_context():
+        for number in range(3):
+            make_user(f"robin{number}")
+            services.accounts.suspend(
+                services.accounts.get_by_name(f"robin{number}").id,
+                actor=system_actor("tests"),
+                until=clock.now() + timedelta(hours=1 + number),
+            )
+        clock.advance(days=1)
+
+        assert [services.accounts.lift_due(2) for _ in range(3)] == [2, 1, 0]

@@ -1,0 +1,113 @@
+"""`flask users import` and `flask users export`."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from tests.support.facts import audit_rows
+from tests.support.users import MakeUser
+from userapi.wiring import Services
+
+pytestmark = pytest.mark.both_databases
+
+
+def run(app: Flask, *arguments: str | Path) -> Result:
+    return app.test_cli_runner().invoke(
+        args=["users", *map(str, arguments)], catch_exceptions=False
+    )
+
+
+def write(path: Path, *names: str) -> Path:
+    rows = [json.dumps({"username": n, "email": f"{n}@example.com"}) for n in names]
+    path.write_text("\n".join(rows) + "\n", "utf-8")
+    return path
+
+
+def test_a_file_comes_in(app: Flask, services: Services, tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    file.write_text("username,email,roles\nada,ada@example.com,admin;user\n", "utf-8")
+
+    result = run(app, "import", file)
+
+    assert result.exit_code == 0
+    assert "1 came in, 0 were there already, 0 were refused." in result.output
+    with app.app_context():
+        assert services.accounts.get_by_name("ada").roles == ["admin", "user"]
+    (row,) = audit_rows(app, action="user.imported")
+    assert row.actor_type == "system"
+
+
+def test_an_interrupted_import_is_resumed_by_calling_it_again(app: Flask, tmp_path: Path) -> None:
+    run(app, "import", write(tmp_path / "part.ndjson", "ada", "bob"))
+
+    result = run(app, "import", write(tmp_path / "all.ndjson", "ada", "bob", "cleo"))
+
+    assert result.exit_code == 0
+    assert "1 came in, 2 were there already, 0 were refused." in result.output
+    assert len(audit_rows(app, action="user.imported")) == 3
+
+
+def test_somebody_else_with_that_name_is_no_user_who_is_there_already(
+    app: Flask, tmp_path: Path, make_user: MakeUser
+) -> None:
+    make_user("ada", email="elsewhere@example.com")
+
+    result = run(app, "import", write(tmp_path / "users.ndjson", "ada", "bob"))
+
+    assert result.exit_code == 1
+    assert "row 1: username_taken" in result.output
+    assert "1 came in, 0 were there already, 1 were refused." in result.output
+
+
+def test_a_dry_run_changes_nothing(app: Flask, tmp_path: Path) -> None:
+    result = run(app, "import", write(tmp_path / "users.ndjson", "ada"), "--dry-run")
+
+    assert "1 would come in" in result.output
+    assert audit_rows(app, action="user.imported") == []
+
+
+def test_a_broken_file_changes_nothing(app: Flask, tmp_path: Path) -> None:
+    file = tmp_path / "users.csv"
+    file.write_bytes(b"username,email\nada,ada@example.com\n\xff,x\n")
+
+    result = run(app, "import", file)
+
+    assert result.exit_code == 1
+    assert "not UTF-8" in result.output
+    assert audit_rows(app, action="user.imported") == []
+
+
+def test_a_file_of_unknown_kind_needs_a_word_about_it(app: Flask, tmp_path: Path) -> None:
+    file = write(tmp_path / "users.txt", "ada")
+
+    assert run(app, "import", file).exit_code == 2
+    assert run(app, "import", file, "--format", "ndjson").exit_code == 0
+
+
+def test_an_export_is_a_file_that_only_its_owner_reads(
+    app: Flask, tmp_path: Path, make_user: MakeUser
+) -> None:
+    make_user("ada", first_name="Ada")
+    file = tmp_path / "users.ndjson"
+
+    result = run(app, "export", file)
+
+    assert result.exit_code == 0
+    (ada,) = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert (ada["username"], ada["first_name"]) == ("ada", "Ada")
+    assert file.stat().st_mode & 0o077 == 0
+    assert list(tmp_path.iterdir()) == [file]
+    assert len(audit_rows(app, action="user.exported")) == 1
+
+
+def test_an_export_goes_to_standard_output(app: Flask, make_user: MakeUser) -> None:
+    make_user("ada")
+    make_user("bob")
+
+    output = run(app, "export", "--format", "csv", "--search", "ada").output
+
+    assert output.startswith("id,username,email,")
+    assert output.count("\n") == 2

@@ -1,0 +1,152 @@
+"""The same done to many users: each by itself, in its own transaction and with its own result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import structlog
+from psycopg2 import errors as pg_errors
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from userapi.accounts.service import Accounts
+from userapi.actor import Actor
+from userapi.audit.actions import AuditAction, Outcome
+from userapi.audit.service import AuditTrail
+from userapi.errors import Forbidden, ServiceError, Unavailable, invalid_field
+from userapi.permissions import Permission
+from userapi.roles.service import Roles
+
+MOST_USERS = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class BulkAction(StrEnum):
+    """What can be done to many users at once."""
+
+    ACTIVATE = "activate"
+    ASSIGN_ROLE = "assign_role"
+    DELETE = "delete"
+    REMOVE_ROLE = "remove_role"
+    SUSPEND = "suspend"
+    UNLOCK = "unlock"
+
+
+PERMISSIONS = {
+    BulkAction.ACTIVATE: Permission.USERS_SUSPEND,
+    BulkAction.ASSIGN_ROLE: Permission.ROLES_ASSIGN,
+    BulkAction.DELETE: Permission.USERS_DELETE,
+    BulkAction.REMOVE_ROLE: Permission.ROLES_ASSIGN,
+    BulkAction.SUSPEND: Permission.USERS_SUSPEND,
+    BulkAction.UNLOCK: Permission.USERS_UNLOCK,
+}
+WITH_A_ROLE = {BulkAction.ASSIGN_ROLE, BulkAction.REMOVE_ROLE}
+# One row that is held by somebody else says nothing about the next one.
+_ABOUT_ONE_ROW = (
+    pg_errors.DeadlockDetected,
+    pg_errors.LockNotAvailable,
+    pg_errors.QueryCanceled,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkResult:
+    """What became of one user; `code` says why not."""
+
+    id: UUID
+    code: str | None = None
+
+    @property
+    def status(self) -> str:
+        """Return "ok" or "error"."""
+        return "ok" if self.code is None else "error"
+
+
+class BulkChanges:
+    """Does one thing to many users."""
+
+    def __init__(self, *, accounts: Accounts, audit: AuditTrail, roles: Roles) -> None:
+        self._accounts = accounts
+        self._audit = audit
+        self._roles = roles
+
+    def run(
+        self,
+        action: BulkAction,
+        user_ids: Sequence[UUID],
+        *,
+        actor: Actor,
+        reason: str | None = None,
+        role: str | None = None,
+    ) -> list[BulkResult]:
+        """Return one result for each user, in order; an id that stands twice is handled once.
+
+        Raises PermissionDenied without the permission of the action, and Invalid for a role that is
+        missing, unknown, or has nothing to do with the action. What is refused for one user is
+        their result.
+        """
+        actor.require(PERMISSIONS[action])
+        self._require_fitting_role(action, role)
+        results: list[BulkResult] = []
+        outage = False
+        for user_id in dict.fromkeys(user_ids):
+            if outage:
+                # What was done stays done, so the caller has to learn of it: no 503 from here on.
+                results.append(BulkResult(id=user_id, code=Unavailable.code))
+                continue
+            try:
+                code = self._run_one(action, user_id, actor, reason, role)
+            except (OperationalError, PoolTimeout) as exc:
+                log.warning("bulk.interrupted", action=str(action), error=type(exc).__name__)
+                outage = not isinstance(getattr(exc, "orig", None), _ABOUT_ONE_ROW)
+                code = Unavailable.code
+            results.append(BulkResult(id=user_id, code=code))
+        return results
+
+    def _run_one(
+        self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str | None
+    ) -> str | None:
+        try:
+            self._change(action, user_id, actor, reason, role)
+        except Forbidden as exc:
+            self._audit.record_alone(
+                AuditAction.AUTH_PERMISSION_DENIED,
+                actor=actor,
+                target=("user", user_id),
+                outcome=Outcome.DENIED,
+                details={"code": exc.code, "action": str(action)},
+            )
+            return exc.code
+        except ServiceError as exc:
+            return exc.code
+        return None
+
+    def _change(
+        self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str | None
+    ) -> None:
+        told: dict[str, Any] = {"actor": actor, "reason": reason}
+        match action:
+            case BulkAction.SUSPEND:
+                self._accounts.suspend(user_id, **told)
+            case BulkAction.ACTIVATE:
+                self._accounts.activate(user_id, **told)
+            case BulkAction.UNLOCK:
+                self._accounts.unlock(user_id, **told)
+            case BulkAction.DELETE:
+                self._accounts.delete(user_id, **told)
+            case BulkAction.ASSIGN_ROLE:
+                self._accounts.add_role(user_id, role or "", **told)
+            case BulkAction.REMOVE_ROLE:
+                self._accounts.remove_role(user_id, role or "", **told)
+
+    def _require_fitting_role(self, action: BulkAction, role: str | None) -> None:
+        if action not in WITH_A_ROLE:
+            if role is not None:
+                raise invalid_field("role", f"Has no meaning for {action}.", "not_for_this_action")
+        elif role is None:
+            raise invalid_field("role", f"Is needed for {action}.", "required")
+        elif role not in self._roles.graph().names:
+            raise invalid_field("role", "There is no such role.", "unknown_role")

@@ -1,0 +1,42 @@
+"""Shapes of importing and exporting users."""
+
+from marshmallow import Schema, fields, validate
+
+from userapi.accounts.exports import ExportFormat
+
+from .common import ProblemField
+from .fields import Choice, QueryBoolean, StrictSchema
+from .users import UserFilterQuery
+
+
+class ImportQuery(StrictSchema):
+    """Whether it is meant."""
+
+    dry_run = QueryBoolean(
+        load_default=False, metadata={"description": "Check everything and change nothing."}
+    )
+
+
+class ImportResult(Schema):
+    """What became of one row."""
+
+    row = fields.Integer(metadata={"description": "From 1; a header and empty lines do not count."})
+    status = fields.String(validate=validate.OneOf(["created", "error"]))
+    id = fields.UUID()
+    code = fields.String()
+    errors = fields.List(fields.Nested(ProblemField))
+
+
+class ImportAnswer(Schema):
+    """What became of each row, in order."""
+
+    dry_run = fields.Boolean()
+    created = fields.Integer()
+    failed = fields.Integer()
+    results = fields.List(fields.Nested(ImportResult))
+
+
+class ExportQuery(UserFilterQuery):
+    """Which users, and as what."""
+
+    format = Choice(ExportFormat, load_default=ExportFormat.NDJSON)

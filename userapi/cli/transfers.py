@@ -1,0 +1,135 @@
+"""flask users import and export: users from and to files of any size."""
+
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import click
+
+from userapi.accounts.exports import ExportFormat
+from userapi.accounts.import_files import ImportFormat, read_rows
+from userapi.accounts.imports import ImportResult
+from userapi.accounts.models import UserStatus
+from userapi.accounts.search import UserFilter
+
+from .support import operator, safely, services
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([str(f) for f in ImportFormat]),
+    help="What the file is; told by its name if left out.",
+)
+@click.option("--dry-run", is_flag=True, help="Check every row and change nothing.")
+@safely
+def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
+    """Import users from NDJSON or CSV; refused rows are told, the others come in.
+
+    Can be called again with the same file after an interruption: a row whose user name and e-mail
+    address belong to one user already is skipped. Every plain password costs a hash, so files with
+    hashes or without passwords are much quicker.
+    """
+    file_format = _format_of(file, format_name)
+    # Read once before anything is changed: it gives the length, and finds what cannot be read.
+    with _opened(file, file_format) as lines:
+        length = sum(1 for _ in read_rows(lines, file_format))
+    counts: Counter[str] = Counter()
+    with (
+        _opened(file, file_format) as lines,
+        click.progressbar(
+            length=length, label="Checking" if dry_run else "Importing", show_pos=True
+        ) as bar,
+    ):
+        rows = read_rows(lines, file_format)
+        for results in services().user_imports.run(
+            rows, actor=operator(), dry_run=dry_run, resume=True
+        ):
+            for result in results:
+                counts[result.status] += 1
+                if result.status == "error":
+                    click.echo(f"\nrow {result.row}: {_reason(result)}", err=True)
+            bar.update(len(results))
+    done = "would come in" if dry_run else "came in"
+    click.echo(
+        f"{counts['created']} {done}, {counts['skipped']} were there already, "
+        f"{counts['error']} were refused."
+    )
+    if counts["error"]:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("export")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--format",
+    "format_name",
+    type=click.Choice([str(f) for f in ExportFormat]),
+    help="What to write; told by the file's name if left out, otherwise ndjson.",
+)
+@click.option("--search", help="Part of a name or address.")
+@click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
+@click.option("--role", help="Only those with this role.")
+@safely
+def export_users(
+    file: Path | None,
+    format_name: str | None,
+    search: str | None,
+    status: str | None,
+    role: str | None,
+) -> None:
+    """Export users to a file, or to standard output. An unfinished file is never left behind."""
+    suffix = file.suffix.lstrip(".").lower() if file else ""
+    chosen = ExportFormat(format_name or (suffix if suffix in list(ExportFormat) else "ndjson"))
+    wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
+    pieces = services().user_exports.pieces(wanted, chosen, actor=operator())
+    with _written(file) as out:
+        for piece in pieces:
+            out.write(piece)
+    if file:
+        click.secho(f"Wrote {file}.", fg="green", err=True)
+
+
+def _format_of(file: Path, name: str | None) -> ImportFormat:
+    suffix = file.suffix.lstrip(".").lower()
+    by_suffix = {"csv": "csv", "ndjson": "ndjson", "jsonl": "ndjson"}
+    chosen = name or by_suffix.get(suffix)
+    if chosen is None:
+        raise click.UsageError("Say what the file is with --format ndjson or --format csv.")
+    return ImportFormat(chosen)
+
+
+def _opened(file: Path, file_format: ImportFormat) -> TextIO:
+    newline = "" if file_format is ImportFormat.CSV else "\n"
+    return file.open(encoding="utf-8-sig", newline=newline)
+
+
+@contextmanager
+def _written(file: Path | None) -> Iterator[BinaryIO]:
+    """Give what to write to; the file appears complete, or not at all."""
+    if file is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    # mkstemp lets nobody else read it: the file is full of personal data.
+    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            yield out
+        os.replace(draft, file)
+    except BaseException:
+        os.unlink(draft)
+        raise
+
+
+def _reason(result: ImportResult) -> str:
+    if not result.errors:
+        return result.code or ""
+    return "; ".join(f"{error.field}: {error.message}" for error in result.errors)
