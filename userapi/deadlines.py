@@ -1,8 +1,8 @@
-"""An end to every wait for PostgreSQL, also where the network swallows what was sent.
+"""An end to every wait for a server, also where the network swallows what was sent.
 
 The server's own time-outs do not help when its answer never arrives, and TCP's do not when a proxy
-in between acknowledges everything. So the driver's connections have a deadline here: a thread
-shuts the socket of a connection that has waited too long, and the driver raises as it does when a
+in between acknowledges everything; a time-out of each read is outwitted by a byte a second. So a
+thread cuts a connection that has waited too long in all, and its driver raises as it does when a
 server dies, which makes the pool throw the connection away.
 
 psycopg2's own hook for this, `set_wait_callback`, costs as much, but it forbids COPY and takes
@@ -15,11 +15,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2.extensions
 
 TICK_SECONDS = 0.1
+
+
+class Cuttable(Protocol):
+    """A connection that another thread can break off."""
+
+    def cut(self) -> None:
+        """Break the connection, so that whoever waits for it stops. Raises nothing."""
+        ...
 
 
 class _Watch:
@@ -27,20 +35,18 @@ class _Watch:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waits: dict[int, tuple[float, psycopg2.extensions.connection]] = {}
+        self._waits: dict[int, tuple[float, Cuttable]] = {}
         self._thread: threading.Thread | None = None
 
-    def begin(self, connection: psycopg2.extensions.connection, seconds: float) -> None:
-        """Shut the connection's socket unless `end` is called in time."""
+    def begin(self, connection: Cuttable, seconds: float) -> None:
+        """Cut the connection unless `end` is called in time."""
         with self._lock:
             self._waits[id(connection)] = (time.monotonic() + seconds, connection)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="database-deadlines", daemon=True
-                )
+                self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
                 self._thread.start()
 
-    def end(self, connection: psycopg2.extensions.connection) -> None:
+    def end(self, connection: Cuttable) -> None:
         """Leave the connection alone: its answer is there."""
         with self._lock:
             self._waits.pop(id(connection), None)
@@ -55,15 +61,7 @@ class _Watch:
                 for key, (deadline, connection) in list(self._waits.items()):
                     if deadline <= now:
                         del self._waits[key]
-                        _shut(connection)
-
-
-def _shut(connection: psycopg2.extensions.connection) -> None:
-    try:
-        with socket.socket(fileno=os.dup(connection.fileno())) as end:
-            end.shutdown(socket.SHUT_RDWR)
-    except (OSError, psycopg2.Error):
-        return  # It broke by itself; the wait is over.
+                        connection.cut()
 
 
 _watch = _Watch()
@@ -78,6 +76,16 @@ def _start_anew() -> None:
 os.register_at_fork(after_in_child=_start_anew)
 
 
+@contextmanager
+def ends_within(connection: Cuttable, seconds: float) -> Iterator[None]:
+    """Cut the connection if the block takes longer."""
+    _watch.begin(connection, seconds)
+    try:
+        yield
+    finally:
+        _watch.end(connection)
+
+
 class BoundedConnection(psycopg2.extensions.connection):
     """A connection that breaks when an answer takes longer than `answer_seconds`."""
 
@@ -86,6 +94,14 @@ class BoundedConnection(psycopg2.extensions.connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cursor_factory = BoundedCursor
+
+    def cut(self) -> None:
+        """Break the connection; the statement that waits for it raises OperationalError."""
+        try:
+            with socket.socket(fileno=os.dup(self.fileno())) as end:
+                end.shutdown(socket.SHUT_RDWR)
+        except (OSError, psycopg2.Error):
+            return  # It broke by itself; the wait is over.
 
     def commit(self) -> None:
         """Commit, within the bound."""
@@ -109,8 +125,7 @@ class BoundedCursor(psycopg2.extensions.cursor):
 
     def execute(self, *args: Any, **kwargs: Any) -> None:
         """Run a statement, within the bound."""
-        connection = self.connection
-        _begin(connection)
+        connection = _begin(self.connection)
         try:
             super().execute(*args, **kwargs)
         finally:
@@ -149,16 +164,17 @@ class BoundedCursor(psycopg2.extensions.cursor):
             return super().fetchall()
 
 
-def _begin(connection: psycopg2.extensions.connection) -> None:
-    seconds = getattr(connection, "answer_seconds", None)
-    if seconds is not None:
-        _watch.begin(connection, seconds)
+def _begin(connection: Any) -> BoundedConnection:
+    bounded: BoundedConnection = connection
+    if bounded.answer_seconds is not None:
+        _watch.begin(bounded, bounded.answer_seconds)
+    return bounded
 
 
 @contextmanager
-def _bounded(connection: psycopg2.extensions.connection) -> Iterator[None]:
-    _begin(connection)
+def _bounded(connection: Any) -> Iterator[None]:
+    bounded = _begin(connection)
     try:
         yield
     finally:
-        _watch.end(connection)
+        _watch.end(bounded)
