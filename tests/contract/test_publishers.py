@@ -68,7 +68,7 @@ class AmqpBench:
             self.url, exchange=exchange, confirm_seconds=1, publish_seconds=3
         )
         self.direct = Broker(url)  # type: ignore[no-untyped-call]
-        self.channel: amqp.Channel = self.direct.channel()
+        self.channel: amqp.Channel = self.direct.channel()  # type: ignore[no-untyped-call]
         self.channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
         self.queue = self.channel.queue_declare(exclusive=True).queue
         self.channel.queue_bind(self.queue, exchange, "#")
@@ -102,7 +102,7 @@ class AmqpBench:
     def close(self) -> None:
         self.publisher.close()
         self.channel.exchange_delete(self.exchange)
-        self.direct.release()
+        self.direct.release()  # type: ignore[no-untyped-call]
         self.proxy.close()
 
 

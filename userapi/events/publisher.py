@@ -264,7 +264,7 @@ class _Link:
         self._channel.events["basic_nack"].add(self._refused)
 
     def publish(self, messages: Sequence[Message], receipt: Receipt) -> None:
-        """Publish and fill the receipt. Raises what py-amqp raises; TimeoutError without confirms."""
+        """Publish and fill the receipt. Raises what py-amqp raises, TimeoutError among it."""
         self._receipt = receipt
         for message in messages:
             self._wait(fewer_than=self._window)
