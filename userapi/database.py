@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
+import psycopg2
 import uuid_utils.compat
 from flask import Flask, current_app
 from flask_migrate import Migrate
@@ -34,15 +35,25 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
+from userapi.deadlines import BoundedConnection
 from userapi.settings import PROJECT_ROOT, Settings
 
 CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MILLISECONDS = 3000
+# How much later than the server a connection is given up whose answer does not arrive.
+ANSWER_MARGIN_SECONDS = 0.3
 POOL_WAIT_SECONDS = 1
 PING_AFTER_IDLE_SECONDS = 5.0
+PING_SECONDS = 1.0
 
 _HOOKS = "userapi.after_commit"
 _READER = "userapi.reader"
+
+
+class ServiceConnection(BoundedConnection):
+    """A connection to PostgreSQL whose every wait ends a moment after the server's own time-out."""
+
+    answer_seconds = STATEMENT_TIMEOUT_MILLISECONDS / 1000 + ANSWER_MARGIN_SECONDS
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -127,9 +138,16 @@ def engine_options(settings: Settings) -> dict[str, Any]:
         options["connect_args"] = {"timeout": 5}
         return options
     options["pool_recycle"] = 1800
-    options["connect_args"] = {
+    options["connect_args"] = connect_arguments("userapi")
+    return options
+
+
+def connect_arguments(application_name: str) -> dict[str, Any]:
+    """Return how to connect to PostgreSQL, so that every wait has an end."""
+    return {
+        "connection_factory": ServiceConnection,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "application_name": "userapi",
+        "application_name": application_name,
         "tcp_user_timeout": 5000,
         "keepalives_idle": 10,
         "keepalives_interval": 3,
@@ -138,9 +156,21 @@ def engine_options(settings: Settings) -> dict[str, Any]:
             f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
             f" -c lock_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
             " -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
+            # The server, too, notices soon that a client is gone, and frees what it had locked.
+            " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
         ),
     }
-    return options
+
+
+def connect_alone(settings: Settings, application_name: str) -> ServiceConnection:
+    """Return a connection to PostgreSQL outside of the pool, in autocommit.
+
+    For what belongs to a connection and not to a transaction: advisory locks and LISTEN.
+    """
+    url = settings.database_url.replace("+psycopg2", "", 1)
+    connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
+    connection.autocommit = True
+    return connection
 
 
 def _dump_json(value: Any) -> str:
@@ -181,11 +211,39 @@ def _prepare_postgresql(engine: Engine) -> None:
         ):
             return
         try:
+            dbapi_connection.answer_seconds = PING_SECONDS
             with dbapi_connection.cursor() as cursor:
                 cursor.execute("SELECT 1")
             dbapi_connection.rollback()
+            dbapi_connection.answer_seconds = ServiceConnection.answer_seconds
         except Exception as exc:  # Whatever the driver raises, this connection is of no use.
             raise DisconnectionError() from exc
+
+
+@contextmanager
+def statements_may_take(connection: Connection | Session, seconds: float | None) -> Iterator[None]:
+    """Let the statements of the block run, and wait for locks, for so long; None is for ever.
+
+    Belongs into a transaction, which holds no longer than it did before. Does nothing on SQLite.
+    """
+    if isinstance(connection, Session):
+        connection = connection.connection()
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    milliseconds = int((seconds or 0) * 1000)
+    connection.exec_driver_sql(
+        f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
+    )
+    driver_connection: Any = connection.connection.dbapi_connection
+    driver_connection.answer_seconds = None if seconds is None else seconds + ANSWER_MARGIN_SECONDS
+    try:
+        yield
+    finally:
+        driver_connection.answer_seconds = ServiceConnection.answer_seconds
+    connection.exec_driver_sql(
+        "SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout TO DEFAULT"
+    )
 
 
 @contextmanager

@@ -181,8 +181,14 @@ class _Connection:
         except OSError:
             self.reset()
             return
-        self._client.settimeout(POLL_SECONDS)
-        self._server.settimeout(POLL_SECONDS)
+        try:
+            self._client.settimeout(POLL_SECONDS)
+            self._server.settimeout(POLL_SECONDS)
+        except OSError:
+            self._ended.set()  # It was reset while the server was being reached.
+        if self._ended.is_set():
+            self._close()
+            return
         answers = threading.Thread(target=self._pass_answers, args=(self._server,), daemon=True)
         answers.start()
         if self._forward(self._client, self._ask):

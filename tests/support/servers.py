@@ -338,6 +338,17 @@ class RabbitmqServer(Server):
             ),
         }
 
+    def control(self, *arguments: str) -> None:
+        """Run a command of `rabbitmqctl` on this broker."""
+        subprocess.run(
+            [self._program.with_name("rabbitmqctl"), *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+
     def launch(self) -> None:
         """Start epmd and the broker."""
         home = self.directory / "home"

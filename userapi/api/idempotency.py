@@ -10,10 +10,10 @@ from typing import Any
 
 from flask import Response, g, request
 from psycopg2 import errors as pg_errors
-from sqlalchemy import Table, delete, insert, select, text, update
+from sqlalchemy import Table, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from userapi.database import reading, require_transaction
+from userapi.database import reading, require_transaction, statements_may_take
 from userapi.errors import Conflict, Invalid, Malformed
 from userapi.idempotency import AnswerKeeper, IdempotencyKey
 
@@ -67,33 +67,30 @@ class _KeptAnswer:
         """Claim the key. Waits for another request that holds it. Raises RequestInProgress."""
         session = require_transaction()
         now = services().clock.now()
-        if session.get_bind().dialect.name == "postgresql":
-            session.execute(text(f"SET LOCAL statement_timeout = '{LONGEST_WAIT_SECONDS}s'"))
-            session.execute(text(f"SET LOCAL lock_timeout = '{LONGEST_WAIT_SECONDS}s'"))
         try:
-            session.execute(
-                delete(_table).where(_table.c.scope_hash == self._scope, _table.c.expires_at <= now)
-            )
-            session.execute(
-                insert(_table).values(
-                    scope_hash=self._scope,
-                    request_hash=self._fingerprint,
-                    status=0,
-                    headers={},
-                    body=b"",
-                    created_at=now,
-                    expires_at=now + KEPT_FOR,
+            with statements_may_take(session, LONGEST_WAIT_SECONDS):
+                session.execute(
+                    delete(_table).where(
+                        _table.c.scope_hash == self._scope, _table.c.expires_at <= now
+                    )
                 )
-            )
+                session.execute(
+                    insert(_table).values(
+                        scope_hash=self._scope,
+                        request_hash=self._fingerprint,
+                        status=0,
+                        headers={},
+                        body=b"",
+                        created_at=now,
+                        expires_at=now + KEPT_FOR,
+                    )
+                )
         except IntegrityError as exc:
             raise _AnsweredMeanwhile() from exc
         except OperationalError as exc:
             if isinstance(exc.orig, pg_errors.LockNotAvailable | pg_errors.QueryCanceled):
                 raise RequestInProgress() from exc
             raise
-        if session.get_bind().dialect.name == "postgresql":
-            session.execute(text("SET LOCAL statement_timeout TO DEFAULT"))
-            session.execute(text("SET LOCAL lock_timeout TO DEFAULT"))
 
     def keep(self, result: Any) -> None:
         """Keep the answer in the transaction of its effect."""

@@ -1,0 +1,93 @@
+"""Who publishes: one worker at a time, so that events keep their order; others stand by."""
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import psycopg2
+import structlog
+
+from userapi.database import ServiceConnection, connect_alone
+from userapi.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# Another than that of the migrations; locks are per database.
+ADVISORY_LOCK = 7120062
+
+
+class Leadership(Protocol):
+    """A place that one worker at a time can take, and that is free when its holder dies."""
+
+    def holds(self) -> bool:
+        """Tell whether this worker has the place; take it if it is free."""
+        ...
+
+    def release(self) -> None:
+        """Give the place back."""
+        ...
+
+
+class AdvisoryLock:
+    """The place as a lock of a PostgreSQL session: it ends with the connection that holds it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: ServiceConnection | None = None
+        self._held = False
+
+    def holds(self) -> bool:
+        """Tell whether this worker has the lock. Raises psycopg2.Error while the server is away."""
+        try:
+            if self._connection is None:
+                self._connection = connect_alone(self._settings, "userapi-relay")
+            with self._connection.cursor() as cursor:
+                if self._held:
+                    # Whoever lost the connection has lost the lock.
+                    cursor.execute("SELECT 1")
+                    return True
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", (ADVISORY_LOCK,))
+                (self._held,) = cursor.fetchone() or (False,)
+        except psycopg2.Error:
+            self.release()
+            raise
+        if self._held:
+            log.info("relay.took_over")
+        return self._held
+
+    def release(self) -> None:
+        """Close the connection, and with it the lock."""
+        self._held = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg2.Error):  # It is as good as closed.
+                connection.close()
+
+
+class FileLock:
+    """The place as a lock of a file, for workers that share a SQLite database."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def holds(self) -> bool:
+        """Tell whether this worker has the lock."""
+        if self._descriptor is not None:
+            return True
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Close the file, and with it the lock."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
