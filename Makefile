@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers test test-slow lint format bench clean help
+.PHONY: run install servers test test-slow lint format bench secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -32,6 +32,9 @@ format: install ## Format the code
 
 bench: servers ## Measure the service under load
 	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks $(ARGS)
+
+secrets: ## Make the passwords and keys that docker-compose.yml mounts
+	@scripts/make_secrets.sh
 
 clean: ## Remove what tools have made; instance/ with its data stays
 	@scripts/clean.sh

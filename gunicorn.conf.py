@@ -70,6 +70,26 @@ def post_fork(server: Any, worker: Any) -> None:
     configure_logging(_settings)
 
 
+_workers_inside: list[Any] = []
+
+
+def post_worker_init(worker: Any) -> None:
+    """Run the background work inside the service where nothing else runs it."""
+    if _settings.runs_worker_inside:
+        from userapi.worker import Worker, tasks_of
+
+        application = worker.wsgi
+        inside = Worker(application, tasks_of(application.extensions["userapi"]), _settings)
+        inside.start()
+        _workers_inside.append(inside)
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Let the background work finish what it is at."""
+    for inside in _workers_inside:
+        inside.stop()
+
+
 def child_exit(server: Any, worker: Any) -> None:
     """Take a worker that has ended out of the sums of what is going on now."""
     from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics

@@ -13,10 +13,13 @@ from flask.cli import AppGroup
 COMMANDS = {
     "audit": "userapi.cli.audit",
     "doctor": "userapi.cli.doctor",
+    "events": "userapi.cli.events",
     "keys": "userapi.cli.keys",
     "roles": "userapi.cli.roles",
     "seed": "userapi.cli.seed",
+    "sessions": "userapi.cli.sessions",
     "users": "userapi.cli.users",
+    "worker": "userapi.cli.worker",
 }
 
 

@@ -209,7 +209,8 @@ def _waves(due: Iterable[_Due]) -> list[list[_Due]]:
 
 
 def _delay(attempts: int) -> timedelta:
-    return min(FIRST_DELAY * 2 ** min(attempts - 1, 20), LONGEST_DELAY)
+    doublings: int = min(attempts - 1, 20)
+    return min(FIRST_DELAY * (1 << doublings), LONGEST_DELAY)
 
 
 def _fault(event: _Due) -> str:

@@ -1,0 +1,244 @@
+"""Dockerfile and docker-compose.yml, as far as they can be judged without an engine."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from userapi.settings import Settings, variables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Read by gunicorn.conf.py, not by the settings.
+GUNICORN_VARIABLES = {"BIND", "GUNICORN_THREADS", "WEB_CONCURRENCY"}
+COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = ("migration", "service", "worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One line of a Dockerfile, continuations joined."""
+
+    keyword: str
+    value: str
+
+    @property
+    def words(self) -> list[str]:
+        """The value, split at spaces, without flags."""
+        return [word for word in self.value.split() if not word.startswith("--")]
+
+
+def _stages() -> list[list[Instruction]]:
+    text = (REPOSITORY / "Dockerfile").read_text("utf-8")
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    stages: list[list[Instruction]] = []
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        if not line.strip():
+            continue
+        keyword, _, value = line.strip().partition(" ")
+        if keyword == "FROM":
+            stages.append([])
+        stages[-1].append(Instruction(keyword, value.strip()))
+    return stages
+
+
+STAGES = _stages()
+FINAL = STAGES[-1]
+
+
+def _only(keyword: str) -> Instruction:
+    (found,) = (instruction for instruction in FINAL if instruction.keyword == keyword)
+    return found
+
+
+def _variables(service: dict[str, Any]) -> dict[str, str]:
+    """Return the environment as it is where the operator has set nothing."""
+    return {
+        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+        for name, value in service.get("environment", {}).items()
+    }
+
+
+def _images() -> Iterator[str]:
+    for stage in STAGES:
+        yield stage[0].words[0]
+    for service in SERVICES.values():
+        yield service["image"]
+
+
+@pytest.mark.parametrize("image", sorted(set(_images())))
+def test_every_image_names_a_version(image: str) -> None:
+    assert re.search(r":[^:/]+$", image)
+    assert not image.endswith(":latest")
+
+
+def test_the_image_is_built_in_one_stage_and_runs_from_another() -> None:
+    assert len(STAGES) == 2
+    assert FINAL[0].value.startswith("python:3.11-slim")
+    assert any("--from=builder" in i.value for i in FINAL if i.keyword == "COPY")
+
+
+def test_the_service_runs_as_a_numbered_user_that_is_not_root() -> None:
+    user, _, group = _only("USER").value.partition(":")
+
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+def test_the_image_holds_nothing_that_installs_or_builds() -> None:
+    commands = " ".join(i.value for i in FINAL if i.keyword == "RUN")
+
+    assert "apt" not in commands
+    assert "pip install" not in commands
+    assert "pip uninstall" in commands
+    # Nothing is fetched into it from outside, and no whole context with it.
+    assert not [i for i in FINAL if i.keyword == "ADD"]
+    assert not [i for i in FINAL if i.keyword == "COPY" and "--from=builder" not in i.value]
+
+
+def test_the_image_asks_itself_whether_it_lives() -> None:
+    _, _, command = _only("HEALTHCHECK").value.partition("CMD ")
+    program, _, script = json.loads(command)
+
+    assert program == "python"
+    assert "http://127.0.0.1:8000/api/v1/health/live" in script
+    compile(script, "HEALTHCHECK", "exec")
+
+
+def test_signals_reach_gunicorn_without_a_shell_in_between() -> None:
+    assert json.loads(_only("CMD").value) == ["gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+
+
+def test_whatever_the_build_copies_is_there_and_let_through() -> None:
+    ignore = (REPOSITORY / ".dockerignore").read_text("utf-8").splitlines()
+    copied = {
+        source
+        for instruction in STAGES[0]
+        if instruction.keyword == "COPY"
+        for source in instruction.words[:-1]
+    }
+
+    assert copied == {"gunicorn.conf.py", "migrations", "requirements.txt", "userapi", "wsgi.py"}
+    assert all((REPOSITORY / source).exists() for source in copied)
+    assert "*" in ignore
+    assert {line[1:] for line in ignore if line.startswith("!")} == copied
+
+
+def test_the_deployment_is_whole() -> None:
+    assert set(SERVICES) == {"migration", "postgresql", "rabbitmq", "redis", "service", "worker"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_ends_by_itself_or_has_a_health_check(name: str) -> None:
+    service = SERVICES[name]
+    if service.get("restart") == "no":
+        assert name == "migration"
+        return
+
+    # The image of the service brings its own.
+    assert "healthcheck" in service or name == "service"
+    assert service["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_locked_down(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert any(entry.startswith("/tmp") for entry in service["tmpfs"])
+    # Ours have their user from the image.
+    assert name in OURS or not service["user"].startswith(("0", "root"))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_wait_for_what_exists_and_can_say_that_it_is_healthy(name: str) -> None:
+    for other, dependency in SERVICES[name].get("depends_on", {}).items():
+        assert other in SERVICES
+        if dependency["condition"] == "service_healthy":
+            assert "healthcheck" in SERVICES[other]
+        if dependency["condition"] == "service_completed_successfully":
+            assert SERVICES[other]["restart"] == "no"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_secrets_come_from_files_and_are_declared(name: str) -> None:
+    service = SERVICES[name]
+    mounted = set(service.get("secrets", []))
+
+    for variable, value in _variables(service).items():
+        if re.search(r"PASSWORD|SECRET|KEY|PEPPER|TOKEN", variable):
+            assert variable.endswith("_FILE")
+            assert value.removeprefix("/run/secrets/") in mounted
+    assert mounted <= set(COMPOSE["secrets"])
+
+
+def test_no_secret_is_written_into_the_file() -> None:
+    assert all(
+        list(source) == ["file"] and source["file"] == f"./secrets/{name}"
+        for name, source in COMPOSE["secrets"].items()
+    )
+    assert "secrets/" in (REPOSITORY / ".gitignore").read_text("utf-8").splitlines()
+
+
+def test_volumes_and_networks_that_are_used_are_declared() -> None:
+    volumes = {v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", [])}
+    networks = {network for s in SERVICES.values() for network in s["networks"]}
+
+    assert volumes == set(COMPOSE["volumes"])
+    assert networks == set(COMPOSE["networks"])
+
+
+def test_only_the_service_is_reached_from_outside_and_only_from_this_machine() -> None:
+    published = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
+
+    assert published == {"service": ["127.0.0.1:8000:8000"]}
+    assert COMPOSE["networks"]["internal"] == {"internal": True}
+    assert all(SERVICES[n]["networks"] == ["internal"] for n in ("postgresql", "rabbitmq", "redis"))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_is_one_that_the_service_reads(name: str) -> None:
+    known = {variable.name for variable in variables()} | GUNICORN_VARIABLES
+    known |= {f"{variable.name}_FILE" for variable in variables() if variable.secret}
+
+    assert set(_variables(SERVICES[name])) <= known
+
+
+def test_with_fresh_secrets_the_service_accepts_its_production_settings(tmp_path: Path) -> None:
+    subprocess.run(
+        [REPOSITORY / "scripts" / "make_secrets.sh", tmp_path], check=True, capture_output=True
+    )
+    environment = {
+        name: value.replace("/run/secrets", str(tmp_path))
+        for name, value in _variables(SERVICES["service"]).items()
+    }
+
+    settings = Settings.from_env(environment, instance_dir=tmp_path)
+
+    assert settings.is_production
+    assert not settings.embedded
+    assert "@postgresql:5432/userapi" in settings.database_url
+    assert "@redis:6379/0" in settings.redis_url
+    assert settings.rabbitmq_url.startswith("amqp://userapi:")
+
+
+def test_secrets_that_are_there_are_kept(tmp_path: Path) -> None:
+    script = [REPOSITORY / "scripts" / "make_secrets.sh", tmp_path]
+    subprocess.run(script, check=True, capture_output=True)
+    before = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+
+    subprocess.run(script, check=True, capture_output=True)
+
+    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == before
+    assert set(before) == set(COMPOSE["secrets"])
+    assert len(set(before.values())) == len(before)

@@ -1,0 +1,66 @@
+"""Taking away rows that nobody needs any more, in small batches that hold nobody up."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, delete, or_, select
+
+from userapi.clock import Clock
+from userapi.database import transaction
+from userapi.events.models import OutboxEvent
+from userapi.heartbeat import WorkerHeartbeat
+from userapi.idempotency import IdempotencyKey
+from userapi.lockout.models import LoginAttempt
+from userapi.mail.models import OutgoingMail
+from userapi.passwords.models import OneTimeToken
+from userapi.sessions.models import UserSession
+
+BATCH = 1000
+
+# How long a row is kept after it has served its purpose.
+SESSIONS_KEPT = timedelta(days=30)
+TOKENS_KEPT = timedelta(days=7)
+FAILURES_KEPT = timedelta(hours=24)
+SENT_EVENTS_KEPT = timedelta(days=7)
+SENT_MAILS_KEPT = timedelta(days=30)
+HEARTBEATS_KEPT = timedelta(days=1)
+
+
+class CleanUp:
+    """Deletes what has expired."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def delete_due(self, limit: int = BATCH) -> int:
+        """Delete at most so many expired rows of each table; return how many were deleted."""
+        deleted = 0
+        for model, expired in self._rules(self._clock.now()):
+            table: Table = model.__table__
+            key = list(table.primary_key.columns)[0]
+            chosen = select(key).where(expired).limit(limit)
+            with transaction() as session:
+                result: Any = session.execute(delete(table).where(key.in_(chosen)))
+                deleted += result.rowcount
+        return deleted
+
+    def _rules(self, now: datetime) -> list[tuple[Any, ColumnElement[bool]]]:
+        return [
+            (IdempotencyKey, IdempotencyKey.expires_at < now),
+            (OneTimeToken, OneTimeToken.expires_at < now - TOKENS_KEPT),
+            (
+                UserSession,
+                or_(
+                    UserSession.expires_at < now - SESSIONS_KEPT,
+                    UserSession.revoked_at < now - SESSIONS_KEPT,
+                ),
+            ),
+            (
+                LoginAttempt,
+                (LoginAttempt.last_attempt_at < now - FAILURES_KEPT)
+                & or_(LoginAttempt.locked_until.is_(None), LoginAttempt.locked_until < now),
+            ),
+            (OutboxEvent, OutboxEvent.sent_at < now - SENT_EVENTS_KEPT),
+            (OutgoingMail, OutgoingMail.sent_at < now - SENT_MAILS_KEPT),
+            (WorkerHeartbeat, WorkerHeartbeat.last_seen_at < now - HEARTBEATS_KEPT),
+        ]
