@@ -12,6 +12,7 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
+from tests.support.mailbox import Mailbox
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
 from userapi.audit.actions import AuditAction
@@ -20,6 +21,7 @@ from userapi.database import db
 
 CORRELATION = "coverage-1"
 NEW_PASSWORD = "copper-willow-31-harvest"
+EMAIL_CHANGE = {"new_email": "r@example.org", "current_password": PASSWORD}
 
 
 @dataclass(slots=True)
@@ -85,6 +87,11 @@ def refresh_and_wait(world: World) -> None:
     token = world.log_robin_in().refresh_token
     send(world.anyone, "POST", "/api/v1/auth/refresh", {"refresh_token": token})
     world.clock.advance(minutes=5)
+
+
+def mailed_token(world: World, client: JsonClient, endpoint: str, body: Any) -> None:
+    send(client, "POST", f"/api/v1/auth/{endpoint}", body)
+    world.facts["token"] = Mailbox(world.app).token()
 
 
 CAUSES: dict[str, Cause] = {
@@ -154,6 +161,35 @@ CAUSES: dict[str, Cause] = {
         status=200,
         actor="robin",
     ),
+    "auth.password_reset": Cause(
+        before=lambda w: mailed_token(w, w.anyone, "reset-password", {"email": w.robin.email}),
+        request=lambda w: send(
+            w.anyone,
+            "POST",
+            "/api/v1/auth/reset-password/confirm",
+            {"token": w.facts["token"], "new_password": NEW_PASSWORD},
+        ),
+        status=204,
+        actor="robin",
+    ),
+    "auth.password_reset_requested": Cause(
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/reset-password", {"email": w.robin.email}
+        ),
+        status=202,
+        actor=None,
+    ),
+    "auth.password_reset_requested (nobody)": Cause(
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/reset-password", {"email": "nobody@example.com"}
+        ),
+        status=202,
+        actor=None,
+        target=None,
+    ),
+    "auth.password_reset_requested (for another)": Cause(
+        request=lambda w: send(w.as_chief, "POST", user_path(w, "/reset-password")), status=202
+    ),
     "auth.permission_denied": Cause(
         before=lambda w: w.log_robin_in(),
         request=lambda w: send(w.log_robin_in(), "DELETE", user_path(w)),
@@ -222,6 +258,43 @@ CAUSES: dict[str, Cause] = {
         status=204,
         details={"username": "robin"},
     ),
+    "user.deleted (by themselves)": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(
+            w.log_robin_in(), "DELETE", "/api/v1/users/me", {"current_password": PASSWORD}
+        ),
+        status=204,
+        actor="robin",
+    ),
+    "user.email_change_requested": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(w.log_robin_in(), "POST", "/api/v1/auth/change-email", EMAIL_CHANGE),
+        status=202,
+        actor="robin",
+    ),
+    "user.email_changed (by themselves)": Cause(
+        before=lambda w: mailed_token(w, w.log_robin_in(), "change-email", EMAIL_CHANGE),
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/verify-email", {"token": w.facts["token"]}
+        ),
+        status=204,
+        actor="robin",
+        changes={"email": ["robin@example.com", "r@example.org"]},
+    ),
+    "user.email_verified": Cause(
+        before=lambda w: mailed_token(w, w.log_robin_in(), "change-email", EMAIL_CHANGE),
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/verify-email", {"token": w.facts["token"]}
+        ),
+        status=204,
+        actor="robin",
+    ),
+    "user.exported (by themselves)": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(w.log_robin_in(), "GET", "/api/v1/users/me/export"),
+        status=200,
+        actor="robin",
+    ),
     "user.email_changed": Cause(
         request=lambda w: send(w.as_chief, "PATCH", user_path(w), {"email": "r@example.org"}),
         status=200,
@@ -279,14 +352,9 @@ NOT_BY_A_REQUEST = {
     "audit.pruned",  # flask audit prune
 }
 ELSEWHERE = {
-    "auth.password_reset",
-    "auth.password_reset_requested",
     "role.created",
     "role.deleted",
     "role.updated",
-    "user.email_change_requested",
-    "user.email_verified",
-    "user.exported",
     "user.imported",
 }
 
