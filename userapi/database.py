@@ -262,12 +262,29 @@ def snapshot() -> Iterator[Connection]:
         with reading() as connection:
             yield connection
         return
-    engine = db.engine.execution_options(
-        isolation_level="REPEATABLE READ", postgresql_readonly=True
-    )
-    with engine.connect() as connection:
+    with _repeatable_read().connect() as connection:
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         yield connection
+
+
+@contextmanager
+def counting() -> Iterator[Connection]:
+    """Give a snapshot for counting large tables, which are counted by their indexes alone.
+
+    Left to itself the planner of PostgreSQL reads whole tables for that as soon as they fit into
+    memory, and takes the room of what requests need.
+    """
+    if db.engine.dialect.name == "sqlite":
+        with reading() as connection:
+            yield connection
+        return
+    with _repeatable_read().connect() as connection:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        yield connection
+
+
+def _repeatable_read() -> Engine:
+    return db.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
 @contextmanager

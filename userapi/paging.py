@@ -110,11 +110,7 @@ class Paginator:
         """
         order = self._order(wanted.sort)
         context = _context(wanted.sort or self._default, filters)
-        ordering = [
-            expression
-            for key, descending in order
-            for expression in _order_expressions(key, descending)
-        ]
+        ordering = _ordering(order)
         offset = 0
         part = query
         if wanted.cursor is not None:
@@ -132,16 +128,15 @@ class Paginator:
                     ],
                 )
         size = wanted.page_size + 1
-        ordered = part.order_by(*ordering)
-        if either:
-            ordered = query.order_by(*ordering).where(
-                self._tie_breaker.column.in_(self._either(ordered.limit(offset + size), either))
-            )
         # The values of the sort keys ride along with each row: the last row's make the cursor.
-        keyed = ordered.add_columns(
-            *(key.column.label(f"sort_key_{index}") for index, (key, _) in enumerate(order))
-        )
-        rows = connection.execute(keyed.limit(size).offset(offset)).all()
+        keys = [key.column.label(f"sort_key_{index}") for index, (key, _) in enumerate(order)]
+        if either:
+            ids = self._either(part.order_by(*ordering), order, either, reach=offset + size)
+            part = query.where(self._tie_breaker.column.in_(ids.limit(size).offset(offset)))
+            keyed = part.order_by(*ordering).add_columns(*keys)
+        else:
+            keyed = part.order_by(*ordering).add_columns(*keys).limit(size).offset(offset)
+        rows = connection.execute(keyed).all()
         more = len(rows) > wanted.page_size
         rows = rows[: wanted.page_size]
         total = self._total(connection, query, either)
@@ -156,13 +151,35 @@ class Paginator:
         )
 
     def _either(
-        self, limited: Select[Any], conditions: Sequence[ColumnElement[bool]]
+        self,
+        ordered: Select[Any],
+        order: Sequence[tuple[SortKey, bool]],
+        conditions: Sequence[ColumnElement[bool]],
+        *,
+        reach: int,
     ) -> Select[Any]:
-        """Return the ids of rows that fit one of the conditions, the first ones of each."""
-        ids = limited.with_only_columns(self._tie_breaker.column, maintain_column_froms=True)
+        """Return, in order, the ids of rows that fit one of the conditions: the first of each."""
+        keys = [key.column.label(f"key_{index}") for index, (key, _) in enumerate(order)]
         # Each in a subquery: SQLite takes no LIMIT in a part of a UNION.
-        parts = [select(ids.where(condition).subquery()) for condition in conditions]
-        return select(union(*parts).subquery())
+        parts = [
+            select(
+                ordered.where(condition)
+                .with_only_columns(*keys, maintain_column_froms=True)
+                .limit(reach)
+                .subquery()
+            )
+            for condition in conditions
+        ]
+        found = union(*parts).subquery()
+        columns = list(found.c)
+        return select(columns[-1]).order_by(
+            *_ordering(
+                [
+                    (SortKey(column, key.nullable), descending)
+                    for column, (key, descending) in zip(columns, order, strict=True)
+                ]
+            )
+        )
 
     def _total(
         self,
@@ -171,8 +188,11 @@ class Paginator:
         either: Sequence[ColumnElement[bool]],
     ) -> int:
         if either:
-            limited = self._either(query.limit(COUNTED_ROWS + 1), either)
-            counted = limited.limit(COUNTED_ROWS + 1).subquery()
+            # In order, so that an index is read and not the table until enough rows are found.
+            order = self._order(None)
+            ordered = query.order_by(*_ordering(order))
+            limited = self._either(ordered, order, either, reach=COUNTED_ROWS + 1)
+            counted = limited.order_by(None).limit(COUNTED_ROWS + 1).subquery()
         else:
             counted = (
                 query.with_only_columns(literal_column("1"), maintain_column_froms=True)
@@ -226,12 +246,14 @@ def _context(sort: str, filters: Mapping[str, object]) -> bytes:
     return orjson.dumps([sort, present], option=orjson.OPT_SORT_KEYS)
 
 
-def _order_expressions(key: SortKey, descending: bool) -> Sequence[ColumnElement[Any]]:
+def _ordering(order: Sequence[tuple[SortKey, bool]]) -> list[ColumnElement[Any]]:
+    return [_order_expression(key, descending) for key, descending in order]
+
+
+def _order_expression(key: SortKey, descending: bool) -> ColumnElement[Any]:
     column = key.column.desc() if descending else key.column.asc()
-    if not key.nullable:
-        return (column,)
     # Without a value comes last either way, on every database.
-    return (column.nulls_last(),)
+    return column.nulls_last() if key.nullable else column
 
 
 def _after(order: Sequence[tuple[SortKey, bool]], values: Sequence[Any]) -> ColumnElement[bool]:

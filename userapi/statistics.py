@@ -25,7 +25,7 @@ from userapi.accounts.views import users
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditDailyCount, AuditLog, AuditUnsealed
 from userapi.clock import Clock
-from userapi.database import reading
+from userapi.database import counting
 from userapi.roles.models import Role, UserRole
 from userapi.sessions.service import Sessions
 
@@ -118,7 +118,7 @@ class Statistics:
             return figures
 
     def _count(self, now: datetime) -> Figures:
-        with reading() as connection:
+        with counting() as connection:
             by_status = dict.fromkeys(map(str, UserStatus), 0)
             by_status |= _pairs(
                 connection, select(users.c.status, func.count()).group_by(users.c.status)
@@ -155,7 +155,7 @@ def _days(connection: Connection, today: date) -> tuple[DayFigures, ...]:
     first = today - timedelta(days=MOST_DAYS - 1)
     actions = sorted({action for action, _ in DAILY_FIGURES})
     day = func.date(_logs.c.occurred_at, type_=Date)
-    # One statement, so one snapshot: a row that is sealed meanwhile is counted once.
+    # One statement: even without the snapshot a row that is sealed meanwhile is counted once.
     sealed = select(_counts.c.day, _counts.c.action, _counts.c.outcome, _counts.c.count).where(
         _counts.c.day >= first, _counts.c.action.in_(actions)
     )
