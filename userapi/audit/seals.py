@@ -147,6 +147,7 @@ class AuditSeals:
             raise SealsBroken()
         head = genuine_head(self._chain, row)
         if head is None:
+            log.error("audit.seals_broken", seal=row.number)
             raise SealsBroken()
         return head
 
