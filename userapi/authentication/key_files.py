@@ -22,6 +22,7 @@ from pathlib import Path
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from userapi.clock import Clock, rfc3339
@@ -217,12 +218,13 @@ def parse_keys(path: Path, *, algorithm: str, variable: str) -> list[SigningKey]
 
 
 def _parse_block(pem: bytes, label: bytes, algorithm: str) -> SigningKey:
-    private = public = None
+    private: PrivateKey | None = None
+    public: PublicKeyTypes
     if label.endswith(b"PRIVATE KEY"):
-        private = serialization.load_pem_private_key(pem, password=None)
-        if not isinstance(private, PrivateKey):
+        found = serialization.load_pem_private_key(pem, password=None)
+        if not isinstance(found, PrivateKey):
             raise ValueError("a key of another family")
-        public = private.public_key()
+        private, public = found, found.public_key()
     else:
         public = serialization.load_pem_public_key(pem)
     if not isinstance(public, PublicKey) or not _fits(public, algorithm):

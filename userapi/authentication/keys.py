@@ -136,7 +136,7 @@ class KeyRing:
         verifying: dict[str, SigningKey] = {}
         parsed: dict[tuple[Path, int, int], list[SigningKey]] = {}
         for record in folder.usable():
-            (key, *_) = self._parse(folder.path(record), "JWT_KEYS_DIR", parsed)
+            key, *_ = self._parse(folder.path(record), "JWT_KEYS_DIR", parsed)
             verifying[key.kid] = key
             if record.state is KeyState.ACTIVE:
                 active = key

@@ -5,6 +5,7 @@ are checked here, because the clock is injected. Whether a token's session still
 elsewhere.
 """
 
+import base64
 import hashlib
 import hmac
 import json
@@ -13,13 +14,14 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 import jwt
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 
+from userapi.authentication.key_files import SigningKey
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.refusals import TokenExpired, TokenInvalid
 from userapi.clock import Clock
@@ -35,7 +37,8 @@ LEEWAY_SECONDS = 10
 MAXIMUM_TOKEN_LENGTH = 16 * 1024
 REMEMBERED_TOKENS = 4096
 LATEST_TIMESTAMP = 253402300799  # The last second of the year 9999.
-# Far more than any token's life: PyJWT's own look at the clock lets everything pass.
+# Far more than any token's life: PyJWT looks at the machine's clock and lets everything pass, so
+# that exp, nbf and iat are judged by the injected clock alone, with LEEWAY_SECONDS.
 _ANY_TIME = timedelta(days=100 * 365)
 
 
@@ -52,10 +55,19 @@ class AccessGrant:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token and when it ends."""
+    """A token, when it ends and its id."""
 
     token: str
     expires_at: datetime
+    jti: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """For whom a token is signed, and with which key: its header must name the same one."""
+
+    subject: str
+    key: SigningKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +107,7 @@ class AccessTokens:
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._lifetime = timedelta(minutes=settings.jwt_access_token_expire_minutes)
-        self._remembered: OrderedDict[str, AccessClaims] = OrderedDict()
-        self._remembered_generation = 0
-        self._lock = threading.Lock()
+        self._remembered = _RememberedTokens()
 
     def configure(self, app: "Flask") -> None:
         """Tell Flask-JWT-Extended of algorithm, keys, issuer and audience."""
@@ -113,40 +123,51 @@ class AccessTokens:
             JWT_COOKIE_CSRF_PROTECT=False,
         )
         manager = JWTManager(app)
-        manager.encode_key_loader(lambda _identity: self._keys.active().private)
+        manager.user_identity_loader(lambda signature: signature.subject)
+        manager.encode_key_loader(lambda signature: signature.key.private)
         manager.decode_key_loader(self._verifying_key)
 
     def issue(self, grant: AccessGrant) -> IssuedToken:
-        """Return a token that says what `grant` does, from now on."""
+        """Return a token that says what `grant` does, from now on.
+
+        Raises Unavailable where there is no key to sign with.
+        """
         now = int(self._clock.now().timestamp())
         expires_at = now + int(self._lifetime.total_seconds())
+        jti = str(new_id())
+        # Asked once: a rotation between two answers would put the id of another key in the header.
+        key = self._keys.active()
         token = create_access_token(
-            identity=str(grant.user_id),
+            identity=_Signature(str(grant.user_id), key),
             additional_claims={
                 "sid": str(grant.session_id),
                 "sv": grant.session_version,
-                "jti": str(new_id()),
+                "jti": jti,
                 "iat": now,
                 "nbf": now,
                 "exp": expires_at,
                 "roles": list(grant.roles),
                 "permissions": list(grant.permissions),
             },
-            additional_headers={"typ": ACCESS_TYPE, "kid": self._keys.active().kid},
+            additional_headers={"typ": ACCESS_TYPE, "kid": key.kid},
         )
-        return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC))
+        return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti)
 
     def verify(self, token: str) -> AccessClaims:
         """Return what a token says. Raises TokenInvalid, TokenExpired.
 
         A token that was verified once is remembered until it expires or the keys change.
         """
-        now = self._clock.now().timestamp()
-        claims = self._recall(token)
+        if len(token) > MAXIMUM_TOKEN_LENGTH:
+            raise TokenInvalid()
+        generation = self._keys.generation
+        claims = self._remembered.find(token, generation=generation)
         if claims is None:
             claims = self._decode(token)
-            self._remember(token, claims)
+            self._remembered.add(token, claims, generation=generation)
+        now = self._clock.now().timestamp()
         if claims.expires_at + LEEWAY_SECONDS <= now:
+            self._remembered.forget(token)
             raise TokenExpired()
         if max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS:
             raise TokenInvalid()
@@ -177,18 +198,46 @@ class AccessTokens:
             expires_at=read.timestamp("exp"),
         )
 
-    def _recall(self, token: str) -> AccessClaims | None:
-        if self._remembered_generation != self._keys.generation:
-            with self._lock:
-                self._remembered.clear()
-                self._remembered_generation = self._keys.generation
-        return self._remembered.get(token)
 
-    def _remember(self, token: str, claims: AccessClaims) -> None:
+class _RememberedTokens:
+    """The claims of tokens that were verified with the keys of one generation.
+
+    Bounded, the longest unused go first. Tokens stand there as hashes: short, and useless to
+    whoever reads the memory.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation = 0
+        self._claims: OrderedDict[bytes, AccessClaims] = OrderedDict()
+
+    def find(self, token: str, *, generation: int) -> AccessClaims | None:
+        key = self._key_of(token)
         with self._lock:
-            self._remembered[token] = claims
-            if len(self._remembered) > REMEMBERED_TOKENS:
-                self._remembered.popitem(last=False)
+            if generation != self._generation:
+                self._claims.clear()
+                self._generation = generation
+            claims = self._claims.get(key)
+            if claims is not None:
+                self._claims.move_to_end(key)
+        return claims
+
+    def add(self, token: str, claims: AccessClaims, *, generation: int) -> None:
+        with self._lock:
+            if generation != self._generation:
+                return  # Verified with keys that another thread has seen replaced.
+            self._claims[self._key_of(token)] = claims
+            if len(self._claims) > REMEMBERED_TOKENS:
+                self._claims.popitem(last=False)
+
+    def forget(self, token: str) -> None:
+        with self._lock:
+            self._claims.pop(self._key_of(token), None)
+
+    @staticmethod
+    def _key_of(token: str) -> bytes:
+        # A lone surrogate has no UTF-8; such a text is refused when it is decoded.
+        return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class RefreshTokens:
@@ -217,6 +266,7 @@ class RefreshTokens:
     ) -> IssuedToken:
         """Return the token of a session at a generation."""
         identity = f"{session_id}.{session_version}.{generation}".encode()
+        jti = hmac.new(self._key, identity, hashlib.sha256).hexdigest()[:32]
         token = jwt.encode(
             {
                 "iss": self._issuer,
@@ -225,7 +275,7 @@ class RefreshTokens:
                 "sid": str(session_id),
                 "sv": session_version,
                 "gen": generation,
-                "jti": hmac.new(self._key, identity, hashlib.sha256).hexdigest()[:32],
+                "jti": jti,
                 "iat": int(rotated_at.timestamp()),
                 "exp": int(expires_at.timestamp()),
             },
@@ -233,7 +283,7 @@ class RefreshTokens:
             algorithm="HS256",
             headers={"typ": REFRESH_TYPE},
         )
-        return IssuedToken(token, expires_at)
+        return IssuedToken(token, expires_at, jti)
 
     def is_one(self, token: str) -> bool:
         """Tell whether a text says of itself that it is a refresh token."""
@@ -299,36 +349,51 @@ class _ClaimReader:
         return self.integer(name)
 
     def uuid(self, name: str) -> UUID:
+        text = self.text(name)
         try:
-            return UUID(self.text(name))
+            value = UUID(text)
         except ValueError as exc:
             raise TokenInvalid() from exc
+        # UUID() also reads braces, urn:uuid: and no hyphens at all.
+        if str(value) != text:
+            raise TokenInvalid()
+        return value
 
 
 def _header_of(token: str) -> dict[str, Any]:
     """Return the header of what claims to be a token; nothing in it is believed yet."""
     if len(token) > MAXIMUM_TOKEN_LENGTH or not token.isascii() or token.count(".") != 2:
         raise TokenInvalid()
-    try:
-        header: dict[str, Any] = jwt.get_unverified_header(token)
-    except (jwt.PyJWTError, ValueError, RecursionError) as exc:
-        raise TokenInvalid() from exc
-    return header
+    return _strict_object(token.split(".")[0])
 
 
 def _require_header(token: str, token_type: str) -> None:
-    """Refuse a token of another type, or one that asks for extensions (RFC 7515 §4.1.11)."""
+    """Refuse a token of another type, or one that asks for extensions (RFC 7515 §4.1.11).
+
+    Type: RFC 8725 §3.11. Keys that a header brings along (jku, jwk, x5u, x5c) are never looked at.
+    """
     header = _header_of(token)
     typ = header.get("typ")
     if not isinstance(typ, str) or typ.lower().removeprefix("application/") != token_type:
         raise TokenInvalid()
     if "crit" in header or "b64" in header:
         raise TokenInvalid()
-    payload = token.split(".")[1]
+    _strict_object(token.split(".")[1])
+
+
+def _strict_object(segment: str) -> dict[str, Any]:
+    """Return the JSON object of a segment; one that two readers could read differently is none."""
     try:
-        json.loads(jwt.utils.base64url_decode(payload), object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError, jwt.PyJWTError) as exc:
+        padded = segment + "=" * (-len(segment) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        found = json.loads(
+            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as exc:
         raise TokenInvalid() from exc
+    if not isinstance(found, dict):
+        raise TokenInvalid()
+    return found
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -336,3 +401,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a member stands twice")
     return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
