@@ -69,10 +69,7 @@ class EventJournal:
     def after(self, sequence: int, *, limit: int = 1000) -> Sequence[EventView]:
         """Return events with a larger number, the oldest first."""
         query = (
-            _events()
-            .where(_table.c.sequence > sequence)
-            .order_by(_table.c.sequence)
-            .limit(limit)
+            _events().where(_table.c.sequence > sequence).order_by(_table.c.sequence).limit(limit)
         )
         with reading() as connection:
             return [_view(row) for row in connection.execute(query)]
@@ -100,9 +97,7 @@ class EventJournal:
         result = session.execute(
             update(_table)
             .where(which)
-            .values(
-                sent_at=None, parked_at=None, attempts=0, next_attempt_at=None, last_error=None
-            )
+            .values(sent_at=None, parked_at=None, attempts=0, next_attempt_at=None, last_error=None)
         )
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
