@@ -1,82 +1,197 @@
-"""Redis, as something that may be away: short time-outs, and a breaker that spares the others."""
+"""Redis, as something that may be away: short time-outs, and a breaker that spares the others.
 
+Whoever asks gets answers or None, never an error. Commands that are asked together cost one round
+trip. They are sent on bare connections of redis-py: its client would spend twice the time of a
+request on retries, events and pools that are of no use here.
+"""
+
+import hashlib
+import os
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import redis
 import structlog
+from redis.connection import ConnectionPool
+from redis.exceptions import NoScriptError, ResponseError
 
 log = structlog.get_logger(__name__)
 
-Result = TypeVar("Result")
-
-TIMEOUT_SECONDS = 0.1
+TIMEOUT_SECONDS = 0.05
 SPARED_SECONDS = 2.0
+
+Command = tuple[bytes | str | int, ...]
 
 
 class CircuitBreaker:
     """Lets nobody through for a while after a failure; then one caller tries for all."""
 
-    def __init__(self, spared_seconds: float = SPARED_SECONDS) -> None:
+    def __init__(
+        self,
+        spared_seconds: float = SPARED_SECONDS,
+        *,
+        seconds_now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._spared_seconds = spared_seconds
+        self._seconds_now = seconds_now
         self._lock = threading.Lock()
-        self._closed_until = 0.0
-        self._failed = False
+        self._spared_until = 0.0
+        self._failures = 0
+
+    @property
+    def is_closed(self) -> bool:
+        """Tell whether everybody is let through."""
+        return not self._failures
 
     def lets_through(self) -> bool:
         """Tell whether the caller may try. After a failure one in a while may."""
-        if not self._failed:
+        if not self._failures:
             return True
         with self._lock:
-            now = time.monotonic()
-            if now < self._closed_until:
+            now = self._seconds_now()
+            if now < self._spared_until:
                 return False
-            self._closed_until = now + self._spared_seconds
+            self._spared_until = now + self._spared_seconds
             return True
 
     def succeeded(self) -> None:
         """Let everybody through again."""
-        if self._failed:
-            self._failed = False
-            log.info("redis.back")
+        if not self._failures:
+            return
+        with self._lock:
+            failures, self._failures = self._failures, 0
+        if failures:
+            log.info("redis.back", failures=failures)
 
     def failed(self, error: Exception) -> None:
         """Spare everybody the wait for a while."""
         with self._lock:
-            first = not self._failed
-            self._failed = True
-            self._closed_until = time.monotonic() + self._spared_seconds
+            self._failures += 1
+            first = self._failures == 1
+            self._spared_until = self._seconds_now() + self._spared_seconds
         if first:
             log.warning("redis.unavailable", error=type(error).__name__)
 
 
-class Redis:
-    """A connection pool to Redis behind a breaker."""
+class Script:
+    """A Lua script, which Redis runs in one piece."""
 
-    def __init__(self, url: str) -> None:
-        self.client: redis.Redis = redis.Redis.from_url(
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+        _scripts[self._sha] = self
+
+    def on(self, *keys: bytes | str, given: Command = ()) -> Command:
+        """Return the command that runs the script on these keys."""
+        return ("EVALSHA", self._sha, len(keys), *keys, *given)
+
+
+class Connection(Protocol):
+    """What is used of a connection of redis-py, most of which has no annotations."""
+
+    def pack_commands(self, commands: Sequence[Command]) -> list[bytes]: ...
+
+    def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
+
+    def send_command(self, *args: bytes | str | int) -> None: ...
+
+    def read_response(self, disable_decoding: bool = False) -> Any: ...
+
+    def disconnect(self) -> None: ...
+
+
+_scripts: dict[bytes | str | int, Script] = {}
+
+
+class Redis:
+    """Connections to Redis behind a breaker; made when first needed, in each process anew."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        breaker: CircuitBreaker | None = None,
+    ) -> None:
+        """A connection, and each answer, may take `timeout_seconds`."""
+        self._breaker = breaker or CircuitBreaker()
+        # Makes connections as the URL wants them, and is not asked to keep any.
+        self._factory = ConnectionPool.from_url(
             url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
             retry=None,
             protocol=2,
+            driver_info=None,
         )
-        self._breaker = CircuitBreaker()
+        self._process = os.getpid()
+        self._idle: deque[Connection] = deque()
 
-    def ask(self, question: Callable[[redis.Redis], Result]) -> Result | None:
-        """Return the answer, or None where Redis is away: a dead one costs one time-out a while."""
+    @property
+    def is_spared(self) -> bool:
+        """Tell whether Redis was away when somebody last tried."""
+        return not self._breaker.is_closed
+
+    def ask(self, *commands: Command) -> list[Any] | None:
+        """Return an answer to each command, or None where Redis is away.
+
+        A Redis that is away costs one caller a time-out, and then nobody for a while.
+        """
         if not self._breaker.lets_through():
             return None
-        return self.insist(question)
-
-    def insist(self, question: Callable[[redis.Redis], Result]) -> Result | None:
-        """Ask even where nobody else is let through; for what others rely on."""
         try:
-            answer = question(self.client)
+            answers = self._exchange(commands)
         except (redis.RedisError, OSError) as exc:
             self._breaker.failed(exc)
             return None
         self._breaker.succeeded()
-        return answer
+        return answers
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; the next question opens one again."""
+        while self._idle:
+            self._idle.pop().disconnect()
+
+    def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
+        connection = self._idle_connection()
+        if connection is not None:
+            try:
+                return self._converse(connection, commands)
+            except (redis.ConnectionError, OSError):
+                # Closed while it was idle, as a restart does to all: that is no outage yet.
+                self.close()
+        return self._converse(cast(Connection, self._factory.make_connection()), commands)
+
+    def _idle_connection(self) -> Connection | None:
+        if self._process != os.getpid():
+            # A child that shared its parent's sockets would read its parent's answers.
+            self._process, self._idle = os.getpid(), deque()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def _converse(self, connection: Connection, commands: tuple[Command, ...]) -> list[Any]:
+        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers = [_read(connection) for _ in commands]
+        for index, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                text = _scripts[commands[index][1]].text
+                connection.send_command("EVAL", text, *commands[index][2:])
+                answers[index] = answer = _read(connection)
+            if isinstance(answer, ResponseError):
+                self._idle.append(connection)
+                raise answer
+        self._idle.append(connection)
+        return answers
+
+
+def _read(connection: Connection) -> Any:
+    """Return an answer or, as one of several may be a refusal, the refusal."""
+    try:
+        return connection.read_response(disable_decoding=True)
+    except ResponseError as exc:
+        return exc

@@ -31,9 +31,10 @@ from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
+from userapi.rates import MemoryRateCounter, RateCounter, RedisRateCounter
 from userapi.roles.editing import RoleEditor
 from userapi.roles.service import Roles
-from userapi.sessions.cache import RedisLiveSessions
+from userapi.sessions.cache import NOTE_TIMEOUT_SECONDS, RedisLiveSessions
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
@@ -69,6 +70,7 @@ class Services:
     one_time_tokens: OneTimeTokens
     outbox: Outbox
     policy: PasswordPolicy
+    rates: RateCounter
     recovery: Recovery
     role_editor: RoleEditor
     roles: Roles
@@ -108,8 +110,12 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     )
     policy = PasswordPolicy(settings)
     live: LiveSessions = DatabaseLiveSessions(settings, clock)
+    rates: RateCounter = MemoryRateCounter(clock)
     if settings.redis_url:
-        live = RedisLiveSessions(settings, clock, store=Redis(settings.redis_url), database=live)
+        store = Redis(settings.redis_url)
+        notes = Redis(settings.redis_url, timeout_seconds=NOTE_TIMEOUT_SECONDS)
+        live = RedisLiveSessions(settings, clock, questions=store, notes=notes, database=live)
+        rates = RedisRateCounter(store, clock)
     sessions = Sessions(settings=settings, clock=clock, audit=audit, outbox=outbox, live=live)
     one_time_tokens = OneTimeTokens(clock=clock, mails=mails)
     accounts = Accounts(
@@ -163,9 +169,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         gate=gate,
         hasher=hasher,
         health=health,
-        introspection=Introspection(
-            settings=settings, authentication=authentication, live=live, roles=roles
-        ),
+        introspection=Introspection(settings=settings, authentication=authentication, roles=roles),
         keys=keys,
         live_sessions=live,
         lockout=lockout,
@@ -180,6 +184,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         one_time_tokens=one_time_tokens,
         outbox=outbox,
         policy=policy,
+        rates=rates,
         recovery=Recovery(
             audit=audit,
             accounts=accounts,

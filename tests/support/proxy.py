@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 65536
 # How soon a thread that waits for data takes notice of another mode.
@@ -159,6 +160,19 @@ class FaultProxy:
                 threading.Thread(
                     target=connection.serve, args=(self._upstream,), daemon=True
                 ).start()
+
+
+def proxy_to(url: str) -> FaultProxy:
+    """Return a proxy to the server behind a URL."""
+    parts = urlsplit(url)
+    return FaultProxy(parts.hostname or "", parts.port or 0)
+
+
+def url_through(proxy: FaultProxy, url: str) -> str:
+    """Return a server's URL, password and all, with the way through a proxy."""
+    parts = urlsplit(url)
+    credentials, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials}{at}{proxy.host}:{proxy.port}"))
 
 
 class _Connection:

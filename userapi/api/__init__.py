@@ -43,7 +43,7 @@ def init_app(app: Flask, services: Services) -> None:
     app.register_blueprint(wellknown.blp)
     metrics.init_app(app, services)
     documentation.init_app(app, documented, settings)
-    limits.init_app(app, settings)
+    limits.init_app(app, services)
     if settings.cors_origins:
         CORS(
             app,

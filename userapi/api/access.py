@@ -125,7 +125,9 @@ def authenticate(*, password_change_pending: bool = False) -> None:
     What they may do comes from the live session and not from the token, so a change of role or
     status holds from the next request on.
     """
-    claims, live = services().authentication.authenticate(bearer_token())
+    claims, live = services().authentication.authenticate(
+        bearer_token(), answer=g.get("session_answer")
+    )
     permissions = services().roles.graph(live.catalogue_version).effective(live.roles)
     g.claims = claims
     g.live_session = live

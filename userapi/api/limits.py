@@ -1,15 +1,24 @@
-"""Rate limits, all of them here: which endpoint has which, and by what is counted."""
+"""Rate limits, all of them here: which endpoint has which, and by what is counted.
+
+The named limits of a few endpoints are declared to Flask-Limiter, which enforces them around their
+views. The default limit of all others is counted here, because every request pays for it: in the
+same round trip to Redis that brings the copy of the live session. Neither asks again for the
+headers, and both count in this process while Redis is away.
+"""
 
 import ipaddress
 import math
-import time
+from datetime import timedelta
 from typing import Any, cast
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from flask_limiter import Limiter, RateLimitExceeded
+from limits.storage import Storage
 
+from userapi.authentication.tokens import AccessClaims
 from userapi.errors import TooMany, Unauthenticated
-from userapi.settings import Settings
+from userapi.rates import Hit, Rate, RateCounter
+from userapi.wiring import Services
 
 from .access import bearer_token
 from .context import services
@@ -23,73 +32,139 @@ NAMED_LIMITS = {
     "auth.request_password_reset": "rate_limit_password_reset",
     "auth.resend_verification": "rate_limit_password_reset",
 }
-EXEMPT_PREFIXES = ("health.", "prometheus", "metrics")
+EXEMPT_PREFIXES = ("health.", "metrics")
+
+
+class CounterStorage(Storage):
+    """Gives Flask-Limiter the service's own counters, which know what to do without Redis."""
+
+    STORAGE_SCHEME = ["userapi"]
+
+    def __init__(self, uri: str, *, rates: RateCounter, **options: Any) -> None:
+        super().__init__(uri, **options)
+        self._rates = rates
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """Return what counting may raise that Flask-Limiter could wrap."""
+        return OSError
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Count a request; what it was counted as is kept for the headers."""
+        g.hit = self._rates.hit(key, seconds=expiry, cost=amount)
+        return cast(Hit, g.hit).count
+
+    def get(self, key: str) -> int:
+        """Return how many requests the present window has seen."""
+        return self._rates.count(key)
+
+    def get_expiry(self, key: str) -> float:
+        """Return when the window ends of what this request was counted under."""
+        return services().clock.now().timestamp() + cast(Hit, g.hit).seconds_left
+
+    def check(self) -> bool:
+        """Tell that there are counters, in Redis or here."""
+        return True
+
+    def reset(self) -> int | None:
+        """Reset nothing: counters end by themselves."""
+        return None
+
+    def clear(self, key: str) -> None:
+        """Begin a new window with the next request."""
+        self._rates.forget(key)
 
 
 def client_network() -> str:
     """Return what an anonymous caller is counted by: an IPv4 address, or a /64 of IPv6."""
     text = request.remote_addr or "unknown"
+    if ":" not in text:
+        return text
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.IPv6Address(text.partition("%")[0])
     except ValueError:
         return text
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return text
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def user_or_network() -> str:
-    """Return what a caller is counted by: the user of a genuine token, otherwise the address."""
-    if "Authorization" in request.headers:
-        try:
-            claims = services().authentication.verify_signature(bearer_token())
-        except Unauthenticated:
-            return client_network()
-        return f"user:{claims.user_id}"
-    return client_network()
+def genuine_claims() -> AccessClaims | None:
+    """Return what the request's token says, if it is one of ours that has not expired."""
+    if "Authorization" not in request.headers:
+        return None
+    try:
+        return services().authentication.verify_signature(bearer_token())
+    except Unauthenticated:
+        return None
 
 
-def _storage_options(settings: Settings) -> dict[str, Any]:
-    return {"socket_connect_timeout": 0.2, "socket_timeout": 0.2} if settings.redis_url else {}
-
-
-def init_app(app: Flask, settings: Settings) -> None:
+def init_app(app: Flask, services: Services) -> None:
     """Limit every endpoint of the application but health and metrics."""
+    settings = services.settings
     if not settings.rate_limit_enabled:
         return
-    limiter = Limiter(
-        key_func=user_or_network,
-        app=None,
-        storage_uri=settings.redis_url or "memory://",
-        storage_options=_storage_options(settings),
-        default_limits=[settings.rate_limit_default],
-        in_memory_fallback_enabled=bool(settings.redis_url),
-        strategy="fixed-window",
-        key_prefix="userapi",
-        headers_enabled=False,
-    )
-    limiter.init_app(app)
-    for endpoint, view in list(app.view_functions.items()):
-        name = NAMED_LIMITS.get(endpoint)
-        if name is not None:
-            limited_by = limiter.limit(getattr(settings, name), key_func=client_network)
-            app.view_functions[endpoint] = cast(Any, limited_by(cast(Any, view)))
-        elif endpoint.startswith(EXEMPT_PREFIXES):
-            limiter.exempt(view)
+    default = Rate.parse(settings.rate_limit_default)
+    named = {name: Rate.parse(getattr(settings, key)) for name, key in NAMED_LIMITS.items()}
+    exempt = {name for name in app.view_functions if name.startswith(EXEMPT_PREFIXES)}
+    limiter = _declare(app, services)
+
+    @app.before_request
+    def count() -> None:
+        endpoint = request.endpoint
+        if endpoint in exempt:
+            return
+        if endpoint in named and request.method != "OPTIONS":
+            g.rate = named[endpoint]  # Counted by Flask-Limiter, around the view.
+            return
+        g.rate = default
+        g.hit = hit = _hit(services, default)
+        g.session_answer = hit.answer
+        if hit.count > default.amount:
+            raise TooMany(math.ceil(hit.seconds_left))
 
     @app.errorhandler(RateLimitExceeded)
-    def limited(error: RateLimitExceeded) -> Response:
-        current = limiter.current_limit
-        wait = math.ceil(current.reset_at - time.time()) if current else 1
-        return handle_service_error(TooMany(wait))
+    def refuse(_error: RateLimitExceeded) -> Response:
+        return handle_service_error(TooMany(math.ceil(cast(Hit, g.hit).seconds_left)))
 
     @app.after_request
     def add_limit_headers(response: Response) -> Response:
-        current = limiter.current_limit
-        if current is not None:
-            response.headers["X-RateLimit-Limit"] = str(current.limit.amount)
-            response.headers["X-RateLimit-Remaining"] = str(current.remaining)
-            response.headers["X-RateLimit-Reset"] = str(int(current.reset_at))
+        hit: Hit | None = g.get("hit")
+        if hit is not None:
+            rate = cast(Rate, g.rate)
+            resets_at = services.clock.now() + timedelta(seconds=hit.seconds_left)
+            headers = response.headers
+            headers["X-RateLimit-Limit"] = str(rate.amount)
+            headers["X-RateLimit-Remaining"] = str(max(0, rate.amount - hit.count))
+            headers["X-RateLimit-Reset"] = str(math.ceil(resets_at.timestamp()))
         return response
+
+    app.extensions["userapi.limiter"] = limiter
+
+
+def _declare(app: Flask, services: Services) -> Limiter:
+    """Declare the named limits to Flask-Limiter."""
+    limiter = Limiter(
+        key_func=client_network,
+        storage_uri="userapi://",
+        storage_options=cast(Any, {"rates": services.rates}),
+        strategy="fixed-window",
+    )
+    # Its look at each request before the view is only for limits that no request here has.
+    limiter.request_filter(lambda: request.endpoint not in NAMED_LIMITS)
+    limiter.init_app(app)
+    for endpoint, setting in NAMED_LIMITS.items():
+        limited = limiter.limit(getattr(services.settings, setting))
+        app.view_functions[endpoint] = limited(cast(Any, app.view_functions[endpoint]))
+    return limiter
+
+
+def _hit(services: Services, rate: Rate) -> Hit:
+    """Count this request by its user or network, and bring its session's copy along."""
+    claims = genuine_claims()
+    if claims is None:
+        return services.rates.hit(client_network(), seconds=rate.seconds)
+    question = services.live_sessions.question(
+        claims.session_id, user_id=claims.user_id, session_version=claims.session_version
+    )
+    return services.rates.hit(f"user:{claims.user_id}", seconds=rate.seconds, along=question)

@@ -11,7 +11,6 @@ from userapi.database import reading
 from userapi.errors import Unauthenticated
 from userapi.roles.service import Roles
 from userapi.sessions.models import UserSession
-from userapi.sessions.status import LiveSessions
 from userapi.settings import Settings
 
 _sessions: Table = UserSession.__table__  # type: ignore[assignment]
@@ -43,23 +42,19 @@ class Introspection:
         *,
         settings: Settings,
         authentication: Authentication,
-        live: LiveSessions,
         roles: Roles,
     ) -> None:
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._authentication = authentication
-        self._live = live
         self._roles = roles
 
     def inspect(self, token: str) -> ActiveToken | None:
         """Return what a good token says; None for every other text."""
         try:
             claims = self._authentication.inspect(token)
+            live = self._authentication.require_live(claims)
         except Unauthenticated:
-            return None
-        live = self._live.find(claims.session_id, user_id=claims.user_id)
-        if live is None or live.session_version != claims.session_version:
             return None
         if isinstance(claims, RefreshClaims) and not self._is_present(claims):
             return None

@@ -312,10 +312,10 @@ class Authentication:
             user = session.get(User, claims.user_id, with_for_update={"read": True})
             rotated = self._rotate(claims, now=self._clock.now())
             own = rotated or self._locked_session(claims.session_id)
+            if own is not None and own.user_id != claims.user_id:
+                raise TokenInvalid()
             if own is None or user is None or user.status != UserStatus.ACTIVE:
                 raise TokenRevoked()
-            if own.user_id != claims.user_id:
-                raise TokenInvalid()
             if own.version != claims.session_version or not self._sessions.is_live(own):
                 raise TokenRevoked()
             view = self._view(session, own.user_id)
@@ -324,7 +324,6 @@ class Authentication:
                 self._audit.record(
                     AuditAction.AUTH_REFRESH, actor=actor, target=("session", own.id)
                 )
-                self._tell_live(own)
             elif not self._is_predecessor(claims, own):
                 reused = True
                 self._end_reused(own, view, actor)
@@ -421,13 +420,16 @@ class Authentication:
 
     # What a token is worth
 
-    def authenticate(self, token: str) -> tuple[AccessClaims, LiveSession]:
+    def authenticate(
+        self, token: str, *, answer: object = None
+    ) -> tuple[AccessClaims, LiveSession]:
         """Return who an access token speaks for at this moment.
 
-        Raises TokenInvalid, TokenExpired, TokenRevoked. A fault of the database is never a refusal.
+        `answer` is what Redis has said already to the question for the token's session. Raises
+        TokenInvalid, TokenExpired, TokenRevoked. A fault of the database is never a refusal.
         """
         claims = self._access_tokens.verify(token)
-        return claims, self._require_live(claims)
+        return claims, self.require_live(claims, answer=answer)
 
     def verify_signature(self, token: str) -> AccessClaims:
         """Return the claims of an access token without asking whether its session still lives."""
@@ -439,9 +441,21 @@ class Authentication:
             return self._refresh_tokens.verify(token)
         return self._access_tokens.verify(token)
 
-    def _require_live(self, claims: AccessClaims) -> LiveSession:
-        live = self._live.find(claims.session_id, user_id=claims.user_id)
-        if live is None or live.session_version != claims.session_version:
+    def require_live(
+        self, claims: AccessClaims | RefreshClaims, *, answer: object = None
+    ) -> LiveSession:
+        """Return the live session behind a token. Raises TokenRevoked, TokenInvalid."""
+        live = self._live.find(
+            claims.session_id,
+            user_id=claims.user_id,
+            session_version=claims.session_version,
+            answer=answer,
+        )
+        if live is None:
+            raise TokenRevoked()
+        if live.user_id != claims.user_id:
+            raise TokenInvalid()
+        if live.session_version != claims.session_version:
             raise TokenRevoked()
         return live
 

@@ -1,15 +1,26 @@
 """Live sessions with copies in Redis, which no race brings back to life.
 
-A copy carries the versions of its session and its user. Whoever changes one of them commits first
-and then leaves the new version in Redis; whoever fills reads the database first and then stores
-only what is not older than what is there. So a fill that was overtaken by a revocation is
-refused, an emptied Redis means a look at the database, and a request costs one round trip.
+A request costs one round trip, also together with its rate limit: one script returns the copy if
+its versions are the present ones. Otherwise it puts a place-holder there, and the process reads the
+database and stores what it has read, which a second script allows only
 
-A process that cannot reach Redis while it revokes leaves the copies that others hold: they run out
-after `session_cache_seconds` (10) at the latest. That is the bound within which a revocation holds
-everywhere with Redis cut off from one process; otherwise it holds on the next request.
+- while its own place-holder is still there: a revocation puts a tombstone over it, and an emptied
+  Redis has lost it, so a fill that was overtaken by either is refused; and
+- if what it has read is not older than the versions that others have left for the user and the
+  catalogue of roles.
+
+A copy also needs those versions to be there at all, so a Redis that has lost some of its keys means
+a look at the database. Tombstones outlive every place-holder.
+
+A revocation holds on the next request in every process. If a process cannot reach Redis when it
+revokes, or dies between its commit and the note, the copies that others go by still hold: a copy
+lives `session_cache_seconds` (10) from the moment when its place-holder was put there, before its
+state was read, and that is the bound. The process itself goes by the database from the first note
+that it cannot leave until it has left them all.
 """
 
+import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,154 +29,226 @@ import orjson
 import structlog
 
 from userapi.clock import Clock
-from userapi.expiring_store import Redis
+from userapi.expiring_store import Command, Redis, Script
 from userapi.sessions.status import LiveSession, LiveSessions
 from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# Longer than any fill can take: a statement ends after 3 seconds.
-NOTES_KEPT_SECONDS = 60
+# A note that is not left breaks a promise, a copy that is not read costs a query: worth a longer
+# wait than a question of every request is.
+NOTE_TIMEOUT_SECONDS = 0.5
+NOTES_OUTLIVE_COPIES_SECONDS = 60
+REMEMBERED_COPIES = 8192
 CATALOGUE = "userapi:live:roles"
+ENDED = b"E"
 
-# A session's key holds "<version>L<copy>", "<version>E" (ended) or "<version>N" (something newer
-# than the copies of before); the keys of users and of the catalogue hold a version.
-_FILL = """
-local present = redis.call('GET', KEYS[1])
-local version = tonumber(ARGV[2])
-local stored = true
-if present then
-  local known, state = string.match(present, '^(%d+)(%u)')
-  known = tonumber(known)
-  if known > version or (known == version and state == 'E') then stored = false end
+# The key of a session holds "C<its version> <user's version> <catalogue's version> <JSON>", a copy;
+# or "P<moment>", the place-holder of a fill; or "E", the tombstone of a session that has ended.
+_ASK = Script("""
+local found = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
+if found[1] then
+  if string.sub(found[1], 1, 1) ~= 'C' then return found[1] end
+  local session, user, roles = string.match(found[1], '^C(%d+) (%d+) (%d+) ')
+  if user == found[2] and roles == found[3] and tonumber(session) >= tonumber(ARGV[1]) then
+    return found[1]
+  end
 end
-if stored then redis.call('SET', KEYS[1], ARGV[2] .. 'L' .. ARGV[1], 'PX', ARGV[5]) end
-for index, value in ipairs({ARGV[3], ARGV[4]}) do
-  local key = KEYS[index + 1]
-  local known = tonumber(redis.call('GET', key))
-  if not known or known <= tonumber(value) then redis.call('SET', key, value, 'PX', ARGV[6]) end
+local now = redis.call('TIME')
+local place = 'P' .. now[1] .. '.' .. now[2]
+redis.call('SET', KEYS[1], place, 'PX', ARGV[2])
+return {place}
+""")
+_FILL = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local life = redis.call('PTTL', KEYS[1])
+for index = 2, 3 do
+  local known = redis.call('GET', KEYS[index])
+  if known and tonumber(known) > tonumber(ARGV[index + 1]) then
+    redis.call('DEL', KEYS[1])
+    return 0
+  end
 end
-return stored and 1 or 0
-"""
-_NOTE = """
-local present = redis.call('GET', KEYS[1])
-if present then
-  local known = tonumber(string.match(present, '^(%d+)'))
-  if known > tonumber(ARGV[1]) then return 0 end
-end
-redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ARGV[3])
+for index = 2, 3 do redis.call('SET', KEYS[index], ARGV[index + 1], 'PX', ARGV[5]) end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', math.max(life, 1))
 return 1
-"""
+""")
+_FILL_WITH_ENDED = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], 'E', 'PX', math.max(redis.call('PTTL', KEYS[1]), 1))
+return 1
+""")
+_RENEW = Script("""
+local present = redis.call('GET', KEYS[1])
+if not present or present == 'E' then return 0 end
+local version = string.match(present, '^C(%d+) ')
+if version and tonumber(version) >= tonumber(ARGV[1]) then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
+_RAISE = Script("""
+local known = redis.call('GET', KEYS[1])
+if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")
 
 
 class RedisLiveSessions:
     """Asks Redis first, and the database on a miss or when Redis is away."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, *, store: Redis, database: LiveSessions
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        questions: Redis,
+        notes: Redis,
+        database: LiveSessions,
     ) -> None:
+        """`notes` waits longer than `questions`, with a breaker of its own."""
         self._clock = clock
-        self._store = store
+        self._questions = questions
+        self._notes = notes
         self._database = database
-        self._copy_milliseconds = settings.session_cache_seconds * 1000
-        # A user's and the catalogue's version must outlive every copy that is compared with it.
-        self._note_milliseconds = NOTES_KEPT_SECONDS * 1000 + self._copy_milliseconds
-        self._fill = store.client.register_script(_FILL)
-        self._note = store.client.register_script(_NOTE)
+        self._copy_seconds = settings.session_cache_seconds
+        self._copy_milliseconds = self._copy_seconds * 1000
+        self._note_milliseconds = self._copy_milliseconds + NOTES_OUTLIVE_COPIES_SECONDS * 1000
+        self._remembered: dict[bytes, LiveSession] = {}
+        # Notes that could not be left, each with the moment when nothing is left to be told.
+        self._unsent: dict[Command, float] = {}
+        self._sending = threading.Lock()
 
-    def find(self, session_id: UUID, *, user_id: UUID) -> LiveSession | None:
+    def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
+        """Return what to ask Redis for `find`; None while it is not to be believed."""
+        if self._unsent:
+            return None
+        return _ASK.on(
+            *_keys(session_id, user_id), given=(session_version, self._copy_milliseconds)
+        )
+
+    def find(
+        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+    ) -> LiveSession | None:
         """Return the live session, or None where it has ended or never was."""
-        keys = [_session_key(session_id), _user_key(user_id), CATALOGUE]
-        found: Any = self._store.ask(lambda client: client.mget(keys))
-        if found is not None:
-            copy, access_version, catalogue_version = found
-            if copy is not None and copy.lstrip(b"0123456789")[:1] == b"E":
-                return None
-            live = _read(copy, access_version, catalogue_version)
-            if live is not None and live.user_id == user_id:
-                return live if live.ends_at > self._clock.now() else None
-        live = self._database.find(session_id, user_id=user_id)
-        if live is not None and found is not None:
-            self._keep(keys, live)
+        if answer is None:
+            answer = self._ask(session_id, user_id, session_version)
+        if answer == ENDED:
+            return None
+        if isinstance(answer, bytes):
+            live = self._read(answer)
+            if live is not None and live.ends_at > self._clock.now():
+                return live
+        live = self._database.find(session_id, user_id=user_id, session_version=session_version)
+        if isinstance(answer, list):
+            self._fill(session_id, user_id, answer[0], live)
         return live
 
-    def _keep(self, keys: list[str], live: LiveSession) -> None:
-        arguments: list[bytes | int] = [
-            _write(live),
-            live.session_version,
-            live.access_version,
-            live.catalogue_version,
-            self._copy_milliseconds,
-            self._note_milliseconds,
-        ]
-        self._store.ask(lambda client: self._fill(keys=keys, args=arguments, client=client))
+    def _ask(self, session_id: UUID, user_id: UUID, session_version: int) -> object:
+        if self._unsent and not self._send_notes():
+            return None
+        question = self.question(session_id, user_id=user_id, session_version=session_version)
+        answers = self._questions.ask(question) if question else None
+        return answers[0] if answers else None
+
+    def _read(self, copy: bytes) -> LiveSession | None:
+        """Return what a copy says; None for the place-holder of somebody else's fill."""
+        live = self._remembered.get(copy)
+        if live is None and copy[:1] == b"C":
+            live = _decoded(copy)
+            if len(self._remembered) >= REMEMBERED_COPIES:
+                self._remembered.clear()
+            self._remembered[copy] = live
+        return live
+
+    def _fill(
+        self, session_id: UUID, user_id: UUID, place: bytes, live: LiveSession | None
+    ) -> None:
+        keys = _keys(session_id, user_id)
+        if live is None:
+            self._questions.ask(_FILL_WITH_ENDED.on(keys[0], given=(place,)))
+        elif live.user_id == user_id:
+            versions = (live.access_version, live.catalogue_version)
+            given = (place, _encoded(live), *versions, self._note_milliseconds)
+            self._questions.ask(_FILL.on(*keys, given=given))
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
         """Take note, after the commit, that a session has a new version or has ended."""
-        self._leave(_session_key(session_id), version, "N" if live else "E")
+        key = _session_key(session_id)
+        if live:
+            self._leave(_RENEW.on(key, given=(version,)))
+        else:
+            self._leave(("SET", key, ENDED, "PX", self._note_milliseconds))
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
         """Take note, after the commit, that what a user may do has changed."""
-        self._leave(_user_key(user_id), access_version, "")
+        self._leave(_RAISE.on(_user_key(user_id), given=(access_version, self._note_milliseconds)))
 
     def roles_changed(self, *, catalogue_version: int) -> None:
         """Take note, after the commit, that a role grants something else."""
-        self._leave(CATALOGUE, catalogue_version, "")
+        self._leave(_RAISE.on(CATALOGUE, given=(catalogue_version, self._note_milliseconds)))
 
-    def _leave(self, key: str, version: int, state: str) -> None:
-        arguments: list[int | str] = [version, state, self._note_milliseconds]
-        left = self._store.insist(
-            lambda client: self._note(keys=[key], args=arguments, client=client)
-        )
-        if left is None:
-            log.warning("sessions.note_not_left", bound_seconds=self._copy_milliseconds // 1000)
+    def _leave(self, note: Command) -> None:
+        if self._notes.ask(note) is not None:
+            return
+        self._unsent[note] = time.monotonic() + self._copy_seconds
+        log.warning("sessions.note_not_left", holds_elsewhere_within_seconds=self._copy_seconds)
+
+    def _send_notes(self) -> bool:
+        """Leave the notes that could not be left before; tell whether none remains."""
+        if not self._sending.acquire(blocking=False):
+            return False
+        try:
+            now = time.monotonic()
+            waiting = [note for note, until in list(self._unsent.items()) if until > now]
+            if waiting and self._notes.ask(*waiting) is None:
+                return False
+            for note in list(self._unsent):
+                if note in waiting or self._unsent[note] <= now:
+                    del self._unsent[note]
+            return not self._unsent
+        finally:
+            self._sending.release()
+
+
+def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
+    return _session_key(session_id), _user_key(user_id), CATALOGUE
 
 
 def _session_key(session_id: UUID) -> str:
-    return f"userapi:live:s:{session_id}"
+    return f"userapi:live:s:{session_id.hex}"
 
 
 def _user_key(user_id: UUID) -> str:
-    return f"userapi:live:u:{user_id}"
+    return f"userapi:live:u:{user_id.hex}"
 
 
-def _write(live: LiveSession) -> bytes:
-    return orjson.dumps(
+def _encoded(live: LiveSession) -> bytes:
+    text = orjson.dumps(
         [
-            str(live.session_id),
-            str(live.user_id),
+            live.session_id.hex,
+            live.user_id.hex,
             live.username,
             live.roles,
-            live.session_version,
-            live.access_version,
             live.must_change_password,
             live.ends_at.timestamp(),
         ]
     )
+    versions = (live.session_version, live.access_version, live.catalogue_version)
+    return b"C%d %d %d %b" % (*versions, text)
 
 
-def _read(
-    copy: bytes | None, access_version: bytes | None, catalogue_version: bytes | None
-) -> LiveSession | None:
-    """Return what a copy says, or None where it is missing or older than what is known."""
-    if copy is None or access_version is None or catalogue_version is None:
-        return None
-    _, mark, text = copy.partition(b"L")
-    if not mark:
-        return None
-    session_id, user_id, username, roles, session_version, access, must_change, ends_at = (
-        orjson.loads(text)
-    )
-    if access != int(access_version):
-        return None
+def _decoded(copy: bytes) -> LiveSession:
+    session_version, access_version, catalogue_version, text = copy[1:].split(b" ", 3)
+    fields: list[Any] = orjson.loads(text)
+    session_id, user_id, username, roles, must_change_password, ends_at = fields
     return LiveSession(
         session_id=UUID(session_id),
         user_id=UUID(user_id),
         username=username,
         roles=tuple(roles),
-        session_version=session_version,
-        access_version=access,
+        session_version=int(session_version),
+        access_version=int(access_version),
         catalogue_version=int(catalogue_version),
-        must_change_password=must_change,
+        must_change_password=must_change_password,
         ends_at=datetime.fromtimestamp(ends_at, UTC),
     )

@@ -5,13 +5,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, Table, column, select, table
+from sqlalchemy import JSON, ColumnElement, Table, bindparam, column, select, table
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from userapi.clock import Clock
 from userapi.database import reading
+from userapi.expiring_store import Command
 from userapi.roles.models import UserRole
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession
@@ -76,8 +77,18 @@ class LiveSession:
 class LiveSessions(Protocol):
     """Tells whether a session is live, and is told when one is no longer what it was."""
 
-    def find(self, session_id: UUID, *, user_id: UUID) -> LiveSession | None:
-        """Return the live session, or None where it has ended or never was."""
+    def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
+        """Return what to ask Redis for `find`, together with something else; None if nothing."""
+        ...
+
+    def find(
+        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+    ) -> LiveSession | None:
+        """Return the live session, or None where it has ended or never was.
+
+        `user_id` and `session_version` are what the token says; whether they are those of the
+        session is for the caller to compare. `answer` is what Redis said to `question`.
+        """
         ...
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
@@ -113,15 +124,24 @@ class DatabaseLiveSessions:
                 catalogue_version().label("catalogue_version"),
             )
             .select_from(_sessions.join(_users, _users.c.id == _sessions.c.user_id))
-            .where(_sessions.c.revoked_at.is_(None), _users.c.status == "active")
+            .where(
+                _sessions.c.id == bindparam("session_id"),
+                _sessions.c.revoked_at.is_(None),
+                _users.c.status == "active",
+            )
         )
 
-    def find(self, session_id: UUID, *, user_id: UUID) -> LiveSession | None:
+    def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
+        """Return None: there is nothing to ask of Redis."""
+        return None
+
+    def find(
+        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+    ) -> LiveSession | None:
         """Return the live session, or None where it has ended or never was."""
-        query = self._query.where(_sessions.c.id == session_id)
         with reading() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None or row.user_id != user_id:
+            row = connection.execute(self._query, {"session_id": session_id}).one_or_none()
+        if row is None:
             return None
         ends_at = min(row.expires_at, row.rotated_at + self._idle)
         if ends_at <= self._clock.now():

@@ -1,0 +1,236 @@
+"""What every implementation of `LiveSessions` promises, each behind a whole application.
+
+Copies live for five minutes here, so whatever shows at once has not waited for one to run out. Each
+question is asked twice before a change: the second answer comes from the copy, if there is one.
+"""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
+from userapi.clock import ManualClock
+from userapi.sessions.status import LiveSession
+from userapi.wiring import Services
+
+NOBODY = UUID("01900000-0000-7000-8000-000000000000")
+
+
+@pytest.fixture(params=["database", "redis"])
+def app(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Flask:
+    """Return an application that asks the database alone, or Redis first."""
+    redis_url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
+    return make_app(REDIS_URL=redis_url, SESSION_CACHE_SECONDS="300")
+
+
+class Service:
+    """The service, as somebody who asks it of sessions sees it."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.services: Services = app.extensions["userapi"]
+
+    def log_in(self, user: MadeUser, **body: object) -> SignedInClient:
+        answer = JsonClient(self.app).post(
+            "/api/v1/auth/login",
+            json={"username": user.username, "password": user.password, **body},
+        )
+        return SignedInClient(self.app, answer.get_json())
+
+    def find(
+        self, session_id: str, user_id: str | UUID, *, session_version: int = 1
+    ) -> LiveSession | None:
+        """Ask twice; the answers must be the same."""
+        with self.app.app_context():
+            first, second = (
+                self.services.live_sessions.find(
+                    UUID(session_id), user_id=UUID(str(user_id)), session_version=session_version
+                )
+                for _ in range(2)
+            )
+        assert first == second
+        return second
+
+
+@pytest.fixture
+def service(app: Flask) -> Service:
+    return Service(app)
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    return make_user("robin")
+
+
+@pytest.fixture
+def boss(service: Service, make_user: MakeUser) -> SignedInClient:
+    return service.log_in(make_user("boss", roles=["superadmin"]))
+
+
+def test_a_live_session_is_found_with_all_that_a_request_needs(
+    service: Service, robin: MadeUser
+) -> None:
+    session_id = service.log_in(robin).session_id
+
+    live = service.find(session_id, robin.id)
+
+    assert live is not None
+    assert (str(live.session_id), str(live.user_id)) == (session_id, robin.id)
+    assert (live.username, live.roles) == ("robin", ("user",))
+    assert (live.session_version, live.must_change_password) == (1, False)
+    assert live.ends_at.utcoffset() is not None
+
+
+def test_a_session_that_never_was_is_not_found(service: Service, robin: MadeUser) -> None:
+    assert service.find(str(NOBODY), robin.id) is None
+
+
+def test_a_session_says_whose_it_is_whoever_is_named(
+    service: Service, robin: MadeUser, make_user: MakeUser
+) -> None:
+    mallory = make_user("mallory")
+    session_id = service.log_in(robin).session_id
+    service.find(session_id, robin.id)
+
+    live = service.find(session_id, mallory.id)
+
+    assert live is not None and str(live.user_id) == robin.id
+
+
+def test_an_ended_session_is_not_found(service: Service, robin: MadeUser) -> None:
+    client, other = service.log_in(robin), service.log_in(robin)
+    assert service.find(client.session_id, robin.id)
+
+    client.post("/api/v1/auth/logout")
+
+    assert service.find(client.session_id, robin.id) is None
+    assert service.find(other.session_id, robin.id) is not None
+
+
+def test_a_session_of_somebody_suspended_is_not_found(
+    service: Service, robin: MadeUser, boss: SignedInClient
+) -> None:
+    session_id = service.log_in(robin).session_id
+    assert service.find(session_id, robin.id)
+
+    boss.post(f"/api/v1/users/{robin.id}/suspend")
+
+    assert service.find(session_id, robin.id) is None
+    boss.post(f"/api/v1/users/{robin.id}/activate")
+    assert service.find(session_id, robin.id) is None  # What has ended does not come back.
+
+
+def test_a_session_of_somebody_deleted_is_not_found(
+    service: Service, robin: MadeUser, boss: SignedInClient
+) -> None:
+    session_id = service.log_in(robin).session_id
+    assert service.find(session_id, robin.id)
+
+    boss.delete(f"/api/v1/users/{robin.id}")
+
+    assert service.find(session_id, robin.id) is None
+
+
+def test_another_role_shows(service: Service, robin: MadeUser, boss: SignedInClient) -> None:
+    session_id = service.log_in(robin).session_id
+    before = service.find(session_id, robin.id)
+
+    boss.put(f"/api/v1/users/{robin.id}/roles", json={"roles": ["moderator"]})
+
+    after = service.find(session_id, robin.id)
+    assert before is not None and after is not None
+    assert after.roles == ("moderator",)
+    assert after.access_version > before.access_version
+
+
+def test_another_name_shows(service: Service, robin: MadeUser, boss: SignedInClient) -> None:
+    session_id = service.log_in(robin).session_id
+    service.find(session_id, robin.id)
+
+    boss.patch(f"/api/v1/users/{robin.id}", json={"username": "hood"})
+
+    live = service.find(session_id, robin.id)
+    assert live is not None and live.username == "hood"
+
+
+def test_a_password_that_must_change_shows(
+    service: Service, robin: MadeUser, boss: SignedInClient
+) -> None:
+    session_id = service.log_in(robin).session_id
+    service.find(session_id, robin.id)
+
+    boss.patch(f"/api/v1/users/{robin.id}", json={"must_change_password": True})
+
+    live = service.find(session_id, robin.id)
+    assert live is not None and live.must_change_password
+
+
+def test_a_changed_role_counts_the_catalogue_up(
+    service: Service, robin: MadeUser, boss: SignedInClient
+) -> None:
+    session_id = service.log_in(robin).session_id
+    before = service.find(session_id, robin.id)
+
+    made = boss.post("/api/v1/roles/", json={"name": "editor", "permissions": ["media:upload"]})
+
+    assert made.status_code == 201
+    after = service.find(session_id, robin.id)
+    assert before is not None and after is not None
+    assert after.catalogue_version == before.catalogue_version + 1
+
+
+def test_a_changed_password_counts_the_session_up(service: Service, robin: MadeUser) -> None:
+    client = service.log_in(robin)
+    service.find(client.session_id, robin.id)
+
+    client.post(
+        "/api/v1/auth/change-password",
+        json={"current_password": PASSWORD, "new_password": "granite-otter-57-teapot"},
+    )
+
+    # Whichever version the token is of that asks first.
+    for session_version in (1, 2, 1):
+        live = service.find(client.session_id, robin.id, session_version=session_version)
+        assert live is not None and live.session_version == 2
+
+
+@pytest.mark.parametrize(("remember_me", "days"), [(False, 7), (True, 7)])
+def test_a_session_that_is_not_used_ends(
+    service: Service, robin: MadeUser, clock: ManualClock, remember_me: bool, days: int
+) -> None:
+    session_id = service.log_in(robin, remember_me=remember_me).session_id
+    assert service.find(session_id, robin.id)
+
+    clock.advance(days=days, seconds=1)
+
+    assert service.find(session_id, robin.id) is None
+
+
+def test_a_session_that_is_refreshed_lives_on_past_its_first_end(
+    service: Service, robin: MadeUser, clock: ManualClock
+) -> None:
+    client = service.log_in(robin, remember_me=True)
+    service.find(client.session_id, robin.id)
+    clock.advance(days=6)
+    refreshed = client.post("/api/v1/auth/refresh", json={"refresh_token": client.refresh_token})
+
+    clock.advance(days=2)
+
+    assert refreshed.status_code == 200
+    assert service.find(client.session_id, robin.id) is not None
+
+
+def test_a_question_that_was_asked_along_finds_the_same(service: Service, robin: MadeUser) -> None:
+    session_id, user_id = UUID(service.log_in(robin).session_id), UUID(robin.id)
+    known = service.find(str(session_id), user_id)
+    live = service.services.live_sessions
+
+    with service.app.app_context():
+        question = live.question(session_id, user_id=user_id, session_version=1)
+        along = service.services.rates.hit("anybody", seconds=60, along=question)
+        found = live.find(session_id, user_id=user_id, session_version=1, answer=along.answer)
+
+    assert found == known

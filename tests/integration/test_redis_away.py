@@ -1,0 +1,124 @@
+"""Redis as something that may be away: what a question costs then, and how it comes back."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.proxy import proxy_to, url_through
+from tests.support.servers import RedisServer
+from userapi.expiring_store import CircuitBreaker, Redis, Script
+
+PING = ("PING",)
+DOUBLE = Script("return ARGV[1] * 2")
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Redis]:
+    store = Redis(redis_url, timeout_seconds=5)
+    yield store
+    store.close()
+
+
+def test_questions_are_answered_together(store: Redis) -> None:
+    answers = store.ask(("SET", "a", "1"), DOUBLE.on(given=(21,)), ("GET", "a"), ("GET", "b"))
+
+    assert answers == [b"OK", 42, b"1", None]
+
+
+def test_a_script_that_redis_has_forgotten_is_sent_again(store: Redis) -> None:
+    store.ask(DOUBLE.on(given=(1,)))
+    store.ask(("SCRIPT", "FLUSH"))
+
+    assert store.ask(DOUBLE.on(given=(2,)), ("INCR", "n"), DOUBLE.on(given=(3,))) == [4, 1, 6]
+
+
+def test_a_question_that_redis_refuses_has_no_answer(store: Redis) -> None:
+    assert store.ask(("SET", "a", "text"), ("INCR", "a"), ("GET", "a")) is None
+    assert store.is_spared
+
+
+def test_a_restart_of_redis_is_no_outage(
+    private_server: Callable[[type[RedisServer]], RedisServer],
+) -> None:
+    server = private_server(RedisServer)
+    store = Redis(server.url, timeout_seconds=5)
+    assert store.ask(PING) == [b"PONG"]
+
+    server.stop()
+    server.start()
+
+    assert store.ask(PING) == [b"PONG"]
+    assert not store.is_spared
+    store.close()
+
+
+def test_a_frozen_redis_costs_one_time_out_and_not_one_a_question(
+    private_server: Callable[[type[RedisServer]], RedisServer],
+) -> None:
+    server = private_server(RedisServer)
+    store = Redis(server.url)
+    assert store.ask(PING) == [b"PONG"]
+    server.pause()
+
+    took = []
+    for _ in range(20):
+        begun = time.monotonic()
+        assert store.ask(PING) is None
+        took.append(time.monotonic() - begun)
+    server.resume()
+
+    assert 0.04 < took[0] < 0.5  # 50 milliseconds, and what a busy machine adds.
+    assert sum(took[1:]) < 0.04
+    store.close()
+
+
+def test_a_redis_that_nobody_can_reach_costs_no_more(redis_url: str) -> None:
+    proxy = proxy_to(redis_url)
+    proxy.black_hole()
+    store = Redis(url_through(proxy, redis_url))
+
+    begun = time.monotonic()
+    answers = [store.ask(PING) for _ in range(20)]
+
+    assert answers == [None] * 20
+    assert time.monotonic() - begun < 0.5
+    proxy.close()
+    store.close()
+
+
+def test_one_caller_tries_for_all_when_redis_may_be_back(redis_url: str) -> None:
+    proxy = proxy_to(redis_url)
+    seconds = [0.0]
+    breaker = CircuitBreaker(2.0, seconds_now=lambda: seconds[0])
+    store = Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=breaker)
+    proxy.refuse()
+    assert store.ask(PING) is None
+    proxy.pass_on()
+    assert store.ask(PING) is None  # Spared still.
+
+    seconds[0] = 2.0
+
+    assert store.ask(PING) == [b"PONG"]
+    assert not store.is_spared
+    store.close()
+    proxy.close()
+
+
+def _client_id(store: Redis, into: "multiprocessing.Queue[object]") -> None:
+    into.put(store.ask(("CLIENT", "ID")))
+
+
+def test_a_child_process_has_connections_of_its_own(store: Redis) -> None:
+    ours = store.ask(("CLIENT", "ID"))
+    fork = multiprocessing.get_context("fork")
+    answers = fork.Queue()
+
+    child = fork.Process(target=_client_id, args=(store, answers))
+    child.start()
+    theirs = answers.get(timeout=10)
+    child.join(10)
+
+    assert theirs is not None and theirs != ours
+    assert store.ask(("CLIENT", "ID")) == ours

@@ -1,0 +1,526 @@
+"""A revocation holds on the next request in every process: while a fill races with it, with Redis
+emptied in between, and with Redis cut off.
+
+The other process is another application on the same database and Redis. Copies live for five
+minutes unless a test says otherwise, so nothing here has waited for one to run out.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from uuid import UUID
+
+import pytest
+import redis
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.proxy import FaultProxy, proxy_to, url_through
+from tests.support.servers import RedisServer
+from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.clock import ManualClock
+from userapi.expiring_store import CircuitBreaker, Command, Redis
+from userapi.sessions.cache import RedisLiveSessions
+from userapi.sessions.status import DatabaseLiveSessions, LiveSession
+from userapi.settings import Settings
+from userapi.wiring import Services
+
+VERIFY = "/api/v1/auth/verify"
+LONG = "300"
+
+Revoke = Callable[[SignedInClient, MadeUser, SignedInClient], object]
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """Return the process in which sessions are revoked."""
+    return make_app(SESSION_CACHE_SECONDS=LONG)
+
+
+@pytest.fixture
+def elsewhere(make_app: Callable[..., Flask]) -> Flask:
+    """Return another process of the same service."""
+    return make_app(SESSION_CACHE_SECONDS=LONG)
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    return make_user("robin")
+
+
+@pytest.fixture
+def boss(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
+    return log_in(make_user("boss", roles=["superadmin"]))
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def proxy(redis_url: str) -> Iterator[FaultProxy]:
+    """Return the way to Redis of one process alone."""
+    proxy = proxy_to(redis_url)
+    yield proxy
+    proxy.close()
+
+
+def verify(app: Flask, session: SignedInClient) -> int:
+    """Return what a session's token gets from a process."""
+    return int(JsonClient(app, token=session.access_token).get(VERIFY).status_code)
+
+
+def copy_of(server: redis.Redis, session: SignedInClient) -> bytes:
+    """Return what Redis holds of a session."""
+    copy = server.get(f"userapi:live:s:{UUID(session.session_id).hex}")
+    assert isinstance(copy, bytes)
+    return copy
+
+
+def suspend(boss: SignedInClient, robin: MadeUser, _session: SignedInClient) -> object:
+    return boss.post(f"/api/v1/users/{robin.id}/suspend")
+
+
+def delete(boss: SignedInClient, robin: MadeUser, _session: SignedInClient) -> object:
+    return boss.delete(f"/api/v1/users/{robin.id}")
+
+
+def end_sessions(boss: SignedInClient, robin: MadeUser, _session: SignedInClient) -> object:
+    return boss.delete(f"/api/v1/users/{robin.id}/sessions")
+
+
+def log_out(_boss: SignedInClient, _robin: MadeUser, session: SignedInClient) -> object:
+    return session.post("/api/v1/auth/logout")
+
+
+def change_password(_boss: SignedInClient, _robin: MadeUser, session: SignedInClient) -> object:
+    body = {"current_password": PASSWORD, "new_password": "granite-otter-57-teapot"}
+    return session.post("/api/v1/auth/change-password", json=body)
+
+
+def reuse_refresh_token(_boss: SignedInClient, _robin: MadeUser, session: SignedInClient) -> object:
+    token = session.refresh_token
+    for _ in range(2):
+        answer = session.post("/api/v1/auth/refresh", json={"refresh_token": token})
+        token = answer.get_json()["refresh_token"]
+    return session.post("/api/v1/auth/refresh", json={"refresh_token": session.refresh_token})
+
+
+REVOCATIONS: list[Revoke] = [
+    suspend,
+    delete,
+    end_sessions,
+    log_out,
+    change_password,
+    reuse_refresh_token,
+]
+
+
+# Without a race
+
+
+@pytest.mark.parametrize("revoke", REVOCATIONS)
+def test_a_revocation_holds_at_once_in_another_process(
+    elsewhere: Flask, robin: MadeUser, boss: SignedInClient, log_in: LogIn, revoke: Revoke
+) -> None:
+    session = log_in(robin)
+    assert [verify(elsewhere, session) for _ in range(2)] == [200, 200]
+
+    revoke(boss, robin, session)
+
+    assert verify(elsewhere, session) == 401
+
+
+def test_the_tokens_of_a_changed_password_are_good_at_once_in_another_process(
+    app: Flask, elsewhere: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    session = log_in(robin)
+    verify(elsewhere, session)
+
+    answer = session.post(
+        "/api/v1/auth/change-password",
+        json={"current_password": PASSWORD, "new_password": "granite-otter-57-teapot"},
+    )
+
+    assert verify(elsewhere, SignedInClient(app, answer.get_json())) == 200
+
+
+def test_another_role_of_a_user_holds_at_once_in_another_process(
+    elsewhere: Flask, robin: MadeUser, boss: SignedInClient, log_in: LogIn
+) -> None:
+    remote = JsonClient(elsewhere, token=log_in(robin).access_token)
+    assert [remote.get("/api/v1/users/").status_code for _ in range(2)] == [403, 403]
+
+    boss.put(f"/api/v1/users/{robin.id}/roles", json={"roles": ["moderator"]})
+    granted = remote.get("/api/v1/users/").status_code
+    boss.put(f"/api/v1/users/{robin.id}/roles", json={"roles": ["user"]})
+
+    assert (granted, remote.get("/api/v1/users/").status_code) == (200, 403)
+
+
+def test_what_a_role_grants_holds_at_once_in_another_process(
+    elsewhere: Flask, make_user: MakeUser, boss: SignedInClient, log_in: LogIn
+) -> None:
+    boss.post("/api/v1/roles/", json={"name": "reader", "permissions": []})
+    session = log_in(make_user("ray", roles=["reader"]))
+    remote = JsonClient(elsewhere, token=session.access_token)
+    assert [remote.get("/api/v1/users/").status_code for _ in range(2)] == [403, 403]
+
+    boss.put("/api/v1/roles/reader", json={"permissions": ["users:read"]})
+    granted = remote.get("/api/v1/users/").status_code
+    boss.put("/api/v1/roles/reader", json={"permissions": []})
+
+    assert (granted, remote.get("/api/v1/users/").status_code) == (200, 403)
+
+
+def test_a_copy_is_used_and_costs_one_round_trip(
+    app: Flask, robin: MadeUser, log_in: LogIn, server: redis.Redis
+) -> None:
+    session = log_in(robin)
+    verify(app, session)
+    before = server.info("commandstats")["cmdstat_evalsha"]["calls"]
+    looked_up = server.info("commandstats")["cmdstat_mget"]["calls"]
+
+    assert [verify(app, session) for _ in range(5)] == [200] * 5
+
+    after = server.info("commandstats")
+    assert after["cmdstat_evalsha"]["calls"] - before == 5
+    assert after["cmdstat_mget"]["calls"] - looked_up == 5
+
+
+def test_an_emptied_redis_ends_nothing_and_brings_nothing_back(
+    app: Flask, robin: MadeUser, log_in: LogIn, server: redis.Redis
+) -> None:
+    live, ended = log_in(robin), log_in(robin)
+    assert (verify(app, live), verify(app, ended)) == (200, 200)
+    ended.post("/api/v1/auth/logout")
+
+    server.flushdb()
+
+    assert (verify(app, live), verify(app, ended)) == (200, 401)
+
+
+@pytest.mark.parametrize("pattern", ["userapi:live:u:*", "userapi:live:roles"])
+def test_a_copy_without_the_versions_that_it_needs_is_not_believed(
+    elsewhere: Flask,
+    robin: MadeUser,
+    boss: SignedInClient,
+    log_in: LogIn,
+    server: redis.Redis,
+    pattern: str,
+) -> None:
+    """A Redis that is short of memory may drop any key."""
+    session = log_in(robin)
+    verify(elsewhere, session)
+    copy = copy_of(server, session)
+    suspend(boss, robin, session)
+
+    server.set(f"userapi:live:s:{UUID(session.session_id).hex}", copy)
+    for key in server.scan_iter(pattern):
+        server.delete(key)
+
+    assert verify(elsewhere, session) == 401
+
+
+# A fill that races with a revocation
+
+
+class PausingDatabase(DatabaseLiveSessions):
+    """A database whose answer is slow to arrive: it was right when it was read."""
+
+    def __init__(self, settings: Settings, clock: ManualClock) -> None:
+        super().__init__(settings, clock)
+        self.has_read = Event()
+        self.may_answer = Event()
+
+    def find(
+        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+    ) -> LiveSession | None:
+        live = super().find(session_id, user_id=user_id, session_version=session_version)
+        self.has_read.set()
+        assert self.may_answer.wait(10)
+        return live
+
+
+@dataclass
+class Filling:
+    """A request in another process that has read the database and has not stored its copy yet."""
+
+    thread: Thread
+    database: PausingDatabase
+    found: list[LiveSession | None] = field(default_factory=list)
+
+    def finish(self) -> None:
+        self.database.may_answer.set()
+        self.thread.join(10)
+
+
+@pytest.fixture
+def begin_to_fill(
+    elsewhere: Flask, redis_url: str, clock: ManualClock
+) -> Callable[[SignedInClient, MadeUser], Filling]:
+    def begin(session: SignedInClient, user: MadeUser) -> Filling:
+        services: Services = elsewhere.extensions["userapi"]
+        database = PausingDatabase(services.settings, clock)
+        live = RedisLiveSessions(
+            services.settings,
+            clock,
+            questions=Redis(redis_url, timeout_seconds=5),
+            notes=Redis(redis_url),
+            database=database,
+        )
+
+        def fill() -> None:
+            with elsewhere.app_context():
+                filling.found.append(
+                    live.find(UUID(session.session_id), user_id=UUID(user.id), session_version=1)
+                )
+
+        filling = Filling(Thread(target=fill), database)
+        filling.thread.start()
+        assert database.has_read.wait(10)
+        return filling
+
+    return begin
+
+
+BeginToFill = Callable[[SignedInClient, MadeUser], Filling]
+
+
+@pytest.mark.parametrize("emptied", [False, True], ids=["", "and Redis is emptied"])
+@pytest.mark.parametrize("revoke", REVOCATIONS)
+def test_a_fill_that_is_overtaken_by_a_revocation_brings_nothing_back(
+    elsewhere: Flask,
+    robin: MadeUser,
+    boss: SignedInClient,
+    log_in: LogIn,
+    begin_to_fill: BeginToFill,
+    server: redis.Redis,
+    revoke: Revoke,
+    emptied: bool,
+) -> None:
+    session = log_in(robin)
+    filling = begin_to_fill(session, robin)
+
+    revoke(boss, robin, session)
+    if emptied:
+        server.flushdb()
+    filling.finish()
+
+    assert filling.found[0] is not None  # It was live when it was read.
+    assert verify(elsewhere, session) == 401
+
+
+def test_a_fill_that_is_overtaken_by_another_role_brings_the_old_one_not_back(
+    elsewhere: Flask,
+    robin: MadeUser,
+    boss: SignedInClient,
+    log_in: LogIn,
+    begin_to_fill: BeginToFill,
+) -> None:
+    boss.put(f"/api/v1/users/{robin.id}/roles", json={"roles": ["moderator"]})
+    session = log_in(robin)
+    filling = begin_to_fill(session, robin)
+
+    boss.put(f"/api/v1/users/{robin.id}/roles", json={"roles": ["user"]})
+    filling.finish()
+
+    assert filling.found[0] is not None and filling.found[0].roles == ("moderator",)
+    remote = JsonClient(elsewhere, token=session.access_token)
+    assert remote.get("/api/v1/users/").status_code == 403
+
+
+def test_a_fill_that_is_overtaken_by_a_changed_catalogue_is_refused(
+    elsewhere: Flask,
+    make_user: MakeUser,
+    boss: SignedInClient,
+    log_in: LogIn,
+    begin_to_fill: BeginToFill,
+) -> None:
+    boss.post("/api/v1/roles/", json={"name": "reader", "permissions": ["users:read"]})
+    ray = make_user("ray", roles=["reader"])
+    session = log_in(ray)
+    filling = begin_to_fill(session, ray)
+
+    boss.put("/api/v1/roles/reader", json={"permissions": []})
+    filling.finish()
+
+    remote = JsonClient(elsewhere, token=session.access_token)
+    assert remote.get("/api/v1/users/").status_code == 403
+
+
+def test_a_fill_that_nothing_overtakes_is_kept(
+    elsewhere: Flask,
+    robin: MadeUser,
+    log_in: LogIn,
+    begin_to_fill: BeginToFill,
+    server: redis.Redis,
+) -> None:
+    session = log_in(robin)
+
+    begin_to_fill(session, robin).finish()
+
+    assert copy_of(server, session).startswith(b"C1 ")
+    assert verify(elsewhere, session) == 200
+
+
+def test_a_copy_lives_from_the_moment_when_its_state_was_asked_for(
+    robin: MadeUser, log_in: LogIn, begin_to_fill: BeginToFill, server: redis.Redis
+) -> None:
+    session = log_in(robin)
+    key = f"userapi:live:s:{UUID(session.session_id).hex}"
+    filling = begin_to_fill(session, robin)
+    server.pexpire(key, 5_000)  # As if the database had taken almost all the time there is.
+
+    filling.finish()
+
+    assert 0 < server.pttl(key) <= 5_000
+
+
+# Redis cut off from one process
+
+
+def test_a_process_that_redis_is_cut_off_from_sees_a_revocation_at_once(
+    make_app: Callable[..., Flask],
+    robin: MadeUser,
+    boss: SignedInClient,
+    log_in: LogIn,
+    proxy: FaultProxy,
+    redis_url: str,
+) -> None:
+    cut_off = make_app(REDIS_URL=url_through(proxy, redis_url), SESSION_CACHE_SECONDS=LONG)
+    session = log_in(robin)
+    assert [verify(cut_off, session) for _ in range(2)] == [200, 200]
+
+    proxy.refuse()
+    still_served = verify(cut_off, session)
+    suspend(boss, robin, session)
+
+    assert (still_served, verify(cut_off, session)) == (200, 401)
+
+
+def test_a_revocation_by_a_process_that_redis_is_cut_off_from_holds_within_the_bound(
+    make_app: Callable[..., Flask],
+    robin: MadeUser,
+    log_in: LogIn,
+    proxy: FaultProxy,
+    redis_url: str,
+) -> None:
+    cut_off = make_app(REDIS_URL=url_through(proxy, redis_url), SESSION_CACHE_SECONDS="1")
+    other = make_app(SESSION_CACHE_SECONDS="1")
+    session = log_in(robin)
+    proxy.refuse()
+    assert verify(other, session) == 200
+
+    answer = JsonClient(cut_off, token=session.access_token).post("/api/v1/auth/logout")
+    revoked_at = time.monotonic()
+
+    assert answer.status_code == 204
+    assert verify(cut_off, session) == 401
+    while verify(other, session) != 401:
+        # Counted from before the question that was answered with 200.
+        assert time.monotonic() - revoked_at < 1.0
+
+
+def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_before(
+    elsewhere: Flask, robin: MadeUser, log_in: LogIn, proxy: FaultProxy, redis_url: str
+) -> None:
+    services: Services = elsewhere.extensions["userapi"]
+    session = log_in(robin)
+    session_id, user_id = UUID(session.session_id), UUID(robin.id)
+    seconds = [0.0]
+    breaker = CircuitBreaker(2.0, seconds_now=lambda: seconds[0])
+    live = RedisLiveSessions(
+        services.settings,
+        services.clock,
+        questions=Redis(
+            url_through(proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
+        ),
+        notes=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=breaker),
+        database=services.live_sessions,  # Goes by the copies of others, as a test of belief.
+    )
+    assert verify(elsewhere, session) == 200
+    proxy.refuse()
+    live.session_changed(session_id, version=2, live=False)
+    proxy.pass_on()
+
+    assert verify(elsewhere, session) == 200  # Nobody has told the others yet.
+    assert live.question(session_id, user_id=user_id, session_version=1) is None
+    seconds[0] = 2.0
+    with elsewhere.app_context():
+        assert live.find(session_id, user_id=user_id, session_version=1) is None
+    assert verify(elsewhere, session) == 401
+    assert live.question(session_id, user_id=user_id, session_version=1) is not None
+
+
+def test_notes_that_nobody_needs_any_more_are_dropped(
+    proxy: FaultProxy, redis_url: str, clock: ManualClock
+) -> None:
+    settings = Settings(session_cache_seconds=0)
+    away = Redis(url_through(proxy, redis_url))
+    proxy.refuse()
+    live = RedisLiveSessions(
+        settings,
+        clock,
+        questions=away,
+        notes=away,
+        database=DatabaseThatKnowsNobody(settings, clock),
+    )
+    live.user_changed(UUID(int=1), access_version=2)
+
+    live.find(UUID(int=2), user_id=UUID(int=1), session_version=1)
+
+    assert live.question(UUID(int=2), user_id=UUID(int=1), session_version=1) is not None
+
+
+class DatabaseThatKnowsNobody(DatabaseLiveSessions):
+    """An empty database."""
+
+    def find(
+        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+    ) -> LiveSession | None:
+        return None
+
+
+def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualClock) -> None:
+    settings = Settings(session_cache_seconds=60)
+    store = Redis(redis_url, timeout_seconds=5)
+    live = RedisLiveSessions(
+        settings,
+        clock,
+        questions=store,
+        notes=store,
+        database=DatabaseThatKnowsNobody(settings, clock),
+    )
+    user_id, session_id = UUID(int=1), UUID(int=2)
+    ended: Command = ("GET", f"userapi:live:s:{session_id.hex}")
+
+    live.user_changed(user_id, access_version=3)
+    live.user_changed(user_id, access_version=2)
+    live.session_changed(session_id, version=3, live=False)
+    live.session_changed(session_id, version=2, live=True)
+
+    assert store.ask(("GET", f"userapi:live:u:{user_id.hex}"), ended) == [b"3", b"E"]
+    store.ask(("FLUSHDB",))
+    store.close()
+
+
+def test_a_dead_redis_is_not_noticed_by_callers(
+    private_server: Callable[[type[RedisServer]], RedisServer],
+    make_app: Callable[..., Flask],
+    robin: MadeUser,
+    boss: SignedInClient,
+    log_in: LogIn,
+) -> None:
+    server = private_server(RedisServer)
+    app, session = make_app(REDIS_URL=server.url), log_in(robin)
+    assert verify(app, session) == 200
+
+    server.stop()
+
+    assert [verify(app, session) for _ in range(5)] == [200] * 5
+    suspend(boss, robin, session)
+    assert verify(app, session) == 401

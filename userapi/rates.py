@@ -1,0 +1,140 @@
+"""Counting requests: how many a caller has made in the present window of a rate limit.
+
+In Redis for all processes at once; in the memory of this process where there is no Redis, and while
+it is away. A window begins with its first request and is counted in one piece, so that many at once
+never get more than one after the other would.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from userapi.clock import Clock
+from userapi.expiring_store import Command, Redis, Script
+
+_SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+# Above so many callers in one process those whose window is over are forgotten.
+COUNTED_IN_MEMORY = 10_000
+
+_HIT = Script("""
+local count = redis.call('INCRBY', KEYS[1], ARGV[1])
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  left = tonumber(ARGV[2])
+end
+return {count, left}
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in a window of so many seconds."""
+
+    amount: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the rate that a setting such as "20/minute" stands for."""
+        amount, _, unit = text.partition("/")
+        return cls(int(amount), _SECONDS[unit])
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """What a request has been counted as: the how-manieth, and when its window ends.
+
+    `answer` is what Redis said to the question that was asked along; None if it was not asked.
+    """
+
+    count: int
+    seconds_left: float
+    answer: object = None
+
+
+class RateCounter(Protocol):
+    """Counts requests by key."""
+
+    def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
+        """Count a request in a window of so many seconds, and ask Redis `along` if there is one."""
+        ...
+
+    def count(self, key: str) -> int:
+        """Return how many requests the present window has seen."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Begin a new window with the next request."""
+        ...
+
+
+class MemoryRateCounter:
+    """Counts in this process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._windows: dict[str, tuple[int, float]] = {}
+
+    def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
+        """Count a request; there is nobody to ask along."""
+        now = self._clock.now().timestamp()
+        with self._lock:
+            count, ends_at = self._windows.get(key, (0, 0.0))
+            if ends_at <= now:
+                count, ends_at = 0, now + seconds
+                if len(self._windows) >= COUNTED_IN_MEMORY:
+                    self._forget_ended(now)
+            count += cost
+            self._windows[key] = (count, ends_at)
+        return Hit(count, ends_at - now)
+
+    def count(self, key: str) -> int:
+        """Return how many requests the present window has seen."""
+        with self._lock:
+            count, ends_at = self._windows.get(key, (0, 0.0))
+        return count if ends_at > self._clock.now().timestamp() else 0
+
+    def forget(self, key: str) -> None:
+        """Begin a new window with the next request."""
+        with self._lock:
+            self._windows.pop(key, None)
+
+    def _forget_ended(self, now: float) -> None:
+        """Make room: drop windows that are over and, where all go on, those that began first."""
+        live = {key: window for key, window in self._windows.items() if window[1] > now}
+        for key in list(live)[: len(live) - COUNTED_IN_MEMORY // 2]:
+            del live[key]
+        self._windows = live
+
+
+class RedisRateCounter:
+    """Counts in Redis, and in this process while Redis is away."""
+
+    def __init__(self, store: Redis, clock: Clock) -> None:
+        self._store = store
+        self._meanwhile = MemoryRateCounter(clock)
+
+    def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
+        """Count a request and ask along, in one round trip."""
+        hit = _HIT.on(_redis_key(key), given=(cost, seconds * 1000))
+        answers = self._store.ask(hit, along) if along else self._store.ask(hit)
+        if answers is None:
+            return self._meanwhile.hit(key, seconds=seconds, cost=cost)
+        (count, milliseconds), *rest = answers
+        return Hit(count, milliseconds / 1000, rest[0] if rest else None)
+
+    def count(self, key: str) -> int:
+        """Return how many requests the present window has seen."""
+        answers: list[Any] | None = self._store.ask(("GET", _redis_key(key)))
+        return self._meanwhile.count(key) if answers is None else int(answers[0] or 0)
+
+    def forget(self, key: str) -> None:
+        """Begin a new window with the next request."""
+        self._meanwhile.forget(key)
+        self._store.ask(("DEL", _redis_key(key)))
+
+
+def _redis_key(key: str) -> str:
+    return f"userapi:rate:{key}"
