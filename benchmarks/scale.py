@@ -29,7 +29,6 @@ from sqlalchemy import event
 
 from tests.support.deployments import ENVIRONMENT, build_app, disconnect, migrate_with
 from tests.support.servers import PostgresServer, new_run_directory
-from userapi.accounts.exports import ExportFormat
 from userapi.accounts.models import UserStatus, searchable
 from userapi.accounts.search import UserFilter
 from userapi.actor import system_actor
@@ -37,6 +36,7 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.clock import SystemClock
 from userapi.database import db
+from userapi.export import ExportFormat
 from userapi.paging import PageRequest
 from userapi.wiring import Services
 

@@ -21,9 +21,12 @@ engine: sa.Engine = migrate.db.engine
 metadata: sa.MetaData = migrate.db.metadata
 
 
+ONLY_ON_POSTGRESQL = ("_trgm", "_grams", "_never_first", "_never_last")
+
+
 def only_ours(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
     """Leave alone what the models do not know of, such as indexes that only PostgreSQL has."""
-    return not (reflected and kind == "index" and (name or "").endswith("_trgm"))
+    return not (reflected and kind == "index" and (name or "").endswith(ONLY_ON_POSTGRESQL))
 
 
 def number_revisions(_context: Any, _revision: Any, directives: list[Any]) -> None:

@@ -7,6 +7,7 @@ way, or used with others, it is refused.
 
 import base64
 import hmac
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,16 +16,24 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import (
+    BindParameter,
+    Column,
     ColumnElement,
     Connection,
+    FromClause,
     Row,
     Select,
+    Subquery,
     and_,
+    false,
     func,
+    literal,
     literal_column,
     or_,
     select,
+    tuple_,
     union,
+    union_all,
 )
 
 from userapi.clock import rfc3339
@@ -33,6 +42,8 @@ from userapi.errors import FieldError, Invalid, Malformed
 DEEPEST_ROW = 10_000
 COUNTED_ROWS = 10_000
 MAXIMUM_CURSOR_LENGTH = 2048
+REMEMBERED_SECONDS = 10.0
+MOST_REMEMBERED = 1000
 
 Item = TypeVar("Item")
 
@@ -46,10 +57,32 @@ class InvalidCursor(Malformed):
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """A column that a list can be sorted by."""
+    """A column that a list can be sorted by.
+
+    `stand_ins`, for a column that can be null, are a least and a greatest value: no value comes
+    last in either direction, and an index over the column with a stand-in gives that order.
+    `values`, for a column with few values, are all of them in order: each is read by itself.
+    """
 
     column: ColumnElement[Any]
-    nullable: bool = False
+    stand_ins: tuple[Any, Any] | None = None
+    values: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ordering:
+    """One part of an order: what is compared, and which way round."""
+
+    expression: ColumnElement[Any]
+    descending: bool
+    values: Sequence[Any] = ()
+
+    @property
+    def clause(self) -> ColumnElement[Any]:
+        return self.expression.desc() if self.descending else self.expression.asc()
+
+    def bound(self, value: Any) -> BindParameter[Any]:
+        return literal(value, self.expression.type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +118,13 @@ class Paginator:
         name: str,
         keys: Mapping[str, SortKey],
         default_sort: str,
-        tie_breaker: ColumnElement[Any],
+        tie_breaker: Column[Any],
     ) -> None:
         self._key = hmac.digest(secret.encode(), f"cursor:{name}".encode(), "sha256")
         self._keys = keys
         self._default = default_sort
-        self._tie_breaker = SortKey(tie_breaker)
+        self._tie_breaker = tie_breaker
+        self._many_until: dict[bytes, float] = {}
 
     def page(
         self,
@@ -100,21 +134,21 @@ class Paginator:
         *,
         filters: Mapping[str, object],
         item: Callable[[Row[Any]], Item],
+        counted: Select[Any] | None = None,
         either: Sequence[ColumnElement[bool]] = (),
     ) -> Page[Item]:
         """Return the wanted part of `query`, which has filters but no order.
 
+        `counted` is a query with as many rows, for a list that is costly to count in its order.
         With `either`, rows that fit at least one of the conditions. Each is searched by itself, so
         that each can use an index of its own: under OR the planner reads and sorts all that fit.
         Raises Invalid for an unknown sort field or a page that is too deep, InvalidCursor.
         """
         order = self._order(wanted.sort)
-        context = _context(wanted.sort or self._default, filters)
-        ordering = _ordering(order)
-        offset = 0
-        part = query
+        context = _context(self._default if wanted.sort is None else wanted.sort, filters)
+        offset, after = 0, None
         if wanted.cursor is not None:
-            part = query.where(_after(order, self._open(wanted.cursor, context, len(order))))
+            after = self._open(wanted.cursor, context, len(order))
         else:
             offset = (wanted.page - 1) * wanted.page_size
             if offset >= DEEPEST_ROW:
@@ -127,19 +161,23 @@ class Paginator:
                         )
                     ],
                 )
-        size = wanted.page_size + 1
-        # The values of the sort keys ride along with each row: the last row's make the cursor.
-        keys = [key.column.label(f"sort_key_{index}") for index, (key, _) in enumerate(order)]
-        if either:
-            ids = self._either(part.order_by(*ordering), order, either, reach=offset + size)
-            part = query.where(self._tie_breaker.column.in_(ids.limit(size).offset(offset)))
-            keyed = part.order_by(*ordering).add_columns(*keys)
-        else:
-            keyed = part.order_by(*ordering).add_columns(*keys).limit(size).offset(offset)
-        rows = connection.execute(keyed).all()
-        more = len(rows) > wanted.page_size
+        limit = wanted.page_size + 1
+        count = self._counting(connection, query, counted, either)
+        many = self._is_known_to_be_many(filters)
+        total = COUNTED_ROWS + 1 if many else count()
+        # A planner expects matches to be spread evenly over the order of the list. Where they are
+        # not, following that order reads the whole table for them; few are quickly sorted.
+        few = total <= COUNTED_ROWS and any(value is not None for value in filters.values())
+        found = self._rows(
+            query, order, after, limit=limit, offset=offset, few=few and not either, either=either
+        )
+        rows = connection.execute(found).all()
+        more = len(rows) == limit
         rows = rows[: wanted.page_size]
-        total = self._total(connection, query, either)
+        if many and not more:
+            total = count()
+        if total > COUNTED_ROWS:
+            self._remember_many(filters)
         return Page(
             items=[item(row) for row in rows],
             total=min(total, COUNTED_ROWS),
@@ -150,61 +188,97 @@ class Paginator:
             next_cursor=self._seal(rows[-1], context, len(order)) if more else None,
         )
 
-    def _either(
+    def _rows(
         self,
-        ordered: Select[Any],
-        order: Sequence[tuple[SortKey, bool]],
-        conditions: Sequence[ColumnElement[bool]],
+        query: Select[Any],
+        order: Sequence[_Ordering],
+        after: Sequence[Any] | None,
         *,
-        reach: int,
+        limit: int,
+        offset: int,
+        few: bool,
+        either: Sequence[ColumnElement[bool]],
     ) -> Select[Any]:
-        """Return, in order, the ids of rows that fit one of the conditions: the first of each."""
-        keys = [key.column.label(f"key_{index}") for index, (key, _) in enumerate(order)]
-        # Each in a subquery: SQLite takes no LIMIT in a part of a UNION.
-        parts = [
-            select(
-                ordered.where(condition)
-                .with_only_columns(*keys, maintain_column_froms=True)
-                .limit(reach)
-                .subquery()
-            )
-            for condition in conditions
-        ]
-        found = union(*parts).subquery()
-        columns = list(found.c)
-        return select(columns[-1]).order_by(
-            *_ordering(
-                [
-                    (SortKey(column, key.nullable), descending)
-                    for column, (key, descending) in zip(columns, order, strict=True)
-                ]
+        """Return the query for the wanted rows, each with the values of its sort keys.
+
+        Which rows they are is found first: what is computed for a row is computed for those that
+        are shown, and not for all that an offset skips. Sort keys make the cursor.
+        """
+        keys = [part.expression.label(f"sort_key_{i}") for i, part in enumerate(order)]
+        keyed = query.with_only_columns(self._tie_breaker.label("row_id"), *keys)
+        found: FromClause | None = None
+        if few:
+            found = keyed.cte("matching").prefix_with("MATERIALIZED", dialect="postgresql")
+        elif either:
+            found, after = _of_either(keyed, order, either, after, limit=limit + offset), None
+        elif order[0].values:
+            found, after = _by_value(keyed, order, after, limit=limit + offset), None
+        if found is not None:
+            order = [
+                _Ordering(found.c[key.name], part.descending)
+                for key, part in zip(keys, order, strict=True)
+            ]
+            keyed = select(found)
+        if after is not None:
+            keyed = keyed.where(_after(order, after))
+        ordered = keyed.order_by(*(part.clause for part in order))
+        chosen = ordered.limit(limit).offset(offset).subquery()
+        shown_keys = [chosen.c[key.name] for key in keys]
+        return (
+            select(*query.selected_columns, *shown_keys)
+            .join_from(self._tie_breaker.table, chosen, self._tie_breaker == chosen.c.row_id)
+            .order_by(
+                *(
+                    key.desc() if part.descending else key.asc()
+                    for key, part in zip(shown_keys, order, strict=True)
+                )
             )
         )
 
-    def _total(
+    def _counting(
         self,
         connection: Connection,
         query: Select[Any],
+        counted: Select[Any] | None,
         either: Sequence[ColumnElement[bool]],
-    ) -> int:
+    ) -> Callable[[], int]:
+        # In the order of the list, where an index has no need to read the rows.
+        order = self._order(None)
+        most = COUNTED_ROWS + 1
         if either:
-            # In order, so that an index is read and not the table until enough rows are found.
-            order = self._order(None)
-            ordered = query.order_by(*_ordering(order))
-            limited = self._either(ordered, order, either, reach=COUNTED_ROWS + 1)
-            counted = limited.order_by(None).limit(COUNTED_ROWS + 1).subquery()
+            row_ids = query.with_only_columns(self._tie_breaker)
+            rows: FromClause = _of_either(row_ids, order, either, None, limit=most)
         else:
-            counted = (
-                query.with_only_columns(literal_column("1"), maintain_column_froms=True)
-                .limit(COUNTED_ROWS + 1)
-                .subquery()
+            if counted is None:
+                counted = query.order_by(*(part.clause for part in order))
+            ones: Select[Any] = counted.with_only_columns(
+                literal_column("1"), maintain_column_froms=True
             )
-        return int(connection.execute(select(func.count()).select_from(counted)).scalar_one())
+            rows = ones.limit(most).subquery()
 
-    def _order(self, sort: str | None) -> list[tuple[SortKey, bool]]:
-        order: list[tuple[SortKey, bool]] = []
+        def count() -> int:
+            limited = select(literal_column("1")).select_from(rows).limit(most).subquery()
+            return int(connection.execute(select(func.count()).select_from(limited)).scalar_one())
+
+        return count
+
+    def _is_known_to_be_many(self, filters: Mapping[str, object]) -> bool:
+        known_until = self._many_until.get(_context("", filters))
+        return known_until is not None and time.monotonic() < known_until
+
+    def _remember_many(self, filters: Mapping[str, object]) -> None:
+        """Keep for a moment that a list is longer than is counted: walking it asks again and again.
+
+        Only that is kept, and only believed of a page that has a next one.
+        """
+        if len(self._many_until) >= MOST_REMEMBERED:
+            self._many_until.clear()
+        self._many_until[_context("", filters)] = time.monotonic() + REMEMBERED_SECONDS
+
+    def _order(self, sort: str | None) -> list[_Ordering]:
+        order: list[_Ordering] = []
         seen: set[str] = set()
-        for part in (sort or self._default).split(","):
+        for part in (self._default if sort is None else sort).split(","):
             name = part.removeprefix("-")
             if name not in self._keys or name in seen:
                 names = ", ".join(sorted(self._keys))
@@ -212,8 +286,8 @@ class Paginator:
                     [FieldError("sort", f"Takes each of {names} at most once.", "invalid_sort")]
                 )
             seen.add(name)
-            order.append((self._keys[name], part.startswith("-")))
-        order.append((self._tie_breaker, order[0][1]))
+            order.append(_ordering(self._keys[name], descending=part.startswith("-")))
+        order.append(_Ordering(self._tie_breaker, order[0].descending))
         return order
 
     def _seal(self, row: Row[Any], context: bytes, length: int) -> str:
@@ -246,43 +320,68 @@ def _context(sort: str, filters: Mapping[str, object]) -> bytes:
     return orjson.dumps([sort, present], option=orjson.OPT_SORT_KEYS)
 
 
-def _ordering(order: Sequence[tuple[SortKey, bool]]) -> list[ColumnElement[Any]]:
-    return [_order_expression(key, descending) for key, descending in order]
+def _ordering(key: SortKey, *, descending: bool) -> _Ordering:
+    if key.stand_ins is None:
+        return _Ordering(key.column, descending, key.values)
+    least, greatest = key.stand_ins
+    stand_in = literal(least if descending else greatest, key.column.type)
+    return _Ordering(func.coalesce(key.column, stand_in, type_=key.column.type), descending)
 
 
-def _order_expression(key: SortKey, descending: bool) -> ColumnElement[Any]:
-    column = key.column.desc() if descending else key.column.asc()
-    # Without a value comes last either way, on every database.
-    return column.nulls_last() if key.nullable else column
+def _of_either(
+    keyed: Select[Any],
+    order: Sequence[_Ordering],
+    either: Sequence[ColumnElement[bool]],
+    after: Sequence[Any] | None,
+    *,
+    limit: int,
+) -> Subquery:
+    """Return the first rows that fit each condition, none of them twice."""
+    part = keyed if after is None else keyed.where(_after(order, after))
+    ordered = part.order_by(*(each.clause for each in order)).limit(limit)
+    # Each in a subquery: SQLite takes no LIMIT in a part of a UNION.
+    return union(*(select(ordered.where(c).subquery()) for c in either)).subquery()
 
 
-def _after(order: Sequence[tuple[SortKey, bool]], values: Sequence[Any]) -> ColumnElement[bool]:
-    """Return the condition for the rows behind the one with these sort values.
+def _by_value(
+    keyed: Select[Any], order: Sequence[_Ordering], after: Sequence[Any] | None, *, limit: int
+) -> Subquery:
+    """Return the first rows of each value of the first key, which together hold the wanted ones.
 
-    Written as (a > x) or (a = x and (b > y or …)), so that directions can differ.
+    Within one value the rest of the order has an index to follow; over all values, where half the
+    table can share one, it would have to be sorted.
     """
-    condition: ColumnElement[bool] | None = None
-    for (key, descending), value in reversed(list(zip(order, values, strict=True))):
-        beyond = _beyond(key, descending, value)
-        if condition is None:
-            condition = beyond
-        else:
-            same = key.column.is_(None) if value is None else key.column == value
-            condition = or_(beyond, and_(same, condition))
-    if condition is None:
-        raise InvalidCursor()
-    first, descending = order[0]
-    if first.nullable:
-        return condition
-    # Says nothing new, but is a range of an index; the OR alone would read from the list's start.
-    return and_(first.column <= values[0] if descending else first.column >= values[0], condition)
+    first, rest = order[0], order[1:]
+    values = list(reversed(first.values)) if first.descending else list(first.values)
+    branches = []
+    for value in values[values.index(after[0]) if after else 0 :]:
+        branch = keyed.where(first.expression == value)
+        if after and value == after[0]:
+            branch = branch.where(_after(rest, after[1:]))
+        ordered = branch.order_by(*(part.clause for part in rest)).limit(limit)
+        branches.append(select(ordered.subquery()))
+    return union_all(*branches).subquery()
 
 
-def _beyond(key: SortKey, descending: bool, value: Any) -> ColumnElement[bool]:
-    if value is None:
-        return key.column.is_(None) & key.column.isnot(None)  # Nothing comes after the nulls.
-    beyond = key.column < value if descending else key.column > value
-    return or_(beyond, key.column.is_(None)) if key.nullable else beyond
+def _after(order: Sequence[_Ordering], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Return the condition for the rows behind the one with these sort values."""
+    if len({part.descending for part in order}) == 1:
+        # One comparison of whole rows is where an index begins to read.
+        here = tuple_(*(part.expression for part in order))
+        there = tuple_(*(part.bound(value) for part, value in zip(order, values, strict=True)))
+        return here < there if order[0].descending else here > there
+    # (a > x) or (a = x and (b < y or …)), where directions differ. No index reads an "or": the
+    # bound on the first key says where to begin.
+    condition: ColumnElement[bool] = false()
+    for part, value in reversed(list(zip(order, values, strict=True))):
+        limit = part.bound(value)
+        beyond = part.expression < limit if part.descending else part.expression > limit
+        condition = or_(beyond, and_(part.expression == limit, condition))
+    first = order[0]
+    start = first.bound(values[0])
+    return and_(
+        first.expression <= start if first.descending else first.expression >= start, condition
+    )
 
 
 def _portable(value: Any) -> Any:

@@ -13,11 +13,12 @@ from werkzeug.test import TestResponse
 
 from tests.support.facts import audit_rows
 from tests.support.users import LogIn, MakeUser, SignedInClient
-from userapi.accounts.exports import CHUNK, ExportFormat, safe_cell
+from userapi.accounts.exports import CHUNK
 from userapi.accounts.models import User
 from userapi.accounts.search import UserFilter
 from userapi.actor import system_actor
 from userapi.database import new_id, transaction
+from userapi.export import ExportFormat
 from userapi.wiring import Services
 
 EXPORT = "/api/v1/users/export"
@@ -69,7 +70,7 @@ def test_every_user_is_in_the_file_as_the_api_shows_them(
 
     assert answer.status_code == 200
     assert answer.mimetype == "application/x-ndjson"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="users.ndjson"'
+    assert answer.headers["Content-Disposition"].startswith('attachment; filename="users-')
     assert answer.headers["Cache-Control"] == "no-store"
     users = {user["username"]: user for user in lines(answer)}
     assert set(users) == {"boss", "robin"}
@@ -97,7 +98,7 @@ def test_csv_has_a_header_and_a_line_for_each_user(
     answer = admin.get(EXPORT, query={"format": "csv", "search": "robin"})
 
     assert answer.content_type == "text/csv; charset=utf-8"
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="users.csv"'
+    assert answer.headers["Content-Disposition"].endswith('.csv"')
     (robin,) = csv.DictReader(io.StringIO(answer.get_data(as_text=True)))
     assert robin["username"] == "robin"
     assert robin["first_name"] == 'Rob "R", in'
@@ -122,14 +123,6 @@ def test_no_cell_is_taken_for_a_formula(
 
     (robin,) = csv.DictReader(io.StringIO(answer.get_data(as_text=True)))
     assert robin["first_name"] == f"'{name}"
-
-
-@pytest.mark.parametrize(
-    ("value", "cell"),
-    [("\t=1", "'\t=1"), ("\r=1", "'\r=1"), ("a=1", "a=1"), (None, ""), (True, "true"), ({}, "{}")],
-)
-def test_a_cell_is_safe_whatever_it_holds(value: object, cell: str) -> None:
-    assert safe_cell(value) == cell
 
 
 def test_the_export_is_recorded_with_its_filters(app: Flask, admin: SignedInClient) -> None:

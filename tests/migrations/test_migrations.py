@@ -69,13 +69,16 @@ def _empty(url: str) -> None:
     engine.dispose()
 
 
+ONLY_ON_POSTGRESQL = ("_trgm", "_grams", "_never_first", "_never_last")
+
+
 def differences() -> list[Any]:
     """Return what the database has otherwise than the models say, loaded or not."""
     for module in pkgutil.walk_packages(userapi.__path__, "userapi."):
         importlib.import_module(module.name)
 
     def is_ours(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
-        return not (reflected and kind == "index" and (name or "").endswith("_trgm"))
+        return not (reflected and kind == "index" and (name or "").endswith(ONLY_ON_POSTGRESQL))
 
     with db.engine.connect() as connection:
         context = MigrationContext.configure(

@@ -4,9 +4,8 @@ import io
 from typing import Any
 
 import orjson
-from flask import Response, stream_with_context
+from flask import Response
 
-from userapi.accounts.exports import ExportFormat
 from userapi.accounts.import_files import ImportFormat, MalformedFile, Row, read_rows
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.search import UserFilter
@@ -18,6 +17,7 @@ from .access import requires
 from .blueprint import WITH_A_BODY, Blueprint
 from .bodies import IMPORT_LIMIT_BYTES, read_body, require_media_type
 from .context import current_actor, services
+from .exports import export_response
 from .schemas.transfers import ExportQuery, ImportAnswer, ImportQuery
 
 NDJSON = "application/x-ndjson"
@@ -87,15 +87,9 @@ def export_users(query: dict[str, Any]) -> Any:
     In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe. A file that
     breaks off is not complete: it ends in order only when every user is in it.
     """
-    file_format = query.pop("format")
-    pieces = services().user_exports.pieces(UserFilter(**query), file_format, actor=current_actor())
-    is_csv = file_format is ExportFormat.CSV
-    # An error later on passes through to the server, which then breaks the connection.
-    response = Response(
-        stream_with_context(pieces), content_type=f"{CSV}; charset=utf-8" if is_csv else NDJSON
-    )
-    response.headers["Content-Disposition"] = f'attachment; filename="users.{file_format}"'
-    return response
+    form = query.pop("format")
+    pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
+    return export_response(pieces, form=form, name="users", now=services().clock.now())
 
 
 def _rows(media_type: str) -> list[Row]:

@@ -11,11 +11,11 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from userapi.accounts.exports import ExportFormat
 from userapi.accounts.import_files import ImportFormat, read_rows
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
+from userapi.export import ExportFormat
 
 from .support import operator, safely, services
 

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
-from userapi.accounts.exports import ExportFormat
+from userapi.export import ExportFormat
 
 from .common import ProblemField
 from .fields import Choice, QueryBoolean, StrictSchema
