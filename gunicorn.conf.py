@@ -70,16 +70,19 @@ def post_fork(server: Any, worker: Any) -> None:
     configure_logging(_settings)
 
 
+# Held by the one Gunicorn worker that has the background work; it goes when its process does.
+_turn = tempfile.TemporaryFile()
 _workers_inside: list[Any] = []
 
 
 def post_worker_init(worker: Any) -> None:
     """Run the background work inside the service where nothing else runs it."""
     if _settings.runs_worker_inside:
-        from userapi.worker import Worker, tasks_of
+        from userapi.worker import Worker, WorkerInside, tasks_of
 
         application = worker.wsgi
-        inside = Worker(application, tasks_of(application.extensions["userapi"]), _settings)
+        background = Worker(application, tasks_of(application.extensions["userapi"]), _settings)
+        inside = WorkerInside(background, _turn)
         inside.start()
         _workers_inside.append(inside)
 
@@ -87,7 +90,7 @@ def post_worker_init(worker: Any) -> None:
 def worker_exit(server: Any, worker: Any) -> None:
     """Let the background work finish what it is at."""
     for inside in _workers_inside:
-        inside.stop()
+        inside.stop(within_seconds=10)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -1,8 +1,10 @@
 """Taking away rows that nobody needs any more, in small batches that hold nobody up."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, Table, delete, or_, select
 
 from userapi.clock import Clock
@@ -15,7 +17,9 @@ from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
 from userapi.sessions.models import UserSession
 
-BATCH = 1000
+log = structlog.get_logger(__name__)
+
+BATCH = 500
 
 # How long a row is kept after it has served its purpose.
 SESSIONS_KEPT = timedelta(days=30)
@@ -37,11 +41,17 @@ class CleanUp:
         deleted = 0
         for model, expired in self._rules(self._clock.now()):
             table: Table = model.__table__
-            key = list(table.primary_key.columns)[0]
-            chosen = select(key).where(expired).limit(limit)
+            (key,) = table.primary_key.columns
+            # Rows that somebody holds are left for the next time: clean-up waits for nobody. Read
+            # first and not as a subquery, which PostgreSQL could run again for each row.
+            chosen = select(key).where(expired).limit(limit).with_for_update(skip_locked=True)
             with transaction() as session:
-                result: Any = session.execute(delete(table).where(key.in_(chosen)))
-                deleted += result.rowcount
+                keys: Sequence[Any] = session.scalars(chosen).all()
+                if keys:
+                    session.execute(delete(table).where(key.in_(keys)))
+            if keys:
+                log.info("cleanup.deleted", table=table.name, rows=len(keys))
+            deleted += len(keys)
         return deleted
 
     def _rules(self, now: datetime) -> list[tuple[Any, ColumnElement[bool]]]:

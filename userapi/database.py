@@ -42,6 +42,8 @@ CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MILLISECONDS = 3000
 # How much later than the server a connection is given up whose answer does not arrive.
 ANSWER_MARGIN_SECONDS = 0.3
+# For one statement, or one piece of a streamed answer, of an export.
+LONG_READ_SECONDS = 60
 POOL_WAIT_SECONDS = 1
 PING_AFTER_IDLE_SECONDS = 5.0
 PING_SECONDS = 1.0
@@ -263,8 +265,8 @@ def snapshot() -> Iterator[Connection]:
             yield connection
         return
     with _repeatable_read().connect() as connection:
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        yield connection
+        with statements_may_take(connection, LONG_READ_SECONDS):
+            yield connection
 
 
 @contextmanager

@@ -5,20 +5,28 @@ or a broker that is away holds up nothing else.
 run: one publishes and the others stand by, mails and seals are shared out by the database.
 """
 
+import fcntl
 import os
+import random
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
 import psycopg2
 import structlog
 from flask import Flask
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.cleanup import CleanUp
-from userapi.database import connect_alone, db, transaction
+from userapi.database import ServiceConnection, connect_alone, db, transaction
+from userapi.errors import ServiceError
 from userapi.events.leadership import AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
 from userapi.events.publisher import AmqpPublisher
@@ -30,10 +38,19 @@ from userapi.wiring import Services
 
 log = structlog.get_logger(__name__)
 
-LONGEST_PAUSE_SECONDS = 30.0
+FIRST_PAUSE_SECONDS = 0.5
+# Short enough to be at work again within five seconds of a server's return.
+LONGEST_PAUSE_SECONDS = 4.0
 LISTEN_SECONDS = 1.0
-STOP_SECONDS = 20.0
+LISTENER_CHECKED_SECONDS = 10.0
+STOP_SECONDS = 25.0
+TURN_SECONDS = 1.0
 BATCH = 100
+# A stop waits for a batch; each of these may run into the time-out of a mail server that hangs.
+MAIL_BATCH = 3
+
+# What a server that is away makes a task raise. Anything else is a fault of ours.
+OUTAGES = (ServiceError, OperationalError, InterfaceError, PoolTimeout, psycopg2.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +71,7 @@ def tasks_of(services: Services) -> list[Task]:
     tasks = [
         Task(
             name="mail",
-            run=services.mail_delivery.deliver_due,
+            run=lambda: services.mail_delivery.deliver_due(MAIL_BATCH),
             interval_seconds=1,
             channel=MAILS,
         ),
@@ -110,6 +127,11 @@ class Worker:
         self._wake = {task.name: threading.Event() for task in tasks}
         self._threads: list[threading.Thread] = []
 
+    @property
+    def is_started(self) -> bool:
+        """Tell whether the tasks have begun."""
+        return bool(self._threads)
+
     def start(self) -> None:
         """Begin all tasks and return."""
         targets: list[tuple[str, Callable[[], None]]] = [
@@ -124,21 +146,27 @@ class Worker:
             self._threads.append(thread)
         log.info("worker.started", tasks=[task.name for task in self._tasks])
 
-    def stop(self) -> None:
-        """Let each task finish what it is at, and end."""
-        self._stopping.set()
-        for event in self._wake.values():
-            event.set()
+    def stop(self, *, within_seconds: float = STOP_SECONDS) -> bool:
+        """Let each task finish what it is at, and end; tell whether all have, in this time."""
+        self.ask_to_stop()
+        for wake in self._wake.values():
+            wake.set()
+        deadline = time.monotonic() + within_seconds
         for thread in self._threads:
-            thread.join(STOP_SECONDS)
-        log.info("worker.stopped")
+            thread.join(max(0.0, deadline - time.monotonic()))
+        late = [thread.name for thread in self._threads if thread.is_alive()]
+        if late:
+            log.error("worker.stopped_late", threads=late)
+        else:
+            log.info("worker.stopped")
+        return not late
 
-    def run(self) -> None:
-        """Work until `stop` is called, by a signal's handler for example."""
+    def run(self) -> bool:
+        """Work until `ask_to_stop`, by a signal's handler for example; return what `stop` does."""
         self.start()
         while not self._stopping.wait(1.0):
             pass
-        self.stop()
+        return self.stop()
 
     def ask_to_stop(self) -> None:
         """Make `run` return soon. May be called from a signal's handler."""
@@ -146,54 +174,123 @@ class Worker:
 
     def _repeat(self, task: Task) -> None:
         structlog.contextvars.bind_contextvars(task=task.name)
+        wake = self._wake[task.name]
         failures = 0
         while not self._stopping.is_set():
-            wake = self._wake[task.name]
+            # Before the work, not after: what comes in meanwhile counts for the next time.
             wake.clear()
             try:
                 with self._app.app_context():
                     done = task.run()
-                failures = 0
             except Exception as exc:  # Whatever it is, the task goes on when it is over.
                 failures += 1
-                done = 0
-                log.warning("worker.task_failed", error=type(exc).__name__, failures=failures)
-            pause = task.interval_seconds
+                _report(exc, failures)
+                # Not to be woken: each event would let the task run into the same wall.
+                self._stopping.wait(_pause_after(failures))
+                continue
             if failures:
-                pause = min(pause * 2 ** min(failures, 10), LONGEST_PAUSE_SECONDS)
-            if not done:
-                wake.wait(pause)
+                log.info("worker.task_recovered", failures=failures)
+            failures = 0
+            if not done and not self._stopping.is_set():
+                wake.wait(task.interval_seconds)
         if task.close is not None:
             task.close()
 
     def _listen(self) -> None:
         """Wake tasks when PostgreSQL says that there is something to do; they poll otherwise."""
-        channels = sorted({task.channel for task in self._tasks if task.channel})
+        failures = 0
         while not self._stopping.is_set():
+            connection: ServiceConnection | None = None
             try:
                 connection = connect_alone(self._settings, "userapi-worker")
-                try:
-                    with connection.cursor() as cursor:
-                        for channel in channels:
-                            cursor.execute(f"LISTEN {channel}")
-                    self._wake_on_notifications(connection)
-                finally:
-                    connection.close()
+                with connection.cursor() as cursor:
+                    for channel in sorted({task.channel for task in self._tasks if task.channel}):
+                        cursor.execute(f"LISTEN {channel}")
+                failures = 0
+                # For what was said while nobody listened.
+                self._wake_those_on(None)
+                self._wake_on_notifications(connection)
             except (psycopg2.Error, OSError, ValueError) as exc:
+                failures += 1
                 log.warning("worker.not_listening", error=type(exc).__name__)
-                self._stopping.wait(LISTEN_SECONDS)
+                self._stopping.wait(_pause_after(failures))
+            finally:
+                if connection is not None:
+                    with suppress(psycopg2.Error):  # It is as good as closed.
+                        connection.close()
 
-    def _wake_on_notifications(self, connection: psycopg2.extensions.connection) -> None:
+    def _wake_on_notifications(self, connection: ServiceConnection) -> None:
+        checked_at = time.monotonic()
         while not self._stopping.is_set():
             ready, _, _ = select.select([connection], [], [], LISTEN_SECONDS)
-            if not ready:
-                continue
-            connection.poll()
+            if ready:
+                connection.poll()
+            elif time.monotonic() - checked_at > LISTENER_CHECKED_SECONDS:
+                # Silence may also mean that the connection leads nowhere any more.
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                checked_at = time.monotonic()
             while connection.notifies:
-                channel = connection.notifies.pop(0).channel
-                for task in self._tasks:
-                    if task.channel == channel:
-                        self._wake[task.name].set()
+                self._wake_those_on(connection.notifies.pop(0).channel)
+
+    def _wake_those_on(self, channel: str | None) -> None:
+        """Wake the tasks that wait on a channel, or on any."""
+        for task in self._tasks:
+            if task.channel is not None and channel in (None, task.channel):
+                self._wake[task.name].set()
+
+
+class WorkerInside:
+    """A worker inside the service: in one of the processes that have the file `turn` in common.
+
+    The lock on it ends with the process that holds it, and then another takes its turn.
+    """
+
+    def __init__(self, worker: Worker, turn: IO[bytes]) -> None:
+        self._worker = worker
+        self._turn = turn
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._wait_for_turn, name="worker-turn", daemon=True)
+
+    def start(self) -> None:
+        """Begin to wait for the turn, and return."""
+        self._thread.start()
+
+    def stop(self, *, within_seconds: float) -> None:
+        """Let the worker finish what it is at, if it is here."""
+        self._ending.set()
+        self._thread.join(within_seconds)
+        if self._worker.is_started:
+            self._worker.stop(within_seconds=within_seconds)
+
+    def _wait_for_turn(self) -> None:
+        while not self._ending.is_set():
+            if self._has_turn():
+                self._worker.start()
+                return
+            self._ending.wait(TURN_SECONDS)
+
+    def _has_turn(self) -> bool:
+        try:
+            # A lock of the process, not of the open file, which all have from the same parent.
+            fcntl.lockf(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def _pause_after(failures: int) -> float:
+    """Return how long to pause: longer each time, and not equally long everywhere."""
+    longest = min(FIRST_PAUSE_SECONDS * (1 << min(failures - 1, 10)), LONGEST_PAUSE_SECONDS)
+    return random.uniform(longest / 2, longest)
+
+
+def _report(error: Exception, failures: int) -> None:
+    if not isinstance(error, OUTAGES):
+        log.error("worker.task_failed", failures=failures, exc_info=error)
+    elif failures == 1 or failures % 30 == 0:
+        # An outage is told when it begins and then now and then, not every few seconds.
+        log.warning("worker.task_failed", error=type(error).__name__, failures=failures)
 
 
 class _Heartbeat:

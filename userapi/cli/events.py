@@ -1,17 +1,19 @@
 """flask events: what is in the outbox, and sending it again."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
+import amqp
 import click
 from flask.cli import AppGroup
+from kombu.connection import Connection as Broker
 
 from userapi.events.catalogue import EventType
-from userapi.events.journal import EventJournal, EventState, EventView
+from userapi.events.journal import LOOK_BACK, EventJournal, EventState, EventView
 
-from .support import print_table, safely
+from .support import print_table, safely, services
 
 command = AppGroup("events", help="Look into the outbox, and send events again.")
 
@@ -57,22 +59,68 @@ def replay(ids: Sequence[UUID], parked: bool, since: datetime | None) -> None:
 @command.command("tail")
 @click.option("--lines", type=click.IntRange(0, 1000), default=10, show_default=True)
 @click.option("--follow/--no-follow", default=True, help="Wait for more, until Ctrl-C.")
+@click.option("--broker", is_flag=True, help="What RabbitMQ hands out, from now on, as JSON.")
 @safely
-def tail(lines: int, follow: bool) -> None:
+def tail(lines: int, follow: bool, broker: bool) -> None:
     """Show events as they come."""
+    try:
+        for line in _from_broker() if broker else _from_outbox(lines, follow=follow):
+            click.echo(line)
+    except KeyboardInterrupt:
+        return
+
+
+def _from_outbox(lines: int, *, follow: bool) -> Iterator[str]:
     journal = EventJournal()
+    newest = max((event.sequence for event in journal.recent(limit=1)), default=0)
+    seen = {event.sequence for event in journal.after(newest - LOOK_BACK)}
     events = list(reversed(journal.recent(limit=lines))) if lines else []
-    last = max((event.sequence for event in journal.recent(limit=1)), default=0)
     while True:
         for event in events:
-            click.echo(
-                f"{event.occurred_at:%H:%M:%S}  {event.type:24} {event.subject}  {event.data}"
-            )
+            yield f"{event.occurred_at:%H:%M:%S}  {event.type:24} {event.subject}  {event.data}"
         if not follow:
             return
         time.sleep(FOLLOW_SECONDS)
-        events = list(journal.after(last))
-        last = max((event.sequence for event in events), default=last)
+        # A number is given before its transaction commits: a smaller one may become visible later.
+        found = journal.after(newest - LOOK_BACK, limit=2 * LOOK_BACK)
+        events = [event for event in found if event.sequence not in seen]
+        seen = {event.sequence for event in found}
+        newest = max([newest, *seen])
+
+
+def _from_broker() -> Iterator[str]:
+    settings = services().settings
+    if not settings.rabbitmq_url:
+        raise click.ClickException("RABBITMQ_URL is not set; without it there is only the outbox.")
+    waiting: list[str] = []
+    broker = Broker(  # type: ignore[no-untyped-call]
+        settings.rabbitmq_url,
+        connect_timeout=3,
+        ssl={"server_hostname": None} if settings.rabbitmq_url.startswith("amqps") else False,
+    )
+    try:
+        channel: amqp.Channel = broker.channel()  # type: ignore[no-untyped-call]
+        exchange = settings.rabbitmq_exchange
+        channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+        queue = channel.queue_declare(exclusive=True).queue
+        channel.queue_bind(queue, exchange, "#")
+        channel.basic_consume(queue, no_ack=True, callback=lambda m: waiting.append(_text(m)))
+        while True:
+            try:
+                broker.drain_events(timeout=FOLLOW_SECONDS)  # type: ignore[no-untyped-call]
+            except TimeoutError:
+                continue
+            yield from waiting
+            waiting.clear()
+    except (OSError, amqp.AMQPError) as exc:
+        raise click.ClickException("RabbitMQ does not answer. `flask doctor` tells more.") from exc
+    finally:
+        broker.release()  # type: ignore[no-untyped-call]
+
+
+def _text(message: amqp.Message) -> str:
+    body = message.body
+    return body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
 
 
 def _print(events: Sequence[EventView]) -> None:

@@ -14,41 +14,47 @@ command = AppGroup("sessions", help="List and end sessions.")
 
 
 @command.command("list")
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @safely
-def list_sessions(name: str) -> None:
-    """List the live sessions of a user."""
-    user = services().accounts.get_by_name(name)
+def list_sessions(name: str | None, limit: int) -> None:
+    """List live sessions, of one user or of all, the one used last first."""
+    user_id = services().accounts.get_by_name(name).id if name else None
     print_table(
-        ["SESSION", "SINCE (UTC)", "LAST USED", "FROM", "DEVICE"],
+        ["SESSION", "USER", "SINCE (UTC)", "LAST USED", "FROM", "DEVICE"],
         [
             [
                 s.id,
+                owner,
                 f"{s.created_at:%Y-%m-%d %H:%M}",
                 f"{s.last_used_at:%Y-%m-%d %H:%M}",
                 s.ip_address,
                 s.device,
             ]
-            for s in services().sessions.list_of(user.id)
+            for owner, s in services().sessions.list_live(user_id=user_id, limit=limit)
         ],
     )
 
 
 @command.command("revoke")
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--session", "session_id", type=click.UUID, help="Only this one.")
 @safely
-def revoke(name: str, session_id: UUID | None) -> None:
-    """End the sessions of a user."""
-    user = services().accounts.get_by_name(name)
+def revoke(name: str | None, session_id: UUID | None) -> None:
+    """End the sessions of a user, or one session by its id alone."""
+    accounts = services().accounts
+    if name is not None:
+        owner = accounts.get_by_name(name).id
+    elif session_id is not None:
+        owner = services().sessions.owner_of(session_id)
+    else:
+        raise click.UsageError("Name a user, or give --session.")
     if session_id is not None:
-        services().accounts.end_session(
-            user.id, session_id, actor=operator(), reason=EndReason.REVOKED
-        )
+        accounts.end_session(owner, session_id, actor=operator(), reason=EndReason.REVOKED)
         count = 1
     else:
-        count = services().accounts.end_sessions(user.id, actor=operator())
-    click.secho(f"{count} sessions of {user.username} have ended.", fg="green")
+        count = accounts.end_sessions(owner, actor=operator())
+    click.secho(f"{count} sessions of {accounts.get(owner).username} have ended.", fg="green")
 
 
 @command.command("purge")

@@ -4,6 +4,7 @@ import signal
 
 import click
 from flask import Flask, current_app
+from prometheus_client import start_http_server
 
 from userapi.worker import Worker, tasks_of
 
@@ -11,11 +12,20 @@ from .support import safely, services
 
 
 @click.command("worker", help="Publish events, send mails, seal the audit log, clean up.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Show the worker's own metrics, such as events_published_total, on this port.",
+)
+@click.option("--metrics-address", default="127.0.0.1", show_default=True)
 @safely
-def command() -> None:
+def command(metrics_port: int | None, metrics_address: str) -> None:
     """Work until SIGTERM or SIGINT, finish what is at hand, and end."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     worker = Worker(app, tasks_of(services()), services().settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: worker.ask_to_stop())
-    worker.run()
+    if metrics_port is not None:
+        start_http_server(metrics_port, metrics_address, services().metrics.registry)
+    if not worker.run():
+        raise SystemExit(1)

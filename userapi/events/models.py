@@ -42,6 +42,19 @@ class OutboxEvent(Base):
             postgresql_where=text("sent_at IS NOT NULL"),
             sqlite_where=text("sent_at IS NOT NULL"),
         ),
+        # What holds back its subject: few, or none.
+        Index(
+            "ix_outbox_events_held_back",
+            "next_attempt_at",
+            postgresql_where=text("next_attempt_at IS NOT NULL"),
+            sqlite_where=text("next_attempt_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_outbox_events_parked_at",
+            "parked_at",
+            postgresql_where=text("parked_at IS NOT NULL"),
+            sqlite_where=text("parked_at IS NOT NULL"),
+        ),
         # Without it SQLite would give the numbers of deleted rows again.
         {"sqlite_autoincrement": True},
     )

@@ -3,6 +3,7 @@
 import os
 import secrets
 import smtplib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from userapi.clock import Clock
+from userapi.deadlines import ends_within
 from userapi.mail.messages import Message
 from userapi.settings import Settings
 
@@ -56,6 +58,23 @@ class FileMailer:
             raise MailUnavailable(type(exc).__name__) from exc
 
 
+class _Smtp(smtplib.SMTP):
+    """A connection to a mail server that takes its time for each answer, but not more."""
+
+    def cut(self) -> None:
+        """Break the connection; who waits for an answer gets an OSError."""
+        try:
+            if self.sock is not None:
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+        except OSError:
+            return  # It broke by itself.
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Return the next answer. A time-out of each read would let one byte a second pass."""
+        with ends_within(self, TIMEOUT_SECONDS):
+            return super().getreply()
+
+
 class SmtpMailer:
     """Hands each mail to a mail server, in a connection of its own."""
 
@@ -83,9 +102,7 @@ class SmtpMailer:
     @contextmanager
     def _connected(self) -> Iterator[smtplib.SMTP]:
         settings = self._settings
-        with smtplib.SMTP(
-            settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS
-        ) as server:
+        with _Smtp(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS) as server:
             if settings.smtp_starttls:
                 server.starttls()
             if settings.smtp_user:

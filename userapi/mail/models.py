@@ -50,4 +50,10 @@ class OutgoingMail(Base):
             sqlite_where=text("sent_at IS NULL AND parked_at IS NULL"),
         ),
         Index("ix_outgoing_mails_user_id", "user_id"),
+        Index(
+            "ix_outgoing_mails_sent_at",
+            "sent_at",
+            postgresql_where=text("sent_at IS NOT NULL"),
+            sqlite_where=text("sent_at IS NOT NULL"),
+        ),
     )

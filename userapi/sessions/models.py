@@ -45,6 +45,12 @@ class UserSession(Base):
         Index("ix_user_sessions_user_id", "user_id"),
         Index("ix_user_sessions_expires_at", "expires_at"),
         Index(
+            "ix_user_sessions_revoked_at",
+            "revoked_at",
+            postgresql_where=text("revoked_at IS NOT NULL"),
+            sqlite_where=text("revoked_at IS NOT NULL"),
+        ),
+        Index(
             "ix_user_sessions_live_expires_at",
             "expires_at",
             "rotated_at",

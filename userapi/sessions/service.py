@@ -138,25 +138,32 @@ class Sessions:
         query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
         with reading() as connection:
             rows = connection.execute(query).all()
-        return [
-            SessionView(
-                id=row.id,
-                created_at=row.created_at,
-                last_used_at=row.last_used_at,
-                expires_at=min(row.expires_at, row.rotated_at + self._idle),
-                ip_address=row.ip_address,
-                user_agent=row.user_agent,
-                device=device_label(row.user_agent),
-                current=row.id == current,
-            )
-            for row in rows
-        ]
+        return [self._view(row, current) for row in rows]
 
     def all_of(self, user_id: UUID) -> list[dict[str, Any]]:
         """Return every session of a user that is kept, ended ones too."""
         query = select(_table).where(_table.c.user_id == user_id).order_by(_table.c.created_at)
         with reading() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
+
+    def list_live(
+        self, *, user_id: UUID | None = None, limit: int
+    ) -> list[tuple[UUID, SessionView]]:
+        """Return live sessions with the ids of their users, the one used last first."""
+        query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
+        with reading() as connection:
+            rows = connection.execute(query.limit(limit)).all()
+        return [(row.user_id, self._view(row)) for row in rows]
+
+    def owner_of(self, session_id: UUID) -> UUID:
+        """Return whose session this is. Raises SessionNotFound."""
+        with reading() as connection:
+            owner: UUID | None = connection.scalar(
+                select(_table.c.user_id).where(_table.c.id == session_id)
+            )
+        if owner is None:
+            raise SessionNotFound()
+        return owner
 
     def end(self, session_id: UUID, *, user: UserFacts, actor: Actor, reason: EndReason) -> None:
         """End one live session of the user. Raises SessionNotFound."""
@@ -191,14 +198,27 @@ class Sessions:
         )
         return int(connection.execute(query).scalar_one())
 
-    def _live_rows(self, user_id: UUID) -> Select[Any]:
+    def _view(self, row: Row[Any], current: UUID | None = None) -> SessionView:
+        return SessionView(
+            id=row.id,
+            created_at=row.created_at,
+            last_used_at=row.last_used_at,
+            expires_at=min(row.expires_at, row.rotated_at + self._idle),
+            ip_address=row.ip_address,
+            user_agent=row.user_agent,
+            device=device_label(row.user_agent),
+            current=row.id == current,
+        )
+
+    def _live_rows(self, user_id: UUID | None) -> Select[Any]:
+        """Return the query for the live sessions of a user, or of everybody."""
         now = self._clock.now()
-        return select(_table).where(
-            _table.c.user_id == user_id,
+        query = select(_table).where(
             _table.c.revoked_at.is_(None),
             _table.c.expires_at > now,
             _table.c.rotated_at > now - self._idle,
         )
+        return query if user_id is None else query.where(_table.c.user_id == user_id)
 
     def _locked(self, query: Select[Any]) -> Sequence[Row[Any]]:
         return require_transaction().execute(query.order_by(_table.c.id).with_for_update()).all()

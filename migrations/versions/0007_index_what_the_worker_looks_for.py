@@ -1,0 +1,30 @@
+"""Index what the worker looks for: events that are held back or parked, rows to clean up."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+# Index → table and column. They hold only rows where the column is set.
+PARTIAL = {
+    "ix_outbox_events_held_back": ("outbox_events", "next_attempt_at"),
+    "ix_outbox_events_parked_at": ("outbox_events", "parked_at"),
+    "ix_outgoing_mails_sent_at": ("outgoing_mails", "sent_at"),
+    "ix_user_sessions_revoked_at": ("user_sessions", "revoked_at"),
+}
+
+
+def upgrade() -> None:
+    """Add the indexes."""
+    for name, (table, column) in PARTIAL.items():
+        where = sa.text(f"{column} IS NOT NULL")
+        op.create_index(name, table, [column], postgresql_where=where, sqlite_where=where)
+
+
+def downgrade() -> None:
+    """Take them away."""
+    for name, (table, _) in PARTIAL.items():
+        op.drop_index(name, table_name=table)
