@@ -21,7 +21,7 @@ START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 40.0
 LIVE = "/api/v1/health/live"
 # The rest of this process's environment would turn the service into something else.
-INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "COVERAGE_PROCESS_START")
+INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "COVERAGE_PROCESS_START")
 
 
 class ServiceFailed(Exception):
@@ -38,10 +38,13 @@ class GunicornService:
         self.port = port or free_port()
         self._scratch = tempfile.TemporaryDirectory(prefix="userapi-service-")
         self.directory = Path(self._scratch.name)
+        guardian.remove(self.directory)
         self.log_path = self.directory / "service.log"
         self.environment = {
             **service_environment(environment),
             "BIND": f"127.0.0.1:{self.port}",
+            # What a killed service leaves in it goes with the directory.
+            "TMPDIR": self._scratch.name,
         }
         self.environment.setdefault("INSTANCE_DIR", str(self.directory / "instance"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -143,6 +146,7 @@ class GunicornService:
         if self._process is not None:
             self.kill()
         self._scratch.cleanup()
+        guardian.keep(self.directory)
 
     def _take(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -87,6 +87,7 @@ class KeyRing:
 
     def require_active(self) -> None:
         """Check before serving that there is a key to sign with. Raises SettingsError."""
+        self._look_again(LOOK_AGAIN_SECONDS)
         if self._keys.active is None:
             raise SettingsError(
                 [

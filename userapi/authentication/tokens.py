@@ -9,6 +9,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ LEEWAY_SECONDS = 10
 MAXIMUM_TOKEN_LENGTH = 16 * 1024
 REMEMBERED_TOKENS = 4096
 LATEST_TIMESTAMP = 253402300799  # The last second of the year 9999.
+# RFC 7515 §7.1. PyJWT also takes padding, which would give one token several spellings.
+COMPACT_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # Far more than any token's life: PyJWT looks at the machine's clock and lets everything pass, so
 # that exp, nbf and iat are judged by the injected clock alone, with LEEWAY_SECONDS.
 _ANY_TIME = timedelta(days=100 * 365)
@@ -362,7 +365,7 @@ class _ClaimReader:
 
 def _header_of(token: str) -> dict[str, Any]:
     """Return the header of what claims to be a token; nothing in it is believed yet."""
-    if len(token) > MAXIMUM_TOKEN_LENGTH or not token.isascii() or token.count(".") != 2:
+    if len(token) > MAXIMUM_TOKEN_LENGTH or not COMPACT_FORM.fullmatch(token):
         raise TokenInvalid()
     return _strict_object(token.split(".")[0])
 

@@ -1,0 +1,162 @@
+"""Tokens without a service around them: real keys in a folder, and an application that only signs.
+
+`sign` makes tokens that the service would never make, with its own key.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import jwt
+from flask import Flask
+
+from userapi.authentication.key_files import KeyFolder
+from userapi.authentication.keys import KeyRing
+from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
+from userapi.clock import ManualClock
+from userapi.settings import Settings
+
+ASYMMETRIC = ("ES256", "EdDSA", "RS256")
+ALGORITHMS = ("HS256", *ASYMMETRIC)
+USER_ID = UUID("0192f0c1-7a3b-7c4d-8e5f-001122334455")
+SESSION_ID = UUID("0192f0c1-7a3b-7c4d-8e5f-66778899aabb")
+GRANT = AccessGrant(
+    user_id=USER_ID,
+    session_id=SESSION_ID,
+    session_version=3,
+    roles=("user", "moderator"),
+    permissions=("users:read",),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenStage:
+    """All that tokens need, for one algorithm."""
+
+    settings: Settings
+    clock: ManualClock
+    keys: KeyRing
+    access: AccessTokens
+    refresh: RefreshTokens
+    app: Flask
+
+    @property
+    def folder(self) -> KeyFolder:
+        """Return the keys at rest, as `flask keys` sees them."""
+        return KeyFolder(self.settings, self.clock)
+
+    def claims(self, **changes: Any) -> dict[str, Any]:
+        """Return the claims of a good access token, changed; `...` takes a claim away."""
+        now = int(self.clock.now().timestamp())
+        claims = {
+            "iss": self.settings.jwt_issuer,
+            "aud": self.settings.jwt_audience,
+            "sub": str(USER_ID),
+            "sid": str(SESSION_ID),
+            "sv": 3,
+            "jti": "0192f0c1-7a3b-7c4d-8e5f-ccddeeff0011",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 600,
+            "roles": ["user"],
+            "permissions": ["users:read"],
+        }
+        return _changed(claims, changes)
+
+    def header(self, **changes: Any) -> dict[str, Any]:
+        """Return the header of a good access token, changed; `...` takes a member away."""
+        header = {"alg": self.keys.algorithm, "typ": "at+jwt", "kid": self.keys.active().kid}
+        return _changed(header, changes)
+
+    def sign(self, claims: object = None, header: object = None, *, key: Any = None) -> str:
+        """Return a token with the genuine signature over any JSON value, text or bytes."""
+        claims = self.claims() if claims is None else claims
+        header = self.header() if header is None else header
+        body = f"{segment(header)}.{segment(claims)}"
+        algorithm = jwt.get_algorithm_by_name(self.keys.algorithm)
+        signature = algorithm.sign(body.encode(), key or self.keys.active().private)
+        return f"{body}.{encoded(signature)}"
+
+
+class RefreshForge(TokenStage):
+    """The same stage for whoever forges refresh tokens, with the key that signs them."""
+
+    __slots__ = ()
+
+    def claims(self, **changes: Any) -> dict[str, Any]:
+        """Return the claims of a good refresh token, changed; `...` takes a claim away."""
+        own = {"gen": 7, "nbf": ..., "roles": ..., "permissions": ...}
+        return TokenStage.claims(self, **own | changes)
+
+    def header(self, **changes: Any) -> dict[str, Any]:
+        """Return the header of a good refresh token, changed; `...` takes a member away."""
+        return _changed({"alg": "HS256", "typ": "rt+jwt"}, changes)
+
+    def sign(self, claims: object = None, header: object = None, *, key: Any = None) -> str:
+        """Return a token with the genuine signature over any JSON value, text or bytes."""
+        genuine = hmac.digest(self.settings.secret_key.encode(), b"refresh-token", "sha256")
+        return hmac_signed(
+            self.header() if header is None else header,
+            self.claims() if claims is None else claims,
+            key or genuine,
+        )
+
+
+def hmac_signed(header: object, claims: object, key: bytes) -> str:
+    """Return a token signed by HS256 with any bytes as the key."""
+    body = f"{segment(header)}.{segment(claims)}"
+    return f"{body}.{encoded(hmac.digest(key, body.encode(), hashlib.sha256))}"
+
+
+def segment(value: object) -> str:
+    """Return a segment that holds a JSON value; text and bytes go in as they are."""
+    if isinstance(value, str):
+        value = value.encode()
+    return encoded(value if isinstance(value, bytes) else json.dumps(value).encode())
+
+
+def encoded(raw: bytes) -> str:
+    """Return base64url without padding (RFC 7515 §2)."""
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+@contextmanager
+def token_stage(algorithm: str, instance_dir: Path, **environment: str) -> Iterator[TokenStage]:
+    """Set a stage with fresh keys and enter its application's context."""
+    settings = Settings.from_env(
+        {"ENVIRONMENT": "testing", "JWT_ALGORITHM": algorithm, **environment},
+        instance_dir=instance_dir,
+    )
+    clock = ManualClock()
+    if algorithm != "HS256" and "JWT_PRIVATE_KEY_FILE" not in environment:
+        KeyFolder(settings, clock).generate()
+    stage = stage_of(settings, clock)
+    with stage.app.app_context():
+        yield stage
+
+
+def stage_of(settings: Settings, clock: ManualClock) -> TokenStage:
+    """Return what another process with the same settings would have."""
+    keys = KeyRing(settings, clock)
+    access = AccessTokens(settings, clock, keys)
+    app = Flask("tokens")
+    access.configure(app)
+    return TokenStage(
+        settings=settings,
+        clock=clock,
+        keys=keys,
+        access=access,
+        refresh=RefreshTokens(settings, clock),
+        app=app,
+    )
+
+
+def _changed(members: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: v for name, v in {**members, **changes}.items() if v is not ...}
