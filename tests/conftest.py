@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import pytest
 import redis
 from flask import Flask
@@ -47,6 +48,10 @@ from userapi.clock import ManualClock
 from userapi.wiring import Services
 
 RUN_DIRECTORY = "TEST_RUN_DIRECTORY"
+
+# How long an example takes tells of the machine's load and not of the code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 _servers = Servers()
 

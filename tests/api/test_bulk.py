@@ -194,6 +194,7 @@ def test_a_bad_field_is_named(
     assert (field, code) in [(e["field"], e["code"]) for e in answer.get_json()["errors"]]
 
 
+@pytest.mark.slow  # It compares times, which only an idle machine can.
 def test_a_thousand_users_take_a_few_seconds(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:

@@ -177,9 +177,14 @@ def test_what_a_role_grants_holds_at_once_in_another_process(
 
 
 def test_a_copy_is_used_and_costs_one_round_trip(
-    app: Flask, robin: MadeUser, log_in: LogIn, server: redis.Redis
+    make_app: Callable[..., Flask],
+    robin: MadeUser,
+    log_in: LogIn,
+    private_server: Callable[[type[RedisServer]], RedisServer],
 ) -> None:
-    session = log_in(robin)
+    # A server of its own: its counts are of all who use it.
+    url = private_server(RedisServer).url
+    app, server, session = make_app(REDIS_URL=url), redis.Redis.from_url(url), log_in(robin)
     verify(app, session)
     before = server.info("commandstats")["cmdstat_evalsha"]["calls"]
     looked_up = server.info("commandstats")["cmdstat_mget"]["calls"]
@@ -189,6 +194,7 @@ def test_a_copy_is_used_and_costs_one_round_trip(
     after = server.info("commandstats")
     assert after["cmdstat_evalsha"]["calls"] - before == 5
     assert after["cmdstat_mget"]["calls"] - looked_up == 5
+    server.close()
 
 
 def test_an_emptied_redis_ends_nothing_and_brings_nothing_back(
