@@ -1,0 +1,199 @@
+"""What has had its time goes, and nothing else, in batches that wait for nobody."""
+
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from sqlalchemy import Table, insert, text
+
+from tests.support.users import MadeUser, MakeUser
+from userapi.accounts.models import User
+from userapi.cleanup import CleanUp
+from userapi.clock import ManualClock
+from userapi.database import new_id, reading, transaction
+from userapi.events.models import OutboxEvent
+from userapi.heartbeat import WorkerHeartbeat
+from userapi.idempotency import IdempotencyKey
+from userapi.lockout.models import LoginAttempt
+from userapi.mail.models import OutgoingMail
+from userapi.passwords.models import OneTimeToken
+from userapi.sessions.models import UserSession
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    return make_user("robin")
+
+
+def add(app: Flask, model: Any, **values: Any) -> None:
+    table: Table = model.__table__
+    with app.app_context(), transaction() as session:
+        session.execute(insert(table).values(**values))
+
+
+def count(app: Flask, model: Any) -> int:
+    with app.app_context(), reading() as connection:
+        query = text(f"SELECT COUNT(*) FROM {model.__tablename__}")
+        return int(connection.execute(query).scalar_one())
+
+
+def clean_up(app: Flask, clock: ManualClock, limit: int = 500) -> int:
+    with app.app_context():
+        return CleanUp(clock).delete_due(limit)
+
+
+def row(model: Any, clock: ManualClock, robin: MadeUser, **values: Any) -> Mapping[str, Any]:
+    """Return a row with all that the table asks for."""
+    now, user_id = clock.now(), UUID(robin.id)
+    usual: dict[Any, dict[str, Any]] = {
+        IdempotencyKey: {
+            "scope_hash": new_id().hex,
+            "request_hash": "h",
+            "status": 201,
+            "headers": {},
+            "body": b"",
+            "created_at": now,
+            "expires_at": now,
+        },
+        LoginAttempt: {"identifier_hash": new_id().hex, "last_attempt_at": now},
+        OneTimeToken: {
+            "id": new_id(),
+            "user_id": user_id,
+            "purpose": "password_reset",
+            "token_hash": new_id().hex,
+            "email": "r@example.com",
+            "created_at": now,
+            "expires_at": now,
+        },
+        OutboxEvent: {
+            "id": new_id(),
+            "type": "user.updated",
+            "subject": robin.id,
+            "data": {},
+            "occurred_at": now,
+            "attempts": 0,
+        },
+        OutgoingMail: {
+            "id": new_id(),
+            "kind": "password_changed",
+            "recipient": "r@example.com",
+            "data": {},
+            "created_at": now,
+            "next_attempt_at": now,
+            "attempts": 1,
+        },
+        UserSession: {
+            "id": new_id(),
+            "user_id": user_id,
+            "rotated_at": now,
+            "created_at": now,
+            "last_used_at": now,
+            "expires_at": now + timedelta(days=3650),
+        },
+        WorkerHeartbeat: {"name": new_id().hex, "last_seen_at": now},
+    }
+    return {**usual[model], **values}
+
+
+# Model, the column that counts, and how long a row is kept after it.
+KEPT = [
+    (IdempotencyKey, "expires_at", timedelta()),
+    (LoginAttempt, "last_attempt_at", timedelta(hours=24)),
+    (OneTimeToken, "expires_at", timedelta(days=7)),
+    (OutboxEvent, "sent_at", timedelta(days=7)),
+    (OutgoingMail, "sent_at", timedelta(days=30)),
+    (UserSession, "expires_at", timedelta(days=30)),
+    (UserSession, "revoked_at", timedelta(days=30)),
+    (WorkerHeartbeat, "last_seen_at", timedelta(days=1)),
+]
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("model", "column", "kept"), KEPT, ids=[f"{m.__tablename__}.{c}" for m, c, _ in KEPT]
+)
+def test_a_row_goes_when_it_has_had_its_time_and_not_before(
+    app: Flask, clock: ManualClock, robin: MadeUser, model: Any, column: str, kept: timedelta
+) -> None:
+    before = count(app, model)
+    second = timedelta(seconds=1)
+    moment = clock.now() - kept
+    add(app, model, **row(model, clock, robin, **{column: moment - second}))
+    add(app, model, **row(model, clock, robin, **{column: moment + 30 * second}))
+
+    removed = clean_up(app, clock)
+
+    assert removed == 1
+    assert count(app, model) == before + 1
+
+
+@pytest.mark.both_databases
+def test_what_waits_or_is_parked_stays_however_old_it_is(
+    app: Flask, clock: ManualClock, robin: MadeUser
+) -> None:
+    long_ago = clock.now() - timedelta(days=400)
+    for values in ({}, {"parked_at": long_ago}):
+        add(app, OutboxEvent, **row(OutboxEvent, clock, robin, occurred_at=long_ago, **values))
+        add(app, OutgoingMail, **row(OutgoingMail, clock, robin, created_at=long_ago, **values))
+
+    assert clean_up(app, clock) == 0
+
+
+@pytest.mark.both_databases
+def test_a_lock_that_still_holds_is_not_forgotten(
+    app: Flask, clock: ManualClock, robin: MadeUser
+) -> None:
+    now = clock.now()
+    values = {"last_attempt_at": now - timedelta(days=3), "locked_until": now + timedelta(days=4)}
+    add(app, LoginAttempt, **row(LoginAttempt, clock, robin, **values))
+
+    assert clean_up(app, clock) == 0
+
+
+@pytest.mark.both_databases
+def test_a_batch_is_no_larger_than_it_may_be(
+    app: Flask, clock: ManualClock, robin: MadeUser
+) -> None:
+    old = clock.now() - timedelta(days=2)
+    for _ in range(5):
+        add(app, WorkerHeartbeat, **row(WorkerHeartbeat, clock, robin, last_seen_at=old))
+
+    assert [clean_up(app, clock, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_a_row_that_somebody_holds_is_left_for_the_next_time(
+    app: Flask, clock: ManualClock, robin: MadeUser
+) -> None:
+    old = clock.now() - timedelta(days=2)
+    for name in ("held", "free"):
+        add(app, WorkerHeartbeat, name=name, last_seen_at=old)
+    holds, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with app.app_context(), transaction() as session:
+            session.execute(text("SELECT * FROM worker_heartbeats WHERE name = 'held' FOR UPDATE"))
+            holds.set()
+            release.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holds.wait(10)
+    meanwhile = clean_up(app, clock)
+    release.set()
+    thread.join()
+
+    assert meanwhile == 1
+    assert clean_up(app, clock) == 1
+
+
+@pytest.mark.both_databases
+def test_cleaning_up_touches_no_user(app: Flask, clock: ManualClock, robin: MadeUser) -> None:
+    clock.advance(days=4000)
+
+    clean_up(app, clock)
+
+    assert count(app, User) == 1
