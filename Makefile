@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers test test-slow lint format bench secrets clean help
+.PHONY: run install servers test test-slow chaos lint format bench secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -23,6 +23,9 @@ test: servers ## Run all tests on private servers; ARGS go to pytest
 
 test-slow: servers ## Run the tests that take minutes
 	@$(PYTEST) -m "slow or chaos" $(ARGS) </dev/null
+
+chaos: servers ## Prove that nothing is lost while processes die; ARGS="--rounds 10" for more
+	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null
 
 lint: install ## Check format, style, types and the direction of imports
 	@scripts/lint.sh

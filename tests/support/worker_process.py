@@ -1,0 +1,54 @@
+"""`flask worker` as a process of its own."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.guardian import guardian
+from tests.support.gunicorn import REPOSITORY, service_environment
+
+START_TIMEOUT_SECONDS = 30.0
+
+
+class WorkerProcess:
+    """The worker with the given variables and no others."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "flask", "worker"],
+                cwd=REPOSITORY,
+                env=service_environment(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        guardian.watch(self.process.pid, ended_by=signal.SIGKILL)
+
+    def wait_until_started(self) -> None:
+        """Wait until all tasks run."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self.has_logged("worker.started"):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def has_logged(self, message: str) -> bool:
+        """Tell whether the worker has written this."""
+        return message in self.log.read_text("utf-8", "replace")
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the process is there."""
+        return self.process.poll() is None
+
+    def end(self, signal_number: signal.Signals) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(signal_number)
+        code = self.process.wait(40)
+        guardian.forget(self.process.pid)
+        return code
