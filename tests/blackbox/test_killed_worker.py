@@ -1,0 +1,116 @@
+"""A process of the service is killed in the middle of its work: all of it happened, or nothing."""
+
+import http.client
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg2
+import pytest
+
+from tests.support.databases import PostgresDatabase
+from tests.support.guardian import send
+from tests.support.gunicorn import GunicornService
+from tests.support.persistent_client import PASSWORD, Answer, PersistentClient
+
+USERS = 60
+TOGETHER = 6
+
+
+@pytest.fixture
+def database(make_database: Callable[[str], PostgresDatabase]) -> PostgresDatabase:
+    return make_database("killed")
+
+
+@pytest.fixture
+def service(database: PostgresDatabase) -> Iterator[GunicornService]:
+    environment = {
+        "ENVIRONMENT": "testing",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
+        "DATABASE_URL": database.url,
+        "WEB_CONCURRENCY": "2",
+    }
+    with GunicornService(environment) as service:
+        made = service.flask(
+            "users", "create-admin", "--username", "admin", "--email", "admin@example.com",
+            "--password-stdin", stdin=PASSWORD + "\n",
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+        yield service
+
+
+def rows(database: PostgresDatabase, query: str) -> list[str]:
+    connection = psycopg2.connect(database.url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            return sorted(str(row[0]) for row in cursor.fetchall())
+    finally:
+        connection.close()
+
+
+def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer(
+    service: GunicornService, database: PostgresDatabase
+) -> None:
+    client = PersistentClient(service.base_url)
+    client.log_in("admin")
+    first_answers: dict[int, Answer] = {}
+    over = threading.Event()
+
+    def create(number: int) -> Answer:
+        new = {
+            "username": f"user{number}",
+            "email": f"user{number}@example.com",
+            "password": PASSWORD,
+        }
+        return client.once("POST", "/api/v1/users/", new, key=f"key-{number}")
+
+    def try_once(number: int) -> None:
+        try:
+            first_answers[number] = create(number)
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.1)  # Killed. What came of it is looked at below.
+
+    def kill() -> None:
+        while not over.wait(random.uniform(0.02, 0.4)):
+            if len(pids := service.worker_pids) == 2:
+                send([random.choice(pids)], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        list(pool.map(try_once, range(USERS)))
+    over.set()
+    killer.join()
+    users = rows(database, "SELECT id FROM users")
+    audited = rows(database, "SELECT target_id FROM audit_logs WHERE action = 'user.created'")
+    told = rows(database, "SELECT subject FROM outbox_events WHERE type = 'user.created'")
+    kept = rows(database, "SELECT scope_hash FROM idempotency_keys")
+    client.persist("GET", "/api/v1/health/live")
+    second_answers = {number: _persist(create, number) for number in range(USERS)}
+
+    assert users == audited == told
+    assert len(kept) == len(users) - 1  # The administrator was made without a key.
+    assert len(first_answers) < USERS, "nothing was killed in the middle"
+    for number, first in first_answers.items():
+        assert (first.status, second_answers[number].body) == (201, first.body)
+        assert second_answers[number].replayed
+    for answer in second_answers.values():
+        # Who got no answer, but whose user exists, gets the answer that was lost.
+        assert answer.status == 201
+        assert answer.replayed == (answer.body["id"] in users)
+    assert len(rows(database, "SELECT id FROM users")) == USERS + 1
+
+
+def _persist(create: Callable[[int], Answer], number: int) -> Answer:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return create(number)
+        except (OSError, http.client.HTTPException):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
