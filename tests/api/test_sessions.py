@@ -1,6 +1,7 @@
 """Staying signed in, signing out, and what a token is worth."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import jwt
 import pytest
@@ -9,7 +10,9 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.authentication.tokens import AccessGrant
 from userapi.clock import ManualClock
+from userapi.wiring import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 
@@ -359,3 +362,37 @@ def test_the_strength_of_a_password_can_be_asked(app: Flask, client: JsonClient)
     assert "password_contains_username" in {issue["code"] for issue in weak["issues"]}
     assert strong == {"acceptable": True, "score": 4, "issues": [], "suggestions": []}
     assert audit_rows(app) == []
+
+
+@pytest.mark.parametrize(
+    ("whose", "session_version", "code"),
+    [("mallory", 1, "token_invalid"), ("robin", 2, "token_revoked"), ("robin", 0, "token_revoked")],
+)
+def test_a_genuine_token_that_does_not_fit_its_session_is_refused(
+    app: Flask,
+    services: Services,
+    robin: MadeUser,
+    make_user: MakeUser,
+    log_in: LogIn,
+    whose: str,
+    session_version: int,
+    code: str,
+) -> None:
+    """Only whoever holds the key can make one."""
+    client, users = log_in(robin), {"robin": robin, "mallory": make_user("mallory")}
+    client.get("/api/v1/auth/me")
+    with app.app_context():
+        token = services.access_tokens.issue(
+            AccessGrant(
+                user_id=UUID(users[whose].id),
+                session_id=UUID(client.session_id),
+                session_version=session_version,
+                roles=(),
+                permissions=(),
+            )
+        ).token
+
+    answers = [client.as_user(token).get("/api/v1/auth/me") for _ in range(2)]
+
+    assert [answer.get_json()["code"] for answer in answers] == [code, code]
+    assert client.get("/api/v1/auth/me").status_code == 200

@@ -35,7 +35,7 @@ from userapi.lockout.service import Lockout, TooManyAttempts
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
-from userapi.passwords.one_time_tokens import OneTimeTokens
+from userapi.passwords.one_time_tokens import NOBODY, OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import Roles
 from userapi.sessions.models import UserSession
@@ -496,6 +496,12 @@ class Authentication:
             candidate.needs_rehash = verification.needs_rehash
             return
         with transaction() as session:
+            # The user before the count, as everybody locks them who clears it: the other way round
+            # an unlock and a failure would each wait for the other. Also for an unknown user, as
+            # the time that it takes must not tell.
+            session.execute(
+                select(users.c.id).where(users.c.id == (user_id or NOBODY)).with_for_update()
+            )
             locked_until = self._lockout.fail(key)
             self._audit.record(
                 AuditAction.AUTH_LOGIN,
@@ -509,12 +515,13 @@ class Authentication:
         raise InvalidCredentials()
 
     def _lock(self, session: Session, user_id: UUID, until: datetime, actor: Actor) -> None:
-        user = session.get(User, user_id, with_for_update=True)
+        user = session.get(User, user_id)
         if user is None:
             return
         after_commit(self._count_lock)
         was_locked = user.locked_until is not None
-        user.locked_until = until
+        # Name and address are locked each for itself; the later end is the one to be shown.
+        user.locked_until = max(until, user.locked_until or until)
         session.flush()
         view = self._view(session, user_id)
         self._audit.record(
