@@ -22,7 +22,7 @@ from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.facts import events, mails
 from tests.support.proxy import FaultProxy
-from tests.support.smtp import MailServer
+from tests.support.smtp import SmtpServer
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
 from userapi.database import db
 from userapi.wiring import Services
@@ -186,7 +186,8 @@ def bench(
         Dependency.REDIS: redis_url,
     }
     with ExitStack() as stack:
-        server = stack.enter_context(MailServer())
+        server = SmtpServer().start()
+        stack.callback(server.stop)
         urls[Dependency.SMTP] = f"smtp://127.0.0.1:{server.port}"
         proxies = {
             name: stack.enter_context(

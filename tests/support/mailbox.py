@@ -40,7 +40,7 @@ def plain_text(mail: EmailMessage) -> str:
     part = mail.get_body(("plain",))
     assert part is not None
     text: str = part.get_content()
-    return text
+    return text.replace("\r\n", "\n")  # So it comes through SMTP.
 
 
 def tokens_in(text: str) -> list[str]:

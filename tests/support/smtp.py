@@ -1,70 +1,172 @@
-"""A mail server for tests: takes every mail and keeps it."""
+"""A mail server that takes, refuses or fails as a test says."""
 
-import socketserver
-import threading
-from typing import Self
+import asyncio
+import datetime
+import ipaddress
+import ssl
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default as default_policy
+from pathlib import Path
+from typing import Any
 
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-class _Conversation(socketserver.StreamRequestHandler):
-    """What RFC 5321 asks for at least."""
+from tests.support.ports import free_port
 
-    server: "_Listener"
-
-    def handle(self) -> None:
-        """Speak with one client until it says QUIT or goes."""
-        self._say("220 tests ready")
-        while line := self.rfile.readline():
-            verb = line.split(maxsplit=1)[0].upper() if line.strip() else b""
-            if verb == b"DATA":
-                self._say("354 go on")
-                self.server.mails.append(self._message())
-                self._say("250 taken")
-            elif verb == b"QUIT":
-                self._say("221 bye")
-                return
-            else:
-                self._say("250 tests")
-
-    def _message(self) -> bytes:
-        lines = []
-        while (line := self.rfile.readline()) not in (b".\r\n", b""):
-            lines.append(line)
-        return b"".join(lines)
-
-    def _say(self, text: str) -> None:
-        self.wfile.write(text.encode() + b"\r\n")
+HOST = "127.0.0.1"
 
 
-class _Listener(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    block_on_close = False
-    mails: list[bytes]
+@dataclass(slots=True)
+class Delivered:
+    """A mail that the server has taken, and how it came."""
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that breaks off is what the tests are about."""
+    recipients: list[str]
+    mail: EmailMessage
+    connection: int
+    encrypted: bool
 
 
-class MailServer:
-    """Listens on a port of its own while the block lasts."""
+class _TidyController(Controller):
+    """A server that closes its connections when it stops; the library's leaves them lying about."""
 
-    def __init__(self) -> None:
-        self._listener = _Listener(("127.0.0.1", 0), _Conversation)
-        self._listener.mails = []
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._protocols: list[SMTP] = []
 
-    @property
-    def port(self) -> int:
-        """The port that clients connect to."""
-        return int(self._listener.server_address[1])
+    def factory(self) -> SMTP:
+        """Return what serves one connection."""
+        make: Any = super().factory  # It has no annotations.
+        protocol: SMTP = make()
+        self._protocols.append(protocol)
+        return protocol
 
-    @property
-    def mails(self) -> list[bytes]:
-        """What has come in so far."""
-        return self._listener.mails
+    def stop(self, no_assert: bool = False) -> None:
+        """End every connection, then the server."""
+        asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(10)
+        super().stop(no_assert)
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._listener.serve_forever, daemon=True).start()
+    async def _close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for protocol in self._protocols:
+            transport: Any = protocol.transport
+            if transport is not None:
+                transport.abort()
+        # A transport closes its socket in one of the next rounds of the loop.
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class SmtpServer:
+    """A server on a port of its own; `refusals` are answers to RCPT by address."""
+
+    certificate: Path | None = None
+    credentials: tuple[str, str] | None = None
+    refusals: dict[str, str] = field(default_factory=dict)
+    answer_to_quit: str = "221 Bye"
+    delivered: list[Delivered] = field(default_factory=list)
+    passwords_seen: list[str] = field(default_factory=list)
+    port: int = field(default_factory=free_port)
+    _controller: Any = None
+
+    def start(self) -> "SmtpServer":
+        """Listen, again or for the first time."""
+        options: dict[str, Any] = {"enable_SMTPUTF8": True}
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            options |= {"tls_context": context, "require_starttls": True}
+        if self.credentials is not None:
+            options |= {"authenticator": self._authenticate, "auth_required": True}
+        self._controller = _TidyController(self, hostname=HOST, port=self.port, **options)
+        self._controller.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown()
-        self._listener.server_close()
+    def stop(self) -> None:
+        """Listen no more; connections that are open end."""
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None
+
+    def _authenticate(
+        self, server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
+    ) -> AuthResult:
+        assert isinstance(data, LoginPassword)
+        given = (data.login.decode(), data.password.decode())
+        self.passwords_seen.append(given[1])
+        return AuthResult(success=given == self.credentials, handled=False)
+
+    async def handle_RCPT(  # noqa: N802 (the library's name)
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        """Take or refuse a recipient."""
+        if address in self.refusals:
+            return self.refusals[address]
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        """Take a mail."""
+        content = envelope.content
+        assert isinstance(content, bytes)
+        self.delivered.append(
+            Delivered(
+                recipients=[str(address) for address in envelope.rcpt_tos],
+                mail=message_from_bytes(content, policy=default_policy),
+                connection=int(session.peer[1]) if session.peer else 0,
+                encrypted=session.ssl is not None,
+            )
+        )
+        return "250 OK"
+
+    async def handle_QUIT(  # noqa: N802
+        self, server: SMTP, session: Session, envelope: Envelope
+    ) -> str:
+        """Answer a good-bye."""
+        return self.answer_to_quit
+
+
+def write_certificate(folder: Path) -> Path:
+    """Write a certificate for the loopback address, signed by itself, with its key; return it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail server of the tests")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "mail-server.pem"
+    path.write_bytes(
+        certificate.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path

@@ -483,9 +483,10 @@ class Accounts:
         user.email = address.shown
         user.email_normalized = address.normalized
         user.email_verified = False
-        self._one_time_tokens.void_all(user.id)
         self._touch(user, access=False)
+        # Before anything else is asked of the database, for that would send the address too.
         _flush(session)
+        self._one_time_tokens.void_all(user.id)
         self._audit.record(
             AuditAction.USER_EMAIL_CHANGED,
             actor=actor,

@@ -121,7 +121,8 @@ class StrictParser(FlaskParser):
         """Return the parsed body; an empty one is {} where the schema says that it may be."""
         raw = read_body()
         if getattr(schema, "takes_form", False) and req.mimetype == FORM:
-            return _parse_form(raw)
+            require_media_type(FORM)
+            return {n: v for n, v in _parse_form(raw).items() if n in schema.fields}
         if not raw and getattr(schema, "body_optional", False):
             return {}
         if raw or req.mimetype:
@@ -152,7 +153,10 @@ class StrictParser(FlaskParser):
 
 
 def _parse_form(raw: bytes) -> dict[str, str]:
-    """Return the fields of a form; one that stands twice is refused (RFC 6749 §3.2)."""
+    """Return the fields of a form. Raises Malformed, or Invalid where one stands twice.
+
+    Ones that nobody knows are the caller's to ignore (RFC 6749 §3.2): libraries send `client_id`.
+    """
     try:
         pairs = parse_qsl(
             raw.decode("utf-8"),
@@ -163,9 +167,11 @@ def _parse_form(raw: bytes) -> dict[str, str]:
         )
     except ValueError as exc:
         raise Malformed("The body is not a well-formed form.") from exc
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise Malformed("A field of the form stands more than once.")
+    fields: dict[str, str] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise invalid_field(name, "Stands more than once.", "repeated")
+        fields[name] = value
     return fields
 
 

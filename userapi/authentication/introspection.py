@@ -56,6 +56,9 @@ class Introspection:
             live = self._authentication.require_live(claims)
         except Unauthenticated:
             return None
+        if live.must_change_password:
+            # No endpoint takes it for anything else, so no other service should.
+            return None
         if isinstance(claims, RefreshClaims) and not self._is_present(claims):
             return None
         permissions = self._roles.graph(live.catalogue_version).effective(live.roles)

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from userapi.accounts.addresses import canonical_identifier, parse_email
 from userapi.accounts.models import User, UserStatus
-from userapi.accounts.service import Accounts
+from userapi.accounts.service import Accounts, UserNotFound
 from userapi.accounts.views import is_identified_by, users
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
@@ -96,7 +96,10 @@ class Recovery:
         InvalidToken, Invalid.
         """
         user_id = self._one_time_tokens.owner_of(token, *SETTING_A_PASSWORD)
-        known = self._accounts.get(user_id)
+        try:
+            known = self._accounts.get(user_id)
+        except UserNotFound as exc:
+            raise InvalidToken() from exc
         self._policy.require(
             new_password, username=known.username, email=known.email, field="new_password"
         )
@@ -110,7 +113,7 @@ class Recovery:
             )
         password_hash = self._hasher.hash(new_password)
         with transaction() as session:
-            user, _ = self._locked_for_token(session, user_id)
+            user = self._locked_for_token(session, user_id)
             used = self._one_time_tokens.redeem(token, *SETTING_A_PASSWORD)
             actor = as_user(actor, user)
             if used.purpose == TokenPurpose.INVITATION:
@@ -131,7 +134,7 @@ class Recovery:
         """Take an address as proven, or take over a new one. Raises InvalidToken, EmailTaken."""
         user_id = self._one_time_tokens.owner_of(token, *PROVING_AN_ADDRESS)
         with transaction() as session:
-            user, _ = self._locked_for_token(session, user_id)
+            user = self._locked_for_token(session, user_id)
             used = self._one_time_tokens.redeem(token, *PROVING_AN_ADDRESS)
             actor = as_user(actor, user)
             if used.purpose == TokenPurpose.EMAIL_CHANGE:
@@ -160,7 +163,7 @@ class Recovery:
         address = parse_email(new_email, field="new_email")
         self._authentication.require_password(user_id, current_password, actor=actor)
         with transaction() as session:
-            user, _ = self._locked_for_token(session, user_id)
+            user = self._locked_self(session, user_id)
             owner = session.execute(
                 select(users.c.id).where(users.c.email_normalized == address.normalized)
             ).scalar_one_or_none()
@@ -193,7 +196,8 @@ class Recovery:
         """
         self._authentication.require_password(user_id, current_password, actor=actor)
         with transaction() as session:
-            user, names = self._locked_for_token(session, user_id)
+            user = self._locked_self(session, user_id)
+            names = role_names_of(session, user_id)
             self._accounts.remove(session, user, names, actor=actor)
 
     # Steps
@@ -210,10 +214,16 @@ class Recovery:
         status = UserStatus(row[1])
         return row[0], status, bool(row[2]) and status is UserStatus.PENDING
 
-    def _locked_for_token(self, session: Session, user_id: UUID) -> tuple[User, list[str]]:
+    def _locked_for_token(self, session: Session, user_id: UUID) -> User:
+        """Return whose one-time token it is, locked. Raises InvalidToken."""
         user = session.get(User, user_id, with_for_update=True)
-        if user is None:
-            raise TokenRevoked()
-        if user.status == UserStatus.SUSPENDED:
+        if user is None or user.status == UserStatus.SUSPENDED:
             raise InvalidToken()
-        return user, role_names_of(session, user_id)
+        return user
+
+    def _locked_self(self, session: Session, user_id: UUID) -> User:
+        """Return whoever is signed in, locked; they may have been suspended since they asked."""
+        user = session.get(User, user_id, with_for_update=True)
+        if user is None or user.status != UserStatus.ACTIVE:
+            raise TokenRevoked()
+        return user

@@ -383,7 +383,7 @@ class Authentication:
 
         Doing it again with the same token is no error.
         """
-        self._end_session(claims.user_id, claims.session_id, actor=actor, all_sessions=all_sessions)
+        self._end_session(claims, actor=actor, all_sessions=all_sessions)
 
     def revoke(self, token: str, *, actor: Actor) -> None:
         """End the session of an access or refresh token (RFC 7009); any other text is ignored."""
@@ -391,17 +391,19 @@ class Authentication:
             claims = self.inspect(token)
         except Unauthenticated:
             return
-        self._end_session(claims.user_id, claims.session_id, actor=actor, all_sessions=False)
+        self._end_session(claims, actor=actor, all_sessions=False)
 
     def _end_session(
-        self, user_id: UUID, session_id: UUID, *, actor: Actor, all_sessions: bool
+        self, claims: AccessClaims | RefreshClaims, *, actor: Actor, all_sessions: bool
     ) -> None:
+        """End the session that a token is of, unless the token was dead before."""
+        user_id, session_id = claims.user_id, claims.session_id
         with transaction() as session:
             user = session.get(User, user_id, with_for_update=True)
             own = self._locked_session(session_id)
             if user is None or own is None or own.user_id != user_id:
                 return
-            if not self._sessions.is_live(own):
+            if not self._sessions.is_live(own) or own.version != claims.session_version:
                 return
             actor = replace(as_user(actor, user), session_id=session_id)
             view = self._view(session, user_id)

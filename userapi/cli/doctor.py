@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from userapi.health import Status, head_revision
+from userapi.mail.mailer import connect
 from userapi.settings import Settings
 
 from .support import safely, services
@@ -133,11 +134,7 @@ def _mail(settings: Settings) -> Iterator[Finding]:
         yield Finding("mail", OK, f"no SMTP_HOST: each mail is a file in {settings.mail_folder}")
         return
     try:
-        with smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=5) as server:
-            if settings.smtp_starttls:
-                server.starttls()
-            if settings.smtp_user:
-                server.login(settings.smtp_user, settings.smtp_password)
+        with connect(settings) as server:
             server.noop()
     except (smtplib.SMTPException, OSError) as exc:
         yield Finding(

@@ -4,12 +4,16 @@ import os
 import secrets
 import smtplib
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from email.message import EmailMessage
+from email.policy import default as default_policy
 from email.utils import format_datetime, make_msgid
 from pathlib import Path
 from typing import Protocol
+
+import idna
 
 from userapi.clock import Clock
 from userapi.deadlines import ends_within
@@ -27,11 +31,22 @@ class MailUnavailable(Exception):
     """The mail cannot be sent now."""
 
 
+class ServerUnavailable(MailUnavailable):
+    """No mail can be sent now."""
+
+
+Send = Callable[[Message], None]
+
+
 class Mailer(Protocol):
     """Sends mails."""
 
-    def send(self, message: Message) -> None:
-        """Send one mail. Raises MailUnavailable, MailRefused."""
+    def batch(self) -> AbstractContextManager[Send]:
+        """Give what sends one mail after the other until the block ends.
+
+        What it gives raises ServerUnavailable, MailUnavailable, MailRefused. Nothing is connected
+        before the first mail.
+        """
         ...
 
 
@@ -43,19 +58,27 @@ class FileMailer:
         self._sender = sender
         self._clock = clock
 
-    def send(self, message: Message) -> None:
-        """Write the mail, whole or not at all. Raises MailUnavailable."""
-        now = self._clock.now()
-        name = f"{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}.eml"
+    @contextmanager
+    def batch(self) -> Iterator[Send]:
+        """Give what writes mails."""
+        yield self._write
+
+    def _write(self, message: Message) -> None:
+        """Write the mail, whole or not at all."""
+        content = bytes(_composed(message, self._sender, self._clock))
+        name = f"{self._clock.now():%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}.eml"
         draft = self._folder / f".{name}"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(bytes(_composed(message, self._sender, self._clock)))
-            os.replace(draft, self._folder / name)
+            try:
+                descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(content)
+                os.replace(draft, self._folder / name)
+            finally:
+                draft.unlink(missing_ok=True)
         except OSError as exc:
-            raise MailUnavailable(type(exc).__name__) from exc
+            raise ServerUnavailable(type(exc).__name__) from exc
 
 
 class _Smtp(smtplib.SMTP):
@@ -76,38 +99,72 @@ class _Smtp(smtplib.SMTP):
 
 
 class SmtpMailer:
-    """Hands each mail to a mail server, in a connection of its own."""
+    """Hands mails to a mail server, those of a batch in one connection."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
 
-    def send(self, message: Message) -> None:
-        """Hand over the mail. Raises MailUnavailable, MailRefused."""
+    @contextmanager
+    def batch(self) -> Iterator[Send]:
+        """Give what hands over mails."""
+        connection = _SmtpConnection(self._settings, self._clock)
         try:
-            with self._connected() as server:
-                server.send_message(_composed(message, self._settings.mail_from, self._clock))
+            yield connection.send
+        finally:
+            connection.close()
+
+
+class _SmtpConnection:
+    """A connection that is made when it is needed, and made anew after a failure."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._server: smtplib.SMTP | None = None
+
+    def send(self, message: Message) -> None:
+        """Hand over the mail."""
+        mail = _composed(message, self._settings.mail_from, self._clock)
+        if self._server is None or self._server.sock is None:
+            try:
+                self._server = connect(self._settings)
+            except (smtplib.SMTPException, OSError) as exc:
+                raise ServerUnavailable(type(exc).__name__) from exc
+        try:
+            self._server.send_message(mail)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as exc:
-            codes = (
-                [code for code, _ in exc.recipients.values()]
-                if isinstance(exc, smtplib.SMTPRecipientsRefused)
-                else [exc.smtp_code]
-            )
-            if all(500 <= code < 600 for code in codes):
+            if _is_final(exc):
                 raise MailRefused(type(exc).__name__) from exc
             raise MailUnavailable(type(exc).__name__) from exc
         except (smtplib.SMTPException, OSError) as exc:
+            self.close()
             raise MailUnavailable(type(exc).__name__) from exc
 
-    @contextmanager
-    def _connected(self) -> Iterator[smtplib.SMTP]:
-        settings = self._settings
-        with _Smtp(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS) as server:
-            if settings.smtp_starttls:
-                server.starttls()
-            if settings.smtp_user:
-                server.login(settings.smtp_user, settings.smtp_password)
-            yield server
+    def close(self) -> None:
+        """Say good-bye. What the server says to that changes nothing: the mails are taken."""
+        server, self._server = self._server, None
+        if server is not None:
+            with suppress(smtplib.SMTPException, OSError):
+                server.quit()
+            server.close()
+
+
+def connect(settings: Settings) -> smtplib.SMTP:
+    """Return a connection to the mail server, encrypted and logged in as the settings say.
+
+    Raises SMTPException, OSError; also for a certificate that does not fit, for otherwise links
+    and the password would be shown to whoever stands in between.
+    """
+    server = _Smtp(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS)
+    with ExitStack() as unfinished:
+        unfinished.callback(server.close)
+        if settings.smtp_starttls:
+            server.starttls(context=ssl.create_default_context())
+        if settings.smtp_user:
+            server.login(settings.smtp_user, settings.smtp_password)
+        unfinished.pop_all()
+    return server
 
 
 def build_mailer(settings: Settings, clock: Clock) -> Mailer:
@@ -117,10 +174,18 @@ def build_mailer(settings: Settings, clock: Clock) -> Mailer:
     return FileMailer(settings.mail_folder, sender=settings.mail_from, clock=clock)
 
 
+def _is_final(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> bool:
+    if isinstance(error, smtplib.SMTPDataError):
+        return error.smtp_code >= 500
+    return all(code >= 500 for code, _ in error.recipients.values())
+
+
 def _composed(message: Message, sender: str, clock: Clock) -> EmailMessage:
-    mail = EmailMessage()
+    recipient = _deliverable(message.recipient)
+    # A local part beyond ASCII has no other form (RFC 6532); all else stays 7 bits.
+    mail = EmailMessage(default_policy.clone(utf8=not recipient.isascii()))
     mail["From"] = sender
-    mail["To"] = message.recipient
+    mail["To"] = recipient
     mail["Subject"] = message.subject
     mail["Date"] = format_datetime(clock.now())
     mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].strip(">") or "localhost")
@@ -128,3 +193,11 @@ def _composed(message: Message, sender: str, clock: Clock) -> EmailMessage:
     mail.set_content(message.plain)
     mail.add_alternative(message.html, subtype="html")
     return mail
+
+
+def _deliverable(address: str) -> str:
+    """Return an address with its domain in the form that every mail server knows (RFC 5891)."""
+    local, _, domain = address.rpartition("@")
+    if domain.isascii():
+        return address
+    return f"{local}@{idna.encode(domain, uts46=True).decode()}"

@@ -1,0 +1,334 @@
+"""The worker's side of mails: what is sent, when, how often, and what never is."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier
+
+import pytest
+from flask import Flask
+from sqlalchemy import insert, text
+
+from tests.support.client import JsonClient
+from tests.support.facts import mails
+from tests.support.mailbox import Mailbox, plain_text, tokens_in
+from tests.support.polling import wait_until
+from tests.support.smtp import HOST, SmtpServer
+from tests.support.users import MadeUser, MakeUser
+from userapi.clock import ManualClock
+from userapi.database import db, new_id, transaction
+from userapi.mail.mailer import FileMailer, Send
+from userapi.mail.messages import Message, Messages
+from userapi.mail.models import MailKind, OutgoingMail
+from userapi.passwords.mail_delivery import MailDelivery
+from userapi.wiring import Services
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    return make_user("robin")
+
+
+def ask_for_reset(app: Flask, email: str) -> None:
+    answer = JsonClient(app).post("/api/v1/auth/reset-password", json={"email": email})
+    assert answer.status_code == 202
+
+
+def deliver(app: Flask, limit: int = 50) -> int:
+    services: Services = app.extensions["userapi"]
+    with app.app_context():
+        return services.mail_delivery.deliver_due(limit)
+
+
+def confirm(app: Flask, token: str) -> int:
+    body = {"token": token, "new_password": "granite-otter-57-teapot"}
+    return JsonClient(app).post("/api/v1/auth/reset-password/confirm", json=body).status_code
+
+
+def open_tokens(app: Flask) -> int:
+    query = "SELECT count(*) FROM one_time_tokens WHERE used_at IS NULL AND voided_at IS NULL"
+    with app.app_context(), db.engine.connect() as connection:
+        return int(connection.execute(text(query)).scalar_one())
+
+
+def waits_for_a_lock(app: Flask) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with app.app_context(), db.engine.connect() as connection:
+        connection.execute(text("SELECT pg_stat_clear_snapshot()"))
+        return bool(connection.execute(text(query)).scalar_one())
+
+
+def test_a_suspension_and_the_sending_of_a_reset_do_not_wait_for_each_other(
+    app: Flask, robin: MadeUser, mailbox: Mailbox
+) -> None:
+    """Sending took the mail and then the user, suspending the user and then the mail: PostgreSQL
+    ended one of the two after a second, which could be the administrator's request.
+    """
+    ask_for_reset(app, robin.email)
+
+    with ThreadPoolExecutor(1) as pool, app.app_context(), db.engine.begin() as suspending:
+        suspending.execute(text("SELECT 1 FROM users WHERE username = 'robin' FOR UPDATE"))
+        delivered = pool.submit(deliver, app)
+        wait_until(lambda: waits_for_a_lock(app))
+        suspending.execute(text("UPDATE users SET status = 'suspended' WHERE username = 'robin'"))
+        suspending.execute(text("DELETE FROM outgoing_mails WHERE sent_at IS NULL"))
+        suspending.commit()
+        sent = delivered.result(10)
+
+    assert sent == 0
+    assert open_tokens(app) == 0
+
+
+@pytest.mark.both_databases
+def test_a_mail_of_a_kind_that_this_release_does_not_know_holds_up_no_other(
+    app: Flask, clock: ManualClock, robin: MadeUser, mailbox: Mailbox
+) -> None:
+    """While releases change, an old worker meets mails of a new one; it failed at each attempt."""
+    with app.app_context(), transaction() as session:
+        session.execute(
+            insert(OutgoingMail).values(
+                id=new_id(),
+                kind="of_tomorrow",
+                recipient=robin.email,
+                data={},
+                created_at=clock.now(),
+                attempts=0,
+                next_attempt_at=clock.now(),
+            )
+        )
+    clock.advance(seconds=1)
+    ask_for_reset(app, robin.email)
+
+    assert [mail["Subject"] for mail in mailbox.deliver()] == ["Set a new password"]
+    assert [(mail.kind, mail.attempts) for mail in mails(app)][0] == ("of_tomorrow", 0)
+
+
+# A server that is away, refuses, or comes back
+
+
+@pytest.fixture
+def server() -> Iterator[SmtpServer]:
+    server = SmtpServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def sending_app(make_app: MakeApp, server: SmtpServer) -> Flask:
+    """Return the application as it is with a mail server."""
+    return make_app(SMTP_HOST=HOST, SMTP_PORT=str(server.port), SMTP_STARTTLS="false")
+
+
+@pytest.mark.both_databases
+def test_mails_go_through_the_mail_server(
+    sending_app: Flask, server: SmtpServer, robin: MadeUser
+) -> None:
+    ask_for_reset(sending_app, robin.email)
+
+    assert deliver(sending_app) == 1
+
+    (delivered,) = server.delivered
+    assert delivered.recipients == ["robin@example.com"]
+    (token,) = tokens_in(plain_text(delivered.mail))
+    assert confirm(sending_app, token) == 204
+    reset, _changed = mails(sending_app)
+    assert reset.sent_at is not None
+    assert reset.last_error is None
+
+
+def test_a_server_that_is_away_ends_the_batch_and_gets_the_mails_when_it_is_back(
+    sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
+) -> None:
+    """Each of fifty mails waited five seconds for a server that swallows what it is sent."""
+    for name in ("ada", "robin", "zoe"):
+        ask_for_reset(sending_app, make_user(name).email)
+    server.stop()
+
+    assert deliver(sending_app) == 0
+    assert sorted(mail.attempts for mail in mails(sending_app)) == [0, 0, 1]
+
+    server.start()
+    clock.advance(seconds=6)
+    assert deliver(sending_app) == 3
+    assert len(server.delivered) == 3
+
+
+@pytest.mark.both_databases
+def test_a_mail_waits_longer_after_each_failure_and_is_parked_in_the_end(
+    sending_app: Flask, server: SmtpServer, robin: MadeUser, clock: ManualClock
+) -> None:
+    server.refusals[robin.email] = "450 try later"
+    ask_for_reset(sending_app, robin.email)
+
+    waits = []
+    for _ in range(20):
+        assert deliver(sending_app) == 0
+        (mail,) = mails(sending_app)
+        waits.append(round((mail.next_attempt_at - clock.now()).total_seconds()))
+        clock.set(mail.next_attempt_at)
+
+    assert waits[:11] == [5, 10, 20, 40, 80, 160, 320, 640, 1280, 1800, 1800]
+    assert mail.parked_at is not None
+    assert (mail.attempts, mail.last_error) == (20, "SMTPRecipientsRefused")
+    del server.refusals[robin.email]
+    clock.advance(days=1)
+    assert deliver(sending_app) == 0
+
+
+@pytest.mark.both_databases
+def test_a_mail_that_the_server_will_never_take_is_parked_and_holds_up_no_other(
+    sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
+) -> None:
+    server.refusals["gone@example.com"] = "550 no such user"
+    for name in ("gone", "robin"):
+        ask_for_reset(sending_app, make_user(name).email)
+        clock.advance(seconds=1)
+
+    assert deliver(sending_app) == 1
+
+    gone, robin = mails(sending_app)
+    assert (gone.sent_at, gone.last_error) == (None, "SMTPRecipientsRefused")
+    assert gone.parked_at is not None
+    assert robin.sent_at is not None
+
+
+@pytest.mark.both_databases
+def test_a_mail_that_cannot_be_written_holds_up_no_other(
+    app: Flask, robin: MadeUser, clock: ManualClock, mailbox: Mailbox
+) -> None:
+    """Such a mail raised in the worker at each attempt, and was never parked."""
+    with app.app_context(), transaction() as session:
+        session.execute(
+            insert(OutgoingMail).values(
+                id=new_id(),
+                kind=MailKind.ACCOUNT_EXISTS,
+                recipient="robin@example.com\r\nBcc: everybody@example.com",
+                data={},
+                created_at=clock.now(),
+                attempts=19,
+                next_attempt_at=clock.now(),
+            )
+        )
+    clock.advance(seconds=1)
+    ask_for_reset(app, robin.email)
+
+    assert [mail["Subject"] for mail in mailbox.deliver()] == ["Set a new password"]
+
+    broken = mails(app)[0]
+    assert broken.last_error == "ValueError"
+    assert broken.parked_at is not None
+
+
+# Several workers, and one that dies
+
+
+def test_two_workers_send_each_mail_once(
+    sending_app: Flask, server: SmtpServer, make_user: MakeUser
+) -> None:
+    for number in range(12):
+        ask_for_reset(sending_app, make_user(f"robin{number}").email)
+    barrier = Barrier(3)
+
+    def work() -> int:
+        barrier.wait(10)
+        return deliver(sending_app)
+
+    with ThreadPoolExecutor(3) as pool:
+        sent = sum(future.result() for future in [pool.submit(work) for _ in range(3)])
+
+    assert sent == 12
+    assert len({str(delivered.mail["To"]) for delivered in server.delivered}) == 12
+    assert len(server.delivered) == 12
+
+
+class PowerCut(BaseException):
+    """What no code of the worker catches, as if its process had ended."""
+
+
+class DyingMailer(FileMailer):
+    """Sends a mail, and dies before anybody learns of it."""
+
+    @contextmanager
+    def batch(self) -> Iterator[Send]:
+        with super().batch() as send:
+
+            def send_and_die(message: Message) -> None:
+                send(message)
+                raise PowerCut()
+
+            yield send_and_die
+
+
+@pytest.mark.both_databases
+def test_a_mail_whose_worker_died_is_sent_again_with_a_token_that_replaces_the_first(
+    app: Flask, services: Services, robin: MadeUser, clock: ManualClock, mailbox: Mailbox
+) -> None:
+    settings = services.settings
+    dying = MailDelivery(
+        clock=clock,
+        mailer=DyingMailer(settings.mail_folder, sender=settings.mail_from, clock=clock),
+        messages=Messages(service_name="Service", base_url=settings.public_base_url),
+        one_time_tokens=services.one_time_tokens,
+    )
+    ask_for_reset(app, robin.email)
+    before = set(mailbox.folder.glob("*.eml"))
+    with app.app_context(), pytest.raises(PowerCut):
+        dying.deliver_due()
+    (first_file,) = set(mailbox.folder.glob("*.eml")) - before
+    (first,) = tokens_in(first_file.read_text())
+
+    assert mailbox.deliver() == []  # It is still claimed.
+    clock.advance(seconds=61)
+    second = mailbox.token()
+
+    assert confirm(app, first) == 400
+    assert confirm(app, second) == 204
+
+
+@pytest.mark.both_databases
+def test_no_more_mails_are_sent_than_asked_for(
+    app: Flask, make_user: MakeUser, mailbox: Mailbox
+) -> None:
+    for name in ("ada", "robin", "zoe"):
+        ask_for_reset(app, make_user(name).email)
+
+    assert [deliver(app, 2), deliver(app, 2), deliver(app, 2)] == [2, 1, 0]
+
+
+# What the mails say
+
+
+def test_links_begin_with_the_public_address_whatever_the_request_says(
+    make_app: MakeApp, robin: MadeUser
+) -> None:
+    app = make_app(PUBLIC_BASE_URL="https://accounts.example.com/")
+    answer = JsonClient(app).post(
+        "/api/v1/auth/reset-password",
+        json={"email": robin.email},
+        headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"},
+    )
+    assert answer.status_code == 202
+
+    (mail,) = Mailbox(app).deliver()
+
+    (token,) = tokens_in(plain_text(mail))
+    assert f"https://accounts.example.com/console/set-password#token={token}" in plain_text(mail)
+    assert "evil.example" not in mail.as_string()
+
+
+@pytest.mark.parametrize("kind", list(MailKind))
+def test_every_kind_of_mail_has_a_text_and_a_safe_page(kind: MailKind) -> None:
+    messages = Messages(service_name="<b>Ann & Co</b>", base_url="https://a.example")
+    link = messages.link("/console/verify-email", "T" * 43)
+    data = {"username": "robin", "token": "T" * 43, "link": link, "until": "2026-11-23T09:00:00Z"}
+
+    message = messages.write(kind, recipient="robin@example.com", data=data)
+
+    assert message.subject and "\n" not in message.subject
+    assert "<b>Ann & Co</b>" in message.plain + message.subject
+    assert "<b>" not in message.html
+    assert "{{" not in message.plain + message.html
+    assert (tokens_in(message.plain) == ["T" * 43]) == (f'href="{link}"' in message.html)
