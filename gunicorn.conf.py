@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,15 +65,27 @@ except SettingsError as exc:
         print(f"userapi: {_problem}", file=sys.stderr)
     sys.exit(1)
 
+
+def _number(variable: str, default: int, most: int, least: int = 1) -> int:
+    given = os.environ.get(variable) or str(default)
+    if not given.isascii() or not given.isdigit() or not least <= int(given) <= most:
+        print(f"userapi: {variable}: takes a whole number from {least} to {most}", file=sys.stderr)
+        sys.exit(1)
+    return int(given)
+
+
 wsgi_app = "wsgi:app"
 bind = os.environ.get("BIND", "127.0.0.1:8000")
 # Alone, without Redis, one process counts the limits for all; its threads share the work.
-workers = int(os.environ.get("WEB_CONCURRENCY", "1" if _settings.embedded else "2"))
-worker_class = "gthread"
-threads = int(os.environ.get("GUNICORN_THREADS", "8"))
+workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
+worker_class = "userapi.server.Worker"
+threads = _number("GUNICORN_THREADS", 8, 256)
 timeout = 30
 graceful_timeout = 25
 keepalive = 15
+# How long the service says "not ready" and goes on answering before it stops listening, so that a
+# load balancer sees it first. Ctrl-C does not wait.
+_drain_seconds = _number("DRAIN_SECONDS", 0 if _settings.embedded else 2, 300, least=0)
 # What a client sends before the application sees it has bounds, too (RFC 9112 §3, RFC 9110 §5.4).
 limit_request_line = 8190
 limit_request_fields = 64
@@ -98,6 +111,23 @@ def on_starting(server: Any) -> None:
         with application.app_context():
             upgrade()
             db.engine.dispose()  # No worker inherits a connection.
+
+
+def when_ready(server: Any) -> None:
+    """On SIGTERM let every worker say "not ready" before the server stops listening."""
+    stop_at_once = server.handle_term
+
+    def drain_then_stop() -> None:
+        from userapi.server import DRAIN_SIGNAL
+
+        server.kill_workers(DRAIN_SIGNAL)
+        until = time.monotonic() + _drain_seconds
+        while time.monotonic() < until and server.SIG_QUEUE.empty():
+            time.sleep(0.05)
+        stop_at_once()
+
+    if _drain_seconds:
+        server.handle_term = drain_then_stop
 
 
 def post_fork(server: Any, worker: Any) -> None:
