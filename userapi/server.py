@@ -1,5 +1,5 @@
-"""Gunicorn's worker, with what it leaves out: it says "not ready" before it stops, and requests that
-never reach the application are refused as all others are, with a line in the log.
+"""Gunicorn's worker, with what it leaves out: it says "not ready" before it stops, and requests
+that never reach the application are refused as all others are, with a line in the log.
 """
 
 import http
