@@ -4,21 +4,57 @@ In the embedded default Gunicorn alone makes a service: it brings the database t
 migration before the first worker starts.
 """
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-# Before anything imports prometheus_client, which looks at it once. Counts of an earlier run that
-# are left in it would be added to those of this one.
-_metrics_dir = Path(
-    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="userapi-metrics-"))
-)
-_metrics_dir.mkdir(parents=True, exist_ok=True)
-for _left_over in _metrics_dir.glob("*.db"):
-    _left_over.unlink()
+_METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+_METRICS_MASTER = "USERAPI_METRICS_MASTER"
+
+
+def _prepare_metrics_dir() -> tuple[Path, IO[bytes] | None]:
+    """Return the empty folder that the workers count in, and what holds it while they run.
+
+    Counts that an earlier run left would be added to those of this one. A master that reads this
+    file again (SIGHUP) goes on with its folder, and one that takes over from another (SIGUSR2) gets
+    a folder of its own: counts never go back.
+    """
+    given, master = os.environ.get(_METRICS_DIR), os.environ.get(_METRICS_MASTER)
+    if given and master == str(os.getpid()):
+        return Path(given), None
+    os.environ[_METRICS_MASTER] = str(os.getpid())
+    if given and not master:
+        folder = Path(given)
+        folder.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.glob("*.db"):
+            left_over.unlink()
+        return folder, None
+    for abandoned in Path(tempfile.gettempdir()).glob("userapi-metrics-*/held"):
+        _remove_unless_held(abandoned)
+    folder = Path(tempfile.mkdtemp(prefix="userapi-metrics-"))
+    held = (folder / "held").open("wb")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    os.environ[_METRICS_DIR] = str(folder)
+    return folder, held
+
+
+def _remove_unless_held(lock: Path) -> None:
+    """Remove a folder whose processes were all killed: the lock goes with the last of them."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    except OSError:
+        return  # It is in use, or another user's, or another master was quicker.
+
+
+# Before anything imports prometheus_client, which looks at the variable once.
+_metrics_dir, _held = _prepare_metrics_dir()
 
 from userapi.settings import Settings, SettingsError  # noqa: E402 - see above
 
@@ -29,15 +65,27 @@ except SettingsError as exc:
         print(f"userapi: {_problem}", file=sys.stderr)
     sys.exit(1)
 
+
+def _number(variable: str, default: int, most: int, least: int = 1) -> int:
+    given = os.environ.get(variable) or str(default)
+    if not given.isascii() or not given.isdigit() or not least <= int(given) <= most:
+        print(f"userapi: {variable}: takes a whole number from {least} to {most}", file=sys.stderr)
+        sys.exit(1)
+    return int(given)
+
+
 wsgi_app = "wsgi:app"
 bind = os.environ.get("BIND", "127.0.0.1:8000")
 # Alone, without Redis, one process counts the limits for all; its threads share the work.
-workers = int(os.environ.get("WEB_CONCURRENCY", "1" if _settings.embedded else "2"))
-worker_class = "gthread"
-threads = int(os.environ.get("GUNICORN_THREADS", "8"))
+workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
+worker_class = "userapi.server.Worker"
+threads = _number("GUNICORN_THREADS", 8, 256)
 timeout = 30
 graceful_timeout = 25
 keepalive = 15
+# How long the service says "not ready" and goes on answering before it stops listening, so that a
+# load balancer sees it first. Ctrl-C does not wait.
+_drain_seconds = _number("DRAIN_SECONDS", 0 if _settings.embedded else 2, 300, least=0)
 # What a client sends before the application sees it has bounds, too (RFC 9112 §3, RFC 9110 §5.4).
 limit_request_line = 8190
 limit_request_fields = 64
@@ -56,11 +104,30 @@ def on_starting(server: Any) -> None:
     from flask_migrate import upgrade
 
     from userapi import create_app
+    from userapi.database import db
 
     application = create_app(_settings)
     if _settings.embedded:
         with application.app_context():
             upgrade()
+            db.engine.dispose()  # No worker inherits a connection.
+
+
+def when_ready(server: Any) -> None:
+    """On SIGTERM let every worker say "not ready" before the server stops listening."""
+    stop_at_once = server.handle_term
+
+    def drain_then_stop() -> None:
+        from userapi.server import DRAIN_SIGNAL
+
+        server.kill_workers(DRAIN_SIGNAL)
+        until = time.monotonic() + _drain_seconds
+        while time.monotonic() < until and server.SIG_QUEUE.empty():
+            time.sleep(0.05)
+        stop_at_once()
+
+    if _drain_seconds:
+        server.handle_term = drain_then_stop
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -135,6 +135,8 @@ def engine_options(settings: Settings) -> dict[str, Any]:
         "max_overflow": 0,
         "pool_timeout": POOL_WAIT_SECONDS,
         "pool_use_lifo": True,
+        # An error tells the statement, not the values: those are hashes and addresses.
+        "hide_parameters": True,
     }
     if settings.uses_sqlite:
         options["connect_args"] = {"timeout": 5}

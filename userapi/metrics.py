@@ -6,16 +6,16 @@ each process writes its counts to a file of its own, and the scrape adds them up
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
-from sqlalchemy import Engine, column, event, func, select, table
+from sqlalchemy import Connection, Engine, column, event, func, select, table
 from sqlalchemy.exc import SQLAlchemyError
 
 from userapi.clock import Clock
-from userapi.database import reading
+from userapi.database import counting, statements_may_take
 from userapi.events.models import OutboxEvent
 from userapi.health import Health, Status
 from userapi.sessions.service import Sessions
@@ -24,8 +24,12 @@ log = structlog.get_logger(__name__)
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 HASH_BUCKETS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
-# Counting a million users takes a tenth of a second; a dashboard does not look more often.
+# Users, sessions and events are counted by indexes alone, a million users in a tenth of a second;
+# and never for more than a fiftieth of the time.
 FIGURES_KEPT_SECONDS = 10.0
+KEPT_FOR_TIMES = 50
+FIGURE_SECONDS = 1.0
+DEPENDENCIES_KEPT_SECONDS = 2.0
 
 
 class Metrics:
@@ -103,82 +107,107 @@ class Metrics:
             lent.inc()
             idle.dec()
 
+        # One that was found broken comes back, too; it was closed before.
         @event.listens_for(engine, "checkin")
-        def give_back(connection: object, _record: object) -> None:
+        def give_back(_connection: object, _record: object) -> None:
             lent.dec()
             idle.inc()
-            if connection is None:  # It was found broken and is not kept.
-                idle.dec()
 
         @event.listens_for(engine, "close")
         def closed(_connection: object, _record: object) -> None:
             idle.dec()
 
+        @event.listens_for(engine, "detach")
+        def detached(_connection: object, _record: object) -> None:
+            lent.dec()
+
 
 class Figures:
     """Figures that the database and the dependencies know, asked for when Prometheus scrapes.
 
-    Kept for a few seconds and asked for by one scrape at a time; a scrape never fails because of
-    them, it goes without those that cannot be had.
+    Kept for a few seconds, those that took long for longer, and asked for by one scrape at a time.
+    A scrape never fails because of them, it goes without those that cannot be had.
     """
 
     def __init__(self, *, clock: Clock, health: Health, sessions: Sessions) -> None:
         self._clock = clock
         self._health = health
         self._sessions = sessions
-        self._lock = threading.Lock()
-        self._kept: list[Metric] = []
-        self._kept_until = 0.0
+        self._dependencies = _Kept(DEPENDENCIES_KEPT_SECONDS)
+        self._counts = _Kept(FIGURES_KEPT_SECONDS)
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures, for prometheus_client."""
-        with self._lock:
-            if time.monotonic() >= self._kept_until:
-                self._kept = list(self._ask())
-                self._kept_until = time.monotonic() + FIGURES_KEPT_SECONDS
-            yield from self._kept
+        dependencies = self._dependencies.get(self._ask_dependencies)
+        yield from dependencies
+        if any(
+            sample.value == 1.0
+            for metric in dependencies
+            for sample in metric.samples
+            if sample.labels == {"dependency": "database"}
+        ):
+            yield from self._counts.get(self._count)
 
-    def _ask(self) -> Iterator[Metric]:
+    def _ask_dependencies(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "dependency_up", "Whether a dependency answers", labels=["dependency"]
         )
-        statuses = self._health.readiness().checks
-        for name, status in statuses.items():
+        for name, status in self._health.readiness().checks.items():
             if status is not Status.DISABLED:
                 up.add_metric([name], 1.0 if status is Status.UP else 0.0)
         yield up
-        if statuses["database"] is not Status.UP:
-            return
-        for ask in (self._users, self._active_sessions, self._outbox):
+
+    def _count(self) -> Iterator[Metric]:
+        for count in (self._users, self._active_sessions, self._outbox):
             try:
-                yield from ask()
+                with counting() as connection, statements_may_take(connection, FIGURE_SECONDS):
+                    metrics = list(count(connection))
             except SQLAlchemyError as exc:
                 log.warning("metrics.figure_missing", error=type(exc).__name__)
+                continue
+            yield from metrics
 
-    def _users(self) -> Iterator[Metric]:
+    def _users(self, connection: Connection) -> Iterator[Metric]:
         users = table("users", column("status"))
         family = GaugeMetricFamily("users_total", "Users by status", labels=["status"])
         counts = {"active": 0, "pending": 0, "suspended": 0}
-        with reading() as connection:
-            query = select(users.c.status, func.count()).group_by(users.c.status)
-            counts |= {status: count for status, count in connection.execute(query)}
+        query = select(users.c.status, func.count()).group_by(users.c.status)
+        counts |= {status: count for status, count in connection.execute(query)}
         for status, count in counts.items():
             family.add_metric([status], count)
         yield family
 
-    def _active_sessions(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "sessions_active", "Live sessions", value=self._sessions.count_live()
-        )
+    def _active_sessions(self, connection: Connection) -> Iterator[Metric]:
+        live = self._sessions.count_live_now(connection)
+        yield GaugeMetricFamily("sessions_active", "Live sessions", value=live)
 
-    def _outbox(self) -> Iterator[Metric]:
+    def _outbox(self, connection: Connection) -> Iterator[Metric]:
         query = select(func.count(), func.min(OutboxEvent.occurred_at)).where(
             OutboxEvent.sent_at.is_(None), OutboxEvent.parked_at.is_(None)
         )
-        with reading() as connection:
-            pending, oldest = connection.execute(query).one()
+        pending, oldest = connection.execute(query).one()
         age = (self._clock.now() - oldest).total_seconds() if pending else 0.0
         yield GaugeMetricFamily("outbox_pending", "Events not published yet", value=pending)
         yield GaugeMetricFamily(
             "outbox_oldest_seconds", "Age of the oldest of them", value=max(0.0, age)
         )
+
+
+class _Kept:
+    """Metrics that are asked for again only after a while: a while longer than asking took."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._metrics: list[Metric] = []
+        self._until = 0.0
+
+    def get(self, ask: Callable[[], Iterator[Metric]]) -> list[Metric]:
+        """Return the metrics, from `ask` where those that are kept are too old."""
+        with self._lock:
+            begun = time.monotonic()
+            if begun >= self._until:
+                self._metrics = list(ask())
+                cost = time.monotonic() - begun
+                self._until = begun + max(self._seconds, cost * KEPT_FOR_TIMES)
+            return self._metrics

@@ -141,7 +141,9 @@ def _readable_file(raw: str) -> Path:
 
 def _setting(parse: Parser, default: Any, about: str, *, secret: bool = False) -> Any:
     """Declare a field: how its text is parsed, its default and what it is for."""
-    return field(default=default, metadata={"parse": parse, "about": about, "secret": secret})
+    metadata = {"parse": parse, "about": about, "secret": secret}
+    # A traceback with local variables, or a line of a log, must not show secrets.
+    return field(default=default, repr=not secret, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

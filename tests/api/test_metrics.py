@@ -7,6 +7,7 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.users import PASSWORD, MakeUser
+from userapi.database import db
 
 
 def sample(client: JsonClient, name: str, **labels: str) -> float:
@@ -74,7 +75,9 @@ def test_figures_of_the_database_are_told(
     assert sample(client, "db_pool_connections", state="in_use") <= 1
 
 
-def test_no_caller_adds_a_series(make_app: Callable[..., Flask]) -> None:
+def test_no_caller_adds_a_series(make_app: Callable[..., Flask], make_user: MakeUser) -> None:
+    """Ten thousand paths, methods, user names, tokens and addresses."""
+    make_user("robin")
     client = JsonClient(make_app())
 
     def be_hostile(number: int) -> None:
@@ -82,15 +85,50 @@ def test_no_caller_adds_a_series(make_app: Callable[..., Flask]) -> None:
         client.request(f"M{number}", f"/api/v1/users/{number}")
         client.request(f"M{number}", "/api/v1/users/")
         client.post("/api/v1/auth/refresh", json={"refresh_token": f"x{number}"})
+        client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {number}"})
 
     be_hostile(0)
+    log_in(client, "nobody", PASSWORD)
     client.get("/metrics")
     before = series(client)
 
-    for number in range(1, 300):
+    for number in range(1, 2000):
         be_hostile(number)
+    for number in range(20):
+        log_in(client, f"nobody{number}", PASSWORD)
 
     assert series(client) == before
+
+
+def test_connections_that_break_are_not_counted_for_ever(
+    make_app: Callable[..., Flask],
+) -> None:
+    """A broken connection took one from the idle ones, and nothing gave it back."""
+    app = make_app()
+    client = JsonClient(app)
+    with app.app_context():
+        for _ in range(3):
+            with db.engine.connect() as connection:
+                connection.invalidate()
+        connections = [db.engine.connect() for _ in range(4)]
+        lent = sample(client, "db_pool_connections", state="in_use")
+        for connection in connections:
+            connection.close()
+
+    assert lent == 4
+    assert sample(client, "db_pool_connections", state="in_use") == 0
+    assert sample(client, "db_pool_connections", state="idle") >= 4
+
+
+def test_a_scrape_does_not_count_each_time(
+    make_app: Callable[..., Flask], make_user: MakeUser
+) -> None:
+    client = JsonClient(make_app())
+    before = sample(client, "users_total", status="active")
+
+    make_user("robin")
+
+    assert sample(client, "users_total", status="active") == before
 
 
 def test_a_scrape_goes_on_without_a_database(make_app: Callable[..., Flask]) -> None:
@@ -105,6 +143,8 @@ def test_a_scrape_goes_on_without_a_database(make_app: Callable[..., Flask]) -> 
 def test_a_token_can_be_asked_for(make_app: Callable[..., Flask]) -> None:
     client = JsonClient(make_app(METRICS_TOKEN="scrape-with-this"))
 
-    assert client.get("/metrics").status_code == 401
+    anonymous = client.get("/metrics")
+    assert anonymous.status_code == 401
+    assert anonymous.headers["WWW-Authenticate"] == "Bearer"
     assert client.as_user("something-else").get("/metrics").status_code == 401
     assert client.as_user("scrape-with-this").get("/metrics").status_code == 200

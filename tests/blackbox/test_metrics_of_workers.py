@@ -6,6 +6,7 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService
@@ -43,6 +44,38 @@ def test_counts_of_all_workers_are_added_up_and_never_go_back(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         ask(service, 10)
+        after_a_death = counted(service)
+        # A reload reads the configuration again and replaces every worker.
+        former = set(service.worker_pids)
+        os.kill(service.pid, signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while former & set(service.worker_pids) or len(service.worker_pids) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        ask(service, 10)
 
         assert before == {40.0}
-        assert counted(service) == 50.0
+        assert after_a_death == 50.0
+        assert counted(service) == 60.0
+
+
+def test_a_kill_leaves_no_folder_that_the_next_start_does_not_remove(tmp_path: Path) -> None:
+    environment = {"ENVIRONMENT": "testing", "TMPDIR": str(tmp_path)}
+
+    def folders() -> set[Path]:
+        return set(tmp_path.glob("userapi-metrics-*"))
+
+    with GunicornService(environment) as service:
+        first = folders()
+        with GunicornService(environment):
+            both = folders()
+        service.kill()
+        service.start()
+        last = folders()
+        service.stop()
+
+    assert len(first) == 1
+    assert len(both) == 2
+    assert len(last) == 1
+    assert not last & both
+    assert folders() == set()

@@ -1,6 +1,6 @@
 """HTTP: endpoints, and all that only HTTP needs. The rules stand in the subjects below."""
 
-from flask import Flask
+from flask import Flask, Response
 from flask_cors import CORS
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -45,28 +45,42 @@ def init_app(app: Flask, services: Services) -> None:
     documentation.init_app(app, documented, settings)
     limits.init_app(app, services)
     if settings.cors_origins:
-        CORS(
-            app,
-            origins=list(settings.cors_origins),
-            expose_headers=[
-                "ETag",
-                "Location",
-                "Retry-After",
-                "X-Correlation-ID",
-                "X-RateLimit-Limit",
-                "X-RateLimit-Remaining",
-                "X-RateLimit-Reset",
-            ],
-            allow_headers=[
-                "Authorization",
-                "Content-Type",
-                "Idempotency-Key",
-                "If-Match",
-                "X-Correlation-ID",
-                "X-Request-ID",
-                "traceparent",
-            ],
-            max_age=600,
-            vary_header=True,
-            send_wildcard=True,
-        )
+        _let_origins_in(app, settings.cors_origins)
+
+
+def _let_origins_in(app: Flask, origins: tuple[str, ...]) -> None:
+    """Let browsers call from these origins; never with cookies, as there are none."""
+    if "*" not in origins:
+
+        @app.after_request
+        def vary(response: Response) -> Response:
+            # flask-cors leaves it out where there is one origin; a cache between needs it anyway.
+            response.vary.add("Origin")
+            return response
+
+    CORS(
+        app,
+        origins=list(origins),
+        supports_credentials=False,
+        expose_headers=[
+            "ETag",
+            "Location",
+            "Retry-After",
+            "X-Correlation-ID",
+            "X-RateLimit-Limit",
+            "X-RateLimit-Remaining",
+            "X-RateLimit-Reset",
+        ],
+        allow_headers=[
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-Match",
+            "X-Correlation-ID",
+            "X-Request-ID",
+            "traceparent",
+        ],
+        max_age=600,
+        vary_header=True,
+        send_wildcard=True,
+    )

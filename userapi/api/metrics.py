@@ -73,7 +73,8 @@ def init_app(app: Flask, services: Services) -> None:
     def count(response: Response) -> Response:
         method = request.method if request.method in METHODS else "other"
         rule = request.url_rule.rule if request.url_rule else UNMATCHED
-        counter.count(method, rule, response.status_code, time.perf_counter() - g.get("begun", 0.0))
+        now = time.perf_counter()
+        counter.count(method, rule, response.status_code, now - g.get("begun", now))
         _count_outcome(metrics)
         return response
 

@@ -8,10 +8,16 @@ import orjson
 import structlog
 from flask import Flask, Response, g, request
 from flask_jwt_extended.exceptions import JWTExtendedException
+from gunicorn.http.errors import ParseException
 from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+)
 
 from userapi.actor import Concealed
 from userapi.audit.actions import AuditAction, Outcome
@@ -186,6 +192,12 @@ def is_outage(error: BaseException) -> bool:
     )
 
 
+def handle_broken_body(error: ParseException) -> Response:
+    """Answer a body whose chunks are broken, which the server finds out when the view reads it."""
+    log.warning("request.body_broken", error=type(error).__name__)
+    return handle_http_exception(BadRequest("The body is not well-formed HTTP."))
+
+
 def handle_unexpected(error: Exception) -> Response:
     """Answer a fault of ours with 500 and no word about it; the log has the rest."""
     log.error("request.crashed", exc_info=error)
@@ -272,5 +284,6 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(DBAPIError, handle_database_error)
     app.register_error_handler(PoolTimeout, handle_database_error)
     app.register_error_handler(JWTExtendedException, handle_unexpected)
+    app.register_error_handler(ParseException, handle_broken_body)
     app.register_error_handler(HTTPException, handle_http_exception)
     app.register_error_handler(Exception, handle_unexpected)

@@ -1,0 +1,212 @@
+"""HTTP as attackers speak it: what two servers could read differently is refused, not guessed."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.gunicorn import GunicornService
+from tests.support.raw_http import ConnectionClosed, RawConnection, RawResponse, request_bytes
+
+LIVE = "/api/v1/health/live"
+LOGIN = "/api/v1/auth/login"
+BODY = b'{"username":"robin","password":"wrong-password-1"}'
+NEXT = request_bytes("GET", LIVE)
+# As CRLF, unless a line is about something else.
+HEAD = f"POST {LOGIN} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
+CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+
+AMBIGUOUS = {
+    "both lengths, the coding last": HEAD + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS,
+    "both lengths, the coding first": HEAD
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n"
+    + CHUNKS,
+    "two different lengths": HEAD + LENGTH + b"Content-Length: 0\r\n\r\n" + BODY,
+    "the same length twice": HEAD + LENGTH + LENGTH + b"\r\n" + BODY,
+    "a list of lengths": HEAD + b"Content-Length: %d, %d\r\n\r\n" % (len(BODY), 0) + BODY,
+    "a signed length": HEAD + b"Content-Length: +%d\r\n\r\n" % len(BODY) + BODY,
+    "a length in other digits": HEAD + "Content-Length: ٥\r\n\r\n".encode() + BODY,
+    "a length with a stroke": HEAD + b"Content-Length: 1_0\r\n\r\n" + BODY,
+    "a coding that is not the last": HEAD
+    + b"Transfer-Encoding: chunked, identity\r\n\r\n"
+    + CHUNKS,
+    "a coding twice": HEAD
+    + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+    + CHUNKS,
+    "a coding that is unknown": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + CHUNKS,
+    "a coding with a vertical tab": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n" + CHUNKS,
+    "a space before the colon": HEAD + b"Transfer-Encoding : chunked\r\n\r\n" + CHUNKS,
+    "a folded header": HEAD + b"Transfer-Encoding:\r\n chunked\r\n\r\n" + CHUNKS,
+    "a header without a name": HEAD + b": chunked\r\n\r\n",
+    "a header without a colon": HEAD + b"Transfer-Encoding\r\n\r\n",
+    "a name with a blank": HEAD + b"Transfer Encoding: chunked\r\n\r\n" + CHUNKS,
+    "a null in a value": HEAD + b"X-Thing: a\0b\r\n\r\n",
+    "a bare line feed in a value": HEAD + b"X-Thing: a\nX-Other: b\r\n\r\n",
+    "a bare carriage return in a value": HEAD + b"X-Thing: a\rX-Other: b\r\n\r\n",
+    "bare line feeds between lines": b"GET %b HTTP/1.1\nHost: localhost\n\n" % LIVE.encode(),
+    "a method in small letters with a null": b"G\0T / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "another version": b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n",
+    "no version": b"GET /\r\nHost: localhost\r\n\r\n",
+    "a version in two parts": b"GET / HTTP/1.1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+}
+
+BAD_CHUNKS = {
+    "a size with a prefix": b"0x%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+    "a size with a sign": b"+%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+    "a size with a stroke": b"3_2\r\n%b\r\n0\r\n\r\n" % BODY,
+    "no size": b"\r\n%b\r\n0\r\n\r\n" % BODY,
+    "a negative size": b"-1\r\n%b\r\n0\r\n\r\n" % BODY,
+    "an end that is none": b"%x\r\n%bXX0\r\n\r\n" % (len(BODY), BODY),
+    "a bare line feed in an extension": b"%x;a\nb\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+    "a bare line feed after the size": b"%x\n%b\r\n0\r\n\r\n" % (len(BODY), BODY),
+}
+
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[GunicornService]:
+    environment = {
+        "ENVIRONMENT": "testing",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    with GunicornService(environment) as service:
+        yield service
+
+
+@pytest.fixture
+def connection(service: GunicornService) -> Iterator[RawConnection]:
+    with RawConnection("127.0.0.1", service.port) as connection:
+        yield connection
+
+
+def is_problem(response: RawResponse) -> bool:
+    body = json.loads(response.body)
+    return (
+        response.header("content-type") == "application/problem+json"
+        and body["status"] == response.status
+        and body["correlation_id"] == response.header("x-correlation-id")
+        and SECURITY_HEADERS.items() <= dict(response.headers).items()
+    )
+
+
+def assert_nothing_more(connection: RawConnection) -> None:
+    """What came behind a refused request must not be taken for a request of its own."""
+    try:
+        answer = connection.receive()
+    except (ConnectionClosed, ConnectionResetError):
+        return
+    pytest.fail(f"a second answer came: {answer}")
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_a_request_that_is_read_differently_elsewhere_is_refused(
+    connection: RawConnection, name: str
+) -> None:
+    answer = connection.exchange(AMBIGUOUS[name] + NEXT)
+
+    assert answer.status in {400, 501}
+    assert is_problem(answer)
+    assert_nothing_more(connection)
+
+
+@pytest.mark.parametrize("name", BAD_CHUNKS)
+def test_a_body_in_broken_chunks_is_refused(connection: RawConnection, name: str) -> None:
+    answer = connection.exchange(
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + BAD_CHUNKS[name] + NEXT
+    )
+
+    assert answer.status == 400
+    assert is_problem(answer)
+    assert_nothing_more(connection)
+
+
+def test_a_body_in_good_chunks_is_read(connection: RawConnection) -> None:
+    answer = connection.exchange(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS)
+
+    assert json.loads(answer.body)["code"] == "invalid_credentials"
+
+
+@pytest.mark.parametrize(
+    ("request_line_and_headers", "status"),
+    [
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 20000 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-A: a\r\n" * 100 + b"\r\n", 431),
+    ],
+    ids=["a long line", "a long header", "many headers"],
+)
+def test_a_request_that_is_too_large_is_refused(
+    connection: RawConnection, request_line_and_headers: bytes, status: int
+) -> None:
+    answer = connection.exchange(request_line_and_headers)
+
+    assert answer.status == status
+    assert is_problem(answer)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"",
+        b"Host:\r\n",
+        b"Host: a b\r\n",
+        b"Host: localhost/evil\r\n",
+        b"Host: localhost@evil\r\n",
+        b"Host: localhost:port\r\n",
+        b"Host: one\r\nHost: two\r\n",
+    ],
+)
+def test_a_request_without_a_usable_host_is_refused(connection: RawConnection, host: bytes) -> None:
+    answer = connection.exchange(b"GET %b HTTP/1.1\r\n%b\r\n" % (LIVE.encode(), host))
+
+    assert answer.status == 400
+    assert is_problem(answer)
+
+
+def test_an_old_client_is_answered_and_the_connection_closed(connection: RawConnection) -> None:
+    answer = connection.exchange(b"GET %b HTTP/1.0\r\nHost: localhost\r\n\r\n" % LIVE.encode())
+
+    assert answer.status == 200
+    assert connection.is_closed_by_peer()
+
+
+def test_two_requests_at_once_get_two_answers_in_order(connection: RawConnection) -> None:
+    first = connection.exchange(request_bytes("GET", "/nothing") + NEXT)
+    second = connection.receive()
+
+    assert (first.status, second.status) == (404, 200)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes_sent", "status"),
+    [
+        (NEXT, 200),
+        (request_bytes("GET", "/nothing"), 404),
+        (request_bytes("DELETE", LIVE), 405),
+        (request_bytes("GET", "/api/v1/auth/me"), 401),
+        (request_bytes("POST", LOGIN, headers=("Content-Type: application/json",), body=b"{"), 400),
+        (request_bytes("POST", LOGIN, headers=("Content-Type: text/plain",), body=b"{}"), 415),
+        (request_bytes("POST", LOGIN, headers=("Content-Length: 999999999",)), 413),
+        (request_bytes("GET", LIVE, host="a b"), 400),
+        (b"NONSENSE\r\n\r\n", 400),
+    ],
+)
+def test_every_answer_has_the_security_headers(
+    connection: RawConnection, request_bytes_sent: bytes, status: int
+) -> None:
+    answer = connection.exchange(request_bytes_sent)
+
+    assert answer.status == status
+    assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+    assert answer.header("x-correlation-id")
+    assert answer.header("server") == "gunicorn"
+    assert len(answer.headers) == len(dict(answer.headers))

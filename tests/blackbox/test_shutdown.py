@@ -1,0 +1,103 @@
+"""How the service goes: first it says so, then it finishes what it is at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support.databases import PostgresDatabase
+from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
+from tests.support.raw_http import RawConnection, request_bytes
+
+READY = "/api/v1/health/ready"
+# A hash of this cost takes long enough to be stopped in the middle of.
+SLOW_HASH = "14"
+
+
+def ready(service: GunicornService) -> int | None:
+    """Return the status, or None where nobody listens any more."""
+    try:
+        with urllib.request.urlopen(service.base_url + READY, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as exc:
+        return exc.code
+    except OSError:
+        return None
+
+
+def log_in(service: GunicornService) -> int:
+    request = urllib.request.Request(
+        service.base_url + "/api/v1/auth/login",
+        data=json.dumps({"username": "nobody", "password": "wrong-password-1"}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        urllib.request.urlopen(request, timeout=30).close()
+    except urllib.error.HTTPError as exc:
+        return exc.code
+    return 200
+
+
+def test_it_says_not_ready_first_and_finishes_what_is_under_way(
+    make_database: Callable[[str], PostgresDatabase],
+) -> None:
+    environment = {
+        "ENVIRONMENT": "testing",
+        "DATABASE_URL": make_database("shutdown").url,
+        "DRAIN_SECONDS": "1",
+        "PASSWORD_HASH_ROUNDS": SLOW_HASH,
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    with GunicornService(environment) as service, ThreadPoolExecutor(4) as pool:
+        before = ready(service)
+        under_way = [pool.submit(log_in, service) for _ in range(3)]
+        time.sleep(0.3)
+        os.kill(service.pid, signal.SIGTERM)
+        seen = []
+        while (status := ready(service)) is not None:
+            seen.append(status)
+            time.sleep(0.02)
+        answers = [request.result() for request in under_way]
+        code = service.stop()
+
+    assert before == 200
+    assert 503 in seen
+    assert answers == [401, 401, 401]
+    assert code == 0
+    assert "Traceback" not in service.log
+
+
+def test_a_kept_connection_is_told_to_close() -> None:
+    with (
+        GunicornService({"ENVIRONMENT": "testing"}) as service,
+        RawConnection("127.0.0.1", service.port) as connection,
+    ):
+        connection.exchange(request_bytes("GET", READY))
+        os.kill(service.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        answer = connection.exchange(request_bytes("GET", READY))
+
+        assert answer.status == 503
+        assert answer.header("connection") == "close"
+        assert connection.is_closed_by_peer()
+
+
+def test_a_bad_number_ends_the_master_with_a_line() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"],
+        cwd=REPOSITORY,
+        env=service_environment({"ENVIRONMENT": "testing", "GUNICORN_THREADS": "many"}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert run.returncode == 1
+    assert run.stderr == "userapi: GUNICORN_THREADS: takes a whole number from 1 to 256\n"

@@ -1,0 +1,200 @@
+"""Settings: what stops the start, in which words, and that no word is the value."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from userapi.settings import Settings, SettingsError, variables
+
+SECRETS = {
+    "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
+    "JWT_SECRET_KEY": "Tg5hNq0wEr8yUi3oPl6kJm9bVc2xZa1s",
+    "PASSWORD_PEPPER": "Xd7fGh2jKl5zXc8vBn1mQw4eRt6yUi9o",
+}
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "DATABASE_URL": "postgresql://userapi:pa55@db.internal/userapi",
+    **SECRETS,
+}
+
+
+def problems(environ: Mapping[str, str], tmp_path: Path) -> list[str]:
+    """Return what is wrong with the variables; one with an empty value is left out."""
+    given = {name: value for name, value in environ.items() if value}
+    try:
+        Settings.from_env(given, instance_dir=tmp_path)
+    except SettingsError as exc:
+        return exc.problems
+    return []
+
+
+def test_what_the_tests_begin_with_is_accepted(tmp_path: Path) -> None:
+    assert problems(PRODUCTION, tmp_path) == []
+
+
+BAD_VALUES = [
+    ("APP_NAME", "a\nb", "takes 1 to 100 printable characters"),
+    ("ENVIRONMENT", "staging", "takes one of development, testing, production"),
+    ("DEBUG", "perhaps", "takes true or false"),
+    ("PUBLIC_BASE_URL", "ftp://files.example", "takes a URL that begins with http:// or https://"),
+    ("TRUSTED_PROXY_COUNT", "11", "takes a whole number from 0 to 10"),
+    ("TRUSTED_PROXY_COUNT", "-1", "takes a whole number from 0 to 10"),
+    ("TRUSTED_PROXY_COUNT", "٣", "takes a whole number from 0 to 10"),
+    ("CORS_ORIGINS", "https://app.example/path", "takes origins such as https://app.example.com, "),
+    ("CORS_ORIGINS", "app.example", "takes origins such as https://app.example.com, "),
+    ("SECRET_KEY", "thirty-one-bytes-are-not-enough", "takes a secret of at least 32 bytes"),
+    ("JWT_SECRET_KEY", "short-one", "takes a secret of at least 32 bytes"),
+    ("PASSWORD_PEPPER", "short-one", "takes a secret of at least 32 bytes"),
+    ("PASSWORD_PEPPER_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
+    ("AUDIT_SEAL_KEY", "short-one", "takes a secret of at least 32 bytes"),
+    ("JWT_ALGORITHM", "none", "takes one of HS256, ES256, EdDSA, RS256"),
+    ("JWT_PRIVATE_KEY_FILE", "/nowhere/key.pem", "takes the path of a file that can be read"),
+    ("PASSWORD_HASH_ROUNDS", "3", "takes a whole number from 4 to 16"),
+    ("PASSWORD_HASH_QUEUE", "63", "takes a whole number from 64 to 10000"),
+    ("PASSWORD_MIN_LENGTH", "7", "takes a whole number from 8 to 128"),
+    ("PASSWORD_MIN_SCORE", "5", "takes a whole number from 0 to 4"),
+    ("LOCKOUT_THRESHOLD", "0", "takes a whole number from 1 to 1000"),
+    ("RATE_LIMIT_LOGIN", "twenty", "takes a rate such as 20/minute (second, minute, hour or day)"),
+    ("RATE_LIMIT_LOGIN", "0/minute", "takes a rate such as 20/minute"),
+    ("DATABASE_URL", "mysql://db.internal/x", "takes a URL that begins with postgresql://"),
+    ("DATABASE_URL", "postgresql://db.internal:99999/x", "takes a URL that begins with"),
+    ("DATABASE_PORT", "65536", "takes a whole number from 1 to 65535"),
+    ("REDIS_URL", "http://cache.internal", "takes a URL that begins with redis://"),
+    ("RABBITMQ_URL", "redis://broker.internal", "takes a URL that begins with amqp://"),
+    ("LOG_LEVEL", "LOUD", "takes one of DEBUG, INFO, WARNING, ERROR"),
+    ("LOG_FORMAT", "xml", "takes one of json, console"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "takes"), BAD_VALUES)
+def test_a_bad_value_is_told_by_name_and_never_by_value(
+    variable: str, value: str, takes: str, tmp_path: Path
+) -> None:
+    (line,) = problems({variable: value}, tmp_path)
+
+    assert line.startswith(f"{variable}: {takes}")
+    assert value not in line.removeprefix(f"{variable}: {takes}")
+    assert "\n" not in line
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    lines = problems({"SMTP_PORT": "many", "DEBUG": "perhaps", "LOG_FORMAT": "xml"}, tmp_path)
+
+    assert sorted(line.partition(":")[0] for line in lines) == ["DEBUG", "LOG_FORMAT", "SMTP_PORT"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY: takes a secret of at least 32 bytes in production"),
+        ({"JWT_SECRET_KEY": ""}, "JWT_SECRET_KEY: takes a secret of at least 32 bytes"),
+        ({"PASSWORD_PEPPER": ""}, "PASSWORD_PEPPER: takes a secret of at least 32 bytes"),
+        ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: takes a random value, not an example"),
+        ({"SECRET_KEY": "ab" * 20}, "SECRET_KEY: takes a random value, not an example"),
+        ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: takes a random value, not an example"),
+        (
+            {"JWT_SECRET_KEY": SECRETS["SECRET_KEY"]},
+            "SECRET_KEY, JWT_SECRET_KEY: each takes a value of its own",
+        ),
+        (
+            {"PASSWORD_PEPPER": SECRETS["SECRET_KEY"], "AUDIT_SEAL_KEY": SECRETS["SECRET_KEY"]},
+            "SECRET_KEY, PASSWORD_PEPPER, AUDIT_SEAL_KEY: each takes a value of its own",
+        ),
+        ({"DEBUG": "true"}, "DEBUG: takes false in production"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS: takes named origins in production, not *"),
+        (
+            {"CORS_ORIGINS": "https://app.example,*"},
+            "CORS_ORIGINS: takes named origins in production, not *",
+        ),
+        ({"DATABASE_URL": ""}, "DATABASE_URL: takes the URL of the database in production"),
+        ({"RABBITMQ_URL": "amqp://guest:guest@broker/"}, "RABBITMQ_URL: takes a user other than"),
+        ({"RABBITMQ_HOST": "broker"}, "RABBITMQ_URL: takes a user other than guest:guest"),
+        ({"RABBITMQ_URL": "amqp://gues%74:guest@broker/"}, "RABBITMQ_URL: takes a user other"),
+        ({"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS: takes 10 to 16 outside"),
+    ],
+)
+def test_production_refuses(given: dict[str, str], expected: str, tmp_path: Path) -> None:
+    lines = problems({**PRODUCTION, **given}, tmp_path)
+
+    assert [line for line in lines if line.startswith(expected)]
+    text = "\n".join(lines)
+    assert not [
+        secret for secret in {**SECRETS, **given}.values() if len(secret) > 8 and secret in text
+    ]
+
+
+def test_production_makes_no_secret_by_itself(tmp_path: Path) -> None:
+    assert problems({**PRODUCTION, "SECRET_KEY": ""}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_algorithm_needs_no_shared_key(tmp_path: Path) -> None:
+    given = {**PRODUCTION, "JWT_SECRET_KEY": "", "JWT_ALGORITHM": "ES256"}
+
+    assert problems(given, tmp_path) == []
+
+
+def test_a_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
+    given = {"LOCKOUT_BASE_SECONDS": "60", "LOCKOUT_MAX_SECONDS": "59"}
+
+    assert problems(given, tmp_path) == ["LOCKOUT_MAX_SECONDS: takes at least LOCKOUT_BASE_SECONDS"]
+
+
+@pytest.mark.parametrize("secret", [v.name for v in variables() if v.secret])
+def test_every_secret_may_come_from_a_file(secret: str, tmp_path: Path) -> None:
+    value = {
+        "DATABASE_URL": "postgresql://u:p@db.internal/x",
+        "REDIS_URL": "redis://cache.internal/0",
+        "RABBITMQ_URL": "amqp://u:p@broker.internal/",
+    }.get(secret, SECRETS["SECRET_KEY"])
+    file = tmp_path / "secret"
+    file.write_text(value + "\n")
+
+    settings = Settings.from_env({f"{secret}_FILE": str(file)}, instance_dir=tmp_path)
+    directly = Settings.from_env({secret: value}, instance_dir=tmp_path)
+
+    assert getattr(settings, secret.lower()) == getattr(directly, secret.lower())
+    assert getattr(settings, secret.lower())
+
+
+def test_a_secret_comes_from_one_place_only(tmp_path: Path) -> None:
+    given = {"SECRET_KEY": SECRETS["SECRET_KEY"], "SECRET_KEY_FILE": str(tmp_path / "none")}
+
+    assert problems(given, tmp_path) == ["SECRET_KEY: set it or SECRET_KEY_FILE, not both"]
+
+
+def test_a_secret_file_that_cannot_be_read_is_told_by_its_variable(tmp_path: Path) -> None:
+    file = tmp_path / "none"
+
+    lines = problems({"SECRET_KEY_FILE": str(file)}, tmp_path)
+
+    assert lines == ["SECRET_KEY_FILE: takes the path of a file that can be read"]
+
+
+def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+    first = Settings.from_env({}, instance_dir=tmp_path)
+    second = Settings.from_env({}, instance_dir=tmp_path)
+
+    assert first == second
+    assert len({first.secret_key, first.jwt_secret_key, first.password_pepper}) == 3
+    assert os.stat(tmp_path / "secrets.json").st_mode & 0o077 == 0
+
+
+def test_a_password_in_parts_may_hold_any_character(tmp_path: Path) -> None:
+    given = {
+        "DATABASE_HOST": "db.internal",
+        "DATABASE_PASSWORD": "p@ss/w:rd#?",
+        "REDIS_HOST": "cache.internal",
+        "REDIS_PASSWORD": "a/b@c",
+        "RABBITMQ_HOST": "broker.internal",
+        "RABBITMQ_VHOST": "/",
+    }
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    password = "p%40ss%2Fw%3Ard%23%3F"
+    url = f"postgresql+psycopg2://userapi:{password}@db.internal:5432/userapi"
+    assert settings.database_url == url
+    assert settings.redis_url == "redis://:a%2Fb%40c@cache.internal:6379/0"
+    assert settings.rabbitmq_url == "amqp://guest:guest@broker.internal:5672/%2F"
