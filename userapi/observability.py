@@ -161,7 +161,9 @@ def _tamed(value: Any, level: int = 0) -> Any:
     if level < DEEPEST_LEVEL and isinstance(value, Mapping):
         return {
             name: "***" if name.lower() in SECRET_KEYS else _tamed(item, level + 1)
-            for name, item in ((_tame_text(str(k)), v) for k, v in islice(value.items(), MOST_ITEMS))
+            for name, item in (
+                (_tame_text(str(k)), v) for k, v in islice(value.items(), MOST_ITEMS)
+            )
         }
     if level < DEEPEST_LEVEL and isinstance(value, list | tuple | set | frozenset):
         return [_tamed(item, level + 1) for item in islice(value, MOST_ITEMS)]

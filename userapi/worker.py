@@ -282,7 +282,7 @@ class WorkerInside:
 def _pause_after(failures: int) -> float:
     """Return how long to pause: longer each time, and not equally long everywhere."""
     longest = min(FIRST_PAUSE_SECONDS * (1 << min(failures - 1, 10)), LONGEST_PAUSE_SECONDS)
-    return random.uniform(longest / 2, longest)
+    return random.uniform(longest / 2, longest)  # nosec B311
 
 
 def _report(error: Exception, failures: int) -> None:

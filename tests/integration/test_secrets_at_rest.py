@@ -1,7 +1,7 @@
 """A dump of the database and of Redis holds nothing that can be used as a token or a password."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -23,9 +23,9 @@ WORD = re.compile(r"[A-Za-z0-9_.+/=-]{8,}")
 
 
 @pytest.fixture
-def own_app(make_app: object) -> Flask:
-    app: Flask = make_app(RATE_LIMIT_ENABLED="true", SESSION_CACHE_SECONDS="300")  # type: ignore[operator]
-    return app
+def own_app(make_app: Callable[..., Flask]) -> Flask:
+    """Return a service that keeps all it can keep in Redis."""
+    return make_app(RATE_LIMIT_ENABLED="true", SESSION_CACHE_SECONDS="300")
 
 
 def live_a_little(app: Flask, make_user: MakeUser, log_in: LogIn) -> set[str]:

@@ -42,7 +42,7 @@ _audit: Table = AuditLog.__table__  # type: ignore[assignment]
 @safely
 def command(count: int, fixed: bool, password_stdin: bool) -> None:
     """Write users, their roles and what they did in batches of one transaction each."""
-    chance = random.Random(FIXED_SEED if fixed else None)
+    chance = random.Random(FIXED_SEED if fixed else None)  # nosec B311
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else made_password()
     # One hash for all: a hash for each of 100 000 would take seven hours.
     password_hash = services().hasher.hash(password)

@@ -121,7 +121,6 @@ class MailDelivery:
                 )
                 .order_by(_mails.c.next_attempt_at)
                 .limit(1)
-                
             ).one_or_none()
             if mail is not None:
                 session.execute(
