@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from userapi import api, cli, database, observability
+from userapi import api, cli, console, database, observability
 from userapi.clock import Clock
 from userapi.settings import Settings
 from userapi.wiring import build_services
@@ -24,5 +24,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
     app.extensions["userapi"] = services
     with app.app_context():
         services.metrics.watch_pool(database.db.engine)
+    # Before the API, which limits the requests of every endpoint that there is.
+    console.init_app(app, services)
     api.init_app(app, services)
     return app

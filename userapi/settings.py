@@ -162,6 +162,7 @@ class Settings:
     public_base_url: str = _setting(
         _http_url, "http://127.0.0.1:8000", "Base of the links in mails"
     )
+    console_enabled: bool = _setting(_boolean, True, "Serve the pages under /console/")
     docs_enabled: bool = _setting(_boolean, True, "Serve /docs, /redoc and /openapi.json")
     trusted_hosts: tuple[str, ...] = _setting(
         _list, (), "Host names that are answered (.example.com with subdomains); empty: all"

@@ -23,8 +23,10 @@ NO_JSON = {"documentation.asset"}
 
 
 def operations(app: Flask) -> Iterator[tuple[str, str, Any]]:
-    """Return method, path and view of every operation that the application answers."""
+    """Return method, path and view of every operation of the API."""
     for rule in app.url_map.iter_rules():
+        if rule.endpoint.startswith("console."):
+            continue  # Pages, which refuse by other pages.
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             yield method, _path(rule), app.view_functions[rule.endpoint]
 

@@ -116,6 +116,8 @@ def init_app(app: Flask, api: Api, settings: Settings) -> None:
         "metrics": "/metrics",
         "jwks": "/.well-known/jwks.json",
     }
+    if settings.console_enabled:
+        links["console"] = "/console/"
     if settings.docs_enabled:
         app.register_blueprint(blp)
         links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}

@@ -11,7 +11,7 @@ import math
 from datetime import timedelta
 from typing import Any, cast
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, request, session
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import Storage
 
@@ -31,8 +31,11 @@ NAMED_LIMITS = {
     "auth.refresh": "rate_limit_refresh",
     "auth.request_password_reset": "rate_limit_password_reset",
     "auth.resend_verification": "rate_limit_password_reset",
+    "console.sign_in": "rate_limit_login",
+    "console.sign_up": "rate_limit_register",
+    "console.forgot_password": "rate_limit_password_reset",
 }
-EXEMPT_PREFIXES = ("health.", "metrics")
+EXEMPT_PREFIXES = ("health.", "metrics", "console.static")
 
 
 class CounterStorage(Storage):
@@ -119,7 +122,11 @@ def init_app(app: Flask, services: Services) -> None:
     if not settings.rate_limit_enabled:
         return
     default = Rate.parse(settings.rate_limit_default)
-    named = {name: Rate.parse(getattr(settings, key)) for name, key in NAMED_LIMITS.items()}
+    named = {
+        name: Rate.parse(getattr(settings, key))
+        for name, key in NAMED_LIMITS.items()
+        if name in app.view_functions
+    }
     exempt = {name for name in app.view_functions if name.startswith(EXEMPT_PREFIXES)}
     limiter = _declare(app, services)
 
@@ -165,8 +172,8 @@ def _declare(app: Flask, services: Services) -> Limiter:
         strategy="fixed-window",
     )
     limiter.init_app(app)
-    for endpoint, setting in NAMED_LIMITS.items():
-        limited = limiter.limit(getattr(services.settings, setting))
+    for endpoint in NAMED_LIMITS.keys() & app.view_functions.keys():
+        limited = limiter.limit(getattr(services.settings, NAMED_LIMITS[endpoint]))
         app.view_functions[endpoint] = limited(cast(Any, app.view_functions[endpoint]))
     return limiter
 
@@ -175,7 +182,10 @@ def _hit(services: Services, rate: Rate) -> Hit:
     """Count this request by its user or network, and bring its session's copy along."""
     claims = genuine_claims()
     if claims is None:
-        return services.rates.hit(client_network(), seconds=rate.seconds)
+        # The pages know people by a browser's cookie; for all others there is no such session.
+        user_id = session.get("user_id")
+        key = client_network() if user_id is None else f"user:{user_id}"
+        return services.rates.hit(key, seconds=rate.seconds)
     question = services.live_sessions.question(
         claims.session_id, user_id=claims.user_id, session_version=claims.session_version
     )

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 from uuid import UUID
 
 import structlog
@@ -38,7 +39,7 @@ from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.one_time_tokens import NOBODY, OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import Roles
-from userapi.sessions.models import UserSession
+from userapi.sessions.models import SessionKind, UserSession
 from userapi.sessions.service import EndReason, Sessions
 from userapi.sessions.status import LiveSession, LiveSessions
 from userapi.settings import Settings
@@ -86,8 +87,23 @@ class TokenPair:
     refresh_token: str
     expires_in: int
     refresh_expires_in: int
+    user_id: UUID
     session_id: UUID
+    session_version: int
     user: UserView | None = None
+
+
+class SessionReference(Protocol):
+    """What names a session in one of its versions: the claims of a token, or a browser's cookie."""
+
+    @property
+    def user_id(self) -> UUID: ...
+
+    @property
+    def session_id(self) -> UUID: ...
+
+    @property
+    def session_version(self) -> int: ...
 
 
 class Authentication:
@@ -133,7 +149,13 @@ class Authentication:
     # Signing in
 
     def log_in(
-        self, identifier: str, password: str, *, actor: Actor, remember_me: bool = False
+        self,
+        identifier: str,
+        password: str,
+        *,
+        actor: Actor,
+        remember_me: bool = False,
+        kind: SessionKind = SessionKind.API,
     ) -> TokenPair:
         """Start a session for whoever knows the password.
 
@@ -142,13 +164,13 @@ class Authentication:
         """
         identifier = canonical_identifier(identifier)
         for _ in range(PASSWORD_CHANGES_WAITED_OUT):
-            pair = self._try_to_log_in(identifier, password, actor, remember_me)
+            pair = self._try_to_log_in(identifier, password, actor, remember_me, kind)
             if pair is not None:
                 return pair
         raise InvalidCredentials()
 
     def _try_to_log_in(
-        self, identifier: str, password: str, actor: Actor, remember_me: bool
+        self, identifier: str, password: str, actor: Actor, remember_me: bool, kind: SessionKind
     ) -> TokenPair | None:
         """Log in as `log_in` does; None where the hash changed while the password was checked."""
         key = self._lockout.key_of(identifier)
@@ -178,7 +200,9 @@ class Authentication:
                     user.password_hash = rehashed
                 session.flush()
                 view = self._view(session, user.id)
-                started = self._sessions.start(view.facts, actor=actor, remember_me=remember_me)
+                started = self._sessions.start(
+                    view.facts, actor=actor, remember_me=remember_me, kind=kind
+                )
                 self._audit.record(
                     AuditAction.AUTH_LOGIN,
                     actor=replace(actor, session_id=started.id),
@@ -378,12 +402,12 @@ class Authentication:
 
     # Signing out
 
-    def log_out(self, claims: AccessClaims, *, actor: Actor, all_sessions: bool = False) -> None:
-        """End the session of an access token, or every session of its user.
+    def log_out(self, own: SessionReference, *, actor: Actor, all_sessions: bool = False) -> None:
+        """End a session that somebody shows to be theirs, or every session of its user.
 
-        Doing it again with the same token is no error.
+        Doing it again is no error.
         """
-        self._end_session(claims, actor=actor, all_sessions=all_sessions)
+        self._end_session(own, actor=actor, all_sessions=all_sessions)
 
     def revoke(self, token: str, *, actor: Actor) -> None:
         """End the session of an access or refresh token (RFC 7009); any other text is ignored."""
@@ -393,9 +417,7 @@ class Authentication:
             return
         self._end_session(claims, actor=actor, all_sessions=False)
 
-    def _end_session(
-        self, claims: AccessClaims | RefreshClaims, *, actor: Actor, all_sessions: bool
-    ) -> None:
+    def _end_session(self, claims: SessionReference, *, actor: Actor, all_sessions: bool) -> None:
         """End the session that a token is of, unless the token was dead before."""
         user_id, session_id = claims.user_id, claims.session_id
         with transaction() as session:
@@ -443,10 +465,8 @@ class Authentication:
             return self._refresh_tokens.verify(token)
         return self._access_tokens.verify(token)
 
-    def require_live(
-        self, claims: AccessClaims | RefreshClaims, *, answer: object = None
-    ) -> LiveSession:
-        """Return the live session behind a token. Raises TokenRevoked, TokenInvalid."""
+    def require_live(self, claims: SessionReference, *, answer: object = None) -> LiveSession:
+        """Return the live session behind a token or a cookie. Raises TokenRevoked, TokenInvalid."""
         live = self._live.find(
             claims.session_id,
             user_id=claims.user_id,
@@ -602,7 +622,9 @@ class Authentication:
             refresh_token=refresh.token,
             expires_in=_seconds(access.expires_at - now),
             refresh_expires_in=_seconds(refresh.expires_at - now),
+            user_id=own.user_id,
             session_id=own.id,
+            session_version=own.version,
             user=user,
         )
 

@@ -1,12 +1,20 @@
 """The table of sessions: the truth about who is signed in."""
 
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.database import Base, UuidKey, new_id
+
+
+class SessionKind(StrEnum):
+    """What a session is carried by: tokens, or the cookie of a browser."""
+
+    API = "api"
+    BROWSER = "browser"
 
 
 class UserSession(Base):
@@ -20,7 +28,7 @@ class UserSession(Base):
 
     id: Mapped[UuidKey] = mapped_column(default=new_id)
     user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
-    kind: Mapped[str] = mapped_column(String(16), default="api")
+    kind: Mapped[str] = mapped_column(String(16), default=SessionKind.API)
     generation: Mapped[int] = mapped_column(default=1)
     rotated_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(default=1)

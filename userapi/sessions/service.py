@@ -13,12 +13,12 @@ from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
-from userapi.database import after_commit, new_id, reading, require_transaction
+from userapi.database import after_commit, new_id, reading, require_transaction, transaction
 from userapi.errors import NotFound
 from userapi.events.catalogue import EventType, SessionEvent, UserFacts
 from userapi.events.outbox import Outbox
 from userapi.sessions.devices import device_label
-from userapi.sessions.models import UserSession
+from userapi.sessions.models import SessionKind, UserSession
 from userapi.sessions.status import LiveSessions
 from userapi.settings import Settings
 
@@ -82,7 +82,12 @@ class Sessions:
         self._long = timedelta(days=settings.session_absolute_lifetime_days)
 
     def start(
-        self, user: UserFacts, *, actor: Actor, remember_me: bool = False, kind: str = "api"
+        self,
+        user: UserFacts,
+        *,
+        actor: Actor,
+        remember_me: bool = False,
+        kind: SessionKind = SessionKind.API,
     ) -> UserSession:
         """Start a session in the open transaction, which holds the lock on the user's row.
 
@@ -119,6 +124,16 @@ class Sessions:
             actor=actor,
         )
         return started
+
+    def keep_alive(self, session_id: UUID) -> None:
+        """Take note that a live session without refresh tokens, a browser's, is in use."""
+        now = self._clock.now()
+        with transaction() as session:
+            session.execute(
+                update(_table)
+                .where(_table.c.id == session_id, _table.c.revoked_at.is_(None))
+                .values(rotated_at=now, last_used_at=now)
+            )
 
     @property
     def idle_timeout(self) -> timedelta:

@@ -1,0 +1,118 @@
+"""Pages about oneself: profile, password and sessions."""
+
+from dataclasses import asdict
+from uuid import UUID
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from userapi.accounts.models import PROFILE_FIELDS
+from userapi.api.context import current_actor, current_session, services
+from userapi.api.schemas.auth import PasswordChange
+from userapi.api.schemas.users import ProfileUpdate
+from userapi.errors import ServiceError
+from userapi.sessions.service import EndReason
+
+from .forms import cleared, read_form
+from .pages import (
+    blp,
+    done,
+    flash_refusal,
+    open_to_password_change,
+    page,
+    public,
+    refuse,
+    renew_session,
+    signed_in,
+)
+
+
+@blp.route("/profile", methods=["GET"])
+@signed_in
+def profile_page() -> Response:
+    """Show one's own profile."""
+    return page("profile.html", user=services().accounts.get(current_session().user_id))
+
+
+@blp.route("/profile", methods=["POST"])
+@signed_in
+def change_profile() -> Response:
+    """Change one's own profile, unless it has changed since it was shown."""
+    user_id = current_session().user_id
+    try:
+        body = read_form(ProfileUpdate, **cleared(*PROFILE_FIELDS))
+        services().accounts.update(
+            user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
+        )
+    except ServiceError as error:
+        return refuse(error, "profile.html", user=services().accounts.get(user_id))
+    return done("Your profile is saved.", "profile_page")
+
+
+@blp.route("/password", methods=["GET"])
+@signed_in
+@open_to_password_change
+def password_page() -> Response:
+    """Show the form to change one's password."""
+    return page("password.html")
+
+
+@blp.route("/password", methods=["POST"])
+@signed_in
+@open_to_password_change
+def change_password() -> Response:
+    """Change one's password; this browser stays signed in, all other sessions end."""
+    try:
+        body = read_form(PasswordChange)
+        tokens = services().authentication.change_password(
+            current=body["current_password"], new=body["new_password"], actor=current_actor()
+        )
+    except ServiceError as error:
+        return refuse(error, "password.html")
+    renew_session(tokens)
+    return done("Your password is changed. All other sessions have ended.", "password_page")
+
+
+@blp.route("/password-strength", methods=["POST"])
+@public
+def password_strength() -> Response:
+    """Show what is thought of a password while it is typed. Nothing is stored or logged."""
+    form = request.form
+    typed = form.get("new_password") or form.get("password") or ""
+    strength = services().policy.strength(
+        typed, username=form.get("username") or current_actor().username, email=form.get("email")
+    )
+    return page("password_strength.html", typed=bool(typed), strength=asdict(strength))
+
+
+@blp.route("/sessions", methods=["GET"])
+@signed_in
+def sessions_page() -> Response:
+    """Show where one is signed in."""
+    live = current_session()
+    sessions = services().sessions.list_of(live.user_id, current=live.session_id)
+    return page("sessions.html", sessions=sessions)
+
+
+@blp.route("/sessions/<uuid:session_id>/end", methods=["POST"])
+@signed_in
+def end_session(session_id: UUID) -> Response:
+    """End one of one's own sessions."""
+    try:
+        services().accounts.end_session(
+            current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
+        )
+    except ServiceError as error:
+        return flash_refusal(error, "sessions_page")
+    return done("The session has ended.", "sessions_page")
+
+
+@blp.route("/sessions/end-others", methods=["POST"])
+@signed_in
+def end_other_sessions() -> Response:
+    """End all of one's own sessions but this one."""
+    live = current_session()
+    ended = services().accounts.end_sessions(
+        live.user_id, actor=current_actor(), but=live.session_id
+    )
+    return done(f"{ended} other sessions have ended.", "sessions_page")

@@ -1,0 +1,77 @@
+"""The pages behind the links in mails.
+
+A link carries its token in the fragment, which no server log and no Referer sees. A script puts it
+into the form; without one, people paste the code that stands in the mail.
+"""
+
+from werkzeug.wrappers import Response
+
+from userapi.api.context import current_actor, services
+from userapi.api.schemas.auth import (
+    EmailVerification,
+    PasswordResetConfirmation,
+    PasswordResetRequest,
+)
+from userapi.errors import ServiceError
+
+from .forms import read_form
+from .pages import blp, done, page, public, refuse
+
+
+@blp.route("/forgot-password", methods=["GET"])
+@public
+def forgot_password_page() -> Response:
+    """Show the form that asks for a link to set a new password."""
+    return page("forgot_password.html")
+
+
+@blp.route("/forgot-password", methods=["POST"])
+@public
+def forgot_password() -> Response:
+    """Send the link; the answer is the same for addresses that nobody has."""
+    try:
+        body = read_form(PasswordResetRequest)
+        services().recovery.request_reset(body["email"], actor=current_actor())
+    except ServiceError as error:
+        return refuse(error, "forgot_password.html")
+    return page("forgot_password_sent.html")
+
+
+@blp.route("/set-password", methods=["GET"])
+@public
+def set_password_page() -> Response:
+    """Show the form to set a password by a link from a mail."""
+    return page("set_password.html")
+
+
+@blp.route("/set-password", methods=["POST"])
+@public
+def set_password() -> Response:
+    """Set the password that a link from a mail is good for."""
+    try:
+        body = read_form(PasswordResetConfirmation)
+        services().recovery.confirm_reset(
+            body["token"], body["new_password"], actor=current_actor()
+        )
+    except ServiceError as error:
+        return refuse(error, "set_password.html")
+    return done("Your password is set. Sign in with it.", "sign_in_page")
+
+
+@blp.route("/verify-email", methods=["GET"])
+@public
+def verify_email_page() -> Response:
+    """Show the form to confirm an address by a link from a mail."""
+    return page("verify_email.html")
+
+
+@blp.route("/verify-email", methods=["POST"])
+@public
+def verify_email() -> Response:
+    """Confirm the address. Not by the link alone: programs that look at mails open links, too."""
+    try:
+        body = read_form(EmailVerification)
+        services().recovery.verify_email(body["token"], actor=current_actor())
+    except ServiceError as error:
+        return refuse(error, "verify_email.html")
+    return done("Your e-mail address is confirmed.", "sign_in_page")

@@ -1,0 +1,91 @@
+"""Signing in and out, and signing up where that is open."""
+
+from urllib.parse import urlsplit
+
+from flask import request, session
+from werkzeug.utils import redirect
+from werkzeug.wrappers import Response
+
+from userapi.accounts.service import NewUser, RegistrationDisabled
+from userapi.api.context import current_actor, services
+from userapi.api.schemas.auth import Login
+from userapi.api.schemas.users import Registration
+from userapi.errors import ServiceError
+from userapi.sessions.models import SessionKind
+
+from .forms import read_form
+from .pages import begin_session, blp, browser_session, done, go_to, page, public, refuse
+
+
+@blp.route("/sign-in", methods=["GET"])
+@public
+def sign_in_page() -> Response:
+    """Show the form to sign in."""
+    if browser_session() is not None:
+        return go_to("home")
+    return page("sign_in.html", onward=_onward(request.args.get("onward")))
+
+
+@blp.route("/sign-in", methods=["POST"])
+@public
+def sign_in() -> Response:
+    """Sign in, by the same rules as POST /api/v1/auth/login."""
+    onward = _onward(request.args.get("onward"))
+    try:
+        body = read_form(Login)
+        tokens = services().authentication.log_in(
+            body["username"],
+            body["password"],
+            remember_me=body["remember_me"],
+            actor=current_actor(),
+            kind=SessionKind.BROWSER,
+        )
+    except ServiceError as error:
+        return refuse(error, "sign_in.html", onward=onward)
+    begin_session(tokens, remember_me=body["remember_me"])
+    return redirect(onward, 303) if onward else go_to("home")
+
+
+@blp.route("/sign-out", methods=["POST"])
+@public
+def sign_out() -> Response:
+    """End the session of this browser. Repeating it is no error."""
+    own = browser_session()
+    if own is not None:
+        services().authentication.log_out(own, actor=current_actor())
+    session.clear()
+    return done("You are signed out.", "sign_in_page")
+
+
+@blp.route("/sign-up", methods=["GET"])
+@public
+def sign_up_page() -> Response:
+    """Show the form to register, where registration is open."""
+    if not services().settings.feature_user_registration:
+        raise RegistrationDisabled()
+    return page("sign_up.html")
+
+
+@blp.route("/sign-up", methods=["POST"])
+@public
+def sign_up() -> Response:
+    """Register, by the same rules as POST /api/v1/auth/register."""
+    try:
+        body = read_form(Registration)
+        identity = {name: body.pop(name) for name in ("username", "email", "password")}
+        services().accounts.register(NewUser(**identity, profile=body), actor=current_actor())
+    except ServiceError as error:
+        return refuse(error, "sign_up.html")
+    if services().settings.feature_email_verification:
+        return page("sign_up_sent.html")
+    return done("Your account is ready. Sign in to use it.", "sign_in_page")
+
+
+def _onward(target: str | None) -> str | None:
+    """Return a path of the console to go on to; None for anything that leads elsewhere."""
+    if not target or "\\" in target:
+        return None
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc or not parts.path.startswith("/console/"):
+        return None
+    return target
