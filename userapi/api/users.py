@@ -149,21 +149,25 @@ def delete_me(body: dict[str, Any]) -> None:
     )
 
 
+def personal_export(user_id: UUID) -> Response:
+    """Return a download of all that is held about somebody, for themselves."""
+    response = as_json(
+        {
+            "profile": services().accounts.get(user_id),
+            "sessions": services().sessions.all_of(user_id),
+            "audit": services().audit_reader.all_about(user_id, actor=current_actor()),
+        }
+    )
+    response.headers["Content-Disposition"] = 'attachment; filename="my-data.json"'
+    return response
+
+
 @blp.route("/me/export", methods=["GET"])
 @signed_in
 @blp.response(200, PersonalExport)
 def export_me() -> Any:
     """Give out all that the service holds about the signed-in user (GDPR art. 15)."""
-    live = current_session()
-    response = as_json(
-        {
-            "profile": services().accounts.get(live.user_id),
-            "sessions": services().sessions.all_of(live.user_id),
-            "audit": services().audit_reader.all_about(live.user_id, actor=current_actor()),
-        }
-    )
-    response.headers["Content-Disposition"] = 'attachment; filename="my-data.json"'
-    return response
+    return personal_export(current_session().user_id)
 
 
 @blp.route("/<uuid:user_id>/reset-password", methods=["POST"])

@@ -16,12 +16,12 @@ whatever its `occurred_at`. An entry leaves the queue only in the transaction th
 import hmac
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from datetime import date
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, Table, delete, insert, select, update
+from sqlalchemy import Row, Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -57,12 +57,34 @@ class SealsBroken(Conflict):
     title = "The chain of audit seals is broken; `flask audit verify` tells where."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealState:
+    """How far the chain reaches: its newest seal, and how many rows wait for the next."""
+
+    number: int
+    sealed_at: datetime | None
+    rows_sealed: int
+    rows_waiting: int
+
+
 class AuditSeals:
     """Adds to the chain. One process at a time does: the head's row is the lock."""
 
     def __init__(self, *, clock: Clock, chain: Chain) -> None:
         self._clock = clock
         self._chain = chain
+
+    def state(self) -> SealState:
+        """Return how far the chain reaches. Whether it is whole, only a verification tells."""
+        newest = select(_seals.c.sealed_at).order_by(_seals.c.number.desc()).limit(1)
+        with reading() as connection:
+            head = connection.execute(select(_head.c.number, _head.c.rows_sealed)).one_or_none()
+            return SealState(
+                number=head.number if head else 0,
+                sealed_at=connection.scalar(newest),
+                rows_sealed=head.rows_sealed if head else 0,
+                rows_waiting=connection.scalar(select(func.count()).select_from(_unsealed)) or 0,
+            )
 
     def seal_due(self, limit: int = 10_000) -> int:
         """Seal up to `limit` rows that wait, and return how many; 0 while another process seals.

@@ -6,10 +6,10 @@ from flask import Flask
 
 from userapi.wiring import Services
 
-from . import account, cookies, dashboard, mails, pages, sign_in
+from . import account, audit, cookies, dashboard, mails, pages, roles, sign_in
 
 # Each adds its pages to the one blueprint.
-MODULES = (sign_in, mails, account, dashboard)
+MODULES = (sign_in, mails, account, dashboard, roles, audit)
 
 
 def init_app(app: Flask, services: Services) -> None:

@@ -1,19 +1,19 @@
-"""Pages about oneself: profile, password and sessions."""
+"""Pages about oneself: profile, password, sessions, and one's data."""
 
 from dataclasses import asdict
 from uuid import UUID
 
-from flask import request
+from flask import request, session
 from werkzeug.wrappers import Response
 
-from userapi.accounts.models import PROFILE_FIELDS
 from userapi.api.context import current_actor, current_session, services
-from userapi.api.schemas.auth import PasswordChange
-from userapi.api.schemas.users import ProfileUpdate
+from userapi.api.schemas.auth import EmailChange, PasswordChange
+from userapi.api.schemas.users import OwnDeletion, ProfileUpdate
+from userapi.api.users import personal_export
 from userapi.errors import ServiceError
 from userapi.sessions.service import EndReason
 
-from .forms import cleared, read_form
+from .forms import read_form
 from .pages import (
     blp,
     done,
@@ -40,13 +40,40 @@ def change_profile() -> Response:
     """Change one's own profile, unless it has changed since it was shown."""
     user_id = current_session().user_id
     try:
-        body = read_form(ProfileUpdate, **cleared(*PROFILE_FIELDS))
+        body = read_form(ProfileUpdate)
         services().accounts.update(
             user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
         return refuse(error, "profile.html", user=services().accounts.get(user_id))
     return done("Your profile is saved.", "profile_page")
+
+
+@blp.route("/email", methods=["GET"])
+@signed_in
+def email_page() -> Response:
+    """Show the form to change one's e-mail address."""
+    return page("email.html", user=services().accounts.get(current_session().user_id))
+
+
+@blp.route("/email", methods=["POST"])
+@signed_in
+def change_email() -> Response:
+    """Ask the new address to confirm."""
+    user_id = current_session().user_id
+    try:
+        body = read_form(EmailChange)
+        services().recovery.request_email_change(
+            user_id,
+            body["new_email"],
+            current_password=body["current_password"],
+            actor=current_actor(),
+        )
+    except ServiceError as error:
+        return refuse(error, "email.html", user=services().accounts.get(user_id))
+    return done(
+        "A link is on its way to the new address. It counts once confirmed.", "profile_page"
+    )
 
 
 @blp.route("/password", methods=["GET"])
@@ -116,3 +143,34 @@ def end_other_sessions() -> Response:
         live.user_id, actor=current_actor(), but=live.session_id
     )
     return done(f"{ended} other sessions have ended.", "sessions_page")
+
+
+@blp.route("/my-data", methods=["GET"])
+@signed_in
+def data_page() -> Response:
+    """Show how to take out one's data, and how to leave."""
+    return page("data.html")
+
+
+@blp.route("/my-data/export", methods=["GET"])
+@signed_in
+def export_data() -> Response:
+    """Give out all that is held about whoever asks (GDPR art. 15)."""
+    return personal_export(current_session().user_id)
+
+
+@blp.route("/my-data/delete", methods=["POST"])
+@signed_in
+def delete_account() -> Response:
+    """Delete one's own account for good."""
+    try:
+        body = read_form(OwnDeletion)
+        services().recovery.delete_own_account(
+            current_session().user_id,
+            current_password=body["current_password"],
+            actor=current_actor(),
+        )
+    except ServiceError as error:
+        return refuse(error, "data.html")
+    session.clear()
+    return done("Your account is deleted.", "sign_in_page")

@@ -1,43 +1,67 @@
-"""What a form sends, read by the same schemas as the bodies of the API."""
+"""What a form sends, read by the same schemas as the bodies and queries of the API."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import request
 from marshmallow import Schema, ValidationError, fields
+from werkzeug.datastructures import MultiDict
 
 from userapi.api.problems import invalid_from_messages
+from userapi.clock import rfc3339
 
 
 def read_form(schema: type[Schema], **given: Any) -> dict[str, Any]:
-    """Return the fields of the form as the schema has them; `given` are fields beside the form.
+    """Return the fields of the form as the schema has them; `given` come in place of the form's.
+
+    A field that was sent empty is null where it may be, and left out where not.
+    Raises Invalid with every broken rule.
+    """
+    reader = schema()
+    typed = {name: _typed(request.form, name, field) for name, field in reader.fields.items()}
+    emptied = {n for n, field in reader.fields.items() if field.allow_none and n in request.form}
+    return _loaded(reader, typed | given, nulls=emptied)
+
+
+def read_query(schema: type[Schema], **given: Any) -> dict[str, Any]:
+    """Return the filters of the address as the schema has them; empty ones are none.
 
     Raises Invalid with every broken rule.
     """
     reader = schema()
-    typed = {name: _typed(name, field) for name, field in reader.fields.items()}
-    values = {name: value for name, value in typed.items() if value is not None}
+    typed = {name: request.args.get(name) or None for name in reader.fields}
+    return _loaded(reader, typed | given)
+
+
+def day(name: str, *, after: int = 0) -> str | None:
+    """Return the begin of the day, in UTC, that a date field of the address holds.
+
+    `after` is how many days later. None for an empty field; what is no date is left to the schema.
+    """
+    value = request.args.get(name) or None
     try:
-        loaded: dict[str, Any] = reader.load({**_unknown(reader.fields), **values, **given})
+        return value and rfc3339(datetime.fromisoformat(f"{value}T00:00:00Z") + timedelta(after))
+    except (ValueError, OverflowError):
+        return value
+
+
+def _loaded(
+    reader: Schema, typed: Mapping[str, Any], nulls: Collection[str] = ()
+) -> dict[str, Any]:
+    values = {n: value for n, value in typed.items() if value is not None or n in nulls}
+    try:
+        loaded: dict[str, Any] = reader.load(values)
     except ValidationError as exc:
         raise invalid_from_messages(exc.messages) from exc
     return loaded
 
 
-def _typed(name: str, field: fields.Field[Any]) -> Any:
+def _typed(form: MultiDict[str, str], name: str, field: fields.Field[Any]) -> Any:
     """Return what was typed; None for nothing at all."""
     if isinstance(field, fields.Boolean):
-        return name in request.form
+        return name in form
     if isinstance(field, fields.List):
-        return [value for value in request.form.getlist(name) if value]
-    value = request.form.get(name)
+        return [value for value in form.getlist(name) if value]
+    value = form.get(name)
     return value.replace("\r\n", "\n") if value else None
-
-
-def _unknown(known: Mapping[str, Any]) -> dict[str, str]:
-    return {n: v for n, v in request.form.items() if n not in known and n != "csrf_token"}
-
-
-def cleared(*names: str) -> dict[str, None]:
-    """Return the fields that were sent empty, as ones that are to be emptied."""
-    return {name: None for name in names if request.form.get(name) == ""}

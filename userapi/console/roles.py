@@ -1,0 +1,102 @@
+"""Pages of roles: what there is, what inherits from what, and an editor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from userapi.api.context import current_actor, services
+from userapi.api.schemas.roles import RoleCreation, RoleUpdate
+from userapi.errors import ServiceError
+from userapi.permissions import DESCRIPTIONS, Permission
+from userapi.roles.editing import RoleDefinition
+
+from .forms import read_form
+from .pages import blp, done, flash_refusal, page, refuse, requires
+from .role_picture import draw
+
+
+@blp.route("/roles", methods=["GET"])
+@requires(Permission.ROLES_READ)
+def roles_page() -> Response:
+    """Show all roles, and which inherits from which as a picture."""
+    roles = services().roles.all()
+    return page("roles.html", roles=roles, picture=draw(roles))
+
+
+@blp.route("/roles/new", methods=["GET"])
+@requires(Permission.ROLES_MANAGE)
+def new_role_page() -> Response:
+    """Show an empty form for a role."""
+    return page("role.html", **_choices(None))
+
+
+@blp.route("/roles/new", methods=["POST"])
+@requires(Permission.ROLES_MANAGE)
+def create_role() -> Response:
+    """Create a role."""
+    try:
+        body = read_form(RoleCreation, permissions=_typed_permissions())
+        role = services().role_editor.create(
+            RoleDefinition(**_with_description(body)), actor=current_actor()
+        )
+    except ServiceError as error:
+        return refuse(error, "role.html", **_choices(None))
+    return done(f"The role {role.name} is there.", "role_page", name=role.name)
+
+
+@blp.route("/roles/<name>", methods=["GET"])
+@requires(Permission.ROLES_READ)
+def role_page(name: str) -> Response:
+    """Show one role; those that are not built in can be changed here."""
+    return page("role.html", **_choices(name))
+
+
+@blp.route("/roles/<name>", methods=["POST"])
+@requires(Permission.ROLES_MANAGE)
+def change_role(name: str) -> Response:
+    """Change a role, unless it has changed since it was shown."""
+    try:
+        body = read_form(RoleUpdate, permissions=_typed_permissions())
+        services().role_editor.change(
+            name,
+            _with_description(body),
+            actor=current_actor(),
+            if_match=request.args.getlist("version"),
+        )
+    except ServiceError as error:
+        return refuse(error, "role.html", **_choices(name))
+    return done("The role is saved. It counts from the next request on.", "role_page", name=name)
+
+
+@blp.route("/roles/<name>/delete", methods=["POST"])
+@requires(Permission.ROLES_MANAGE)
+def delete_role(name: str) -> Response:
+    """Delete a role that nobody has."""
+    try:
+        services().role_editor.delete(
+            name, actor=current_actor(), if_match=request.args.getlist("version")
+        )
+    except ServiceError as error:
+        return flash_refusal(error, "role_page", name=name)
+    return done(f"The role {name} is deleted.", "roles_page")
+
+
+def _typed_permissions() -> list[str]:
+    """Return the ticked permissions and those of other services, which are typed."""
+    return [*request.form.getlist("permissions"), *request.form.get("others", "").split()]
+
+
+def _with_description(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body with the description, which a form sends even if it is empty."""
+    return {"description": "", **body}
+
+
+def _choices(name: str | None) -> dict[str, Any]:
+    """Return what the page of a role shows: the role, and all that it could name."""
+    return {
+        "role": services().roles.get(name) if name else None,
+        "roles": services().roles.all(),
+        "known": {str(permission): about for permission, about in DESCRIPTIONS.items()},
+    }
