@@ -83,7 +83,7 @@ def sign_up() -> Response:
 
 def _onward(target: str | None) -> str | None:
     """Return a path of the console to go on to; None for anything that leads elsewhere."""
-    if not target or "\\" in target:
+    if not target or "\\" in target or ".." in target:
         return None
     parts = urlsplit(target)
     if parts.scheme or parts.netloc or not parts.path.startswith("/console/"):

@@ -1,0 +1,30 @@
+"""What tests of pages share."""
+
+from collections.abc import Callable
+
+import pytest
+from flask import Flask
+
+from tests.support.pages import PageReader
+from tests.support.users import MadeUser, MakeUser
+
+SignIn = Callable[..., PageReader]
+
+
+@pytest.fixture
+def reader(app: Flask) -> PageReader:
+    """Return a browser that nobody has signed in with."""
+    return PageReader(app)
+
+
+@pytest.fixture
+def sign_in(app: Flask, make_user: MakeUser) -> SignIn:
+    """Return what signs a user in, a new one if only roles are given, and gives their browser."""
+
+    def sign_in(user: MadeUser | None = None, *, roles: tuple[str, ...] = ()) -> PageReader:
+        reader = PageReader(app)
+        answer = reader.sign_in(user or make_user("reader", roles=roles))
+        assert answer.status_code == 303, answer.text
+        return reader
+
+    return sign_in

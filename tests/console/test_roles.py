@@ -1,0 +1,111 @@
+"""Pages of roles."""
+
+import re
+
+import pytest
+
+from tests.console.conftest import SignIn
+from tests.support.pages import PageReader, words
+from tests.support.users import LogIn, MakeUser
+
+pytestmark = pytest.mark.both_databases
+
+
+@pytest.fixture
+def boss(sign_in: SignIn) -> PageReader:
+    """Return the browser of a superadmin."""
+    return sign_in(roles=("superadmin",))
+
+
+def make_editor(boss: PageReader) -> None:
+    answer = boss.post(
+        "/roles/new",
+        name="media-editor",
+        description="Edits",
+        parents=["user"],
+        permissions=["users:read"],
+        others="media:upload  media:edit",
+    )
+    assert answer.location == "/console/roles/media-editor"
+
+
+def version_of(page: str) -> str:
+    found = re.search(r"/console/roles/media-editor\?version=(\d+)", page)
+    assert found
+    return found[1]
+
+
+def test_a_role_is_made_shown_and_drawn_below_its_parents(boss: PageReader) -> None:
+    make_editor(boss)
+
+    shown = words(boss.get("/roles/media-editor"))
+    assert "media:edit, media:upload, users:read" in shown
+    drawn = boss.get("/roles").text
+    heights = {
+        name: int(y)
+        for y, name in re.findall(
+            r'<rect class="node" x="\d+" y="(\d+)".*?<title>([^<]+)', drawn, re.DOTALL
+        )
+    }
+    assert heights["user"] < heights["media-editor"]
+    assert heights["user"] < heights["moderator"] < heights["admin"] < heights["superadmin"]
+    assert drawn.count('class="edge"') == 4
+
+
+def test_a_change_counts_on_the_next_request_and_a_stale_one_not_at_all(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    make_editor(boss)
+    api = log_in(make_user("robin", roles=["media-editor"]))
+    version = version_of(boss.get("/roles/media-editor").text)
+
+    done = boss.post(f"/roles/media-editor?version={version}", others="media:*")
+    stale = boss.post(f"/roles/media-editor?version={version}", others="jobs:*")
+
+    assert (done.status_code, stale.status_code) == (303, 412)
+    assert api.get("/api/v1/auth/me").get_json()["permissions"] == ["media:*"]
+
+
+def test_a_cycle_and_a_malformed_permission_are_refused_where_they_were_typed(
+    boss: PageReader,
+) -> None:
+    make_editor(boss)
+    version = version_of(boss.get("/roles/media-editor").text)
+
+    cycle = boss.post(f"/roles/media-editor?version={version}", parents=["media-editor"])
+    malformed = boss.post("/roles/new", name="other-role", others="Not A Permission")
+
+    assert cycle.status_code == 409
+    assert malformed.status_code == 422 and 'id="others-error"' in malformed.text
+    assert 'value="Not A Permission"' in malformed.text
+
+
+def test_built_in_roles_have_no_form_and_refuse_to_change(boss: PageReader) -> None:
+    page = boss.get("/roles/admin")
+
+    assert "cannot be changed" in words(page) and "<fieldset>" not in page.text
+    assert boss.post("/roles/admin?version=1", description="x").status_code == 409
+
+
+def test_a_role_in_use_stays_and_one_that_nobody_has_goes(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    make_editor(boss)
+    robin = make_user("robin", roles=["media-editor"])
+    version = version_of(boss.get("/roles/media-editor").text)
+
+    kept = boss.follow(boss.post(f"/roles/media-editor/delete?version={version}"))
+    assert "alert" in kept.text and boss.get("/roles/media-editor").status_code == 200
+    log_in(make_user("boss", roles=["superadmin"])).delete(f"/api/v1/users/{robin.id}")
+    gone = boss.follow(boss.post(f"/roles/media-editor/delete?version={version}"))
+
+    assert "is deleted" in words(gone)
+    assert boss.get("/roles/media-editor").status_code == 404
+
+
+def test_who_may_only_read_roles_sees_no_form(sign_in: SignIn) -> None:
+    admin = sign_in(roles=("admin",))
+
+    assert "New role" not in words(admin.get("/roles"))
+    assert admin.get("/roles/new").status_code == 403
+    assert admin.post("/roles/new", name="mine").status_code == 403
