@@ -43,9 +43,9 @@ class GunicornService:
         self.environment = {
             **service_environment(environment),
             "BIND": f"127.0.0.1:{self.port}",
-            # What a killed service leaves in it goes with the directory.
-            "TMPDIR": self._scratch.name,
         }
+        # What a killed service leaves in it goes with the directory.
+        self.environment.setdefault("TMPDIR", self._scratch.name)
         self.environment.setdefault("INSTANCE_DIR", str(self.directory / "instance"))
         self._process: subprocess.Popen[bytes] | None = None
 

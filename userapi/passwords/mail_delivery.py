@@ -121,6 +121,7 @@ class MailDelivery:
                 )
                 .order_by(_mails.c.next_attempt_at)
                 .limit(1)
+                .with_for_update(skip_locked=True)
             ).one_or_none()
             if mail is not None:
                 session.execute(
