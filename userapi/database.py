@@ -18,6 +18,7 @@ import uuid_utils.compat
 from flask import Flask, current_app
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -56,6 +57,27 @@ class ServiceConnection(BoundedConnection):
     """A connection to PostgreSQL whose every wait ends a moment after the server's own time-out."""
 
     answer_seconds = STATEMENT_TIMEOUT_MILLISECONDS / 1000 + ANSWER_MARGIN_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Connect, in autocommit: a read is one round trip, and transactions begin by a BEGIN.
+
+        Switching a connection to and fro for each read would cost two round trips more.
+        """
+        super().__init__(*args, **kwargs)
+        self.autocommit = True
+
+    def commit(self) -> None:
+        """Commit the transaction, if there is one."""
+        self._end("COMMIT")
+
+    def rollback(self) -> None:
+        """Roll the transaction back, if there is one."""
+        self._end("ROLLBACK")
+
+    def _end(self, statement: str) -> None:
+        if self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+            with self.cursor() as cursor:
+                cursor.execute(statement)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -120,10 +142,10 @@ def init_app(app: Flask, settings: Settings) -> None:
         engine = db.engine
         if settings.uses_sqlite:
             _prepare_sqlite(engine)
-            app.extensions[_READER] = engine.execution_options(read_only=True)
+            app.extensions[_READER] = engine.execution_options(begin="BEGIN")
         else:
             _prepare_postgresql(engine)
-            app.extensions[_READER] = engine.execution_options(isolation_level="AUTOCOMMIT")
+            app.extensions[_READER] = engine.execution_options(begin=None)
 
 
 def engine_options(settings: Settings) -> dict[str, Any]:
@@ -173,7 +195,6 @@ def connect_alone(settings: Settings, application_name: str) -> ServiceConnectio
     """
     url = settings.database_url.replace("+psycopg2", "", 1)
     connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
-    connection.autocommit = True
     return connection
 
 
@@ -197,11 +218,19 @@ def _prepare_sqlite(engine: Engine) -> None:
     def begin(connection: Connection) -> None:
         # A deferred transaction that reads and then writes fails with "database is locked" as soon
         # as two do it; one that takes the write lock first waits its turn.
-        read_only = connection.get_execution_options().get("read_only", False)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        statement = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
+        connection.exec_driver_sql(statement)
 
 
 def _prepare_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        statement = options.get("begin", "BEGIN")
+        # A migration asks for autocommit where an index is built beside running requests.
+        if statement is not None and options.get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(statement)
+
     @event.listens_for(engine, "checkin")
     def stamp(_dbapi_connection: Any, record: Any) -> None:
         record.info["last_used"] = time.monotonic()
@@ -288,7 +317,7 @@ def counting() -> Iterator[Connection]:
 
 
 def _repeatable_read() -> Engine:
-    return db.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return db.engine.execution_options(begin="BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def test_a_statement_into_a_black_hole_breaks_its_connection(
 def test_a_commit_into_a_black_hole_breaks_its_connection(
     proxy: FaultProxy, connection: QuickConnection
 ) -> None:
-    connection.cursor().execute("SELECT 1")
+    connection.cursor().execute("BEGIN")
     proxy.black_hole()
 
     with pytest.raises(psycopg2.OperationalError):
@@ -99,6 +99,7 @@ def test_an_answer_of_a_byte_a_second_does_not_stretch_the_bound(
 def test_a_cursor_of_the_server_has_the_bound_too(
     proxy: FaultProxy, connection: QuickConnection
 ) -> None:
+    connection.autocommit = False
     cursor = connection.cursor("streamed")
     cursor.execute("SELECT generate_series(1, 10000)")
     assert len(cursor.fetchmany(10)) == 10

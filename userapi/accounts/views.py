@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.models import User
@@ -93,6 +93,10 @@ def user_query() -> Select[Any]:
     )
 
 
+# Made once: to make the query takes longer than to run it.
+_BY_ID = user_query().where(users.c.id == bindparam("user_id"))
+
+
 def user_view(row: Row[Any], now: datetime) -> UserView:
     """Return a row of `user_query` as a view; a lock that has ended is not shown."""
     locked_until = row.locked_until
@@ -123,7 +127,7 @@ def user_view(row: Row[Any], now: datetime) -> UserView:
 
 def find_user(connection: Connection | Session, user_id: UUID, now: datetime) -> UserView | None:
     """Return the user with that id, as `connection` sees it."""
-    row = connection.execute(user_query().where(users.c.id == user_id)).one_or_none()
+    row = connection.execute(_BY_ID, {"user_id": user_id}).one_or_none()
     return None if row is None else user_view(row, now)
 
 
