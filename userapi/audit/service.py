@@ -30,6 +30,7 @@ USER_AGENT_LENGTH = 512
 ROWS_PER_CHUNK = 1000
 
 _table: Table = AuditLog.__table__  # type: ignore[assignment]
+_INSERT = insert(_table)
 
 Changes = Mapping[str, tuple[Any, Any]]
 
@@ -65,24 +66,25 @@ class AuditTrail:
         details: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a row to the open transaction. `target` is a type and an id."""
-        require_transaction().execute(
-            insert(_table).values(
-                id=new_id(),
-                occurred_at=self._clock.now(),
-                action=action,
-                outcome=outcome,
-                actor_id=actor.id,
-                actor_username=actor.username,
-                actor_type=actor.type,
-                session_id=actor.session_id,
-                target_type=target[0] if target else None,
-                target_id=str(target[1]) if target else None,
-                ip_address=actor.ip_address,
-                user_agent=(actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
-                correlation_id=actor.correlation_id,
-                changes=_masked(changes) if changes else None,
-                details=_plain(details) if details else None,
-            )
+        require_transaction().connection().execute(
+            _INSERT,
+            {
+                "id": new_id(),
+                "occurred_at": self._clock.now(),
+                "action": action,
+                "outcome": outcome,
+                "actor_id": actor.id,
+                "actor_username": actor.username,
+                "actor_type": actor.type,
+                "session_id": actor.session_id,
+                "target_type": target[0] if target else None,
+                "target_id": str(target[1]) if target else None,
+                "ip_address": actor.ip_address,
+                "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
+                "correlation_id": actor.correlation_id,
+                "changes": _masked(changes) if changes else None,
+                "details": _plain(details) if details else None,
+            },
         )
 
     def record_all(

@@ -2,14 +2,14 @@
 
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
 import structlog
-from sqlalchemy import select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from userapi.accounts.addresses import canonical_identifier
@@ -38,13 +38,15 @@ from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.one_time_tokens import NOBODY, OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
-from userapi.roles.service import Roles
+from userapi.roles.service import RoleGraph, Roles, catalogue_version
 from userapi.sessions.models import SessionKind, UserSession
 from userapi.sessions.service import EndReason, Sessions
-from userapi.sessions.status import LiveSession, LiveSessions
+from userapi.sessions.status import LiveSession, LiveSessions, role_names_column
 from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
+
+_sessions: Table = UserSession.__table__  # type: ignore[assignment]
 
 
 # A hash that is made anew at each of two log-ins at once changes at most this often under one.
@@ -219,7 +221,7 @@ class Authentication:
                 )
         if refusal is not None:
             raise refusal
-        return self._pair(started, view, user=view)
+        return self._pair(started, view.roles, self._roles.graph(), user=view)
 
     def require_password(self, user_id: UUID, password: str, *, actor: Actor) -> None:
         """Check the present password of somebody who is signed in already.
@@ -272,7 +274,7 @@ class Authentication:
             self._audit.record(
                 AuditAction.AUTH_PASSWORD_CHANGED, actor=actor, target=("user", user.id)
             )
-        return self._pair(own, view)
+        return self._pair(own, view.roles, self._roles.graph())
 
     def give_password(self, user_id: UUID, new: str, *, actor: Actor) -> None:
         """Set somebody's password for them; every session they have ends.
@@ -333,72 +335,83 @@ class Authentication:
         claims = self._refresh_tokens.verify(refresh_token)
         reused = False
         with transaction() as session:
-            user = session.get(User, claims.user_id, with_for_update={"read": True})
-            rotated = self._rotate(claims, now=self._clock.now())
-            own = rotated or self._locked_session(claims.session_id)
+            connection = session.connection()
+            holder = connection.execute(_HOLDER, {"user_id": claims.user_id}).one_or_none()
+            own = self._rotate(connection, claims) or self._present_session(connection, claims)
             if own is not None and own.user_id != claims.user_id:
                 raise TokenInvalid()
-            if own is None or user is None or user.status != UserStatus.ACTIVE:
+            if own is None or holder is None or holder.status != UserStatus.ACTIVE:
                 raise TokenRevoked()
             if own.version != claims.session_version or not self._sessions.is_live(own):
                 raise TokenRevoked()
-            view = self._view(session, own.user_id)
-            actor = replace(as_user(actor, user), session_id=own.id)
-            if rotated is not None:
+            actor = replace(
+                actor,
+                type=ActorType.USER,
+                id=claims.user_id,
+                username=holder.username,
+                session_id=own.id,
+            )
+            if own.rotated:
                 self._audit.record(
                     AuditAction.AUTH_REFRESH, actor=actor, target=("session", own.id)
                 )
             elif not self._is_predecessor(claims, own):
                 reused = True
-                self._end_reused(own, view, actor)
+                self._end_reused(own.id, self._view(session, own.user_id), actor)
         if reused:
             raise RefreshTokenReused()
-        return self._pair(own, view)
+        return self._pair(own, holder.roles, self._roles.graph(holder.catalogue_version))
 
-    def _rotate(self, claims: RefreshClaims, *, now: datetime) -> UserSession | None:
+    def _rotate(self, connection: Connection, claims: RefreshClaims) -> "_OwnSession | None":
         """Move the session to its next generation if the token is of the present one.
 
         One guarded statement: of many at once, one finds the generation that it has seen.
         """
-        return (
-            require_transaction()
-            .scalars(
-                update(UserSession)
-                .where(
-                    UserSession.id == claims.session_id,
-                    UserSession.user_id == claims.user_id,
-                    UserSession.generation == claims.generation,
-                    UserSession.version == claims.session_version,
-                    UserSession.revoked_at.is_(None),
-                    UserSession.expires_at > now,
-                    UserSession.rotated_at > now - self._sessions.idle_timeout,
-                )
-                .values(generation=claims.generation + 1, rotated_at=now, last_used_at=now)
-                .returning(UserSession)
-                .execution_options(populate_existing=True)
-            )
-            .one_or_none()
-        )
+        now = self._clock.now()
+        row = connection.execute(
+            _ROTATE,
+            {
+                "of_session": claims.session_id,
+                "of_user": claims.user_id,
+                "seen_generation": claims.generation,
+                "seen_version": claims.session_version,
+                "next_generation": claims.generation + 1,
+                "now": now,
+                "idle_since": now - self._sessions.idle_timeout,
+            },
+        ).one_or_none()
+        return None if row is None else _OwnSession(**row._mapping, rotated=True)
 
-    def _is_predecessor(self, claims: RefreshClaims, own: UserSession) -> bool:
+    def _present_session(
+        self, connection: Connection, claims: RefreshClaims
+    ) -> "_OwnSession | None":
+        """Return the session as it is, locked: the token is not of its present generation."""
+        row = connection.execute(_PRESENT, {"of_session": claims.session_id}).one_or_none()
+        return None if row is None else _OwnSession(**row._mapping, rotated=False)
+
+    def _is_predecessor(self, claims: RefreshClaims, own: "_OwnSession") -> bool:
         return (
             claims.generation == own.generation - 1
             and self._clock.now() <= own.rotated_at + self._grace
             and self._grace > timedelta()
         )
 
-    def _end_reused(self, own: UserSession, view: UserView, actor: Actor) -> None:
+    def _end_reused(self, session_id: UUID, view: UserView, actor: Actor) -> None:
         self._audit.record(
             AuditAction.AUTH_REFRESH_REUSE_DETECTED,
             actor=actor,
-            target=("session", own.id),
+            target=("session", session_id),
             outcome=Outcome.DENIED,
         )
         self._outbox.append(
-            SessionEvent(type=EventType.SESSION_REUSE_DETECTED, user=view.facts, session_id=own.id),
+            SessionEvent(
+                type=EventType.SESSION_REUSE_DETECTED, user=view.facts, session_id=session_id
+            ),
             actor=actor,
         )
-        self._sessions.end(own.id, user=view.facts, actor=actor, reason=EndReason.REFRESH_REUSED)
+        self._sessions.end(
+            session_id, user=view.facts, actor=actor, reason=EndReason.REFRESH_REUSED
+        )
 
     # Signing out
 
@@ -597,19 +610,24 @@ class Authentication:
             raise TokenRevoked()
         return view
 
-    def _pair(self, own: UserSession, view: UserView, user: UserView | None = None) -> TokenPair:
-        permissions = self._roles.graph().effective(view.roles)
+    def _pair(
+        self,
+        own: "UserSession | _OwnSession",
+        role_names: Sequence[str],
+        graph: RoleGraph,
+        user: UserView | None = None,
+    ) -> TokenPair:
         access = self._access_tokens.issue(
             AccessGrant(
-                user_id=view.id,
+                user_id=own.user_id,
                 session_id=own.id,
                 session_version=own.version,
-                roles=tuple(view.roles),
-                permissions=tuple(permissions),
+                roles=tuple(sorted(role_names)),
+                permissions=tuple(graph.effective(role_names)),
             )
         )
         refresh = self._refresh_tokens.issue(
-            user_id=view.id,
+            user_id=own.user_id,
             session_id=own.id,
             session_version=own.version,
             generation=own.generation,
@@ -627,6 +645,62 @@ class Authentication:
             session_version=own.version,
             user=user,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnSession:
+    """What a refresh needs of its session, and whether it has just moved on by this refresh."""
+
+    id: UUID
+    user_id: UUID
+    generation: int
+    version: int
+    rotated_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None
+    rotated: bool
+
+
+# Made once: to make these takes longer than to run them.
+_own_columns = (
+    _sessions.c.id,
+    _sessions.c.user_id,
+    _sessions.c.generation,
+    _sessions.c.version,
+    _sessions.c.rotated_at,
+    _sessions.c.expires_at,
+    _sessions.c.revoked_at,
+)
+_PRESENT = select(*_own_columns).where(_sessions.c.id == bindparam("of_session")).with_for_update()
+_ROTATE = (
+    update(_sessions)
+    .where(
+        _sessions.c.id == bindparam("of_session"),
+        _sessions.c.user_id == bindparam("of_user"),
+        _sessions.c.generation == bindparam("seen_generation"),
+        _sessions.c.version == bindparam("seen_version"),
+        _sessions.c.revoked_at.is_(None),
+        _sessions.c.expires_at > bindparam("now"),
+        _sessions.c.rotated_at > bindparam("idle_since"),
+    )
+    .values(
+        generation=bindparam("next_generation"),
+        rotated_at=bindparam("now"),
+        last_used_at=bindparam("now"),
+    )
+    .returning(*_own_columns)
+)
+# Locked before the session, as everybody locks them who ends sessions.
+_HOLDER = (
+    select(
+        users.c.username,
+        users.c.status,
+        role_names_column(users.c.id),
+        catalogue_version().label("catalogue_version"),
+    )
+    .where(users.c.id == bindparam("user_id"))
+    .with_for_update(read=True, of=users)
+)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, Table, func, select, update
@@ -58,6 +58,19 @@ class SessionView:
     user_agent: str | None
     device: str
     current: bool
+
+
+class SessionEnds(Protocol):
+    """What tells until when a session lives."""
+
+    @property
+    def rotated_at(self) -> datetime: ...
+
+    @property
+    def expires_at(self) -> datetime: ...
+
+    @property
+    def revoked_at(self) -> datetime | None: ...
 
 
 class Sessions:
@@ -140,11 +153,11 @@ class Sessions:
         """Return how long a session may go without a refresh."""
         return self._idle
 
-    def refreshable_until(self, session: UserSession) -> datetime:
+    def refreshable_until(self, session: SessionEnds) -> datetime:
         """Return when the session's present refresh token ends: idle or absolute end."""
         return min(session.expires_at, session.rotated_at + self._idle)
 
-    def is_live(self, session: UserSession) -> bool:
+    def is_live(self, session: SessionEnds) -> bool:
         """Tell whether a session has neither ended nor run out."""
         return session.revoked_at is None and self._clock.now() < self.refreshable_until(session)
 
