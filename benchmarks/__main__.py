@@ -143,6 +143,8 @@ def _floor(database: str) -> Iterator[tuple[str, int]]:
             sys.executable,
             "-m",
             "gunicorn",
+            "--config",
+            os.devnull,  # Not that of the service.
             "--no-control-socket",
             "--worker-class",
             "gthread",

@@ -24,7 +24,7 @@ def create_app() -> Flask:
     @app.get("/select")
     def select() -> dict[str, Any]:
         if not pool:
-            pool.append(psycopg2.pool.ThreadedConnectionPool(1, 16, os.environ["FLOOR_DSN"]))
+            pool.append(psycopg2.pool.ThreadedConnectionPool(8, 8, os.environ["FLOOR_DSN"]))
         connection = pool[0].getconn()
         try:
             connection.autocommit = True
