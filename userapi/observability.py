@@ -1,20 +1,21 @@
 """Logs and correlation: one JSON object a line, for the service, Gunicorn and libraries alike."""
 
+import io
 import logging
 import logging.handlers
 import re
 import secrets
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from copy import copy
-from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import orjson
 import structlog
 
 from userapi.clock import SystemClock, rfc3339
-from userapi.settings import Settings
+from userapi.settings import Settings, SettingsError
 
 CORRELATION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -53,27 +54,25 @@ def accepted_traceparent(candidate: str | None) -> str | None:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every logger of the process through one formatter."""
+    """Send every logger of the process through one formatter.
+
+    Raises SettingsError for a file that cannot be written.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         _add_timestamp,
-        _tame,
+        _mask_secrets,
     ]
-    console = settings.log_format == "console"
-    # A plain traceback: the one that is chosen where `rich` is installed shows local variables, and
-    # with them secrets.
-    renderers: list[Any] = (
-        [
+    renderers: list[Any] = [structlog.processors.format_exc_info, _render_json]
+    if settings.log_format == "console":
+        renderers = [
             _escape_controls,
             structlog.dev.ConsoleRenderer(
-                colors=sys.stdout.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=sys.stdout.isatty(), exception_formatter=_write_traceback
             ),
         ]
-        if console
-        else [structlog.processors.format_exc_info, _name_message, _render_json]
-    )
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -85,13 +84,7 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler: logging.Handler
-    if settings.log_file is not None:
-        settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-        # Reopened when logrotate moves it away.
-        handler = _QuietFileHandler(settings.log_file, encoding="utf-8")
-    else:
-        handler = _QuietStreamHandler(sys.stdout)
+    handler = _file_handler(settings.log_file) if settings.log_file else _QuietStreamHandler()
     handler.setFormatter(
         _Formatter(
             foreign_pre_chain=shared,
@@ -108,15 +101,26 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+def _file_handler(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _QuietFileHandler(path, encoding="utf-8")
+    except OSError as exc:
+        raise SettingsError(["LOG_FILE: takes the path of a file that can be written"]) from exc
+
+
 class _QuietStreamHandler(logging.StreamHandler[Any]):
     """A log that cannot be written must not stop the service, nor write about it in a loop."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
         """Let the line go."""
 
 
 class _QuietFileHandler(logging.handlers.WatchedFileHandler):
-    """The same for a file: a full disk costs lines, not requests."""
+    """The same for a file: a full disk costs lines, not requests. Reopened when it was moved."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, or let it go where the file cannot even be reopened."""
@@ -129,119 +133,84 @@ class _QuietFileHandler(logging.handlers.WatchedFileHandler):
         """Let the line go."""
 
 
-def _add_timestamp(_logger: Any, _method: str, event: Event) -> Event:
-    event["timestamp"] = rfc3339(_clock.now())
-    return event
-
-
-def _tame(_logger: Any, _method: str, event: Event) -> Event:
-    """Make every value plain, well-formed and short, and mask secrets by their names."""
-    for key in list(event):
-        if key in _KEPT_AS_THEY_ARE:
-            continue
-        name = _tame_text(key)
-        event[name] = "***" if name.lower() in SECRET_KEYS else _tamed(event.pop(key))
-    return event
-
-
-# What structlog itself puts in for its last processors.
-_KEPT_AS_THEY_ARE = frozenset({"_record", "_from_structlog", "exc_info", "stack_info"})
-LONGEST_TEXT = 8192
-MOST_ITEMS = 100
-DEEPEST_LEVEL = 6
-
-
-def _tamed(value: Any, level: int = 0) -> Any:
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, str):
-        return _tame_text(value)
-    if isinstance(value, int):
-        return int(value) if -(2**63) <= value < 2**63 else str(value)
-    if level < DEEPEST_LEVEL and isinstance(value, Mapping):
-        return {
-            name: "***" if name.lower() in SECRET_KEYS else _tamed(item, level + 1)
-            for name, item in (
-                (_tame_text(str(k)), v) for k, v in islice(value.items(), MOST_ITEMS)
-            )
-        }
-    if level < DEEPEST_LEVEL and isinstance(value, list | tuple | set | frozenset):
-        return [_tamed(item, level + 1) for item in islice(value, MOST_ITEMS)]
-    try:
-        return _tame_text(str(value))
-    except Exception:  # Whatever a foreign object raises, the line about it is written.
-        return f"<{type(value).__name__}>"
-
-
-def _tame_text(text: str) -> str:
-    """Return text of a bounded length that can be encoded; a lone surrogate is spelled out."""
-    if len(text) > LONGEST_TEXT:
-        text = f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"
-    if text.isascii():
-        return str(text)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _escape_controls(_logger: Any, _method: str, event: Event) -> Event:
-    """Spell out what would begin a new line or command a terminal."""
-    for key in list(event):
-        if key in _KEPT_AS_THEY_ARE:
-            continue
-        value = event.pop(key)
-        event[_spelled_out(key)] = _spelled_out(value) if isinstance(value, str) else value
-    return event
-
-
-# Control characters, separators that some readers take for the end of a line, and those that
-# change the direction of writing.
-_CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
-)
-
-
-def _spelled_out(text: str) -> str:
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
-
-
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """The one formatter. A library's line whose arguments do not fit is written as it was given."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        if record.args and not isinstance(record.msg, dict):
-            try:
-                record.getMessage()
-            except (TypeError, ValueError, KeyError):
-                record = copy(record)
-                record.msg, record.args = f"{record.msg} {record.args!r}", None
-        return super().format(record)
+        try:
+            return super().format(record)
+        except (TypeError, ValueError, KeyError):
+            record = copy(record)
+            record.msg, record.args = f"{record.msg} {record.args!r}", None
+            return super().format(record)
 
 
-def _name_message(_logger: Any, _method: str, event: Event) -> Event:
-    event["message"] = event.pop("event", "")
+def _add_timestamp(_logger: Any, _method: str, event: Event) -> Event:
+    event["timestamp"] = rfc3339(_clock.now())
     return event
 
 
-_ORDER = ("timestamp", "level", "logger", "message", "correlation_id")
+def _mask_secrets(_logger: Any, _method: str, event: Event) -> Event:
+    for key in event.keys() & SECRET_KEYS:
+        event[key] = "***"
+    return event
 
 
 def _render_json(_logger: Any, _method: str, event: Event) -> str:
-    ordered: dict[str, Any] = {key: event.pop(key) for key in _ORDER if key in event}
-    ordered.setdefault("correlation_id", None)
+    """Return one line. What JSON cannot hold, or is endless, is written as plain short text."""
+    ordered = {key: event.pop(key, None) for key in ("timestamp", "level", "logger")}
+    ordered["message"] = event.pop("event", "")
+    ordered["correlation_id"] = event.pop("correlation_id", None)
     ordered.update(event)
-    if len(ordered.get("exception") or "") > LONGEST_TRACEBACK:
-        ordered["exception"] = "…" + ordered["exception"][-LONGEST_TRACEBACK:]
-    line = orjson.dumps(_encodable(ordered), option=orjson.OPT_NON_STR_KEYS).decode()
-    # What is left of the controls stands inside of strings, where JSON may spell it out.
-    return line if line.isascii() and "\x7f" not in line else _spelled_out(line)
+    try:
+        line = orjson.dumps(ordered, default=str)
+    except TypeError:
+        line = b""
+    if not line or len(line) > LONGEST_LINE:
+        line = orjson.dumps({_plain(key): _plain(value) for key, value in ordered.items()})
+    # Other controls than those of ASCII stand inside of strings, where JSON may spell them out.
+    return line.decode() if line.isascii() else _spelled_out(line.decode())
 
 
-LONGEST_TRACEBACK = 32768
+LONGEST_LINE = 65536
+LONGEST_TEXT = 8192
 
 
-def _encodable(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the event with those texts tamed that came in after the others."""
-    for key in ("exception", "stack", "message"):
-        if isinstance(event.get(key), str) and not event[key].isascii():
-            event[key] = event[key].encode("utf-8", "backslashreplace").decode()
+def _plain(value: object) -> int | float | str | None:
+    if value is None or isinstance(value, float):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    text = str(value)
+    if len(text) > LONGEST_TEXT:
+        # The end of a traceback says what went wrong.
+        text = f"{text[:LONGEST_TEXT // 2]}…{text[-LONGEST_TEXT // 2:]}"
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _escape_controls(_logger: Any, _method: str, event: Event) -> Event:
+    """Spell out what would begin a new line or command a terminal."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = _spelled_out(value)
     return event
+
+
+def _write_traceback(out: TextIO, exc_info: Any) -> None:
+    """Write a traceback for people, without local variables, which would show secrets."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    for line in text.getvalue().splitlines():
+        out.write("\n" + _spelled_out(line))
+
+
+# Control characters, separators that some readers take for the end of a line, those that change the
+# direction of writing, and halves of characters, which have no UTF-8.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def _spelled_out(text: str) -> str:
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
