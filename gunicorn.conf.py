@@ -56,14 +56,10 @@ def _remove_unless_held(lock: Path) -> None:
 # Before anything imports prometheus_client, which looks at the variable once.
 _metrics_dir, _held = _prepare_metrics_dir()
 
-from userapi.settings import Settings, SettingsError  # noqa: E402 - see above
+from userapi.settings import Settings, faults_end_the_process  # noqa: E402 - see above
 
-try:
+with faults_end_the_process():
     _settings = Settings.load()
-except SettingsError as exc:
-    for _problem in exc.problems:
-        print(f"userapi: {_problem}", file=sys.stderr)
-    sys.exit(1)
 
 
 def _number(variable: str, default: int, most: int, least: int = 1) -> int:
@@ -79,6 +75,7 @@ bind = os.environ.get("BIND", "127.0.0.1:8000")
 # Alone, without Redis, one process counts the limits for all; its threads share the work.
 workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
 worker_class = "userapi.server.Worker"
+logger_class = "userapi.server.Logger"
 threads = _number("GUNICORN_THREADS", 8, 256)
 timeout = 30
 graceful_timeout = 25
@@ -100,13 +97,18 @@ forwarded_allow_ips = "127.0.0.1"
 
 
 def on_starting(server: Any) -> None:
-    """Migrate the embedded database; a deployment with a server migrates by `flask db upgrade`."""
+    """Look for a key to sign with, and migrate the embedded database.
+
+    A deployment with a server migrates by `flask db upgrade`.
+    """
     from flask_migrate import upgrade
 
     from userapi import create_app
     from userapi.database import db
 
-    application = create_app(_settings)
+    with faults_end_the_process():
+        application = create_app(_settings)
+        application.extensions["userapi"].keys.require_active()
     if _settings.embedded:
         with application.app_context():
             upgrade()
@@ -128,13 +130,6 @@ def when_ready(server: Any) -> None:
 
     if _drain_seconds:
         server.handle_term = drain_then_stop
-
-
-def post_fork(server: Any, worker: Any) -> None:
-    """Log through the application's formatter from the first line on."""
-    from userapi.observability import configure_logging
-
-    configure_logging(_settings)
 
 
 # Held by the one Gunicorn worker that has the background work; it goes when its process does.

@@ -1,5 +1,7 @@
 """The application that Gunicorn serves."""
 
 from userapi import create_app
+from userapi.settings import faults_end_the_process
 
-app = create_app()
+with faults_end_the_process():
+    app = create_app()

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
+from alembic.util import CommandError
 from alembic.script import ScriptDirectory
 from flask import current_app
 
@@ -71,4 +72,7 @@ def run() -> None:
                 driver_connection.answer_seconds = usual_bound
 
 
-run()
+try:
+    run()
+except sa.exc.OperationalError as exc:
+    raise CommandError(f"The database does not answer as it should: {exc.orig}") from exc

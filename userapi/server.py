@@ -1,18 +1,27 @@
-"""Gunicorn's worker, with what it leaves out: it says "not ready" before it stops, and requests
-that never reach the application are refused as all others are, with a line in the log.
+"""Gunicorn's log and worker, with what they leave out: every line goes through the service's
+formatter, the worker says "not ready" before it stops, no thread waits for a slow request, and
+requests that never reach the application are refused as all others are, with a line in the log.
 """
 
 import http
+import re
 import secrets
 import signal
+import socket
+import struct
+import time
 from types import FrameType
 from typing import Any
 
 import orjson
 import structlog
+from gunicorn import glogging
 from gunicorn.http import errors
 from gunicorn.util import write_nonblock
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
+
+from userapi.observability import configure_logging
+from userapi.settings import Settings, faults_end_the_process
 
 access_log = structlog.get_logger("userapi.access")
 log = structlog.get_logger(__name__)
@@ -20,7 +29,22 @@ log = structlog.get_logger(__name__)
 # Sent by the master before it stops its workers.
 DRAIN_SIGNAL = signal.SIGUSR2
 
+# For a request to come in whole, and for each piece of a body that is too large to be waited for.
+ARRIVAL_SECONDS = 15
+PIECE_SECONDS = 10
+LONGEST_HEAD = LONGEST_AWAITED_BODY = 64 * 1024
+
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_EXPECTS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
+
+
+class TooSlow(errors.ParseException):  # type: ignore[misc]  # gunicorn has no annotations
+    """The request did not come in within `ARRIVAL_SECONDS`."""
+
+
 _REFUSALS: dict[type[errors.ParseException], tuple[int, str, str]] = {
+    TooSlow: (408, "request_timeout", "The request took too long to come in."),
     errors.LimitRequestLine: (414, "uri_too_long", "The request line is too long."),
     errors.LimitRequestHeaders: (431, "headers_too_large", "The headers are too large."),
     errors.ExpectationFailed: (417, "expectation_failed", "The expectation cannot be met."),
@@ -29,6 +53,16 @@ _REFUSALS: dict[type[errors.ParseException], tuple[int, str, str]] = {
 }
 _MALFORMED = (400, "malformed_request", "The request is not well-formed HTTP.")
 _FAULTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
+
+
+class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no annotations
+    """Gunicorn's own lines, written as all others from the first one on."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set up the log once more after Gunicorn has: at the start, and when it reloads."""
+        super().setup(cfg)
+        with faults_end_the_process():
+            configure_logging(Settings.load())
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
@@ -49,6 +83,24 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
         """Stop after the requests that are under way."""
         self.handle_drain(sig, frame)
         super().handle_exit(sig, frame)
+
+    def handle(self, conn: Any) -> Any:
+        """Give a thread to a request that has come in, and leave others with the poller.
+
+        Gunicorn's own threads wait for the rest of a request as long as its client likes: as many
+        slow clients as there are threads would stop the service.
+        """
+        if conn.cfg.is_ssl:
+            return super().handle(conn)
+        try:
+            if not _has_come(conn):
+                return _DEFER
+        except errors.ParseException as exc:
+            self.handle_error(None, conn.sock, conn.client, exc)
+            return False
+        except OSError:
+            return False  # The client is gone.
+        return super().handle(conn)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Refuse what is no HTTP, or more of it than is taken, and close the connection."""
@@ -74,6 +126,59 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
             write_nonblock(client, refusal(status, code, title, correlation_id))
         except OSError:
             log.debug("request.answer_not_sent", status=status)
+
+
+def _has_come(conn: Any) -> bool:
+    """Take what has come without waiting; tell whether it is worth a thread.
+
+    Raises TooSlow and LimitRequestHeaders for what will not come to an end.
+    """
+    if not conn.initialized:
+        conn.init()
+        conn.data_ready = True
+        for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", PIECE_SECONDS, 0))
+    buffer = conn.parser.unreader.buf
+    while not is_whole(received := buffer.getvalue()):
+        try:
+            piece = conn.sock.recv(LONGEST_HEAD, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if not received:
+                return False
+            now = time.monotonic()
+            conn.arrives_until = getattr(conn, "arrives_until", now + ARRIVAL_SECONDS)
+            if now > conn.arrives_until:
+                raise TooSlow() from None
+            return False
+        if not piece:
+            break  # Gunicorn finds out what is missing.
+        buffer.seek(0, 2)
+        buffer.write(piece)
+    vars(conn).pop("arrives_until", None)
+    return True
+
+
+def is_whole(received: bytes) -> bool:
+    """Tell whether a request has come with its body, or needs no more to be answered.
+
+    A long body is read by the view, which asks first who sends it. What is no HTTP counts as whole:
+    the parser refuses it.
+    """
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        if len(received) > LONGEST_HEAD:
+            raise errors.LimitRequestHeaders("the head is too long")
+        return False
+    head, size = received[: end + 2], len(received) - end - 4
+    if _EXPECTS.search(head):
+        return True
+    if _CHUNKED.search(head):
+        # The last chunk ends with an empty line, with and without trailers.
+        return size > LONGEST_AWAITED_BODY or b"\r\n\r\n" in received[end + 4 :]
+    length = _LENGTH.search(head)
+    if length is None or len(length[1]) > 9:
+        return True
+    return int(length[1]) > LONGEST_AWAITED_BODY or size >= int(length[1])
 
 
 def refusal(status: int, code: str, title: str, correlation_id: str) -> bytes:

@@ -9,7 +9,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,17 @@ class SettingsError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+@contextmanager
+def faults_end_the_process() -> Iterator[None]:
+    """End the process with exit code 1 and one line for each fault, and no traceback."""
+    try:
+        yield
+    except SettingsError as exc:
+        for problem in exc.problems:
+            print(f"userapi: {problem}", file=sys.stderr)
+        sys.exit(1)
 
 
 Parser = Callable[[str], Any]
@@ -481,12 +494,12 @@ def _complete_secrets(values: dict[str, Any]) -> None:
     if all(values.get(name) for name in names):
         return
     path = _instance(values) / "secrets.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     made = json.dumps({name: secrets.token_urlsafe(48) for name in names}, indent=2)
     # Written under another name and linked: two workers that start at once agree on one file, and
     # a reader never sees half of it.
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -497,9 +510,12 @@ def _complete_secrets(values: dict[str, Any]) -> None:
                 pass  # Another process was first; its secrets hold.
         kept = json.loads(path.read_text("utf-8"))
     except (OSError, json.JSONDecodeError) as exc:
-        raise SettingsError([f"INSTANCE_DIR: its secrets.json cannot be used ({exc})"]) from exc
+        raise SettingsError(
+            [f"INSTANCE_DIR: takes a folder that can be written ({type(exc).__name__})"]
+        ) from exc
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
     for name in names:
         if not values.get(name):
             values[name] = kept[name]

@@ -1,7 +1,9 @@
 """HTTP as attackers speak it: what two servers could read differently is refused, not guessed."""
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -169,6 +171,73 @@ def test_a_request_without_a_usable_host_is_refused(connection: RawConnection, h
     answer = connection.exchange(b"GET %b HTTP/1.1\r\n%b\r\n" % (LIVE.encode(), host))
 
     assert answer.status == 400
+    assert is_problem(answer)
+
+
+UNFINISHED = {
+    "no byte": b"",
+    "half a line": b"GET /api",
+    "half a head": HEAD,
+    "half a body": HEAD + LENGTH + b"\r\n{",
+    "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n{",
+    "no http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_clients_that_do_not_finish_keep_nobody_waiting(
+    service: GunicornService, name: str
+) -> None:
+    """Each of them kept a thread for good: eight were enough to stop the service."""
+    with ExitStack() as stack:
+        for _ in range(40):
+            slow = stack.enter_context(RawConnection("127.0.0.1", service.port))
+            slow.send(UNFINISHED[name])
+        quick = stack.enter_context(RawConnection("127.0.0.1", service.port, timeout_seconds=2))
+
+        assert quick.exchange(NEXT).status == 200
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_request_in_small_pieces_is_put_together(connection: RawConnection, size: int) -> None:
+    request = HEAD + LENGTH + b"\r\n" + BODY
+    for start in range(0, len(request), size):
+        connection.send(request[start : start + size])
+
+    assert json.loads(connection.receive().body)["code"] == "invalid_credentials"
+
+
+def test_a_client_that_asks_before_it_sends_is_told_to_go_on(connection: RawConnection) -> None:
+    connection.send(HEAD + LENGTH + b"Expect: 100-continue\r\n\r\n")
+    go_on = connection.receive()
+    answer = connection.exchange(BODY)
+
+    assert go_on.status == 100
+    assert json.loads(answer.body)["code"] == "invalid_credentials"
+
+
+def test_a_long_body_is_refused_before_it_has_come(connection: RawConnection) -> None:
+    answer = connection.exchange(HEAD + b"Content-Length: 70000\r\n\r\n{")
+
+    assert answer.status == 413
+
+
+def test_a_head_without_end_is_refused(connection: RawConnection) -> None:
+    answer = connection.exchange(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 70000)
+
+    assert answer.status == 431
+    assert is_problem(answer)
+
+
+@pytest.mark.slow
+def test_a_request_that_trickles_in_is_given_up(connection: RawConnection) -> None:
+    connection.send(b"GET / HTTP/1.1\r\n")
+    for _ in range(17):
+        time.sleep(1)
+        connection.send(b"X")
+
+    answer = connection.receive()
+    assert answer.status == 408
     assert is_problem(answer)
 
 

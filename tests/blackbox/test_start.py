@@ -1,0 +1,123 @@
+"""What an operator reads when the service starts, and when it cannot."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
+
+GUNICORN = ("gunicorn", "-c", "gunicorn.conf.py")
+FLASK = ("flask", "users", "list")
+
+
+def start(program: tuple[str, ...], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *program],
+        cwd=REPOSITORY,
+        env=service_environment({"ENVIRONMENT": "testing", **environment}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.fixture
+def occupied() -> Iterator[GunicornService]:
+    with GunicornService({"ENVIRONMENT": "testing"}) as service:
+        yield service
+
+
+@pytest.mark.parametrize("program", [GUNICORN, FLASK], ids=["gunicorn", "flask"])
+def test_all_bad_settings_are_told_in_a_line_each(program: tuple[str, ...], tmp_path: Path) -> None:
+    run = start(
+        program, INSTANCE_DIR=str(tmp_path), SMTP_PORT="many", DEBUG="perhaps", LOG_FORMAT="xml"
+    )
+
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr.splitlines() == [
+        "userapi: DEBUG: takes true or false",
+        "userapi: SMTP_PORT: takes a whole number from 1 to 65535",
+        "userapi: LOG_FORMAT: takes one of json, console",
+    ]
+
+
+@pytest.mark.parametrize("program", [GUNICORN, FLASK], ids=["gunicorn", "flask"])
+def test_a_folder_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").write_text("")
+
+    run = start(program, INSTANCE_DIR=str(tmp_path / "in-the-way" / "instance"))
+
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("userapi: INSTANCE_DIR: takes a folder that can be written")
+
+
+@pytest.mark.parametrize("program", [GUNICORN, FLASK], ids=["gunicorn", "flask"])
+def test_a_log_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").write_text("")
+
+    run = start(program, INSTANCE_DIR=str(tmp_path), LOG_FILE=str(tmp_path / "in-the-way" / "log"))
+
+    assert run.returncode == 1
+    assert run.stderr == "userapi: LOG_FILE: takes the path of a file that can be written\n"
+
+
+def test_it_does_not_serve_without_a_key_to_sign_with(tmp_path: Path) -> None:
+    run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), JWT_ALGORITHM="ES256")
+
+    assert run.returncode == 1
+    assert "userapi: JWT_ALGORITHM: ES256 takes a key; run `flask keys generate`" in run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_a_used_port_is_told_without_a_traceback(occupied: GunicornService, tmp_path: Path) -> None:
+    run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), BIND=f"127.0.0.1:{occupied.port}")
+
+    assert run.returncode == 1
+    assert "Address already in use" in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_a_database_that_is_away_is_told_without_a_traceback(tmp_path: Path) -> None:
+    run = start(
+        ("flask", "db", "upgrade"),
+        INSTANCE_DIR=str(tmp_path),
+        DATABASE_URL="postgresql://userapi:kingfisher-79@127.0.0.1:1/userapi",
+    )
+
+    assert run.returncode == 1
+    assert "The database does not answer as it should" in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
+    assert "kingfisher-79" not in run.stdout + run.stderr
+
+
+def test_the_first_administrators_password_is_shown_once(tmp_path: Path) -> None:
+    """As scripts/run.sh does it, which ends in Gunicorn."""
+    environment = {**os.environ, **{"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}}
+    environment |= {"INSTANCE_DIR": str(tmp_path), "BIND": "127.0.0.1:none"}
+
+    first, second = (
+        subprocess.run(
+            ["scripts/run.sh"],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        ).stdout
+        for _ in range(2)
+    )
+
+    (password,) = re.findall(r"(?:[0-9a-f]{6}-){4}[0-9a-f]{6}", first)
+    assert password not in second
+    assert password.encode() not in b"".join(
+        path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
