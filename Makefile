@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers test test-slow chaos lint format bench secrets clean help
+.PHONY: run install servers browser test test-slow chaos lint format bench secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -18,7 +18,10 @@ install: $(VENV)/.development ## Make the virtual environment with everything fo
 servers: install ## Install PostgreSQL, Redis and RabbitMQ where they are missing
 	@$(BIN)/python -m tests.support.servers install </dev/null
 
-test: servers ## Run all tests on private servers; ARGS go to pytest
+browser: install ## Install the servers, and Chromium, where they are missing
+	@$(BIN)/python -m tests.support.servers install --browser </dev/null
+
+test: browser ## Run all tests on private servers; ARGS go to pytest
 	@$(PYTEST) $(ARGS) </dev/null
 
 test-slow: servers ## Run the tests that take minutes

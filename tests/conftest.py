@@ -29,7 +29,7 @@ from tests.support.deployments import (
 )
 from tests.support.guardian import end_with_parent, guardian
 from tests.support.mailbox import Mailbox
-from tests.support.programs import ProgramMissing
+from tests.support.programs import ProgramMissing, is_ci
 from tests.support.servers import (
     DATABASE_URL,
     RABBITMQ_URL,
@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
             # Serving is waited for by the tests that need it: RabbitMQ takes seconds.
             os.environ.update(_servers.launch(variable))
         except ProgramMissing as exc:
-            if _is_ci():
+            if is_ci():
                 pytest.exit(str(exc), returncode=1)
         except ServerFailed as exc:
             pytest.exit(str(exc), returncode=1)
@@ -102,17 +102,13 @@ def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def _is_ci() -> bool:
-    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
-
-
 @cache
 def _url_behind(variable: str) -> str:
     """Return the URL of a server that serves; start it where nobody has."""
     try:
         os.environ.update(_servers.launch(variable))
     except ProgramMissing as exc:
-        if _is_ci():
+        if is_ci():
             raise
         pytest.skip(str(exc))
     url = os.environ[variable]

@@ -89,9 +89,15 @@ EPMD = Program(
     "Erlang's port mapper", ("epmd",), "erlang-base", ("/usr/lib/erlang/erts-*/bin/epmd",)
 )
 CHROMIUM = Program("Chromium", ("chromium", "chromium-browser", "google-chrome"), "chromium")
+CHROMEDRIVER = Program("Chromium's driver", ("chromedriver",), "chromium-driver")
 
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
-BROWSER = (CHROMIUM,)
+BROWSER = (CHROMIUM, CHROMEDRIVER)
+
+
+def is_ci() -> bool:
+    """Tell whether a missing program is a failure and not a reason to skip."""
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 def install(programs: tuple[Program, ...]) -> int:

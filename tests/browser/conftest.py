@@ -1,0 +1,92 @@
+"""A browser and the service as it is shipped. Whatever a page does wrong fails its test.
+
+    def test_the_console_greets(browser: Browser, site: Site) -> None:
+        browser.get(site.url + "/console/")
+        assert browser.find("h1").text == "Sign in"
+
+Errors in the console, violations of the content security policy and requests to another host fail
+every test that uses `browser`. One that expects a refusal says so:
+`@pytest.mark.browser(expects=["status of 401"])`.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import Browser
+from tests.support.gunicorn import GunicornService
+from tests.support.programs import ProgramMissing, is_ci
+
+ADMINISTRATOR = "admin"
+PASSWORD = "violet-harbour-93-lantern"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running service and who administers it."""
+
+    service: GunicornService
+    username: str = ADMINISTRATOR
+    password: str = PASSWORD
+
+    @property
+    def url(self) -> str:
+        """The URL that paths are appended to."""
+        return self.service.base_url
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Return the service by itself, on SQLite, with an administrator."""
+    environment = {
+        "ENVIRONMENT": "testing",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
+    }
+    with GunicornService(environment) as service:
+        made = service.flask(
+            *("users", "create-admin", "--username", ADMINISTRATOR),
+            *("--email", "admin@example.com", "--password-stdin"),
+            stdin=PASSWORD + "\n",
+        )
+        assert made.returncode == 0, made.stderr
+        yield Site(service)
+
+
+@pytest.fixture(scope="module")
+def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    directory = tmp_path_factory.mktemp("browser")
+    try:
+        browser = Browser(directory)
+    except ProgramMissing as exc:
+        if is_ci():
+            raise
+        pytest.skip(str(exc))
+    yield browser
+    browser.quit()
+    shutil.rmtree(directory / "profile", ignore_errors=True)
+
+
+@pytest.fixture
+def browser(_browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Return a selenium driver without cookies or storage; its tests fail for what pages do."""
+    _browser.get("about:blank")
+    _browser.execute_cdp_cmd(
+        "Storage.clearDataForOrigin", {"origin": site.url, "storageTypes": "all"}
+    )
+    _browser.offences(site.url)
+    yield _browser
+    _browser.screenshot(request.node.name)
+    marker = request.node.get_closest_marker("browser")
+    expected = tuple(marker.kwargs.get("expects", ())) if marker else ()
+    assert _browser.offences(site.url, expected=expected) == []

@@ -1,0 +1,106 @@
+"""Chromium without a window, which notes what a page does that it should not."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+from selenium.webdriver import Chrome
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.support.guardian import guardian
+from tests.support.programs import CHROMEDRIVER, CHROMIUM
+
+Answer = TypeVar("Answer")
+
+PATIENCE_SECONDS = 20.0
+# What a page makes out of itself, and the empty pages of the browser.
+LOCAL_SCHEMES = {"about", "blob", "chrome", "chrome-extension", "data", "devtools"}
+
+
+class Browser(Chrome):
+    """A selenium driver with a profile of its own, that reaches nothing but this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        self.screenshots = directory / "screenshots"
+        self.screenshots.mkdir(parents=True, exist_ok=True)
+        options = Options()
+        options.binary_location = str(CHROMIUM.require())
+        for argument in (
+            "--headless=new",
+            # Tests run as root in a container, which Chromium's sandbox does not.
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--no-proxy-server",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--window-size=1280,1000",
+            "--lang=en",
+            f"--user-data-dir={directory / 'profile'}",
+        ):
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        super().__init__(options=options, service=Service(str(CHROMEDRIVER.require())))
+        guardian.watch(self.service.process.pid, ended_by=signal.SIGKILL)
+        self.set_page_load_timeout(PATIENCE_SECONDS)
+
+    def quit(self) -> None:
+        """End the browser and its driver."""
+        pid = self.service.process.pid
+        super().quit()
+        guardian.forget(pid)
+
+    def find(self, css: str) -> WebElement:
+        """Return the first element of a selector, as soon as it can be seen."""
+        return self.wait(lambda browser: _visible(browser.find_elements(By.CSS_SELECTOR, css)), css)
+
+    def find_all(self, css: str) -> list[WebElement]:
+        """Return every element of a selector that is there now."""
+        return self.find_elements(By.CSS_SELECTOR, css)
+
+    def wait(self, question: Callable[[Self], Answer | None], what: str = "") -> Answer:
+        """Ask until the answer is true, and return it. Raises TimeoutException."""
+        waiting = WebDriverWait(self, PATIENCE_SECONDS, poll_frequency=0.05)
+        return cast(Answer, waiting.until(question, f"not there: {what}"))
+
+    def screenshot(self, name: str) -> Path:
+        """Keep what can be seen now, in the run's directory."""
+        path = self.screenshots / f"{name}.png"
+        self.save_screenshot(str(path))
+        return path
+
+    def offences(self, site: str, *, expected: tuple[str, ...] = ()) -> list[str]:
+        """Return errors in the console and requests to others than `site`, since the last time.
+
+        A violation of the content security policy is an error in the console.
+        """
+        errors = [
+            entry["message"]
+            for entry in self._log("browser")
+            if entry["level"] == "SEVERE" and not any(text in entry["message"] for text in expected)
+        ]
+        messages = [json.loads(entry["message"]) for entry in self._log("performance")]
+        requested = [
+            message["message"]["params"]["request"]["url"]
+            for message in messages
+            if message["message"]["method"] == "Network.requestWillBeSent"
+        ]
+        return errors + [f"asked for {url}" for url in requested if not _is_of(site, url)]
+
+    def _log(self, kind: str) -> list[dict[str, str]]:
+        entries: list[dict[str, str]] = self.get_log(kind)  # type: ignore[no-untyped-call]
+        return entries
+
+
+def _visible(elements: list[WebElement]) -> WebElement | None:
+    return next((element for element in elements if element.is_displayed()), None)
+
+
+def _is_of(site: str, url: str) -> bool:
+    return urlsplit(url).scheme in LOCAL_SCHEMES or f"{url}/".startswith(f"{site}/")
