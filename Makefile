@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers browser test test-slow chaos lint format bench secrets clean help
+.PHONY: run install servers browser test test-slow chaos lint audit format bench secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -32,6 +32,9 @@ chaos: servers ## Prove that nothing is lost while processes die; ARGS="--rounds
 
 lint: install ## Check format, style, types and the direction of imports
 	@scripts/lint.sh
+
+audit: install ## Look for pinned libraries with known weaknesses
+	@$(BIN)/python scripts/audit.py requirements.txt requirements-dev.txt
 
 format: install ## Format the code
 	@$(BIN)/black .

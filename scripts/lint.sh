@@ -13,7 +13,7 @@ check black --check --quiet --diff .
 check flake8
 check mypy
 check lint-imports --no-cache
-check bandit --quiet --recursive --ini setup.cfg userapi gunicorn.conf.py wsgi.py
+check bandit --quiet --recursive --ini setup.cfg userapi scripts gunicorn.conf.py wsgi.py
 
 if ((${#failed[@]})); then
     echo "Not clean: ${failed[*]}" >&2
