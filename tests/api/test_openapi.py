@@ -1,6 +1,6 @@
 """The OpenAPI document: valid, complete, and true to the routes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ from flask import Flask
 from openapi_spec_validator import validate
 
 from tests.support.client import JsonClient
+from tests.support.users import LogIn, MakeUser
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -86,3 +87,75 @@ def test_the_headers_that_matter_are_documented(document: dict[str, Any]) -> Non
     assert headers("/api/v1/auth/register", "post") == {"Idempotency-Key"}
     assert headers("/api/v1/users/{user_id}", "patch") == {"If-Match"}
     assert headers("/api/v1/users/{user_id}", "get") == set()
+
+
+def test_every_refusal_has_an_example(document: dict[str, Any]) -> None:
+    examples = document["components"]["examples"]
+    for name, operation in operations(document):
+        for status, response in operation["responses"].items():
+            content = response.get("content", {}).get("application/problem+json", {})
+            for code, reference in content.get("examples", {}).items():
+                assert reference == {"$ref": f"#/components/examples/{code}"}, (name, status)
+                value = examples[code]["value"]
+                assert (value["code"], str(value["status"])) == (code, status), name
+    assert len(examples) > 30
+
+
+def test_every_text_of_an_answer_has_an_example(document: dict[str, Any]) -> None:
+    bare = [
+        f"{schema}.{name}"
+        for schema, described in document["components"]["schemas"].items()
+        if described.get("additionalProperties") is not False  # That would be a body.
+        for name, member in described.get("properties", {}).items()
+        if member.get("type") == "string"
+        and not member.get("writeOnly")
+        and not {"example", "enum", "format", "default", "const"} & member.keys()
+    ]
+
+    assert bare == []
+
+
+def test_whoever_may_call_an_operation_is_told(document: dict[str, Any]) -> None:
+    """Where a docstring had more than one line, it took the place of the permission."""
+    paths = document["paths"]
+
+    assert "`users:export`" in paths["/api/v1/users/export"]["get"]["description"]
+    assert "`roles:manage`" in paths["/api/v1/roles/{name}"]["put"]["description"]
+
+
+def test_summaries_are_one_line_and_the_rest_is_below(document: dict[str, Any]) -> None:
+    logout = document["paths"]["/api/v1/auth/logout"]["post"]
+
+    assert logout["summary"] == "End the session of this token, or every session of its user"
+    assert logout["description"].startswith("Repeating it is no error.")
+    assert [n for n, o in operations(document) if len(o["summary"]) > 80] == []
+
+
+def test_the_document_says_whom_to_ask(make_app: Callable[..., Flask]) -> None:
+    def contact(address: str) -> Any:
+        app = make_app(SECURITY_CONTACT=address)
+        return JsonClient(app).get("/openapi.json").get_json()["info"]["contact"]
+
+    assert contact("mailto:it@example.com") == {"name": "Operator", "email": "it@example.com"}
+    assert contact("https://example.com/help") == {
+        "name": "Operator",
+        "url": "https://example.com/help",
+    }
+
+
+def test_the_example_of_a_body_can_be_sent_as_it_stands(
+    document: dict[str, Any], make_user: MakeUser, log_in: LogIn
+) -> None:
+    boss, robin = log_in(make_user("boss", roles=["superadmin"])), make_user("robin")
+
+    def example(path: str, method: str) -> Any:
+        body = document["paths"][path][method]["requestBody"]
+        return body["content"]["application/json"]["example"]
+
+    created = boss.post("/api/v1/users/", json=example("/api/v1/users/", "post"))
+    updated = boss.patch(
+        f"/api/v1/users/{robin.id}", json=example("/api/v1/users/{user_id}", "patch")
+    )
+    many = boss.post("/api/v1/users/bulk", json=example("/api/v1/users/bulk", "post"))
+
+    assert [created.status_code, updated.status_code, many.status_code] == [201, 200, 200]

@@ -1,15 +1,140 @@
 """Swagger UI and ReDoc, as somebody uses them who has nothing but a browser."""
 
+import json
+import re
+import urllib.request
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
 from tests.browser.conftest import Site
 from tests.support.browser import Browser
 
+METHODS = ("get", "post", "put", "patch", "delete")
 
-def test_both_documents_open(browser: Browser, site: Site) -> None:
+
+@pytest.fixture(scope="module")
+def document(site: Site) -> dict[str, Any]:
+    with urllib.request.urlopen(site.url + "/openapi.json", timeout=10) as answer:
+        document: dict[str, Any] = json.loads(answer.read())
+    return document
+
+
+def summaries(document: dict[str, Any]) -> list[str]:
+    return sorted(
+        operation["summary"]
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method in METHODS
+    )
+
+
+def open_operation(browser: Browser, method: str, path: str) -> str:
+    """Unfold an operation; return the selector of its block."""
+    browser.find(".opblock-summary-path")
+    for block in browser.find_all(f".opblock-{method}"):
+        shown = block.find_element("css selector", ".opblock-summary-path")
+        if shown.get_attribute("data-path") == path:
+            browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", block)
+            shown.click()
+            return f"#{block.get_attribute('id')}"
+    raise AssertionError(f"{method} {path} is not shown")
+
+
+def execute(browser: Browser, block: str) -> tuple[str, str]:
+    """Press Execute; return status and body of the answer."""
+    click(browser, browser.find(f"{block} .execute"))
+    answer = f"{block} .live-responses-table .response"
+    status = browser.find(f"{answer} .response-col_status").text
+    return status.split()[0], browser.find(f"{answer} .highlight-code code").text
+
+
+def click(browser: Browser, element: WebElement) -> None:
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+    element.click()
+
+
+def type_over(browser: Browser, element: WebElement, text: str) -> None:
+    click(browser, element)
+    element.send_keys(Keys.CONTROL, "a")
+    element.send_keys(text)
+
+
+def test_one_logs_in_authorizes_and_lists_users_in_swagger_ui(browser: Browser, site: Site) -> None:
     browser.get(site.url + "/docs")
-    assert browser.find(".opblock-summary").is_displayed()
+    login = open_operation(browser, "post", "/api/v1/auth/login")
+    credentials = json.dumps({"username": site.username, "password": site.password})
+    type_over(browser, browser.find(f"{login} textarea.body-param__text"), credentials)
+    status, answer = execute(browser, login)
+    assert status == "200", answer
+    browser.screenshot("swagger-logged-in")
+    token = json.loads(answer)["access_token"]
 
+    click(browser, browser.find(".btn.authorize"))
+    type_over(browser, browser.find(".modal-ux input"), token)
+    browser.screenshot("swagger-authorize")
+    browser.find(".modal-ux .btn.authorize").click()
+    browser.find(".modal-ux .btn-done").click()
+    users = open_operation(browser, "get", "/api/v1/users/")
+    status, answer = execute(browser, users)
+    browser.screenshot("swagger-users")
+
+    assert status == "200"
+    assert [user["username"] for user in json.loads(answer)["items"]] == [site.username]
+
+
+@pytest.mark.browser(expects=["status of 401"])
+def test_without_authorizing_the_answer_says_what_is_missing(browser: Browser, site: Site) -> None:
+    browser.get(site.url + "/docs")
+
+    status, answer = execute(browser, open_operation(browser, "get", "/api/v1/users/"))
+
+    assert status == "401"
+    assert json.loads(answer)["code"] == "authentication_required"
+
+
+def test_swagger_ui_shows_an_example_of_each_refusal(browser: Browser, site: Site) -> None:
+    browser.get(site.url + "/docs")
+    login = open_operation(browser, "post", "/api/v1/auth/login")
+
+    refused = browser.find(f"{login} tr.response[data-code='401']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", refused)
+
+    assert '"code": "invalid_credentials"' in refused.text
+
+
+def test_swagger_ui_shows_every_operation(
+    browser: Browser, site: Site, document: dict[str, Any]
+) -> None:
+    browser.get(site.url + "/docs")
+    browser.find(".opblock-summary-description")
+
+    shown = sorted(e.text for e in browser.find_all(".opblock-summary-description"))
+
+    assert shown == summaries(document)
+    assert [e.get_attribute("data-tag") for e in browser.find_all(".opblock-tag")] == [
+        "auth",
+        "users",
+        "transfers",
+        "activity",
+        "statistics",
+        "roles",
+        "audit",
+        "health",
+    ]
+
+
+def test_redoc_shows_every_operation(
+    browser: Browser, site: Site, document: dict[str, Any]
+) -> None:
     browser.get(site.url + "/redoc")
-    assert browser.find("[data-section-id]").is_displayed()
+    browser.find("[data-section-id^='tag/health']")
+
+    headings = [e.text for e in browser.find_all("[id*='operation/'] h2, [id*='/paths/'] h2")]
+
+    assert sorted(re.sub(r"\s+", " ", text).strip() for text in headings) == summaries(document)
 
 
 def test_what_a_page_should_not_do_is_noticed(browser: Browser, site: Site) -> None:

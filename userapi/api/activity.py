@@ -13,7 +13,12 @@ from .context import current_actor, services
 from .schemas.audit import AuditPage
 from .schemas.common import PageQuery
 
-blp = Blueprint("activity", __name__, url_prefix="/api/v1/users", description="What users did")
+blp = Blueprint(
+    "activity",
+    __name__,
+    url_prefix="/api/v1/users",
+    description="What one user did, and what was done to them.",
+)
 
 
 @blp.route("/<uuid:user_id>/activity", methods=["GET"])

@@ -14,7 +14,12 @@ from .exports import export_response
 from .schemas.audit import AuditExportQuery, AuditPage, AuditQuery
 from .schemas.common import PAGE_FIELDS
 
-blp = Blueprint("audit", __name__, url_prefix="/api/v1/audit-logs", description="Who did what")
+blp = Blueprint(
+    "audit",
+    __name__,
+    url_prefix="/api/v1/audit-logs",
+    description="Who did what, when, from where: the log that nobody changes. Needs `audit:read`.",
+)
 
 
 @blp.route("/", methods=["GET"], strict_slashes=False)
@@ -38,7 +43,7 @@ def index(query: dict[str, Any]) -> Any:
     200, schema={"type": "string"}, content_type=MEDIA_TYPES[ExportFormat.CSV], success=True
 )
 def export(query: dict[str, Any]) -> Any:
-    """Download the audit log as NDJSON or CSV, newest first, with the filters of the list."""
+    """Download the audit log as NDJSON or CSV. Newest first, with the filters of the list."""
     form: ExportFormat = query.pop("form", ExportFormat.NDJSON)
     pieces = services().audit_reader.export(AuditFilter(**query), form, actor=current_actor())
     return export_response(pieces, form=form, name="audit-logs", now=services().clock.now())

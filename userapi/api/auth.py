@@ -51,7 +51,12 @@ from .schemas.common import Revoked
 from .schemas.users import Registration, User
 from .users import IDENTITY_FIELDS, profile_of
 
-blp = Blueprint("auth", __name__, url_prefix="/api/v1/auth", description="Signing in and out")
+blp = Blueprint(
+    "auth",
+    __name__,
+    url_prefix="/api/v1/auth",
+    description="Signing up, in and out; tokens, sessions, passwords and addresses of oneself.",
+)
 
 
 def _registered(view: UserView | None) -> Response:

@@ -5,9 +5,10 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import flask_smorest
+from apispec import APISpec
 from marshmallow import Schema
 
-from userapi.errors import ServiceError
+from userapi.errors import Invalid, ServiceError
 
 from .bodies import StrictParser
 from .problems import CONTENT_TYPE, status_of
@@ -106,12 +107,15 @@ def _merge(into: dict[int, dict[str, str]], more: dict[int, dict[str, str]]) -> 
 
 
 def _document_access_and_problems(
-    doc: dict[str, Any], doc_info: dict[str, Any], **_kwargs: Any
+    doc: dict[str, Any], doc_info: dict[str, Any], *, spec: APISpec, **_kwargs: Any
 ) -> dict[str, Any]:
-    """Add security, 401, 403 and every other refusal to an operation."""
+    """Add security, 401, 403 and every other refusal to an operation, each with an example."""
     problems = {status: dict(codes) for status, codes in doc_info.get("problems", {}).items()}
     _merge(problems, ALWAYS_POSSIBLE)
     access = doc_info.get("access", "public")
+    # One line is what the documents list; whatever a docstring says besides stands below it.
+    summary, _, more = doc_info["docstring"].get("summary", "").partition(". ")
+    about = [more, doc_info["docstring"].get("description")]
     if access == "public":
         doc["security"] = []
     else:
@@ -119,18 +123,50 @@ def _document_access_and_problems(
         _merge(problems, WITH_A_TOKEN)
         if access != "self":
             _merge(problems, {403: {"permission_denied": f"Needs the permission {access}."}})
-            doc["description"] = _joined(doc.get("description"), f"Needs `{access}`.")
+            about.append(f"Needs `{access}`.")
+    doc_info["docstring"] = {
+        "summary": summary.removesuffix("."),
+        "description": "\n\n".join(text for text in about if text),
+    }
     _document_request_headers(doc, problems)
     responses = doc.setdefault("responses", {})
     responses.pop("default", None)  # Each refusal is told; nothing is left to a default.
     for status, codes in sorted(problems.items()):
         responses[str(status)] = {
             "description": f"{HTTPStatus(status).phrase}: "
-            + "; ".join(f"`{code}` – {title}" for code, title in codes.items()),
-            "content": {CONTENT_TYPE: {"schema": PROBLEM_REFERENCE}},
+            + "; ".join(f"`{code}` – {title.rstrip('.')}" for code, title in codes.items()),
+            "content": {
+                CONTENT_TYPE: {
+                    "schema": PROBLEM_REFERENCE,
+                    "examples": {
+                        code: _example_of(spec, status, code, title)
+                        for code, title in codes.items()
+                    },
+                }
+            },
             **_documented_headers(status),
         }
     return doc
+
+
+def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, str]:
+    """Return the reference of a refusal's example; the document holds each one once."""
+    if code not in spec.components.examples:
+        value: dict[str, Any] = {
+            "type": f"urn:aima:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": title,
+            "instance": "/api/v1/…",
+            "code": code,
+            "correlation_id": "3f9c2b7a51e84d06",
+        }
+        if code == Invalid.code:
+            value["errors"] = [
+                {"field": "email", "message": "Takes an e-mail address.", "code": "invalid_email"}
+            ]
+        spec.components.example(code, {"summary": title, "value": value})
+    return {"$ref": f"#/components/examples/{code}"}
 
 
 def _document_request_headers(doc: dict[str, Any], problems: dict[int, dict[str, str]]) -> None:
@@ -153,7 +189,3 @@ def _documented_headers(status: int) -> dict[str, Any]:
             for name, about in headers.items()
         }
     }
-
-
-def _joined(*texts: str | None) -> str:
-    return "\n\n".join(text for text in texts if text)

@@ -25,10 +25,21 @@ PAGE_POLICY = (
 )
 ABOUT = """Accounts, sign-in, roles, sessions and audit of the AIMA platform.
 
-**To try it here:** call `POST /api/v1/auth/login`, copy `access_token`, press *Authorize* and
-paste it.
+**To try it:** open [Swagger UI](/docs), call `POST /api/v1/auth/login`, copy `access_token`, press
+*Authorize* and paste it. [ReDoc](/redoc) is the same to read.
 
-Errors are `application/problem+json` (RFC 9457); clients switch on `code`.
+# Conventions
+
+- **Errors** are `application/problem+json` (RFC 9457). Switch on `code`, which stays; a 422 lists
+  each field under `errors`.
+- **Strict bodies:** an unknown field or a wrong JSON type is a 422; nothing is coerced or dropped.
+- **Lists** take `page` and `page_size`, or `cursor` with the `next_cursor` of the answer before,
+  which walks the whole list at the same cost.
+- **Creating twice:** send an `Idempotency-Key`; repeated, the request gets its first answer.
+- **Changing what another has changed:** send the `ETag` as `If-Match`; a stale write is a 412.
+- **Too much:** 429 and 503 carry `Retry-After` in seconds.
+- **Finding it again:** every answer has `X-Correlation-ID`, as have logs, audit entries and events.
+- **Time** is RFC 3339 in UTC; ids are UUIDs.
 """
 
 
@@ -43,18 +54,25 @@ class Api(flask_smorest.Api):
             API_VERSION=VERSION,
             OPENAPI_VERSION="3.0.3",
             API_SPEC_OPTIONS={
-                "info": {"description": ABOUT},
+                "info": {
+                    "description": ABOUT,
+                    "contact": _contact(settings.security_contact),
+                },
                 "components": {
                     "securitySchemes": {
                         "bearer": {
                             "type": "http",
                             "scheme": "bearer",
                             "bearerFormat": "JWT",
-                            "description": "The `access_token` of a log-in.",
+                            "description": (
+                                "The `access_token` of a log-in, without the word Bearer. It lives "
+                                f"{settings.jwt_access_token_expire_minutes} minutes and ends with "
+                                "its session."
+                            ),
                         }
                     }
                 },
-                "servers": [{"url": "/"}],
+                "servers": [{"url": "/", "description": "Where this document comes from"}],
             },
         )
         super().__init__(app)
@@ -66,6 +84,13 @@ class Api(flask_smorest.Api):
 
     def _register_responses(self) -> None:
         """Leave out the library's default errors: each operation documents its own."""
+
+
+def _contact(address: str) -> dict[str, str]:
+    """Return the contact of the document from an address of RFC 9116."""
+    if address.startswith("mailto:"):
+        return {"name": "Operator", "email": address.removeprefix("mailto:")}
+    return {"name": "Operator", "url": address}
 
 
 blp = PlainBlueprint("documentation", __name__, template_folder="templates", static_folder=None)

@@ -12,7 +12,12 @@ from .context import services
 from .responses import json_response
 from .schemas.health import DetailedHealth, Health, Liveness, Readiness
 
-blp = Blueprint("health", __name__, url_prefix="/api/v1/health", description="Health")
+blp = Blueprint(
+    "health",
+    __name__,
+    url_prefix="/api/v1/health",
+    description="Whether the service and what it stands on are well.",
+)
 
 _readiness = Readiness()
 

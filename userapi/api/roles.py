@@ -16,7 +16,12 @@ from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInP
 from .responses import if_match, json_response
 from .schemas.roles import PermissionList, Role, RoleCreation, RoleList, RoleUpdate
 
-blp = Blueprint("roles", __name__, url_prefix="/api/v1/roles", description="Roles")
+blp = Blueprint(
+    "roles",
+    __name__,
+    url_prefix="/api/v1/roles",
+    description="Named sets of permissions that inherit one from another.",
+)
 
 _role = Role()
 
@@ -83,7 +88,10 @@ def show(name: str) -> Any:
 
 @blp.route("/<name>", methods=["PUT"])
 @requires(Permission.ROLES_MANAGE)
-@blp.arguments(RoleUpdate)
+@blp.arguments(
+    RoleUpdate,
+    example={"description": "Looks after uploads.", "permissions": ["media:upload"]},
+)
 @blp.response(200, Role)
 @blp.raises(RoleNotFound, BuiltinRole, RoleCycle, PermissionEscalation, Stale)
 def replace(body: dict[str, Any], name: str) -> Any:

@@ -9,7 +9,12 @@ from .blueprint import Blueprint
 from .context import services
 from .schemas.statistics import Statistics, StatisticsQuery
 
-blp = Blueprint("statistics", __name__, url_prefix="/api/v1/users", description="Figures")
+blp = Blueprint(
+    "statistics",
+    __name__,
+    url_prefix="/api/v1/users",
+    description="Figures for a dashboard.",
+)
 
 
 @blp.route("/stats", methods=["GET"])

@@ -28,7 +28,12 @@ MOST_PASSWORDS = 200
 MOST_ROWS = 20_000
 FILE_SCHEMA = {"schema": {"type": "string", "format": "binary"}}
 
-blp = Blueprint("transfers", __name__, url_prefix="/api/v1/users", description="Users")
+blp = Blueprint(
+    "transfers",
+    __name__,
+    url_prefix="/api/v1/users",
+    description="Many users as a file, in and out.",
+)
 
 
 def takes_files(view: Any) -> Any:
@@ -44,7 +49,6 @@ def takes_files(view: Any) -> Any:
 @blp.response(200, ImportAnswer)
 @blp.raises(MalformedFile, Busy)
 @blp.doc(
-    tags=["users"],
     requestBody={"required": True, "content": {NDJSON: FILE_SCHEMA, CSV: FILE_SCHEMA}},
 )
 @takes_files
@@ -76,7 +80,6 @@ def import_users(query: dict[str, Any]) -> Any:
 @requires(Permission.USERS_EXPORT)
 @blp.arguments(ExportQuery, location="query")
 @blp.doc(
-    tags=["users"],
     responses={
         "200": {"description": "The file.", "content": {NDJSON: FILE_SCHEMA, CSV: FILE_SCHEMA}}
     },

@@ -51,10 +51,30 @@ from .schemas.users import (
     UserUpdate,
 )
 
-blp = Blueprint("users", __name__, url_prefix="/api/v1/users", description="Users")
+blp = Blueprint(
+    "users",
+    __name__,
+    url_prefix="/api/v1/users",
+    description="Accounts: find, make, change, suspend, delete them; their roles and sessions.",
+)
 
 IDENTITY_FIELDS = ("username", "email", "password")
 CREATION_FIELDS = ("roles", "status", "metadata", "must_change_password")
+
+# What a reader can send as it stands: every field at once would be refused.
+CREATION_EXAMPLE = {
+    "username": "ada",
+    "email": "ada@example.com",
+    "password": "violet-harbour-93-lantern",
+    "first_name": "Ada",
+    "roles": ["user"],
+}
+UPDATE_EXAMPLE = {"first_name": "Ada", "last_name": "Lovelace", "timezone": "Europe/London"}
+BULK_EXAMPLE = {
+    "action": "suspend",
+    "user_ids": ["019a2f6e-3c1d-7b52-9d3e-5f0a4c7b8e21"],
+    "reason": "Chargeback",
+}
 
 
 def profile_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +101,7 @@ def index(query: dict[str, Any]) -> Any:
 
 @blp.route("/", methods=["POST"], strict_slashes=False)
 @requires(Permission.USERS_CREATE)
-@blp.arguments(UserCreation)
+@blp.arguments(UserCreation, example=CREATION_EXAMPLE)
 @blp.response(201, User)
 @blp.raises(
     UsernameTaken,
@@ -211,7 +231,7 @@ _UPDATE_REFUSALS = (
 @requires(
     Permission.USERS_UPDATE, Permission.USERS_SUSPEND, Permission.ROLES_ASSIGN, or_self="user_id"
 )
-@blp.arguments(UserUpdate)
+@blp.arguments(UserUpdate, example=UPDATE_EXAMPLE)
 @blp.response(200, User)
 @blp.raises(*_UPDATE_REFUSALS)
 def replace(body: dict[str, Any], user_id: UUID) -> Any:
@@ -227,7 +247,7 @@ def replace(body: dict[str, Any], user_id: UUID) -> Any:
 @requires(
     Permission.USERS_UPDATE, Permission.USERS_SUSPEND, Permission.ROLES_ASSIGN, or_self="user_id"
 )
-@blp.arguments(UserUpdate)
+@blp.arguments(UserUpdate, example=UPDATE_EXAMPLE)
 @blp.response(200, User)
 @blp.raises(*_UPDATE_REFUSALS)
 def update(body: dict[str, Any], user_id: UUID) -> Any:
@@ -351,10 +371,10 @@ def end_session(user_id: UUID, session_id: UUID) -> None:
     Permission.USERS_DELETE,
     Permission.ROLES_ASSIGN,
 )
-@blp.arguments(BulkRequest)
+@blp.arguments(BulkRequest, example=BULK_EXAMPLE)
 @blp.response(200, BulkAnswer)
 def change_many(body: dict[str, Any]) -> Any:
-    """Do the same to many users, each by itself: what is refused for one leaves the others alone.
+    """Do the same to many users, each by itself. What is refused for one leaves the others alone.
 
     `suspend` and `activate` need `users:suspend`, `unlock` needs `users:unlock`, `delete` needs
     `users:delete`, `assign_role` and `remove_role` need `roles:assign`.

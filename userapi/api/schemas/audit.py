@@ -37,19 +37,23 @@ class AuditEntry(Schema):
 
     id = fields.UUID()
     occurred_at = Moment()
-    action = fields.String()
-    outcome = fields.String()
+    action = fields.String(metadata={"example": "user.suspended"})
+    outcome = fields.String(metadata={"example": "success"})
     actor_id = fields.UUID(allow_none=True)
-    actor_username = fields.String(allow_none=True)
-    actor_type = fields.String()
+    actor_username = fields.String(allow_none=True, metadata={"example": "admin"})
+    actor_type = fields.String(metadata={"example": "user"})
     session_id = fields.UUID(allow_none=True)
-    target_type = fields.String(allow_none=True)
-    target_id = fields.String(allow_none=True)
-    ip_address = fields.String(allow_none=True)
-    user_agent = fields.String(allow_none=True)
-    correlation_id = fields.String(allow_none=True)
-    changes = fields.Dict(allow_none=True)
-    details = fields.Dict(allow_none=True)
+    target_type = fields.String(allow_none=True, metadata={"example": "user"})
+    target_id = fields.String(
+        allow_none=True, metadata={"example": "019a2f6e-3c1d-7b52-9d3e-5f0a4c7b8e21"}
+    )
+    ip_address = fields.String(allow_none=True, metadata={"example": "192.0.2.7"})
+    user_agent = fields.String(allow_none=True, metadata={"example": "curl/8.14"})
+    correlation_id = fields.String(allow_none=True, metadata={"example": "3f9c2b7a51e84d06"})
+    changes = fields.Dict(
+        allow_none=True, metadata={"example": {"status": ["active", "suspended"]}}
+    )
+    details = fields.Dict(allow_none=True, metadata={"example": None})
 
 
 class AuditPage(PageOf):

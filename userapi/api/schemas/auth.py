@@ -25,11 +25,13 @@ class Login(StrictSchema):
 class Tokens(Schema):
     """A pair of tokens."""
 
-    access_token = fields.String()
-    refresh_token = fields.String()
+    access_token = fields.String(metadata={"example": "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…"})
+    refresh_token = fields.String(
+        metadata={"example": "eyJhbGciOiJIUzI1NiIsInR5cCI6InJ0K2p3dCJ9.…"}
+    )
     token_type = fields.Constant("bearer")
-    expires_in = fields.Integer(metadata={"description": "Seconds."})
-    refresh_expires_in = fields.Integer(metadata={"description": "Seconds."})
+    expires_in = fields.Integer(metadata={"example": 1800, "description": "Seconds."})
+    refresh_expires_in = fields.Integer(metadata={"example": 604800, "description": "Seconds."})
     session_id = fields.UUID()
 
 
@@ -74,23 +76,23 @@ class PasswordQuestion(StrictSchema):
 class PasswordIssue(Schema):
     """A rule that the password breaks."""
 
-    code = fields.String()
-    message = fields.String()
+    code = fields.String(metadata={"example": "too_short"})
+    message = fields.String(metadata={"example": "Takes at least 8 characters."})
 
 
 class PasswordStrength(Schema):
     """What is thought of a password."""
 
-    acceptable = fields.Boolean()
-    score = fields.Integer(metadata={"description": "0, guessed at once, to 4."})
+    acceptable = fields.Boolean(metadata={"example": True})
+    score = fields.Integer(metadata={"example": 4, "description": "0, guessed at once, to 4."})
     issues = fields.List(fields.Nested(PasswordIssue))
-    suggestions = fields.List(fields.String())
+    suggestions = fields.List(fields.String(), metadata={"example": []})
 
 
 class Myself(User):
     """The signed-in user, what they may do, and the session."""
 
-    permissions = fields.List(fields.String())
+    permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
     session_id = fields.UUID()
 
 
@@ -100,8 +102,8 @@ class Verified(Schema):
     active = fields.Constant(True)
     user_id = fields.UUID()
     session_id = fields.UUID()
-    roles = fields.List(fields.String())
-    permissions = fields.List(fields.String())
+    roles = fields.List(fields.String(), metadata={"example": ["moderator"]})
+    permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
     expires_at = Moment()
 
 
@@ -157,15 +159,20 @@ class Introspected(Schema):
     active = fields.Boolean()
     sub = fields.UUID()
     sid = fields.UUID()
-    username = fields.String()
-    scope = fields.String(metadata={"description": "Permissions, separated by spaces."})
-    roles = fields.List(fields.String())
-    token_type = fields.String(metadata={"description": "access or refresh"})
-    exp = fields.Integer()
-    iat = fields.Integer()
-    iss = fields.String()
-    aud = fields.String()
-    jti = fields.String()
+    username = fields.String(metadata={"example": "ada"})
+    scope = fields.String(
+        metadata={
+            "example": "users:read sessions:read",
+            "description": "Permissions, separated by spaces.",
+        }
+    )
+    roles = fields.List(fields.String(), metadata={"example": ["moderator"]})
+    token_type = fields.String(metadata={"example": "access", "description": "access or refresh"})
+    exp = fields.Integer(metadata={"example": 1790000000})
+    iat = fields.Integer(metadata={"example": 1789998200})
+    iss = fields.String(metadata={"example": "aima-user-service"})
+    aud = fields.String(metadata={"example": "aima"})
+    jti = fields.String(metadata={"example": "019a2f6e-4a00-7c11-8f00-000000000000"})
 
 
 class SessionItem(Schema):
@@ -175,8 +182,11 @@ class SessionItem(Schema):
     created_at = Moment()
     last_used_at = Moment()
     expires_at = Moment()
-    ip_address = fields.String(allow_none=True)
-    user_agent = fields.String(allow_none=True)
+    ip_address = fields.String(allow_none=True, metadata={"example": "192.0.2.7"})
+    user_agent = fields.String(
+        allow_none=True,
+        metadata={"example": "Mozilla/5.0 (Windows NT 10.0; rv:140.0) Firefox/140.0"},
+    )
     device = fields.String(metadata={"example": "Firefox on Windows"})
     current = fields.Boolean()
 

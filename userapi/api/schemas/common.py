@@ -8,21 +8,25 @@ from .fields import QueryInteger, StrictSchema, Text
 class ProblemField(Schema):
     """A field that broke a rule."""
 
-    field = fields.String(metadata={"description": "Dotted path into the request."})
-    message = fields.String()
-    code = fields.String()
+    field = fields.String(
+        metadata={"example": "email", "description": "Dotted path into the request."}
+    )
+    message = fields.String(metadata={"example": "Takes an e-mail address."})
+    code = fields.String(metadata={"example": "invalid_email"})
 
 
 class Problem(Schema):
     """A problem document (RFC 9457)."""
 
-    type = fields.String()
-    title = fields.String()
-    status = fields.Integer()
-    detail = fields.String()
-    instance = fields.String()
-    code = fields.String(metadata={"description": "Stable; what clients switch on."})
-    correlation_id = fields.String()
+    type = fields.String(metadata={"example": "urn:aima:problem:validation_failed"})
+    title = fields.String(metadata={"example": "Some fields are not valid."})
+    status = fields.Integer(metadata={"example": 422})
+    detail = fields.String(metadata={"example": "Some fields are not valid."})
+    instance = fields.String(metadata={"example": "/api/v1/users/"})
+    code = fields.String(
+        metadata={"example": "validation_failed", "description": "Stable; what clients switch on."}
+    )
+    correlation_id = fields.String(metadata={"example": "3f9c2b7a51e84d06"})
     errors = fields.List(fields.Nested(ProblemField))
 
 
@@ -49,18 +53,18 @@ class SortedPageQuery(PageQuery):
 class PageOf(Schema):
     """A part of a list."""
 
-    total = fields.Integer(metadata={"description": "Counts to 10 000."})
-    total_is_exact = fields.Boolean()
-    page = fields.Integer()
-    page_size = fields.Integer()
-    pages = fields.Integer()
-    next_cursor = fields.String(allow_none=True)
+    total = fields.Integer(metadata={"example": 1, "description": "Counts to 10 000."})
+    total_is_exact = fields.Boolean(metadata={"example": True})
+    page = fields.Integer(metadata={"example": 1})
+    page_size = fields.Integer(metadata={"example": 20})
+    pages = fields.Integer(metadata={"example": 1})
+    next_cursor = fields.String(allow_none=True, metadata={"example": None})
 
 
 class Revoked(Schema):
     """How many sessions were ended."""
 
-    revoked = fields.Integer(validate=validate.Range(min=0))
+    revoked = fields.Integer(validate=validate.Range(min=0), metadata={"example": 2})
 
 
 PAGE_FIELDS = ("page", "page_size", "cursor", "sort")

@@ -9,8 +9,8 @@ class Health(Schema):
     """That the service answers."""
 
     status = fields.String(metadata={"example": "healthy"})
-    service = fields.String()
-    version = fields.String()
+    service = fields.String(metadata={"example": "User Management Service"})
+    version = fields.String(metadata={"example": "1.0.0"})
     timestamp = Moment()
 
 
@@ -23,24 +23,24 @@ class Liveness(Schema):
 class Checks(Schema):
     """The state of each dependency: up, down or disabled."""
 
-    database = fields.String()
-    redis = fields.String()
-    rabbitmq = fields.String()
+    database = fields.String(metadata={"example": "up"})
+    redis = fields.String(metadata={"example": "up"})
+    rabbitmq = fields.String(metadata={"example": "disabled"})
 
 
 class Readiness(Schema):
     """Whether the service can do its work: ready, degraded or not_ready."""
 
-    status = fields.String()
+    status = fields.String(metadata={"example": "ready"})
     checks = fields.Nested(Checks)
 
 
 class Component(Schema):
     """A dependency."""
 
-    status = fields.String()
-    latency_ms = fields.Float(allow_none=True)
-    migration = fields.String(allow_none=True)
+    status = fields.String(metadata={"example": "up"})
+    latency_ms = fields.Float(allow_none=True, metadata={"example": 0.8})
+    migration = fields.String(allow_none=True, metadata={"example": None})
 
 
 class OutboxComponent(Schema):
@@ -69,5 +69,5 @@ class Components(Schema):
 class DetailedHealth(Schema):
     """Each component and the whole."""
 
-    status = fields.String()
+    status = fields.String(metadata={"example": "healthy"})
     components = fields.Nested(Components)

@@ -9,12 +9,14 @@ class Role(Schema):
     """A role, what it names and what it grants with all that it inherits."""
 
     name = fields.String(metadata={"example": "moderator"})
-    description = fields.String()
-    permissions = fields.List(fields.String())
-    parents = fields.List(fields.String())
-    effective_permissions = fields.List(fields.String())
-    builtin = fields.Boolean()
-    user_count = fields.Integer()
+    description = fields.String(metadata={"example": "Looks after people and what they do."})
+    permissions = fields.List(fields.String(), metadata={"example": ["users:suspend"]})
+    parents = fields.List(fields.String(), metadata={"example": ["user"]})
+    effective_permissions = fields.List(
+        fields.String(), metadata={"example": ["users:read", "users:suspend"]}
+    )
+    builtin = fields.Boolean(metadata={"example": True})
+    user_count = fields.Integer(metadata={"example": 3})
     created_at = Moment()
     updated_at = Moment()
 
@@ -44,7 +46,7 @@ class KnownPermission(Schema):
     """A permission and what it allows."""
 
     name = fields.String(metadata={"example": "users:read"})
-    description = fields.String()
+    description = fields.String(metadata={"example": "See every user."})
 
 
 class PermissionList(Schema):

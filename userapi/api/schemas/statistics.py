@@ -36,8 +36,16 @@ class Statistics(Schema):
     """Figures about users; days are UTC days, the oldest first, today included."""
 
     total = fields.Integer()
-    by_status = fields.Dict(keys=fields.String(), values=fields.Integer())
-    by_role = fields.Dict(keys=fields.String(), values=fields.Integer())
+    by_status = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={"example": {"active": 41, "pending": 1}},
+    )
+    by_role = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={"example": {"user": 40, "admin": 2}},
+    )
     locked = fields.Integer()
     live_sessions = fields.Integer()
     active_users = fields.Nested(ActiveUsers)

@@ -20,10 +20,14 @@ class ImportQuery(StrictSchema):
 class ImportResult(Schema):
     """What became of one row."""
 
-    row = fields.Integer(metadata={"description": "From 1; a header and empty lines do not count."})
-    status = fields.String(validate=validate.OneOf(["created", "error"]))
+    row = fields.Integer(
+        metadata={"example": 1, "description": "From 1; a header and empty lines do not count."}
+    )
+    status = fields.String(
+        validate=validate.OneOf(["created", "error"]), metadata={"example": "error"}
+    )
     id = fields.UUID()
-    code = fields.String()
+    code = fields.String(metadata={"example": "username_taken"})
     errors = fields.List(fields.Nested(ProblemField))
 
 

@@ -128,26 +128,28 @@ class UserUpdate(ProfileUpdate):
 class User(Schema):
     """A user."""
 
-    id = fields.UUID()
+    id = fields.UUID(metadata={"example": "019a2f6e-3c1d-7b52-9d3e-5f0a4c7b8e21"})
     username = fields.String(metadata={"example": "ada"})
     email = fields.String(metadata={"example": "ada@example.com"})
-    email_verified = fields.Boolean()
-    first_name = fields.String(allow_none=True)
-    last_name = fields.String(allow_none=True)
-    phone = fields.String(allow_none=True)
-    locale = fields.String(allow_none=True)
-    timezone = fields.String(allow_none=True)
-    avatar_url = fields.String(allow_none=True)
-    status = Choice(UserStatus)
-    status_reason = fields.String(allow_none=True)
-    suspended_until = Moment(allow_none=True)
-    roles = fields.List(fields.String())
-    metadata = fields.Dict()
-    must_change_password = fields.Boolean()
-    created_at = Moment()
-    updated_at = Moment()
-    last_login_at = Moment(allow_none=True)
-    locked_until = Moment(allow_none=True)
+    email_verified = fields.Boolean(metadata={"example": True})
+    first_name = fields.String(allow_none=True, metadata={"example": "Ada"})
+    last_name = fields.String(allow_none=True, metadata={"example": "Lovelace"})
+    phone = fields.String(allow_none=True, metadata={"example": "+41446681800"})
+    locale = fields.String(allow_none=True, metadata={"example": "en-GB"})
+    timezone = fields.String(allow_none=True, metadata={"example": "Europe/London"})
+    avatar_url = fields.String(
+        allow_none=True, metadata={"example": "https://cdn.example.com/ada.png"}
+    )
+    status = Choice(UserStatus, metadata={"example": "active"})
+    status_reason = fields.String(allow_none=True, metadata={"example": None})
+    suspended_until = Moment(allow_none=True, metadata={"example": None})
+    roles = fields.List(fields.String(), metadata={"example": ["user"]})
+    metadata = fields.Dict(metadata={"example": {"team": "vision"}})
+    must_change_password = fields.Boolean(metadata={"example": False})
+    created_at = Moment(metadata={"example": "2026-01-31T12:00:00Z"})
+    updated_at = Moment(metadata={"example": "2026-01-31T12:00:00Z"})
+    last_login_at = Moment(allow_none=True, metadata={"example": "2026-01-31T12:00:00Z"})
+    locked_until = Moment(allow_none=True, metadata={"example": None})
 
 
 class UserPage(PageOf):
@@ -204,7 +206,7 @@ class PersonalExport(Schema):
 class RoleNames(Schema):
     """Names of roles."""
 
-    roles = fields.List(fields.String())
+    roles = fields.List(fields.String(), metadata={"example": ["user", "moderator"]})
 
 
 class RoleAssignment(StrictSchema):
@@ -251,8 +253,10 @@ class BulkResult(Schema):
     """What became of one user."""
 
     id = fields.UUID()
-    status = fields.String(validate=validate.OneOf(["ok", "error"]))
-    code = fields.String(metadata={"description": "Why not, where it is an error."})
+    status = fields.String(validate=validate.OneOf(["ok", "error"]), metadata={"example": "error"})
+    code = fields.String(
+        metadata={"example": "insufficient_rank", "description": "Why not, where it is an error."}
+    )
 
     @post_dump
     def leave_out_nothing(self, shown: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
@@ -264,5 +268,5 @@ class BulkAnswer(Schema):
     """One result for each user, in order; an id that stands twice is handled once."""
 
     results = fields.List(fields.Nested(BulkResult))
-    succeeded = fields.Integer()
-    failed = fields.Integer()
+    succeeded = fields.Integer(metadata={"example": 0})
+    failed = fields.Integer(metadata={"example": 1})
