@@ -1,0 +1,134 @@
+"""examples/verify_tokens.py, beside the service that signs with ES256."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.examples.conftest import (
+    ADMINISTRATOR,
+    FAST,
+    PASSWORD,
+    StartProgram,
+    add_administrator,
+)
+from tests.support.gunicorn import GunicornService
+from tests.support.polling import wait_until
+from tests.support.ports import free_port
+
+
+@pytest.fixture
+def service() -> Iterator[GunicornService]:
+    service = GunicornService({**FAST, "JWT_ALGORITHM": "ES256"})
+    made = service.flask("keys", "generate")
+    assert made.returncode == 0, made.stderr
+    with service:
+        add_administrator(service)
+        yield service
+
+
+@pytest.fixture
+def media(service: GunicornService, start_program: StartProgram) -> str:
+    port = free_port()
+    start_program("verify_tokens.py", USERS_URL=service.base_url, PORT=str(port))
+    url = f"http://127.0.0.1:{port}/"
+    wait_until(lambda: call("GET", url)[0] == 401)
+    return url
+
+
+def call(method: str, url: str, *, token: str | None = None, body: Any = None) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, method=method, headers=headers, data=data)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read() or "null")
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, json.loads(exc.read() or "null")
+    except OSError:
+        return 0, None
+
+
+def kid_of(token: str) -> str:
+    return str(jwt.get_unverified_header(token)["kid"])
+
+
+def log_in(service: GunicornService) -> dict[str, Any]:
+    body = {"username": ADMINISTRATOR, "password": PASSWORD}
+    status, pair = call("POST", f"{service.base_url}/api/v1/auth/login", body=body)
+    assert status == 200
+    found: dict[str, Any] = pair
+    return found
+
+
+def test_a_good_token_is_believed_and_no_other(service: GunicornService, media: str) -> None:
+    pair = log_in(service)
+    good = pair["access_token"]
+    claims = jwt.decode(good, options={"verify_signature": False})
+    header = {"kid": kid_of(good), "typ": "at+jwt"}
+
+    def forged(**changes: Any) -> str:
+        key = "a secret that the caller has made up by themselves"
+        return jwt.encode(claims, key, algorithm="HS256", headers={**header, **changes})
+
+    assert call("GET", media, token=good) == (200, {"user_id": pair["user"]["id"]})
+    refused = [pair["refresh_token"], forged(), forged(kid="unknown"), good[:-8] + "AAAAAAAA", "x"]
+    assert [call("GET", media, token=token)[0] for token in refused] == [401] * 5
+
+
+def test_a_session_that_has_ended_counts_where_the_service_is_asked(
+    service: GunicornService, media: str
+) -> None:
+    token = log_in(service)["access_token"]
+    assert call("DELETE", media, token=token)[0] == 200
+
+    status, _ = call("POST", f"{service.base_url}/api/v1/auth/logout", token=token)
+
+    assert status == 204
+    assert call("DELETE", media, token=token) == (401, {"error": "token_revoked"})
+    # By the signature alone it is good until it expires: that is what the guide says.
+    assert call("GET", media, token=token)[0] == 200
+
+
+def test_a_permission_is_asked_for(service: GunicornService, media: str) -> None:
+    admin = log_in(service)["access_token"]
+    robin = {"username": "robin", "email": "robin@example.com", "password": PASSWORD}
+    assert call("POST", f"{service.base_url}/api/v1/users/", token=admin, body=robin)[0] == 201
+    body = {"username": "robin", "password": PASSWORD}
+    _, pair = call("POST", f"{service.base_url}/api/v1/auth/login", body=body)
+
+    assert call("DELETE", media, token=pair["access_token"])[0] == 403
+
+
+def test_an_outage_of_the_service_is_no_401(service: GunicornService, media: str) -> None:
+    token = log_in(service)["access_token"]
+    assert call("GET", media, token=token)[0] == 200
+
+    service.kill()
+
+    assert call("DELETE", media, token=token)[0] == 503
+    assert call("GET", media, token=token)[0] == 200
+
+
+def test_tokens_of_a_new_key_are_believed(service: GunicornService, media: str) -> None:
+    old = log_in(service)["access_token"]
+    assert call("GET", media, token=old)[0] == 200
+
+    rotated = service.flask("keys", "rotate")
+    assert rotated.returncode == 0, rotated.stderr
+
+    fresh: list[str] = []
+
+    def another_key_signs() -> bool:
+        fresh[:] = [log_in(service)["access_token"]]
+        return kid_of(fresh[0]) != kid_of(old)
+
+    wait_until(another_key_signs)
+    assert [call("GET", media, token=token)[0] for token in (*fresh, old)] == [200, 200]
