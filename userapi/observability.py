@@ -6,7 +6,7 @@ import logging.handlers
 import re
 import secrets
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from copy import copy
 from pathlib import Path
 from typing import Any, TextIO
@@ -138,12 +138,52 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
+        if isinstance(record, _RenderedRecord):
+            return record.msg
         try:
             return super().format(record)
         except (TypeError, ValueError, KeyError):
             record = copy(record)
             record.msg, record.args = f"{record.msg} {record.args!r}", None
             return super().format(record)
+
+
+class _RenderedRecord(logging.LogRecord):
+    """A line of the log that is already what it is to be."""
+
+    msg: str
+
+
+class AccessLog:
+    """Writes the line about each request, in the form of all others.
+
+    The way through structlog costs as much as checking the token: 0.15 ms.
+    """
+
+    NAME = "userapi.access"
+
+    def __init__(self, settings: Settings) -> None:
+        self._structured = (
+            structlog.get_logger(self.NAME) if settings.log_format != "json" else None
+        )
+        self._logger = logging.getLogger(self.NAME)
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """Write one line."""
+        if self._structured is not None:
+            self._structured.info("request", **fields)
+        elif self._logger.isEnabledFor(logging.INFO):
+            event = {
+                "timestamp": rfc3339(_clock.now()),
+                "level": "info",
+                "logger": self.NAME,
+                "event": "request",
+                **fields,
+            }
+            line = _render_json(None, "info", event)
+            self._logger.handle(
+                _RenderedRecord(self.NAME, logging.INFO, "", 0, line, args=None, exc_info=None)
+            )
 
 
 def _add_timestamp(_logger: Any, _method: str, event: Event) -> Event:

@@ -164,14 +164,21 @@ class Paginator:
         limit = wanted.page_size + 1
         count = self._counting(connection, query, counted, either)
         many = self._is_known_to_be_many(filters)
-        total = COUNTED_ROWS + 1 if many else count()
-        # A planner expects matches to be spread evenly over the order of the list. Where they are
-        # not, following that order reads the whole table for them; few are quickly sorted.
-        few = total <= COUNTED_ROWS and any(value is not None for value in filters.values())
-        found = self._rows(
-            query, order, after, limit=limit, offset=offset, few=few and not either, either=either
-        )
-        rows = connection.execute(found).all()
+        filtered = any(value is not None for value in filters.values())
+        rows: Sequence[Row[Any]] = ()
+        total = COUNTED_ROWS + 1
+        if filtered and not many and not either:
+            # A planner expects matches to be spread evenly over the order of the list. Where they
+            # are not, following that order reads the whole table for them. So all are found and
+            # counted once, and if they are few, the wanted ones are among them.
+            found = self._rows(query, order, after, limit=limit, offset=offset, few=True)
+            rows = connection.execute(found).all()
+            total = rows[0].matching_rows if rows else count()
+        elif not many:
+            total = count()
+        if total > COUNTED_ROWS or not filtered or either:
+            found = self._rows(query, order, after, limit=limit, offset=offset, either=either)
+            rows = connection.execute(found).all()
         more = len(rows) == limit
         rows = rows[: wanted.page_size]
         if many and not more:
@@ -185,7 +192,7 @@ class Paginator:
             page=wanted.page,
             page_size=wanted.page_size,
             pages=-(-min(total, COUNTED_ROWS) // wanted.page_size),
-            next_cursor=self._seal(rows[-1], context, len(order)) if more else None,
+            next_cursor=(self._seal(rows[-1], context, _key_names(query, order)) if more else None),
         )
 
     def _rows(
@@ -196,19 +203,27 @@ class Paginator:
         *,
         limit: int,
         offset: int,
-        few: bool,
-        either: Sequence[ColumnElement[bool]],
+        few: bool = False,
+        either: Sequence[ColumnElement[bool]] = (),
     ) -> Select[Any]:
         """Return the query for the wanted rows, each with the values of its sort keys.
 
         Which rows they are is found first: what is computed for a row is computed for those that
-        are shown, and not for all that an offset skips. Sort keys make the cursor.
+        are shown, and not for all that an offset skips. Sort keys make the cursor. With `few` each
+        row tells how many there are in all, and the rows are right if that is no more than counts.
         """
+        key_names = _key_names(query, order)
         keys = [part.expression.label(f"sort_key_{i}") for i, part in enumerate(order)]
         keyed = query.with_only_columns(self._tie_breaker.label("row_id"), *keys)
         found: FromClause | None = None
+        extra: list[ColumnElement[Any]] = []
         if few:
-            found = keyed.cte("matching").prefix_with("MATERIALIZED", dialect="postgresql")
+            # In the order of the list, where an index has no need to read the rows.
+            first = keyed.order_by(*(part.clause for part in self._order(None)))
+            first = first.limit(COUNTED_ROWS + 1)
+            found = first.cte("matching").prefix_with("MATERIALIZED", dialect="postgresql")
+            counted = select(func.count()).select_from(found).scalar_subquery()
+            extra = [counted.label("matching_rows")]
         elif either:
             found, after = _of_either(keyed, order, either, after, limit=limit + offset), None
         elif order[0].values:
@@ -223,14 +238,15 @@ class Paginator:
             keyed = keyed.where(_after(order, after))
         ordered = keyed.order_by(*(part.clause for part in order))
         chosen = ordered.limit(limit).offset(offset).subquery()
-        shown_keys = [chosen.c[key.name] for key in keys]
+        chosen_keys = [chosen.c[key.name] for key in keys]
+        unseen = [key for key in chosen_keys if key.name in key_names]
         return (
-            select(*query.selected_columns, *shown_keys)
+            select(*query.selected_columns, *unseen, *extra)
             .join_from(self._tie_breaker.table, chosen, self._tie_breaker == chosen.c.row_id)
             .order_by(
                 *(
                     key.desc() if part.descending else key.asc()
-                    for key, part in zip(shown_keys, order, strict=True)
+                    for key, part in zip(chosen_keys, order, strict=True)
                 )
             )
         )
@@ -290,8 +306,8 @@ class Paginator:
         order.append(_Ordering(self._tie_breaker, order[0].descending))
         return order
 
-    def _seal(self, row: Row[Any], context: bytes, length: int) -> str:
-        values = [_portable(getattr(row, f"sort_key_{index}")) for index in range(length)]
+    def _seal(self, row: Row[Any], context: bytes, key_names: Sequence[str]) -> str:
+        values = [_portable(getattr(row, name)) for name in key_names]
         body = orjson.dumps(values)
         mac = hmac.digest(self._key, context + b"\0" + body, "sha256")[:16]
         return base64.urlsafe_b64encode(mac + body).rstrip(b"=").decode()
@@ -313,6 +329,15 @@ class Paginator:
         if len(values) != length:
             raise InvalidCursor()
         return [_native(value) for value in values]
+
+
+def _key_names(query: Select[Any], order: Sequence[_Ordering]) -> list[str]:
+    """Return what the sort keys are called in a row; a shown column is not sent twice."""
+    shown = query.selected_columns
+    return [
+        str(part.expression.key) if shown.contains_column(part.expression) else f"sort_key_{index}"
+        for index, part in enumerate(order)
+    ]
 
 
 def _context(sort: str, filters: Mapping[str, object]) -> bytes:

@@ -23,7 +23,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from userapi.accounts.addresses import canonical_identifier
 from userapi.accounts.models import UserStatus, searchable
-from userapi.accounts.views import UserView, user_query, user_view, users
+from userapi.accounts.views import ALL_USERS, UserView, user_view, users
 from userapi.clock import Clock
 from userapi.database import reading
 from userapi.paging import Page, PageRequest, Paginator, SortKey
@@ -103,7 +103,7 @@ class UserSearch:
 
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
         """Return the query for the users that `wanted` describes, without an order."""
-        query = user_query()
+        query = ALL_USERS
         if wanted.search:
             query = query.where(_holds(searchable(wanted.search), connection))
         if wanted.status is not None:

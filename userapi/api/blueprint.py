@@ -67,7 +67,8 @@ class Blueprint(flask_smorest.Blueprint):
         self, schema: type[Schema], *, location: str = "json", **kwargs: Any
     ) -> Callable[[View], View]:
         """Parse the body or the query by a schema, and say so in the document."""
-        parse = super().arguments(schema, location=location, **kwargs)
+        # One for all requests: to make a schema copies every field, deeply.
+        parse = super().arguments(schema(), location=location, **kwargs)
 
         def decorate(view: View) -> View:
             wrapped: View = parse(view)

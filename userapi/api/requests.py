@@ -7,19 +7,18 @@ import structlog
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import BadRequest
 
-from userapi.observability import accepted_correlation_id, accepted_traceparent
+from userapi.observability import AccessLog, accepted_correlation_id, accepted_traceparent
 from userapi.settings import Settings
 
 from .access import anonymous_actor
 from .bodies import refuse_large_body
-
-log = structlog.get_logger("userapi.access")
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Prepare every request and write one line about it."""
+    access_log = AccessLog(settings)
 
     @app.before_request
     def begin() -> None:
@@ -40,18 +39,19 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def log_access(response: Response) -> Response:
-        actor = g.get("actor")
-        log.info(
-            "request",
-            method=request.method,
-            path=request.path,
-            status=response.status_code,
-            duration_ms=round(
-                (time.perf_counter() - g.get("begun", time.perf_counter())) * 1000, 2
-            ),
-            user_id=str(actor.id) if actor and actor.id else None,
-            ip_address=request.remote_addr,
-        )
+        actor, now = g.get("actor"), time.perf_counter()
+        fields = {
+            "correlation_id": g.get("correlation_id"),
+            "method": request.method,
+            "path": request.path,
+            "status": response.status_code,
+            "duration_ms": round((now - g.get("begun", now)) * 1000, 2),
+            "user_id": str(actor.id) if actor and actor.id else None,
+            "ip_address": request.remote_addr,
+        }
+        if actor and actor.traceparent:
+            fields["traceparent"] = actor.traceparent
+        access_log.write(fields)
         return response
 
 

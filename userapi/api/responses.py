@@ -13,6 +13,12 @@ from userapi.errors import Malformed
 from userapi.settings import Settings
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+# No view sets any of these.
+EVERYWHERE = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Frame-Options", "DENY"),
+)
 HSTS = "max-age=31536000; includeSubDomains"
 
 
@@ -85,12 +91,10 @@ def init_app(app: Flask, settings: Settings) -> None:
     @app.after_request
     def add_headers(response: Response) -> Response:
         headers = response.headers
-        headers["X-Correlation-ID"] = g.get("correlation_id", "")
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["Referrer-Policy"] = "no-referrer"
-        headers["X-Frame-Options"] = "DENY"
+        headers.extend(EVERYWHERE)
+        headers.add("X-Correlation-ID", g.get("correlation_id", ""))
         headers.setdefault("Content-Security-Policy", API_POLICY)
         headers.setdefault("Cache-Control", "no-store")
         if https or request.is_secure:
-            headers["Strict-Transport-Security"] = HSTS
+            headers.add("Strict-Transport-Security", HSTS)
         return response
