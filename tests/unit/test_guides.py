@@ -45,3 +45,59 @@ def test_every_guide_is_in_the_index() -> None:
 
     assert [name for name in sorted(guides) if f"]({name})" not in index] == []
     assert "docs/README.md" in (REPOSITORY / "README.md").read_text("utf-8")
+
+
+# How many requirements of levels 1 and 2 each section of ASVS 5.0.0 has: they come first and are
+# numbered without a gap, but for those of level 3 alone.
+REQUIREMENTS = {
+    **{"V2.1": 3, "V2.2": 3, "V2.3": 4, "V2.4": 1},
+    **{"V3.2": 2, "V3.3": 4, "V3.4": 6, "V3.5": 5, "V3.7": 2},
+    **{"V4.1": 3, "V4.2": 1, "V4.3": 2, "V4.4": 4},
+    **{"V5.1": 1, "V5.2": 3, "V5.3": 2, "V5.4": 3},
+    **{"V6.1": 3, "V6.2": 12, "V6.3": 4, "V6.4": 4, "V6.5": 5, "V6.6": 3, "V6.8": 4},
+    **{"V7.1": 3, "V7.2": 4, "V7.3": 2, "V7.4": 5, "V7.5": 2, "V7.6": 2},
+    **{"V8.1": 2, "V8.2": 3, "V8.3": 1, "V8.4": 1},
+    **{"V9.1": 3, "V9.2": 4},
+    **{"V10.1": 2, "V10.2": 2, "V10.3": 4, "V10.4": 11, "V10.5": 5, "V10.6": 2, "V10.7": 3},
+    **{"V11.1": 2, "V11.2": 3, "V11.3": 3, "V11.4": 4, "V11.5": 1, "V11.6": 1},
+    **{"V12.1": 3, "V12.2": 2, "V12.3": 4},
+    **{"V13.1": 1, "V13.2": 5, "V13.3": 2, "V13.4": 5},
+    **{"V14.1": 2, "V14.2": 4, "V14.3": 3},
+    **{"V15.1": 3, "V15.2": 3, "V15.3": 7},
+    **{"V16.1": 1, "V16.2": 5, "V16.3": 4, "V16.4": 3, "V16.5": 3},
+}
+
+
+def asvs_rows() -> list[list[str]]:
+    text = (REPOSITORY / "docs" / "security.md").read_text("utf-8")
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if re.match(r"\| V\d", line)
+    ]
+
+
+def test_every_requirement_of_asvs_has_its_line() -> None:
+    expected = [
+        f"{section}.{number}"
+        for section, count in REQUIREMENTS.items()
+        for number in range(1, count + 1)
+    ]
+
+    assert [row[0] for row in asvs_rows()] == expected
+
+
+def test_every_line_of_asvs_names_a_test_that_exists_or_a_reason() -> None:
+    without = []
+    for number, level, how, evidence in asvs_rows():
+        assert level in {"1", "2"}, number
+        named = re.fullmatch(r"`(tests/\S+\.py)::(test_\w+)`", evidence)
+        if named is None:
+            assert "::" not in evidence and len(evidence) > 5, number
+            continue
+        path = REPOSITORY / named[1]
+        if not path.exists() or f"def {named[2]}(" not in path.read_text("utf-8"):
+            without.append((number, evidence))
+        assert how not in {"", "–"}, number
+
+    assert without == []
