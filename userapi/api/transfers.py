@@ -61,8 +61,8 @@ def import_users(query: dict[str, Any]) -> Any:
     rows and 200 plain passwords; roles other than `user` need `roles:assign`. Each row has its own
     result.
     """
-    media_type = require_media_type(NDJSON, CSV)
-    rows = _rows(media_type)
+    form = ImportFormat.CSV if require_media_type(NDJSON, CSV) == CSV else ImportFormat.NDJSON
+    rows = rows_of(read_body(IMPORT_LIMIT_BYTES), form)
     dry_run = query["dry_run"]
     batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)
     results = [result for batch in batches for result in batch]
@@ -95,17 +95,18 @@ def export_users(query: dict[str, Any]) -> Any:
     return export_response(pieces, form=form, name="users", now=services().clock.now())
 
 
-def _rows(media_type: str) -> list[Row]:
-    """Return all rows of the body: what makes the file unreadable is found before any is taken."""
-    raw = read_body(IMPORT_LIMIT_BYTES)
+def rows_of(raw: bytes, form: ImportFormat) -> list[Row]:
+    """Return all rows of a file: what makes it unreadable is found before any is taken.
+
+    Raises MalformedFile, Invalid for more than one request takes.
+    """
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise MalformedFile("The file is not UTF-8.") from exc
-    is_csv = media_type == CSV
-    lines = io.StringIO(text, newline="" if is_csv else "\n")
+    lines = io.StringIO(text, newline="" if form is ImportFormat.CSV else "\n")
     rows: list[Row] = []
-    for row in read_rows(lines, ImportFormat.CSV if is_csv else ImportFormat.NDJSON):
+    for row in read_rows(lines, form):
         rows.append(row)
         if len(rows) > MOST_ROWS:
             message = f"Takes at most {MOST_ROWS} rows; split the file."

@@ -6,10 +6,10 @@ from flask import Flask
 
 from userapi.wiring import Services
 
-from . import account, audit, cookies, dashboard, mails, pages, roles, sign_in
+from . import account, audit, cookies, dashboard, imports, mails, pages, roles, sign_in, user, users
 
 # Each adds its pages to the one blueprint.
-MODULES = (sign_in, mails, account, dashboard, roles, audit)
+MODULES = (sign_in, mails, account, dashboard, users, user, imports, roles, audit)
 
 
 def init_app(app: Flask, services: Services) -> None:

@@ -1,0 +1,67 @@
+"""The page that takes users in from a file: tried first, then meant."""
+
+from typing import Any
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from userapi.accounts.import_files import ImportFormat, MalformedFile
+from userapi.api.bodies import IMPORT_LIMIT_BYTES
+from userapi.api.context import current_actor, services
+from userapi.api.transfers import rows_of
+from userapi.errors import ServiceError
+from userapi.permissions import Permission
+
+from .pages import blp, page, refuse, requires
+
+# A file up to this size goes along with the page that shows the trial; a larger one is sent again.
+CARRIED_BYTES = 200_000
+RESULTS_SHOWN = 500
+
+
+@blp.route("/users/import", methods=["GET"])
+@requires(Permission.USERS_IMPORT)
+def import_page() -> Response:
+    """Show the form that takes a file."""
+    return page("import.html")
+
+
+@blp.route("/users/import", methods=["POST"])
+@requires(Permission.USERS_IMPORT)
+def import_users() -> Response:
+    """Try a file, or take its users in; show what became of each row."""
+    try:
+        name, raw = _file()
+        form = ImportFormat.NDJSON if name.endswith((".ndjson", ".jsonl")) else ImportFormat.CSV
+        dry_run = "meant" not in request.form
+        batches = services().user_imports.run(
+            rows_of(raw, form), actor=current_actor(), dry_run=dry_run
+        )
+        results = [result for batch in batches for result in batch]
+    except ServiceError as error:
+        return refuse(error, "import.html")
+    refused = [result for result in results if result.status != "created"]
+    return page(
+        "import.html",
+        dry_run=dry_run,
+        file_name=name,
+        created=len(results) - len(refused),
+        refused=refused[:RESULTS_SHOWN],
+        refused_in_all=len(refused),
+        carried=raw.decode("utf-8-sig") if dry_run and len(raw) <= CARRIED_BYTES else None,
+    )
+
+
+import_users.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
+
+
+def _file() -> tuple[str, bytes]:
+    """Return name and content of the file that was sent, or that the trial carried along."""
+    uploaded: Any = request.files.get("file")
+    if uploaded is not None and uploaded.filename:
+        return uploaded.filename, uploaded.read()
+    if request.form.get("carried"):
+        # Browsers send every end of a line of a field as CR LF.
+        content = request.form["carried"].replace("\r\n", "\n")
+        return request.form.get("file_name", ""), content.encode()
+    raise MalformedFile("Choose a file first.")

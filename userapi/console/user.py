@@ -1,0 +1,183 @@
+"""Pages of one user."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from userapi.api.context import current_actor, services
+from userapi.api.schemas.users import Reason, RoleAssignment, Suspension, UserUpdate
+from userapi.errors import ServiceError, invalid_field
+from userapi.paging import PageRequest
+from userapi.permissions import Permission
+from userapi.sessions.service import EndReason
+
+from .forms import read_form
+from .pages import blp, done, flash_refusal, page, refuse, requires
+
+ENTRIES_SHOWN = 10
+
+
+class UserForm(UserUpdate):
+    """What the form of a user changes: all but what has a form of its own."""
+
+    class Meta:
+        """Left out, as a form without them would empty them."""
+
+        exclude = ("metadata", "roles", "status")
+
+
+@blp.route("/users/<uuid:user_id>", methods=["GET"])
+@requires(Permission.USERS_READ)
+def user_page(user_id: UUID) -> Response:
+    """Show a user, and what whoever looks may do about them."""
+    return page("user.html", **_shown(user_id))
+
+
+@blp.route("/users/<uuid:user_id>", methods=["POST"])
+@requires(Permission.USERS_UPDATE)
+def change_user(user_id: UUID) -> Response:
+    """Change a user's fields, unless they have changed since they were shown."""
+    try:
+        body = read_form(UserForm)
+        user = services().accounts.update(
+            user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
+        )
+    except ServiceError as error:
+        return refuse(error, "user.html", **_shown(user_id))
+    return done(f"{user.username} is saved.", "user_page", user_id=user_id)
+
+
+@blp.route("/users/<uuid:user_id>/suspend", methods=["POST"])
+@requires(Permission.USERS_SUSPEND)
+def suspend_user(user_id: UUID) -> Response:
+    """Suspend a user; every session they have ends at once."""
+
+    def suspend() -> None:
+        until = request.form.get("until")
+        body = read_form(Suspension, until=f"{until}:00Z" if until else None)
+        services().accounts.suspend(user_id, actor=current_actor(), **body)
+
+    return _act(user_id, suspend, "The user is suspended. Every session has ended.")
+
+
+@blp.route("/users/<uuid:user_id>/activate", methods=["POST"])
+@requires(Permission.USERS_SUSPEND)
+def activate_user(user_id: UUID) -> Response:
+    """Make a pending or suspended user active."""
+
+    def activate() -> None:
+        services().accounts.activate(user_id, actor=current_actor(), **read_form(Reason))
+
+    return _act(user_id, activate, "The user is active.")
+
+
+@blp.route("/users/<uuid:user_id>/unlock", methods=["POST"])
+@requires(Permission.USERS_UNLOCK)
+def unlock_user(user_id: UUID) -> Response:
+    """Forget a user's failed log-ins."""
+
+    def unlock() -> None:
+        services().accounts.unlock(user_id, actor=current_actor())
+
+    return _act(user_id, unlock, "The user can try again now.")
+
+
+@blp.route("/users/<uuid:user_id>/roles", methods=["POST"])
+@requires(Permission.ROLES_ASSIGN)
+def set_roles(user_id: UUID) -> Response:
+    """Give a user exactly the ticked roles."""
+
+    def assign() -> None:
+        services().accounts.set_roles(
+            user_id,
+            read_form(RoleAssignment)["roles"],
+            actor=current_actor(),
+            if_match=request.args.getlist("version"),
+        )
+
+    return _act(user_id, assign, "The roles are set. They count from the next request on.")
+
+
+@blp.route("/users/<uuid:user_id>/reset-password", methods=["POST"])
+@requires(Permission.USERS_UPDATE)
+def reset_user_password(user_id: UUID) -> Response:
+    """Mail a user a link that sets a new password, and end their sessions."""
+
+    def reset() -> None:
+        services().recovery.reset_for(user_id, actor=current_actor())
+
+    return _act(user_id, reset, "A link to set a new password is on its way.")
+
+
+@blp.route("/users/<uuid:user_id>/sessions/<uuid:session_id>/end", methods=["POST"])
+@requires(Permission.SESSIONS_REVOKE)
+def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
+    """End one session of a user."""
+
+    def end() -> None:
+        services().accounts.end_session(
+            user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
+        )
+
+    return _act(user_id, end, "The session has ended.")
+
+
+@blp.route("/users/<uuid:user_id>/sessions/end", methods=["POST"])
+@requires(Permission.SESSIONS_REVOKE)
+def end_sessions_of_user(user_id: UUID) -> Response:
+    """End every session of a user."""
+
+    def end() -> None:
+        services().accounts.end_sessions(user_id, actor=current_actor())
+
+    return _act(user_id, end, "All sessions of the user have ended.")
+
+
+@blp.route("/users/<uuid:user_id>/delete", methods=["POST"])
+@requires(Permission.USERS_DELETE)
+def delete_user(user_id: UUID) -> Response:
+    """Delete a user, where their name was typed to confirm it."""
+    try:
+        user = services().accounts.get(user_id)
+        if request.form.get("confirmed_name") != user.username:
+            message = "Does not say the name of the user: nothing is deleted."
+            raise invalid_field("confirmed_name", message)
+        services().accounts.delete(user_id, actor=current_actor(), if_match=[user.etag])
+    except ServiceError as error:
+        return flash_refusal(error, "user_page", user_id=user_id)
+    return done(f"{user.username} is deleted.", "users_page")
+
+
+def _act(user_id: UUID, action: Callable[[], None], message: str) -> Response:
+    """Do something about a user and return to their page, with a word about it."""
+    try:
+        action()
+    except ServiceError as error:
+        return flash_refusal(error, "user_page", user_id=user_id)
+    return done(message, "user_page", user_id=user_id)
+
+
+def _shown(user_id: UUID) -> dict[str, Any]:
+    """Return all that the page of a user shows. Raises UserNotFound."""
+    actor, user = current_actor(), services().accounts.get(user_id)
+    graph = services().roles.graph()
+    entries = None
+    if Permission.AUDIT_READ in actor.permissions:
+        entries = services().audit_reader.activity(
+            user_id, PageRequest(page_size=ENTRIES_SHOWN), actor=actor
+        )
+    sessions = None
+    if Permission.SESSIONS_READ in actor.permissions:
+        sessions = services().sessions.list_of(user_id, current=actor.session_id)
+    return {
+        "user": user,
+        "outranked": actor.is_user(user_id)
+        or actor.permissions.outranks(graph.effective(user.roles)),
+        "roles": sorted(graph.names),
+        "explained": services().roles.explain(user.roles),
+        "sessions": sessions,
+        "entries": entries,
+    }

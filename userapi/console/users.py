@@ -1,0 +1,144 @@
+"""Pages of users: the list, changes of many at once, and new ones."""
+
+from typing import Any
+from uuid import UUID
+
+from flask import request
+from werkzeug.wrappers import Response
+
+from userapi.accounts.bulk import PERMISSIONS, WITH_A_ROLE, BulkAction
+from userapi.accounts.models import UserStatus
+from userapi.accounts.search import UserFilter
+from userapi.accounts.service import NewUser, UserNotFound
+from userapi.api.context import current_actor, services
+from userapi.api.exports import export_response
+from userapi.api.schemas.common import PAGE_FIELDS
+from userapi.api.schemas.transfers import ExportQuery
+from userapi.api.schemas.users import BulkRequest, UserCreation, UserQuery
+from userapi.api.users import CREATION_FIELDS, IDENTITY_FIELDS, profile_of
+from userapi.errors import ServiceError
+from userapi.paging import PageRequest
+from userapi.permissions import Permission
+
+from .forms import day, read_form, read_query
+from .pages import blp, done, flash_refusal, page, refuse, requires, signed_in
+
+USERS_PER_PAGE = "25"
+LABELS = {
+    BulkAction.SUSPEND: "Suspend",
+    BulkAction.ACTIVATE: "Activate",
+    BulkAction.UNLOCK: "Unlock",
+    BulkAction.ASSIGN_ROLE: "Give a role",
+    BulkAction.REMOVE_ROLE: "Take a role away",
+    BulkAction.DELETE: "Delete",
+}
+
+
+@blp.route("/users", methods=["GET"])
+@requires(Permission.USERS_READ)
+def users_page() -> Response:
+    """Show users, with every filter of the API."""
+    values: dict[str, Any] = {
+        "filters": {n: v for n, v in request.args.items() if v and n != "page"},
+        "statuses": [("", "any"), *((status, status) for status in UserStatus)],
+        "roles": sorted(services().roles.graph().names),
+        "actions": [(a, text) for a, text in LABELS.items() if _may(a)],
+    }
+    try:
+        query = read_query(UserQuery, **_given())
+        part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
+        users = services().user_search.page(UserFilter(**query), PageRequest(**part))
+    except ServiceError as error:
+        return refuse(error, "users.html", users=None, **values)
+    return page("users.html", users=users, **values)
+
+
+@blp.route("/users/export", methods=["GET"])
+@requires(Permission.USERS_EXPORT)
+def export_users() -> Response:
+    """Download the users that the filters of the page leave."""
+    query = read_query(ExportQuery, **{k: v for k, v in _given().items() if k != "page_size"})
+    form = query.pop("format")
+    pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
+    return export_response(pieces, form=form, name="users", now=services().clock.now())
+
+
+@blp.route("/users/new", methods=["GET"])
+@requires(Permission.USERS_CREATE)
+def new_user_page() -> Response:
+    """Show an empty form for a user."""
+    return page("new_user.html", roles=sorted(services().roles.graph().names))
+
+
+@blp.route("/users/new", methods=["POST"])
+@requires(Permission.USERS_CREATE)
+def create_user() -> Response:
+    """Create a user, or invite one by mail where no password is given."""
+    try:
+        body = read_form(UserCreation)
+        given = {n: body[n] for n in (*IDENTITY_FIELDS, *CREATION_FIELDS) if n in body}
+        user = services().accounts.create(
+            NewUser(**given, profile=profile_of(body)), actor=current_actor()
+        )
+    except ServiceError as error:
+        return refuse(error, "new_user.html", roles=sorted(services().roles.graph().names))
+    told = "is there" if "password" in body else "is invited by mail"
+    return done(f"{user.username} {told}.", "user_page", user_id=user.id)
+
+
+@blp.route("/users/bulk", methods=["POST"])
+@signed_in
+def confirm_bulk() -> Response:
+    """Ask whether this is really meant for all of these users. Changes nothing."""
+    try:
+        body = read_form(BulkRequest)
+        current_actor().require(PERMISSIONS[body["action"]])
+    except ServiceError as error:
+        return flash_refusal(error, "users_page")
+    return page(
+        "bulk.html",
+        action=body["action"],
+        label=LABELS[body["action"]],
+        role=body.get("role") if body["action"] in WITH_A_ROLE else None,
+        users=[(user_id, _name_of(user_id)) for user_id in body["user_ids"]],
+    )
+
+
+@blp.route("/users/bulk/run", methods=["POST"])
+@signed_in
+def run_bulk() -> Response:
+    """Do it to each by itself, and show what became of each."""
+    try:
+        body = read_form(BulkRequest)
+        names = {user_id: _name_of(user_id) for user_id in body["user_ids"]}
+        results = services().bulk.run(**body, actor=current_actor())
+    except ServiceError as error:
+        return flash_refusal(error, "users_page")
+    return page(
+        "bulk_results.html",
+        label=LABELS[body["action"]],
+        results=[(names[result.id], result) for result in results],
+        failed=sum(result.code is not None for result in results),
+    )
+
+
+def _may(action: BulkAction) -> bool:
+    return PERMISSIONS[action] in current_actor().permissions
+
+
+def _name_of(user_id: UUID) -> str:
+    try:
+        return services().accounts.get(user_id).username
+    except UserNotFound:
+        return str(user_id)
+
+
+def _given() -> dict[str, Any]:
+    """Return what stands in the address in another form than that of the API."""
+    return {
+        "page_size": USERS_PER_PAGE,
+        "created_after": day("created_after"),
+        "created_before": day("created_before", after=1),
+        "last_login_after": day("last_login_after"),
+        "last_login_before": day("last_login_before", after=1),
+    }
