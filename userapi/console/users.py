@@ -136,7 +136,7 @@ def _name_of(user_id: UUID) -> str:
 def _given() -> dict[str, Any]:
     """Return what stands in the address in another form than that of the API."""
     return {
-        "page_size": USERS_PER_PAGE,
+        "page_size": request.args.get("page_size") or USERS_PER_PAGE,
         "created_after": day("created_after"),
         "created_before": day("created_before", after=1),
         "last_login_after": day("last_login_after"),

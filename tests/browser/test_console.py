@@ -1,0 +1,212 @@
+"""Journeys through the console, by a person with a browser. No page breaks a rule of axe."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+from tests.browser.conftest import Site
+from tests.support.browser import Browser
+
+NEW_PASSWORD = "granite-otter-57-teapot"
+AXE = Path(__file__).parent / "vendored" / "axe.min.js"
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+CHECK = """
+const done = arguments[arguments.length - 1];
+axe.run(document, {runOnly: arguments[0]}).then(found =>
+  done(found.violations.map(v => v.id + ": " + v.nodes.map(n => n.html).join(" | "))));
+"""
+
+
+def sign_in(browser: Browser, site: Site, username: str = "", password: str = "") -> None:
+    browser.get(site.url + "/console/")
+    browser.find("#username").send_keys(username or site.username)
+    browser.find("#password").send_keys((password or site.password) + Keys.ENTER)
+    browser.find(".who")
+
+
+def press(browser: Browser, text: str) -> None:
+    browser.find("main")
+    browser.find_element(By.XPATH, f"//main//button[normalize-space()='{text}']").click()
+
+
+def add_user(site: Site, name: str) -> None:
+    made = site.service.flask(
+        *("users", "import", "--format", "ndjson", "/dev/stdin"),
+        stdin=f'{{"username": "{name}", "email": "{name}@example.com", '
+        f'"password": "{NEW_PASSWORD}"}}\n',
+    )
+    assert made.returncode == 0, made.stderr
+
+
+def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site: Site) -> None:
+    sign_in(browser, site)
+    browser.get(site.url + "/console/users/new")
+    browser.find("#username").send_keys("ada")
+    browser.find("#email").send_keys("ada@example.com")
+    press(browser, "Create the user")
+    assert "ada is invited by mail." in browser.find(".note").text
+
+    link = _link_in_mail(browser, site, "ada@example.com")
+    browser.delete_all_cookies()
+    browser.get(link)
+    # The token came from the link, and is not left behind in it.
+    assert not browser.find_element(By.ID, "token").is_displayed()
+    assert "#" not in browser.current_url
+    browser.find("#new_password").send_keys("password1")
+    browser.wait(lambda b: "not accepted" in b.find("#strength").text, "the strength")
+    browser.find("#new_password").send_keys(Keys.CONTROL, "a")
+    browser.find("#new_password").send_keys(NEW_PASSWORD)
+    press(browser, "Set the password")
+    assert "Your password is set." in browser.find(".note").text
+    browser.find("#username").send_keys("ada")
+    browser.find("#password").send_keys(NEW_PASSWORD + Keys.ENTER)
+
+    assert browser.find("h1").text == "Profile"
+
+
+def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
+    browser: Browser, site: Site, second_browser: Browser
+) -> None:
+    add_user(site, "robin")
+    sign_in(second_browser, site, "robin", NEW_PASSWORD)
+    sign_in(browser, site)
+    browser.find_element(By.LINK_TEXT, "Users").click()
+    browser.find("#search")
+    browser.find("body").send_keys("/")
+    browser.switch_to.active_element.send_keys("rob")
+    browser.wait(lambda b: len(b.find_all("tbody tr")) == 1 or None, "one row")
+    assert "search=rob" in browser.current_url
+
+    browser.find_element(By.LINK_TEXT, "robin").click()
+    browser.find("#reason").send_keys("trial")
+    press(browser, "Suspend")
+    assert "The user is suspended." in browser.find(".note").text
+    second_browser.get(site.url + "/console/profile")
+
+    assert second_browser.find("h1").text == "Sign in"
+
+
+def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
+    browser: Browser, site: Site
+) -> None:
+    for name in ("bea", "cleo"):
+        add_user(site, name)
+    sign_in(browser, site)
+    browser.get(site.url + "/console/roles/new")
+    browser.find("#name").send_keys("media-editor")
+    browser.find("input[name=parents][value=user]").click()
+    browser.find("#others").send_keys("media:upload")
+    press(browser, "Create the role")
+    assert "media:upload" in browser.find(".facts").text
+
+    browser.get(site.url + "/console/users?sort=username")
+    for name in ("bea", "cleo"):
+        browser.find(f"input[aria-label='Tick {name}']").click()
+    Select(browser.find("#action")).select_by_visible_text("Give a role")
+    Select(browser.find("#bulk-role")).select_by_visible_text("media-editor")
+    press(browser, "Do it with those that are ticked …")
+    assert "This is about 2 users" in browser.find("section").text
+    press(browser, "Give a role")
+    assert "Done for 2 of 2." in browser.find(".note").text
+
+    browser.get(site.url + "/console/audit")
+    Select(browser.find("#action")).select_by_visible_text("role.created")
+    press(browser, "Filter")
+    rows = browser.find_all("tbody tr")
+    assert len(rows) == 1 and "media-editor" in rows[0].text
+    browser.find("summary").click()
+    assert "media:upload" in browser.find("details dl").text
+
+
+PAGES = (
+    "dashboard",
+    "users",
+    "users/new",
+    "users/import",
+    "roles",
+    "roles/new",
+    "roles/admin",
+    "audit",
+    "profile",
+    "email",
+    "password",
+    "sessions",
+    "my-data",
+)
+OPEN_PAGES = ("sign-in", "sign-up", "forgot-password", "set-password", "verify-email")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
+    browser: Browser, site: Site, scheme: str, width: int
+) -> None:
+    found: dict[str, list[str]] = {}
+
+    def check(path: str) -> None:
+        browser.get(f"{site.url}/console/{path}")
+        browser.find("h1")
+        browser.execute_script(AXE.read_text("utf-8"))
+        found[path] = browser.execute_async_script(CHECK, STANDARDS)
+        overflow = "return document.documentElement.scrollWidth - window.innerWidth"
+        if browser.execute_script(overflow) > 0:
+            found[path].append("wider than the window")
+        browser.screenshot(f"{path.replace('/', '-')}-{scheme}-{width}")
+
+    with emulated(browser, scheme=scheme, width=width):
+        for path in OPEN_PAGES:
+            check(path)
+        sign_in(browser, site)
+        for path in PAGES:
+            check(path)
+        browser.get(site.url + "/console/users")
+        found_link = browser.find("tbody td a").get_attribute("href")
+        check(str(found_link).split("/console/")[1])
+
+    assert {path: faults for path, faults in found.items() if faults} == {}
+
+
+@pytest.fixture
+def second_browser(
+    tmp_path_factory: pytest.TempPathFactory, browser: Browser
+) -> Iterator[Browser]:
+    """Return a browser of somebody else."""
+    other = Browser(tmp_path_factory.mktemp("second-browser"))
+    yield other
+    other.quit()
+
+
+class emulated:  # noqa: N801 - reads as a statement
+    """Shows pages in a colour scheme and on a screen of a width, while the block lasts."""
+
+    def __init__(self, browser: Browser, *, scheme: str, width: int) -> None:
+        self._browser = browser
+        self._media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self._screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+
+    def __enter__(self) -> None:
+        self._browser.execute_cdp_cmd("Emulation.setEmulatedMedia", self._media)
+        self._browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", self._screen)
+
+    def __exit__(self, *_: object) -> None:
+        self._browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        self._browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def _link_in_mail(browser: Browser, site: Site, recipient: str) -> str:
+    folder = Path(site.service.environment["INSTANCE_DIR"]) / "mail"
+
+    def link(_browser: Browser) -> str | None:
+        for path in sorted(folder.glob("*.eml"), reverse=True):
+            text = path.read_text("utf-8")
+            found = re.search(r"/console/set-password#token=\S+", text)
+            if f"To: {recipient}" in text and found:
+                return site.url + found[0]
+        return None
+
+    return browser.wait(link, f"a mail to {recipient}")

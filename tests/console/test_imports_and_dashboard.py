@@ -1,0 +1,94 @@
+"""The page that takes users in, and the dashboard."""
+
+import io
+
+import pytest
+from flask import Flask
+
+from tests.console.conftest import SignIn
+from tests.support.client import JsonClient
+from tests.support.pages import PageReader, words
+from tests.support.users import LogIn, MakeUser
+
+pytestmark = pytest.mark.both_databases
+
+CSV = b"username,email,first_name\nada,ada@example.com,Ada\nbea,not-an-address,\n"
+
+
+@pytest.fixture
+def boss(sign_in: SignIn) -> PageReader:
+    """Return the browser of an administrator."""
+    return sign_in(roles=("admin",))
+
+
+def upload(reader: PageReader, content: bytes, name: str = "people.csv", **fields: str) -> str:
+    reader.get("/users/import")
+    return words(reader.post("/users/import", file=(io.BytesIO(content), name), **fields))
+
+
+def test_a_file_is_tried_first_and_then_meant(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    api = log_in(make_user("other", roles=["admin"]))
+    tried = upload(boss, CSV)
+    assert "1 would be created, 1 would be refused. Nothing has changed yet." in tried
+    assert api.get("/api/v1/users/?search=ada@").get_json()["total"] == 0
+
+    # As browsers send a field of several lines.
+    meant = boss.post(
+        "/users/import",
+        file_name="people.csv",
+        carried=CSV.decode().replace("\n", "\r\n"),
+        meant="yes",
+    )
+
+    assert "1 were created, 1 were refused." in words(meant)
+    assert "2 validation failed; email:" in words(meant)
+    assert api.get("/api/v1/users/?search=ada@").get_json()["total"] == 1
+
+
+def test_ndjson_is_taken_by_its_name(boss: PageReader) -> None:
+    line = b'{"username": "ada", "email": "ada@example.com"}\n'
+
+    assert "1 were created, 0 were refused." in upload(boss, line, "people.ndjson", meant="yes")
+
+
+def test_what_is_no_file_is_told(boss: PageReader) -> None:
+    boss.get("/users/import")
+
+    assert "Choose a file first." in words(boss.post("/users/import"))
+    assert "not UTF-8" in upload(boss, b"\xff\xfe\x00")
+
+
+def test_a_file_beyond_the_limit_is_refused(boss: PageReader) -> None:
+    boss.get("/users/import")
+
+    answer = boss.browser.post(
+        "/console/users/import",
+        data=b"x" * 11 * 1024 * 1024,
+        content_type="multipart/form-data; boundary=x",
+    )
+
+    assert answer.status_code == 413
+
+
+def test_the_dashboard_counts_and_draws_each_day(
+    app: Flask, boss: PageReader, make_user: MakeUser
+) -> None:
+    make_user("robin")
+    JsonClient(app).post("/api/v1/auth/login", json={"username": "robin", "password": "no-9"})
+
+    page = boss.get("/dashboard")
+
+    assert page.text.count('class="bar-a"') == 3 * 30
+    assert "2 users" in words(page) and "database up" in words(page)
+
+
+def test_a_moderator_sees_figures_but_not_the_state_of_servers(sign_in: SignIn) -> None:
+    page = words(sign_in(roles=("moderator",)).get("/dashboard"))
+
+    assert "live sessions" in page and "Health" not in page
+
+
+def test_a_plain_user_begins_with_the_own_profile(sign_in: SignIn) -> None:
+    assert sign_in().get("/").location == "/console/profile"

@@ -1,0 +1,269 @@
+"""Pages of users: the list, one user, and many at once."""
+
+import re
+
+import pytest
+from flask import Flask
+
+from tests.console.conftest import SignIn
+from tests.support.client import JsonClient
+from tests.support.mailbox import Mailbox
+from tests.support.pages import PageReader, words
+from tests.support.users import LogIn, MadeUser, MakeUser
+
+pytestmark = pytest.mark.both_databases
+
+
+@pytest.fixture
+def boss(sign_in: SignIn) -> PageReader:
+    """Return the browser of an administrator."""
+    return sign_in(roles=("admin",))
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    """Return a plain user."""
+    return make_user("robin", first_name="Robin", last_name="Hood")
+
+
+def names_in(page: str) -> list[str]:
+    return re.findall(r'<td data-label="User name"><a [^>]+>([^<]+)<', page)
+
+
+def version_of(page: str) -> str:
+    found = re.search(r"\?version=(\d+)", page)
+    assert found
+    return found[1]
+
+
+def test_the_list_is_searched_filtered_sorted_and_paged(
+    boss: PageReader, make_user: MakeUser
+) -> None:
+    for name in ("ada", "bea", "cleo"):
+        make_user(name)
+
+    found = boss.get("/users?search=EA&status=active&created_after=2020-01-01")
+    sorted_by_name = boss.get("/users?sort=username")
+    second = boss.get("/users?sort=username&page_size=2&page=2")
+
+    # "reader" is whoever looks.
+    assert sorted(names_in(found.text)) == ["bea", "reader"]
+    assert names_in(sorted_by_name.text) == ["ada", "bea", "cleo", "reader"]
+    assert names_in(second.text) == ["cleo", "reader"]
+    assert "Page 2 of 2" in words(second) and 'aria-sort="ascending"' in second.text
+
+
+def test_a_faulty_filter_is_told_and_shows_nobody(boss: PageReader) -> None:
+    answer = boss.get("/users?created_after=soon&sort=shoe_size")
+
+    assert answer.status_code == 422
+    assert 'id="created_after-error"' in answer.text and names_in(answer.text) == []
+
+
+def test_names_of_people_are_text_and_never_markup(boss: PageReader, make_user: MakeUser) -> None:
+    evil = make_user("mallory", first_name="<img src=x onerror=alert(1)>")
+
+    listed, shown = boss.get("/users"), boss.get(f"/users/{evil.id}")
+
+    assert "<img" not in listed.text + shown.text
+    assert "<img src=x onerror=alert(1)>" in words(listed)
+
+
+def test_a_user_is_invited_sets_a_password_and_signs_in(app: Flask, boss: PageReader) -> None:
+    boss.get("/users/new")
+    answer = boss.post("/users/new", username="ada", email="ada@example.com", password="")
+    assert "ada is invited by mail." in words(boss.follow(answer))
+    token = Mailbox(app).token()
+
+    ada = PageReader(app)
+    ada.get("/set-password")
+    ada.post("/set-password", token=token, new_password="granite-otter-57-teapot")
+    signed_in = ada.post("/sign-in", username="ada", password="granite-otter-57-teapot")
+
+    assert signed_in.status_code == 303
+
+
+def test_a_taken_name_is_told_and_what_was_typed_stays(boss: PageReader, robin: MadeUser) -> None:
+    answer = boss.post("/users/new", username="robin", email="other@example.com")
+
+    assert answer.status_code == 409
+    assert "taken" in words(answer) and 'value="other@example.com"' in answer.text
+
+
+def test_fields_are_changed_and_roles_and_status_are_left_alone(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    mod = make_user("mod", roles=["moderator"], last_name="Old")
+    page = boss.get(f"/users/{mod.id}").text
+
+    answer = boss.post(
+        f"/users/{mod.id}?version={version_of(page)}",
+        username="mod",
+        email="mod@example.com",
+        first_name="Mo",
+        last_name="",
+    )
+
+    assert answer.status_code == 303
+    me = log_in(mod).get("/api/v1/users/me").get_json()
+    assert (me["first_name"], me["last_name"]) == ("Mo", None)
+    assert (me["roles"], me["status"]) == (["moderator"], "active")
+
+
+def test_a_change_that_somebody_else_made_is_not_overwritten(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    version = version_of(boss.get(f"/users/{robin.id}").text)
+    log_in(robin).patch("/api/v1/users/me", json={"first_name": "Elsewhere"})
+
+    answer = boss.post(
+        f"/users/{robin.id}?version={version}", username="robin", email=robin.email, first_name="X"
+    )
+
+    assert answer.status_code == 412 and "has changed since" in words(answer)
+
+
+def test_a_suspension_ends_every_session_and_an_activation_lets_in_again(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    client = log_in(robin)
+    boss.get(f"/users/{robin.id}")
+
+    done = boss.follow(
+        boss.post(f"/users/{robin.id}/suspend", reason="trial", until="2099-01-31T12:00")
+    )
+    assert "The user is suspended." in words(done)
+    assert "2099-01-31 12:00 UTC" in words(done) and "trial" in words(done)
+    assert client.get("/api/v1/auth/me").status_code == 401
+
+    boss.post(f"/users/{robin.id}/activate")
+    assert log_in(robin).get("/api/v1/auth/me").status_code == 200
+
+
+def test_a_faulty_end_of_a_suspension_suspends_nobody(boss: PageReader, robin: MadeUser) -> None:
+    boss.get(f"/users/{robin.id}")
+
+    answer = boss.follow(boss.post(f"/users/{robin.id}/suspend", until="2001-01-01T00:00"))
+
+    assert "in the future" in words(answer)
+    assert "suspended" not in words(boss.get("/users?search=robin")).split("1 users")[1]
+
+
+def test_a_locked_user_is_shown_and_unlocked(
+    app: Flask, boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    for _ in range(5):
+        JsonClient(app).post("/api/v1/auth/login", json={"username": "robin", "password": "no-9"})
+    assert names_in(boss.get("/users?locked=true").text) == ["robin"]
+    boss.get(f"/users/{robin.id}")
+
+    boss.post(f"/users/{robin.id}/unlock")
+
+    assert log_in(robin).get("/api/v1/auth/me").status_code == 200
+
+
+def test_roles_are_set_and_each_permission_is_explained(boss: PageReader, robin: MadeUser) -> None:
+    version = version_of(boss.get(f"/users/{robin.id}").text)
+
+    boss.post(f"/users/{robin.id}/roles?version={version}", roles=["moderator"])
+
+    page = words(boss.get(f"/users/{robin.id}"))
+    assert "users:suspend moderator" in page
+
+
+def test_sessions_are_ended_one_by_one_and_all_at_once(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    first, second, third = (log_in(robin) for _ in range(3))
+    boss.get(f"/users/{robin.id}")
+
+    boss.post(f"/users/{robin.id}/sessions/{first.session_id}/end")
+    states = [c.get("/api/v1/auth/me").status_code for c in (first, second, third)]
+    assert states == [401, 200, 200]
+    boss.post(f"/users/{robin.id}/sessions/end")
+
+    assert [c.get("/api/v1/auth/me").status_code for c in (second, third)] == [401, 401]
+
+
+def test_who_may_do_more_is_shown_and_cannot_be_touched(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    chief = make_user("chief", roles=["superadmin"])
+
+    page = boss.get(f"/users/{chief.id}")
+    refused = boss.follow(boss.post(f"/users/{chief.id}/suspend"))
+
+    assert "change nothing" in words(page) and ">Suspend<" not in page.text
+    assert "alert" in refused.text
+    assert log_in(chief).get("/api/v1/auth/me").status_code == 200
+
+
+def test_a_user_is_deleted_by_typing_the_name(boss: PageReader, robin: MadeUser) -> None:
+    boss.get(f"/users/{robin.id}")
+    kept = boss.follow(boss.post(f"/users/{robin.id}/delete", confirmed_name="rob"))
+    assert "nothing is deleted" in words(kept)
+
+    gone = boss.follow(boss.post(f"/users/{robin.id}/delete", confirmed_name="robin"))
+
+    assert "robin is deleted." in words(gone)
+    assert boss.get(f"/users/{robin.id}").status_code == 404
+
+
+def test_a_link_for_a_new_password_is_mailed(
+    app: Flask, boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    client = log_in(robin)
+    boss.get(f"/users/{robin.id}")
+
+    boss.post(f"/users/{robin.id}/reset-password")
+
+    assert Mailbox(app).token()
+    assert client.get("/api/v1/auth/me").status_code == 401
+
+
+def test_many_are_changed_after_a_question_and_each_has_a_result(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    ada, chief = make_user("ada"), make_user("chief", roles=["superadmin"])
+    boss.get("/users")
+    ticked = {"action": "suspend", "user_ids": [ada.id, chief.id]}
+
+    asked = boss.post("/users/bulk", **ticked)
+    assert "This is about 2 users: ada chief" in words(asked)
+    assert log_in(ada).get("/api/v1/auth/me").status_code == 200
+    done = boss.post("/users/bulk/run", **ticked, reason="clean-up")
+
+    assert "Done for 1 of 2." in words(done)
+    assert "ada success" in words(done) and "chief failure insufficient rank" in words(done)
+
+
+def test_nobody_ticked_and_a_missing_role_are_told(boss: PageReader, robin: MadeUser) -> None:
+    boss.get("/users")
+
+    nobody = boss.follow(boss.post("/users/bulk", action="suspend"))
+    no_role = boss.follow(
+        boss.post("/users/bulk/run", action="assign_role", user_ids=[robin.id], role="")
+    )
+
+    assert 'role="alert"' in nobody.text and 'role="alert"' in no_role.text
+
+
+def test_a_moderator_may_suspend_many_but_not_delete_them(
+    sign_in: SignIn, make_user: MakeUser, robin: MadeUser
+) -> None:
+    moderator = sign_in(roles=("moderator",))
+    page = moderator.get("/users")
+    assert 'value="suspend"' in page.text and 'value="delete"' not in page.text
+
+    for step in ("/users/bulk", "/users/bulk/run"):
+        answer = moderator.post(step, action="delete", user_ids=[robin.id])
+        assert answer.location == "/console/users"
+
+    assert moderator.get(f"/users/{robin.id}").status_code == 200
+
+
+def test_the_users_that_the_filters_leave_are_downloaded(boss: PageReader, robin: MadeUser) -> None:
+    answer = boss.get("/users/export?format=csv&search=robin")
+
+    assert answer.mimetype == "text/csv"
+    assert len(answer.text.strip().splitlines()) == 2 and "robin@example.com" in answer.text
