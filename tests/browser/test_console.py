@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.policy import default as default_policy
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from selenium.webdriver.support.ui import Select
 
 from tests.browser.conftest import Site
 from tests.support.browser import Browser
+from tests.support.mailbox import plain_text
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 AXE = Path(__file__).parent / "vendored" / "axe.min.js"
@@ -35,11 +38,9 @@ def press(browser: Browser, text: str) -> None:
 
 
 def add_user(site: Site, name: str) -> None:
-    made = site.service.flask(
-        *("users", "import", "--format", "ndjson", "/dev/stdin"),
-        stdin=f'{{"username": "{name}", "email": "{name}@example.com", '
-        f'"password": "{NEW_PASSWORD}"}}\n',
-    )
+    file = site.service.directory / f"{name}.csv"
+    file.write_text(f"username,email,password\n{name},{name}@example.com,{NEW_PASSWORD}\n")
+    made = site.service.flask("users", "import", str(file))
     assert made.returncode == 0, made.stderr
 
 
@@ -172,9 +173,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
 
 
 @pytest.fixture
-def second_browser(
-    tmp_path_factory: pytest.TempPathFactory, browser: Browser
-) -> Iterator[Browser]:
+def second_browser(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Browser]:
     """Return a browser of somebody else."""
     other = Browser(tmp_path_factory.mktemp("second-browser"))
     yield other
@@ -203,9 +202,9 @@ def _link_in_mail(browser: Browser, site: Site, recipient: str) -> str:
 
     def link(_browser: Browser) -> str | None:
         for path in sorted(folder.glob("*.eml"), reverse=True):
-            text = path.read_text("utf-8")
-            found = re.search(r"/console/set-password#token=\S+", text)
-            if f"To: {recipient}" in text and found:
+            mail = message_from_bytes(path.read_bytes(), policy=default_policy)
+            found = re.search(r"/console/set-password#token=\S+", plain_text(mail))
+            if mail["To"] == recipient and found:
                 return site.url + found[0]
         return None
 

@@ -38,6 +38,8 @@ def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
     hashes or without passwords are much quicker.
     """
     file_format = _format_of(file, format_name)
+    if not file.is_file():
+        raise click.ClickException(f"{file} is read twice, and so has to be a file and no pipe.")
     # Read once before anything is changed: it gives the length, and finds what cannot be read.
     with _opened(file, file_format) as lines:
         length = sum(1 for _ in read_rows(lines, file_format))
