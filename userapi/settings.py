@@ -391,8 +391,20 @@ class Settings:
     @classmethod
     def load(cls) -> "Settings":
         """Return the settings of this process: its environment over the file `.env`."""
-        in_file = {k: v for k, v in dotenv_values(PROJECT_ROOT / ".env").items() if v is not None}
-        return cls.from_env({**in_file, **os.environ})
+        return cls.from_env(_environment())
+
+
+def _environment() -> dict[str, str]:
+    in_file = {k: v for k, v in dotenv_values(PROJECT_ROOT / ".env").items() if v is not None}
+    return {**in_file, **os.environ}
+
+
+def files_with_secrets() -> list[Path]:
+    """Return the files that the environment of this process takes secrets from."""
+    environ = _environment()
+    named = [environ.get(f"{variable.name}_FILE") for variable in variables() if variable.secret]
+    files = [PROJECT_ROOT / ".env", *(Path(name) for name in named if name)]
+    return [file for file in files if file.is_file()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -548,7 +560,7 @@ def _production_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
 
 
 def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
-    """Return which secrets are missing, look like an example, or stand in two variables."""
+    """Return which secrets are missing, and which are of no worth."""
     problems = []
     needed = {"secret_key", "password_pepper"}
     if values.get("jwt_algorithm", "HS256") == "HS256":
@@ -557,12 +569,18 @@ def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
         problems.append(
             f"{name.upper()}: takes a secret of at least {MINIMUM_SECRET_BYTES} bytes in production"
         )
+    return problems + weak_secrets({name: values.get(name) for name in given})
+
+
+def weak_secrets(values: Mapping[str, Any]) -> list[str]:
+    """Return which secrets look like an example, or stand in two variables, in a line each."""
+    problems = []
     by_value: dict[str, list[str]] = {}
     for item in fields(Settings):
-        if not item.metadata["secret"] or item.name.endswith("_url") or item.name not in given:
+        if not item.metadata["secret"] or item.name.endswith("_url"):
             continue
         value = values.get(item.name)
-        if isinstance(value, str):
+        if isinstance(value, str) and value:
             by_value.setdefault(value, []).append(item.name.upper())
             if SAME_WORDS_AS_AN_EXAMPLE.search(value) or len(set(value)) < min(8, len(value)):
                 problems.append(f"{item.name.upper()}: takes a random value, not an example")

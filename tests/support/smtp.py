@@ -52,14 +52,8 @@ class _TidyController(Controller):
         super().stop(no_assert)
 
     async def _close(self) -> None:
-        # A connection that is being taken while its server closes is left lying by asyncio.
-        server: Any = self.server
-        if server is not None:
-            for listening in server.sockets:
-                self.loop.remove_reader(listening)
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            server.close()
+        if self.server is not None:
+            self.server.close()
         for protocol in self._protocols:
             transport: Any = protocol.transport
             if transport is not None:

@@ -135,6 +135,14 @@ class AmqpPublisher:
             receipt.outage = type(exc).__name__
         return receipt
 
+    def obstacle(self) -> str | None:
+        """Return the name of what keeps messages from being published now, or None."""
+        try:
+            self._connected()
+        except _FAULTS as exc:
+            return type(exc).__name__
+        return None
+
     def keep_alive(self) -> None:
         """Send a heartbeat when it is time; let go of a connection that has ended."""
         if self._link is None:

@@ -1,0 +1,446 @@
+"""flask doctor finds each thing that an operator can get wrong, and says how to mend it."""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import redis
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import text
+
+from tests.support.databases import PostgresDatabase
+from tests.support.ports import free_port
+from userapi.cli import diagnosis
+from userapi.clock import ManualClock
+from userapi.database import db, transaction
+from userapi.heartbeat import WorkerHeartbeat
+
+MakeApp = Callable[..., Flask]
+# What a good production deployment says of itself; servers are those of the tests.
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "PASSWORD_HASH_ROUNDS": "10",
+    "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
+    "JWT_SECRET_KEY": "Tg5hNq0wEr8yUi3oPl6kJm9bVc2xZa1s",
+    "PASSWORD_PEPPER": "Xd7fGh2jKl5zXc8vBn1mQw4eRt6yUi9o",
+    "METRICS_TOKEN": "Uy4tRe2wQa8sDf6gHj",
+    "PUBLIC_BASE_URL": "https://id.acme.test",
+    "TRUSTED_HOSTS": "id.acme.test",
+    "TRUSTED_PROXY_COUNT": "1",
+    "RATE_LIMIT_ENABLED": "true",
+    "FEATURE_EMAIL_VERIFICATION": "true",
+    "SECURITY_CONTACT": "mailto:security@acme.test",
+}
+
+
+def doctor(app: Flask) -> Result:
+    return app.test_cli_runner().invoke(args=["doctor"])
+
+
+def finding(result: Result, text: str) -> tuple[str, str]:
+    """Return the mark and the mend of the one finding whose text begins so."""
+    found = re.findall(
+        rf"^ (\S) \w+ +{re.escape(text)}[^\n]*\n(?: +→ ([^\n]+))?", result.output, re.MULTILINE
+    )
+    assert len(found) == 1, result.output
+    mark, mend = found[0]
+    return mark, mend
+
+
+SETTINGS = [
+    ({"PUBLIC_BASE_URL": "http://id.acme.test"}, "PUBLIC_BASE_URL is not https", "Set it to the"),
+    ({"TRUSTED_HOSTS": ""}, "TRUSTED_HOSTS is empty", "Set it to the names"),
+    ({"TRUSTED_PROXY_COUNT": "0"}, "https is spoken in front", "Set TRUSTED_PROXY_COUNT"),
+    (
+        {"PUBLIC_BASE_URL": "http://localhost:8000", "TRUSTED_HOSTS": "localhost"},
+        "TRUSTED_PROXY_COUNT is 1, but people reach the service directly",
+        "Set it to 0",
+    ),
+    ({"REDIS_URL": ""}, "without Redis each process counts", "Set REDIS_URL"),
+    ({}, "without RabbitMQ no other service hears", "Set RABBITMQ_URL"),
+    ({"RATE_LIMIT_ENABLED": "false"}, "RATE_LIMIT_ENABLED is false", "Set it to true"),
+    ({"LOCKOUT_THRESHOLD": "101"}, "LOCKOUT_THRESHOLD is 101", "Set it to 100"),
+    ({"PASSWORD_MIN_SCORE": "0"}, "PASSWORD_MIN_SCORE is 0", "Set it to 2"),
+    ({"METRICS_TOKEN": ""}, "METRICS_TOKEN is empty", "Set it, or let only Prometheus"),
+    ({"HEALTH_DETAILED_PUBLIC": "true"}, "HEALTH_DETAILED_PUBLIC is true", "Set it to false"),
+    (
+        {"FEATURE_EMAIL_VERIFICATION": "false"},
+        "people can register with addresses",
+        "Set FEATURE_EMAIL_VERIFICATION",
+    ),
+    ({"LOG_LEVEL": "DEBUG"}, "LOG_LEVEL is DEBUG", "Set it to INFO"),
+    ({"SECURITY_CONTACT": ""}, "SECURITY_CONTACT leads nowhere", "Set it to an address"),
+    (
+        {"CORS_ORIGINS": "http://app.acme.test"},
+        "CORS_ORIGINS names an origin without https",
+        "Serve that origin over https",
+    ),
+    (
+        {"SESSION_IDLE_TIMEOUT_DAYS": "31", "SESSION_ABSOLUTE_LIFETIME_DAYS": "30"},
+        "SESSION_IDLE_TIMEOUT_DAYS is never reached",
+        "Set it to at most",
+    ),
+    ({}, "the service is a superuser of PostgreSQL", "Give it a role"),
+    ({}, "nobody gets a mail", "Set SMTP_HOST"),
+]
+
+
+@pytest.mark.parametrize(("environment", "about", "mend"), SETTINGS)
+def test_what_is_unwise_in_production_is_a_warning(
+    make_app: MakeApp, environment: dict[str, str], about: str, mend: str
+) -> None:
+    result = doctor(make_app(**{**PRODUCTION, **environment}))
+
+    mark, said = finding(result, about)
+    assert (mark, result.exit_code) == ("!", 0)
+    assert said.startswith(mend)
+
+
+def test_a_good_deployment_has_little_to_think_about(make_app: MakeApp) -> None:
+    result = doctor(make_app(**PRODUCTION))
+
+    warned = re.findall(r"^ ! \w+ +(.{20})", result.output, re.MULTILINE)
+    assert warned == [
+        "without RabbitMQ no ",
+        "the service is a sup",
+        "has not been seen ye",
+        "nobody gets a mail: ",
+    ]
+    assert result.output.endswith("\n0 to mend, 4 to think about\n")
+
+
+def test_everything_in_order_says_so(app: Flask) -> None:
+    result = doctor(app)
+
+    assert result.exit_code == 0
+    assert "✗" not in result.output
+    assert finding(result, "PostgreSQL answers, migrated to")[0] == "✓"
+    assert finding(result, "answers")[0] == "✓"
+
+
+def test_links_that_the_service_itself_refuses_are_a_fault(make_app: MakeApp) -> None:
+    result = doctor(make_app(**{**PRODUCTION, "TRUSTED_HOSTS": "localhost,.other.test"}))
+
+    mark, mend = finding(result, "links in mails lead to id.acme.test, which TRUSTED_HOSTS refuses")
+    assert (mark, result.exit_code) == ("✗", 1)
+    assert mend.startswith("Add id.acme.test to TRUSTED_HOSTS")
+
+
+def test_a_host_that_is_trusted_with_its_subdomains_is_no_fault(make_app: MakeApp) -> None:
+    assert doctor(make_app(**{**PRODUCTION, "TRUSTED_HOSTS": ".acme.test"})).exit_code == 0
+
+
+def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:
+    mark, mend = finding(doctor(make_app(CORS_ORIGINS="*")), "CORS_ORIGINS is *")
+
+    assert (mark, mend) == ("!", "Name the origins of your own pages.")
+
+
+@pytest.mark.parametrize(
+    ("environment", "about"),
+    [
+        ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: takes a random value"),
+        ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: takes a random value"),
+        (
+            {name: "Tg5hNq0wEr8yUi3oPl6kJm9bVc2xZa1s" for name in ("SECRET_KEY", "JWT_SECRET_KEY")},
+            "SECRET_KEY, JWT_SECRET_KEY: each takes a value of its own",
+        ),
+    ],
+)
+def test_a_secret_of_no_worth_is_a_warning(
+    make_app: MakeApp, environment: dict[str, str], about: str
+) -> None:
+    result = doctor(make_app(**environment))
+
+    mark, mend = finding(result, about)
+    assert mark == "!"
+    assert "token_urlsafe" in mend
+    assert not [value for value in environment.values() if value in result.output]
+
+
+def test_files_of_secrets_that_others_can_read_are_a_fault(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, others = tmp_path / "own", tmp_path / "others"
+    for file, mode in ((own, 0o600), (others, 0o644)):
+        file.write_text("x" * 40)
+        file.chmod(mode)
+    monkeypatch.setenv("SECRET_KEY_FILE", str(others))
+    monkeypatch.setenv("METRICS_TOKEN_FILE", str(own))
+
+    result = doctor(make_app())
+
+    assert finding(result, f"every user of this machine can read {others}") == (
+        "✗",
+        f"chmod 600 {others}",
+    )
+    assert str(own) not in result.output
+    assert result.exit_code == 1
+
+
+def test_a_key_that_others_can_read_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:
+    app = make_app(JWT_ALGORITHM="ES256", JWT_KEYS_DIR=str(tmp_path))
+    app.test_cli_runner().invoke(args=["keys", "generate"])
+    key = next(tmp_path.glob("*.pem"))
+    key.chmod(0o644)
+
+    assert finding(doctor(app), f"every user of this machine can read {key}")[0] == "✗"
+
+
+def test_an_algorithm_without_a_key_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:
+    result = doctor(make_app(JWT_ALGORITHM="EdDSA", JWT_KEYS_DIR=str(tmp_path)))
+
+    assert finding(result, "JWT_ALGORITHM: EdDSA takes a key")[1] == "Run `flask keys generate`."
+    assert result.exit_code == 1
+
+
+def test_an_old_key_is_a_warning(make_app: MakeApp, tmp_path: Path, clock: ManualClock) -> None:
+    settings = {"JWT_ALGORITHM": "ES256", "JWT_KEYS_DIR": str(tmp_path)}
+    make_app(**settings).test_cli_runner().invoke(args=["keys", "generate"])
+    app = make_app(**settings)
+    fresh = doctor(app)
+    clock.advance(days=366)
+
+    assert finding(fresh, "there is a key that signs with ES256")[0] == "✓"
+    assert "the key has signed since" not in fresh.output
+    assert finding(doctor(app), "the key has signed since")[1] == "Run `flask keys rotate`."
+
+
+def test_pending_migrations_are_a_fault(
+    make_app: MakeApp, make_database: Callable[[str], PostgresDatabase]
+) -> None:
+    database = make_database("doctor_at_first_migration")
+    app = make_app(DATABASE_URL=database.url)
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+    result = doctor(app)
+
+    mark, mend = finding(result, "PostgreSQL is at migration 0001, not")
+    assert (mark, mend, result.exit_code) == ("✗", "Run `flask db upgrade`.", 1)
+
+
+def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
+    result = doctor(make_app(DATABASE_URL="postgresql://u:kingfisher-79@127.0.0.1:1/x"))
+
+    mark, mend = finding(result, "PostgreSQL does not answer, or was never migrated")
+    assert mark == "✗"
+    assert "DATABASE_URL" in mend
+    assert "kingfisher-79" not in result.output
+
+
+def test_clocks_that_differ_are_a_warning(app: Flask, clock: ManualClock) -> None:
+    clock.advance(seconds=90)
+
+    mark, mend = finding(doctor(app), "the clocks of this machine and of PostgreSQL are 90 s apart")
+    assert mark == "!"
+    assert "NTP" in mend
+
+
+def test_a_missing_extension_is_a_warning(
+    make_app: MakeApp, make_database: Callable[[str], PostgresDatabase]
+) -> None:
+    database = make_database("doctor_without_trigrams")
+    app = make_app(DATABASE_URL=database.url)
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("DROP EXTENSION pg_trgm CASCADE"))
+
+    mark, mend = finding(doctor(app), "the extension pg_trgm is missing")
+    assert mark == "!"
+    assert "CREATE EXTENSION pg_trgm" in mend
+
+
+@pytest.fixture
+def small_redis(redis_url: str) -> Iterator[redis.Redis]:
+    client = redis.Redis.from_url(redis_url)
+    before = client.config_get("maxmemory*")
+    client.config_set("maxmemory", "512mb")
+    yield client
+    for name in ("maxmemory", "maxmemory-policy"):
+        client.config_set(name, str(before[name]))
+    client.close()
+
+
+def test_a_redis_that_throws_sessions_away_is_a_warning(
+    app: Flask, small_redis: redis.Redis
+) -> None:
+    small_redis.config_set("maxmemory-policy", "noeviction")
+    kept = doctor(app)
+    small_redis.config_set("maxmemory-policy", "allkeys-lru")
+
+    assert "throws away" not in kept.output
+    mark, mend = finding(doctor(app), "a full Redis throws away sessions")
+    assert mark == "!"
+    assert "noeviction" in mend
+
+
+def test_a_redis_that_is_away_is_a_fault(make_app: MakeApp) -> None:
+    result = doctor(make_app(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0"))
+
+    assert finding(result, "does not answer (ConnectionError)")[1].startswith("Start Redis")
+    assert result.exit_code == 1
+
+
+def test_a_redis_that_refuses_the_password_is_a_fault(make_app: MakeApp, redis_url: str) -> None:
+    parts = urlsplit(redis_url)
+    url = urlunsplit(parts._replace(netloc=f"nobody:kingfisher-79@{parts.netloc}"))
+
+    result = doctor(make_app(REDIS_URL=url))
+
+    assert finding(result, "refuses the password") == ("✗", "Correct it in REDIS_URL.")
+    assert "kingfisher-79" not in result.output
+
+
+def test_a_rabbitmq_that_is_away_is_a_fault(make_app: MakeApp) -> None:
+    result = doctor(make_app(RABBITMQ_URL=f"amqp://u:kingfisher-79@127.0.0.1:{free_port()}/"))
+
+    mark, mend = finding(result, "takes no events (ConnectionRefusedError)")
+    assert mark == "✗"
+    assert mend.startswith("Start RabbitMQ")
+    assert "kingfisher-79" not in result.output
+
+
+def test_a_rabbitmq_that_refuses_the_user_is_a_fault(make_app: MakeApp, rabbitmq_url: str) -> None:
+    parts = urlsplit(rabbitmq_url)
+    wrong = f"nobody:kingfisher-79@{parts.hostname}:{parts.port}"
+
+    result = doctor(make_app(RABBITMQ_URL=urlunsplit(parts._replace(netloc=wrong))))
+
+    mark, mend = finding(result, "takes no events (AccessRefused)")
+    assert mark == "✗"
+    assert mend.startswith("Correct the user and password in RABBITMQ_URL")
+
+
+def test_an_exchange_that_the_user_may_not_make_is_a_fault(
+    make_app: MakeApp, rabbitmq_url: str
+) -> None:
+    """Nobody may make an exchange whose name begins so."""
+    result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.mine"))
+
+    mark, mend = finding(result, "takes no events (AccessRefused)")
+    assert mark == "✗"
+    assert "RABBITMQ_EXCHANGE" in mend
+
+
+def test_an_exchange_of_another_type_is_a_fault(make_app: MakeApp, rabbitmq_url: str) -> None:
+    result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.fanout"))
+
+    mark, mend = finding(result, "takes no events (PreconditionFailed)")
+    assert mark == "✗"
+    assert "another type" in mend
+
+
+def test_a_rabbitmq_that_takes_events_is_in_order(
+    make_app: MakeApp, rabbitmq_url: str, rabbitmq_exchange: str
+) -> None:
+    result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE=rabbitmq_exchange))
+
+    assert finding(result, f"takes events on {rabbitmq_exchange}") == ("✓", "")
+    assert result.exit_code == 0
+
+
+def beat(app: Flask, clock: ManualClock, *, ago: timedelta) -> None:
+    with app.app_context(), transaction() as session:
+        session.add(WorkerHeartbeat(name="worker", last_seen_at=clock.now() - ago))
+
+
+def test_a_worker_that_has_gone_silent_is_a_fault(app: Flask, clock: ManualClock) -> None:
+    never = doctor(app)
+    beat(app, clock, ago=timedelta(minutes=10))
+
+    result = doctor(app)
+
+    assert finding(never, "has not been seen yet")[0] == "!"
+    mark, mend = finding(result, "was last seen 10 minutes ago")
+    assert (mark, result.exit_code) == ("✗", 1)
+    assert mend.startswith("Start `flask worker`")
+
+
+def test_a_worker_that_is_at_work_is_in_order(app: Flask, clock: ManualClock) -> None:
+    beat(app, clock, ago=timedelta(seconds=4))
+
+    assert finding(doctor(app), "was seen 4 s ago") == ("✓", "")
+
+
+def test_events_that_wait_too_long_are_a_warning(
+    make_app: MakeApp,
+    make_user: Callable[..., object],
+    clock: ManualClock,
+    rabbitmq_url: str,
+    rabbitmq_exchange: str,
+) -> None:
+    make_user("robin")
+    clock.advance(minutes=5)
+
+    result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE=rabbitmq_exchange))
+
+    mark, mend = finding(result, "1 events wait, the oldest for 5 minutes")
+    assert mark == "!"
+    assert "flask worker" in mend
+
+
+def test_events_that_were_refused_for_good_are_a_warning(
+    app: Flask, make_user: Callable[..., object]
+) -> None:
+    make_user("robin")
+    with app.app_context(), transaction() as session:
+        session.execute(text("UPDATE outbox_events SET parked_at = occurred_at"))
+
+    mark, mend = finding(doctor(app), "RabbitMQ has refused 1 events for good")
+    assert mark == "!"
+    assert "flask events replay" in mend
+
+
+def test_a_mail_folder_that_cannot_be_written_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:
+    (tmp_path / "in-the-way").write_text("")
+
+    result = doctor(make_app(MAIL_DIR=str(tmp_path / "in-the-way")))
+
+    mark, mend = finding(result, f"no file can be written to {tmp_path / 'in-the-way'}")
+    assert (mark, result.exit_code) == ("✗", 1)
+    assert "MAIL_DIR" in mend
+
+
+def test_a_mail_server_that_is_away_is_a_fault(make_app: MakeApp) -> None:
+    result = doctor(
+        make_app(SMTP_HOST="127.0.0.1", SMTP_PORT=str(free_port()), MAIL_FROM="id@acme.test")
+    )
+
+    assert finding(result, "the mail server refuses (ConnectionRefusedError)")[0] == "✗"
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "about"),
+    [
+        ({"SMTP_HOST": "127.0.0.1"}, "MAIL_FROM is nobody's address"),
+        (
+            {"SMTP_HOST": socket.gethostname(), "SMTP_STARTTLS": "false"},
+            "SMTP_STARTTLS is false",
+        ),
+    ],
+)
+def test_a_mail_server_that_is_used_badly_is_a_warning(
+    make_app: MakeApp, environment: dict[str, str], about: str
+) -> None:
+    result = doctor(make_app(SMTP_PORT=str(free_port()), **environment))
+
+    assert finding(result, about)[0] == "!"
+
+
+def test_what_a_container_engine_mounts_is_for_the_service_alone(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret_key"
+    secret.write_text("x" * 40)
+    os.chmod(secret, 0o444)
+    monkeypatch.setenv("SECRET_KEY_FILE", str(secret))
+    monkeypatch.setattr(diagnosis, "MOUNTED_SECRETS", tmp_path)
+
+    assert doctor(make_app()).exit_code == 0

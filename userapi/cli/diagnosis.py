@@ -1,0 +1,497 @@
+"""What can be wrong with an installation that starts all the same.
+
+A bad setting ends the start with a line of its own; here is what fits together badly, what a server
+beside the service lacks, and what nobody notices until it is needed.
+"""
+
+import smtplib
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+from sqlalchemy import text
+
+from userapi.authentication.key_files import KeyFolder, KeyState
+from userapi.database import db
+from userapi.events.publisher import AmqpPublisher
+from userapi.health import Check, Status, head_revision
+from userapi.mail.mailer import connect
+from userapi.settings import Settings, SettingsError, files_with_secrets, weak_secrets
+from userapi.wiring import Services
+
+LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
+# What verifiers of tokens allow, too.
+LARGEST_SKEW_SECONDS = 10
+WORKER_SEEN_SECONDS = 60
+OLDEST_EVENT_SECONDS = 60
+OLDEST_KEY = timedelta(days=365)
+LEAST_POSTGRESQL = 130000
+REDIS_TIMEOUT_SECONDS = 2
+# A container engine mounts secrets here, for nobody but the service to read.
+MOUNTED_SECRETS = Path("/run/secrets")
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    FAULT = "fault"
+    OK = "ok"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    level: Level
+    text: str
+    mend: str | None = None
+
+
+def diagnose(services: Services) -> Iterator[Finding]:
+    """Yield what there is to say about the installation, part by part."""
+    settings = services.settings
+    components = services.health.detailed()["components"]
+    yield Finding("settings", Level.OK, f"{settings.environment}, each takes its value")
+    yield from _addresses(settings)
+    if settings.is_production:
+        yield from _open_doors(settings)
+    yield from _secrets(settings)
+    yield from _keys(services)
+    yield from _database(services, components["database"])
+    yield from _redis(settings)
+    yield from _rabbitmq(settings)
+    if components["database"].status is Status.UP:
+        yield from _worker(services, components["database"])
+    yield from _mail(settings)
+
+
+def _warnings(subject: str, *cases: tuple[object, str, str]) -> Iterator[Finding]:
+    """Yield a warning for each case that is given: (whether, text, mend)."""
+    for applies, about, mend in cases:
+        if applies:
+            yield Finding(subject, Level.WARNING, about, mend)
+
+
+def _addresses(settings: Settings) -> Iterator[Finding]:
+    """Look at how the service is reached: hosts, proxies, origins."""
+    host = urlsplit(settings.public_base_url).hostname or ""
+    trusted = [name.lower() for name in settings.trusted_hosts]
+    if trusted and not any(
+        host == name or (name.startswith(".") and host.endswith(name)) for name in trusted
+    ):
+        yield Finding(
+            "settings",
+            Level.FAULT,
+            f"links in mails lead to {host}, which TRUSTED_HOSTS refuses",
+            f"Add {host} to TRUSTED_HOSTS, or correct PUBLIC_BASE_URL.",
+        )
+    yield from _warnings(
+        "settings",
+        (
+            settings.is_https and not settings.trusted_proxy_count,
+            "https is spoken in front of the service, but no proxy is trusted: all callers"
+            " have the proxy's address, and share its limits",
+            "Set TRUSTED_PROXY_COUNT to how many proxies there are in front, often 1.",
+        ),
+        (
+            settings.trusted_proxy_count and host in LOCAL_HOSTS,
+            f"TRUSTED_PROXY_COUNT is {settings.trusted_proxy_count}, but people reach the service"
+            f" directly at {host}: whoever calls can claim any address",
+            "Set it to 0 without proxies, or PUBLIC_BASE_URL to the proxy's address.",
+        ),
+        (
+            "*" in settings.cors_origins,
+            "CORS_ORIGINS is *: pages of all origins may call",
+            "Name the origins of your own pages.",
+        ),
+        (
+            settings.is_https and any(o.startswith("http://") for o in settings.cors_origins),
+            "CORS_ORIGINS names an origin without https, whose pages others can change",
+            "Serve that origin over https, or take it out.",
+        ),
+        (
+            settings.session_idle_timeout_days > settings.session_absolute_lifetime_days,
+            "SESSION_IDLE_TIMEOUT_DAYS is never reached: sessions end before",
+            "Set it to at most SESSION_ABSOLUTE_LIFETIME_DAYS.",
+        ),
+    )
+
+
+def _open_doors(settings: Settings) -> Iterator[Finding]:
+    """Look at what is allowed in production and seldom meant."""
+    yield from _warnings(
+        "settings",
+        (
+            not settings.is_https,
+            "PUBLIC_BASE_URL is not https: links in mails and tokens can be read on their way",
+            "Set it to the https address that people use.",
+        ),
+        (
+            not settings.trusted_hosts,
+            "TRUSTED_HOSTS is empty: any Host header is answered",
+            "Set it to the names that the service is reached by.",
+        ),
+        (
+            not settings.redis_url,
+            "without Redis each process counts rate limits by itself",
+            "Set REDIS_URL where more than one worker runs.",
+        ),
+        (
+            not settings.rabbitmq_url,
+            "without RabbitMQ no other service hears of changes",
+            "Set RABBITMQ_URL; events wait in the outbox until then.",
+        ),
+        (
+            not settings.rate_limit_enabled,
+            "RATE_LIMIT_ENABLED is false: passwords can be guessed as fast as they are hashed",
+            "Set it to true.",
+        ),
+        (
+            settings.lockout_threshold > 100,
+            f"LOCKOUT_THRESHOLD is {settings.lockout_threshold}: NIST SP 800-63B allows 100",
+            "Set it to 100 or less.",
+        ),
+        (
+            settings.password_min_score == 0,
+            "PASSWORD_MIN_SCORE is 0: guessable passwords are taken",
+            "Set it to 2 or more.",
+        ),
+        (
+            not settings.metrics_token,
+            "METRICS_TOKEN is empty: whoever reaches /metrics can read it",
+            "Set it, or let only Prometheus reach the path.",
+        ),
+        (
+            settings.health_detailed_public,
+            "HEALTH_DETAILED_PUBLIC is true: everybody reads the state of your servers",
+            "Set it to false; who may use system:read sees it then.",
+        ),
+        (
+            settings.feature_user_registration and not settings.feature_email_verification,
+            "people can register with addresses that are not theirs",
+            "Set FEATURE_EMAIL_VERIFICATION to true, or FEATURE_USER_REGISTRATION to false.",
+        ),
+        (
+            settings.log_level == "DEBUG",
+            "LOG_LEVEL is DEBUG: libraries write much, and slowly",
+            "Set it to INFO.",
+        ),
+        (
+            settings.security_contact.endswith("@localhost"),
+            "SECURITY_CONTACT leads nowhere: nobody can tell you of a weakness",
+            "Set it to an address, such as mailto:security@example.com.",
+        ),
+        (
+            settings.uses_sqlite,
+            "SQLite serves one machine, and one writer at a time",
+            "Set DATABASE_URL to PostgreSQL.",
+        ),
+    )
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    """Look at how good the secrets are, and who can read them."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    given = {item.name for item in fields(settings) if values[item.name] != item.default}
+    for problem in weak_secrets({name: values[name] for name in given}):
+        yield Finding(
+            "secrets",
+            Level.WARNING,
+            f"{problem}; production would refuse it",
+            "Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
+        )
+    files = [*files_with_secrets(), settings.instance_dir / "secrets.json"]
+    if settings.jwt_private_key_file is not None:
+        files.append(settings.jwt_private_key_file)
+    files += sorted(settings.keys_folder.glob("*.pem"))
+    open_files = [file for file in files if _others_read(file)]
+    for file in open_files:
+        yield Finding(
+            "secrets",
+            Level.FAULT,
+            f"every user of this machine can read {file}",
+            f"chmod 600 {file}",
+        )
+    if not open_files:
+        yield Finding("secrets", Level.OK, "no file of theirs is open to others")
+
+
+def _others_read(file: Path) -> bool:
+    if not file.is_file() or file.is_relative_to(MOUNTED_SECRETS):
+        return False
+    return bool(file.stat().st_mode & stat.S_IROTH)
+
+
+def _keys(services: Services) -> Iterator[Finding]:
+    """Look for a key that signs, one that is to follow, and their age."""
+    settings = services.settings
+    if settings.jwt_algorithm == "HS256":
+        yield Finding("keys", Level.OK, "HS256: other services cannot verify tokens by themselves")
+        return
+    try:
+        services.keys.require_active()
+        records = KeyFolder(settings, services.clock).usable()
+    except SettingsError as exc:
+        for problem in exc.problems:
+            yield Finding("keys", Level.FAULT, problem, "Run `flask keys generate`.")
+        return
+    yield Finding("keys", Level.OK, f"there is a key that signs with {settings.jwt_algorithm}")
+    if settings.jwt_private_key_file is not None:
+        return
+    active = next(record for record in records if record.state is KeyState.ACTIVE)
+    yield from _warnings(
+        "keys",
+        (
+            all(record.state is not KeyState.NEXT for record in records),
+            "no key is to follow: verifiers would learn of it when it signs already",
+            "Run `flask keys generate`.",
+        ),
+        (
+            datetime.fromisoformat(active.since) + OLDEST_KEY < services.clock.now(),
+            f"the key has signed since {active.since[:10]}",
+            "Run `flask keys rotate`.",
+        ),
+    )
+
+
+def _database(services: Services, check: Check) -> Iterator[Finding]:
+    """Look at the database: whether it answers, is migrated, and fits the service."""
+    kind = "SQLite" if services.settings.uses_sqlite else "PostgreSQL"
+    if check.status is Status.UP:
+        yield Finding("database", Level.OK, f"{kind} answers, migrated to {check.migration}")
+        if not services.settings.uses_sqlite:
+            yield from _postgresql(services)
+    elif check.migration is not None:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            f"{kind} is at migration {check.migration}, not {head_revision()}",
+            "Run `flask db upgrade`.",
+        )
+    else:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            f"{kind} does not answer, or was never migrated",
+            "Start it, correct DATABASE_URL, then run `flask db upgrade`.",
+        )
+
+
+def _postgresql(services: Services) -> Iterator[Finding]:
+    row = db.session.execute(
+        text(
+            "SELECT clock_timestamp() AS now,"
+            " current_setting('server_version_num')::int AS version,"
+            " EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') AS has_trgm,"
+            " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser"
+        )
+    ).one()
+    skew = abs((services.clock.now() - row.now).total_seconds())
+    yield from _warnings(
+        "database",
+        (
+            skew > LARGEST_SKEW_SECONDS,
+            f"the clocks of this machine and of PostgreSQL are {skew:.0f} s apart",
+            "Let both machines take their time from NTP.",
+        ),
+        (
+            row.version < LEAST_POSTGRESQL,
+            f"PostgreSQL is version {row.version // 10000}; 13 is the oldest that is tried",
+            "Upgrade PostgreSQL.",
+        ),
+        (
+            not row.has_trgm,
+            "the extension pg_trgm is missing: a search reads the whole table",
+            "As its owner: CREATE EXTENSION pg_trgm; then make the index of migration 0004 again.",
+        ),
+        (
+            row.is_superuser and services.settings.is_production,
+            "the service is a superuser of PostgreSQL, whom nothing protects the audit log from",
+            "Give it a role of its own that owns nothing but its database.",
+        ),
+    )
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    """Look at Redis: whether it answers, and what it throws away when it is full."""
+    if not settings.redis_url:
+        yield Finding(
+            "redis",
+            Level.OK,
+            "not configured: sessions are checked in the database, limits count per process",
+        )
+        return
+    client = redis.Redis.from_url(
+        settings.redis_url,
+        socket_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        retry=None,
+    )
+    try:
+        memory = client.info("memory")
+    except redis.AuthenticationError:
+        yield Finding("redis", Level.FAULT, "refuses the password", "Correct it in REDIS_URL.")
+    except redis.ResponseError as exc:
+        yield Finding(
+            "redis",
+            Level.WARNING,
+            f"answers, but not to INFO ({type(exc).__name__})",
+            "Let its user call INFO, or look at maxmemory-policy yourself.",
+        )
+    except (redis.RedisError, OSError) as exc:
+        yield Finding(
+            "redis",
+            Level.FAULT,
+            f"does not answer ({type(exc).__name__})",
+            "Start Redis, or correct REDIS_URL.",
+        )
+    else:
+        yield Finding("redis", Level.OK, "answers")
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        yield from _warnings(
+            "redis",
+            (
+                memory.get("maxmemory") and policy != "noeviction",
+                f"a full Redis throws away sessions of the console and counts of limits ({policy})",
+                "Set maxmemory-policy to noeviction; the service goes on without a full Redis.",
+            ),
+        )
+    finally:
+        client.close()
+
+
+_BROKER_MENDS = {
+    "AccessRefused": "Correct the user and password in RABBITMQ_URL, and let the user"
+    " configure and write RABBITMQ_EXCHANGE.",
+    "NotAllowed": "Make the virtual host of RABBITMQ_URL, and let the user use it.",
+    "PreconditionFailed": "RABBITMQ_EXCHANGE is there with another type: delete it, or name"
+    " another one.",
+}
+
+
+def _rabbitmq(settings: Settings) -> Iterator[Finding]:
+    """Look at RabbitMQ as the worker does: connect, and declare the exchange."""
+    if not settings.rabbitmq_url:
+        yield Finding("rabbitmq", Level.OK, "not configured: events stay in the outbox")
+        return
+    publisher = AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
+    obstacle = publisher.obstacle()
+    publisher.close()
+    if obstacle is None:
+        yield Finding("rabbitmq", Level.OK, f"takes events on {settings.rabbitmq_exchange}")
+        return
+    mend = _BROKER_MENDS.get(obstacle, "Start RabbitMQ, or correct RABBITMQ_URL.")
+    yield Finding(
+        "rabbitmq",
+        Level.FAULT,
+        f"takes no events ({obstacle})",
+        f"{mend} Nothing is lost meanwhile.",
+    )
+
+
+def _worker(services: Services, check: Check) -> Iterator[Finding]:
+    """Look for a sign of life of the worker, and for what waits for it."""
+    settings, seen = services.settings, check.worker_seen
+    where = (
+        "It runs inside the service: start that."
+        if settings.runs_worker_inside
+        else ("Start `flask worker`: it sends mails and events, and ends suspensions.")
+    )
+    if seen is None:
+        yield Finding("worker", Level.WARNING, "has not been seen yet", where)
+    elif (silent := (services.clock.now() - seen).total_seconds()) > WORKER_SEEN_SECONDS:
+        level = Level.WARNING if settings.runs_worker_inside else Level.FAULT
+        yield Finding("worker", level, f"was last seen {_span(silent)} ago", where)
+    else:
+        yield Finding("worker", Level.OK, f"was seen {_span(silent)} ago")
+    late = bool(settings.rabbitmq_url) and (check.oldest_seconds or 0) > OLDEST_EVENT_SECONDS
+    yield Finding(
+        "outbox",
+        Level.WARNING if late else Level.OK,
+        f"{check.pending} events wait, the oldest for {_span(check.oldest_seconds or 0)}",
+        "See that `flask worker` runs and RabbitMQ answers." if late else None,
+    )
+    parked = db.session.scalar(
+        text("SELECT COUNT(*) FROM outbox_events WHERE parked_at IS NOT NULL")
+    )
+    yield from _warnings(
+        "outbox",
+        (
+            parked,
+            f"RabbitMQ has refused {parked} events for good",
+            "Look at them with `flask events list --state parked`, then `flask events replay`.",
+        ),
+    )
+
+
+def _span(seconds: float) -> str:
+    """Return a length of time as people say it."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _mail(settings: Settings) -> Iterator[Finding]:
+    """Look at where mails go: to a server, or into a folder."""
+    if not settings.smtp_host:
+        yield from _mail_folder(settings)
+        return
+    try:
+        with connect(settings) as server:
+            server.noop()
+    except (smtplib.SMTPException, OSError) as exc:
+        yield Finding(
+            "mail",
+            Level.FAULT,
+            f"the mail server refuses ({type(exc).__name__})",
+            "Check SMTP_HOST, SMTP_PORT, SMTP_STARTTLS, SMTP_USER and SMTP_PASSWORD.",
+        )
+    else:
+        yield Finding("mail", Level.OK, f"{settings.smtp_host} answers")
+    yield from _warnings(
+        "mail",
+        (
+            settings.mail_from.endswith("@localhost.localdomain"),
+            "MAIL_FROM is nobody's address: other servers refuse such mails",
+            "Set it to an address of your domain.",
+        ),
+        (
+            not settings.smtp_starttls and settings.smtp_host not in LOCAL_HOSTS,
+            "SMTP_STARTTLS is false: links that reset passwords can be read on their way",
+            "Set it to true.",
+        ),
+    )
+
+
+def _mail_folder(settings: Settings) -> Iterator[Finding]:
+    folder = settings.mail_folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        yield Finding(
+            "mail",
+            Level.FAULT,
+            f"no file can be written to {folder} ({type(exc).__name__})",
+            "Set SMTP_HOST, or MAIL_DIR to a folder that the service may write to.",
+        )
+        return
+    yield Finding("mail", Level.OK, f"no SMTP_HOST: each mail is a file in {folder}")
+    yield from _warnings(
+        "mail",
+        (
+            settings.is_production,
+            "nobody gets a mail: without SMTP_HOST they stay here",
+            "Set SMTP_HOST.",
+        ),
+    )
