@@ -18,7 +18,7 @@ install: $(VENV)/.development ## Make the virtual environment with everything fo
 servers: install ## Install PostgreSQL, Redis and RabbitMQ where they are missing
 	@$(BIN)/python -m tests.support.servers install </dev/null
 
-browser: install ## Install the servers, and Chromium, where they are missing
+browser: install ## Install the servers, Chromium, Prometheus and nginx where they are missing
 	@$(BIN)/python -m tests.support.servers install --browser </dev/null
 
 test: browser ## Run all tests on private servers; ARGS go to pytest

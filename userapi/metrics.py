@@ -18,6 +18,7 @@ from userapi.clock import Clock
 from userapi.database import counting, statements_may_take
 from userapi.events.models import OutboxEvent
 from userapi.health import Health, Status
+from userapi.heartbeat import WorkerHeartbeat
 from userapi.sessions.service import Sessions
 
 log = structlog.get_logger(__name__)
@@ -158,7 +159,7 @@ class Figures:
         yield up
 
     def _count(self) -> Iterator[Metric]:
-        for count in (self._users, self._active_sessions, self._outbox):
+        for count in (self._users, self._active_sessions, self._outbox, self._worker):
             try:
                 with counting() as connection, statements_may_take(connection, FIGURE_SECONDS):
                     metrics = list(count(connection))
@@ -191,6 +192,21 @@ class Figures:
         yield GaugeMetricFamily(
             "outbox_oldest_seconds", "Age of the oldest of them", value=max(0.0, age)
         )
+        refused = select(func.count()).where(OutboxEvent.parked_at.is_not(None))
+        yield GaugeMetricFamily(
+            "outbox_parked",
+            "Events that the broker refused for good",
+            value=connection.execute(refused).scalar_one(),
+        )
+
+    def _worker(self, connection: Connection) -> Iterator[Metric]:
+        seen = connection.execute(select(func.max(WorkerHeartbeat.last_seen_at))).scalar_one()
+        if seen is not None:
+            yield GaugeMetricFamily(
+                "worker_last_seen_timestamp_seconds",
+                "When a worker was last at work, in seconds since 1970",
+                value=seen.timestamp(),
+            )
 
 
 class _Kept:

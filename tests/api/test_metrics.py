@@ -3,11 +3,16 @@
 import re
 from collections.abc import Callable
 
+import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from tests.support.client import JsonClient
 from tests.support.users import PASSWORD, MakeUser
-from userapi.database import db
+from userapi.clock import ManualClock
+from userapi.database import db, transaction
+from userapi.events.models import OutboxEvent
+from userapi.heartbeat import WorkerHeartbeat
 
 
 def sample(client: JsonClient, name: str, **labels: str) -> float:
@@ -70,9 +75,26 @@ def test_figures_of_the_database_are_told(
     assert sample(client, "sessions_active") == 1
     assert sample(client, "outbox_pending") == 2
     assert sample(client, "outbox_oldest_seconds") > 0
+    assert sample(client, "outbox_parked") == 0
     assert sample(client, "dependency_up", dependency="database") == 1
     assert sample(client, "db_pool_connections", state="idle") >= 1
     assert sample(client, "db_pool_connections", state="in_use") <= 1
+
+
+def test_the_worker_and_refused_events_show(
+    make_app: Callable[..., Flask], make_user: MakeUser, clock: ManualClock
+) -> None:
+    make_user("robin")
+    app = make_app()
+    with app.app_context(), transaction() as session:
+        session.execute(update(OutboxEvent).values(parked_at=clock.now()))
+        session.add(WorkerHeartbeat(name="worker", last_seen_at=clock.now()))
+    client = JsonClient(app)
+
+    assert sample(client, "outbox_parked") == 1
+    assert sample(client, "outbox_pending") == 0
+    seen = sample(client, "worker_last_seen_timestamp_seconds")
+    assert seen == pytest.approx(clock.now().timestamp())
 
 
 def test_no_caller_adds_a_series(make_app: Callable[..., Flask], make_user: MakeUser) -> None:

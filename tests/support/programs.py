@@ -91,8 +91,13 @@ EPMD = Program(
 CHROMIUM = Program("Chromium", ("chromium", "chromium-browser", "google-chrome"), "chromium")
 CHROMEDRIVER = Program("Chromium's driver", ("chromedriver",), "chromium-driver")
 
+PROMETHEUS = Program("Prometheus", ("prometheus",), "prometheus")
+NGINX = Program("nginx", ("nginx",), "nginx-light", ("/usr/sbin/nginx",))
+
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
 BROWSER = (CHROMIUM, CHROMEDRIVER)
+# What stands beside the service in deploy/.
+AROUND = (PROMETHEUS, NGINX)
 
 
 def is_ci() -> bool:
@@ -126,7 +131,8 @@ def _install_with_sudo(missing: list[Program], packages: list[str]) -> int:
     # -n: a test command must not sit there and wait for a password.
     if sudo is None or subprocess.run([sudo, "-n", "true"], check=False).returncode != 0:
         return _ask_for(missing, packages)
-    browser = ["--browser"] if any(program in BROWSER for program in missing) else []
+    beside = (*BROWSER, *AROUND)
+    browser = ["--browser"] if any(program in beside for program in missing) else []
     command = [sudo, "-n", sys.executable, "-m", "tests.support.servers", "install", *browser]
     return subprocess.run(command, check=False).returncode
 

@@ -526,14 +526,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.servers")
     verbs = parser.add_subparsers(dest="verb", required=True)
     installing = verbs.add_parser("install", help="install the programs that are missing")
-    installing.add_argument("--browser", action="store_true", help="the browser for tests too")
+    installing.add_argument(
+        "--browser", action="store_true", help="browser, Prometheus and nginx, too"
+    )
     running = verbs.add_parser("run", help="run a command with the servers up")
     running.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
     if arguments.verb == "install":
         code = programs.install(programs.SERVERS)
-        # Without a browser its tests are skipped; only where all must run is that a failure.
-        if arguments.browser and programs.install(programs.BROWSER) and programs.is_ci():
+        # Without them their tests are skipped; only where all must run is that a failure.
+        beside = (*programs.BROWSER, *programs.AROUND)
+        if arguments.browser and programs.install(beside) and programs.is_ci():
             code = 1
         return code
     try:

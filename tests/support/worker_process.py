@@ -14,13 +14,13 @@ START_TIMEOUT_SECONDS = 30.0
 
 
 class WorkerProcess:
-    """The worker with the given variables and no others."""
+    """The worker with the given variables and no others, and with options of the command."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, *options: str) -> None:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flask", "worker"],
+                [sys.executable, "-m", "flask", "worker", *options],
                 cwd=REPOSITORY,
                 env=service_environment(environment),
                 stdin=subprocess.DEVNULL,

@@ -131,7 +131,9 @@ def test_whatever_the_build_copies_is_there_and_let_through() -> None:
 
 
 def test_the_deployment_is_whole() -> None:
-    assert set(SERVICES) == {"migration", "postgresql", "rabbitmq", "redis", "service", "worker"}
+    ours = {"migration", "proxy", "service", "worker"}
+    assert set(SERVICES) == ours | {"grafana", "postgresql", "prometheus", "rabbitmq", "redis"}
+    assert SERVICES["service"]["deploy"] == {"replicas": 2}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -165,7 +167,7 @@ def test_services_wait_for_what_exists_and_can_say_that_it_is_healthy(name: str)
     for other, dependency in SERVICES[name].get("depends_on", {}).items():
         assert other in SERVICES
         if dependency["condition"] == "service_healthy":
-            assert "healthcheck" in SERVICES[other]
+            assert "healthcheck" in SERVICES[other] or other == "service"
         if dependency["condition"] == "service_completed_successfully":
             assert SERVICES[other]["restart"] == "no"
 
@@ -176,7 +178,9 @@ def test_secrets_come_from_files_and_are_declared(name: str) -> None:
     mounted = set(service.get("secrets", []))
 
     for variable, value in _variables(service).items():
-        if re.search(r"PASSWORD|SECRET|KEY|PEPPER|TOKEN", variable):
+        if variable == "GF_SECURITY_ADMIN_PASSWORD__FILE":
+            assert value == "/run/secrets/grafana_password"
+        elif re.search(r"PASSWORD|SECRET|KEY|PEPPER|TOKEN", variable):
             assert variable.endswith("_FILE")
             assert value.removeprefix("/run/secrets/") in mounted
     assert mounted <= set(COMPOSE["secrets"])
@@ -191,19 +195,25 @@ def test_no_secret_is_written_into_the_file() -> None:
 
 
 def test_volumes_and_networks_that_are_used_are_declared() -> None:
-    volumes = {v.split(":")[0] for s in SERVICES.values() for v in s.get("volumes", [])}
+    mounted = [v.split(":") for s in SERVICES.values() for v in s.get("volumes", [])]
+    volumes = {source for source, *_ in mounted if not source.startswith("./")}
     networks = {network for s in SERVICES.values() for network in s["networks"]}
 
     assert volumes == set(COMPOSE["volumes"])
     assert networks == set(COMPOSE["networks"])
+    for source, _, *mode in mounted:
+        if source.startswith("./"):
+            assert (REPOSITORY / source).exists()
+            assert mode == ["ro"]
 
 
-def test_only_the_service_is_reached_from_outside_and_only_from_this_machine() -> None:
+def test_only_the_proxy_and_the_board_are_reached_and_only_from_this_machine() -> None:
     published = {name: s["ports"] for name, s in SERVICES.items() if "ports" in s}
 
-    assert published == {"service": ["127.0.0.1:8000:8000"]}
+    assert published == {"proxy": ["127.0.0.1:8000:8080"], "grafana": ["127.0.0.1:3000:3000"]}
     assert COMPOSE["networks"]["internal"] == {"internal": True}
-    assert all(SERVICES[n]["networks"] == ["internal"] for n in ("postgresql", "rabbitmq", "redis"))
+    outside = {name for name, s in SERVICES.items() if "public" in s["networks"]}
+    assert outside == {"grafana", "proxy", "worker"}  # The worker calls the mail server.
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -1,11 +1,14 @@
-"""The documents: no link is dead."""
+"""The documents: no link is dead, every guide is in the index, every command is there."""
 
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from tests.support.deployments import ENVIRONMENT, build_app
 from tests.support.gunicorn import REPOSITORY
+from userapi.clock import SystemClock
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 GUIDES = sorted(
@@ -101,3 +104,33 @@ def test_every_line_of_asvs_names_a_test_that_exists_or_a_reason() -> None:
         assert how not in {"", "–"}, number
 
     assert without == []
+
+
+COMMAND = re.compile(r"(?<![\w`/.-])(?<!the )flask ([a-z][^`|#>&\n]*)")
+
+
+def commands_of(guide: Path) -> list[str]:
+    """Return the `flask` commands that a guide tells of, continued lines joined."""
+    text = (REPOSITORY / guide).read_text("utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+    in_lines = re.findall(r"`(flask [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [found for part in (*blocks, *in_lines) for found in COMMAND.findall(part)]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=str)
+def test_every_command_is_there_with_its_options(guide: Path, tmp_path: Path) -> None:
+    root = build_app(ENVIRONMENT, clock=SystemClock(), instance_dir=tmp_path).cli
+    context = click.Context(root, info_name="flask")
+    for command in commands_of(guide):
+        found: click.Command = root
+        words = command.split()
+        while words and isinstance(found, click.Group):
+            name = words.pop(0)
+            if "|" in name or name.startswith("-"):
+                break
+            deeper = found.get_command(context, name)
+            assert deeper is not None, f"flask {command}: there is no {name}"
+            found = deeper
+        known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+        options = {word.split("=")[0] for word in words if word.startswith("-")}
+        assert options <= known or isinstance(found, click.Group), f"flask {command}: {options}"

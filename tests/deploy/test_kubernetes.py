@@ -1,0 +1,128 @@
+"""The Kubernetes manifests: valid, locked down, and in step with the service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from userapi.settings import Settings, variables
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDER = REPOSITORY / "deploy" / "kubernetes"
+GUNICORN_VARIABLES = {"BIND", "DRAIN_SECONDS", "GUNICORN_THREADS", "WEB_CONCURRENCY"}
+SECONDS_FOR_REQUESTS_UNDER_WAY = 25
+
+
+def _resources() -> Iterator[dict[str, Any]]:
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text("utf-8"))["resources"]
+    assert {f"{path.name}" for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
+    for name in listed:
+        yield from yaml.safe_load_all((FOLDER / name).read_text("utf-8"))
+
+
+RESOURCES = list(_resources())
+NAMES = [f"{resource['kind']}/{resource['metadata']['name']}" for resource in RESOURCES]
+PODS = {
+    name: resource["spec"]["template"]
+    for name, resource in zip(NAMES, RESOURCES, strict=True)
+    if resource["kind"] in ("Deployment", "Job")
+}
+
+
+def one(name: str) -> dict[str, Any]:
+    return RESOURCES[NAMES.index(name)]
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.33"])
+@pytest.mark.parametrize("resource", RESOURCES, ids=NAMES)
+def test_a_cluster_would_take_it(resource: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("fault", ["replica", "ports"])
+def test_a_word_that_is_none_is_refused(fault: str) -> None:
+    deployment = one("Deployment/userapi-worker")
+    broken = {**deployment, "spec": {**deployment["spec"], fault: 2}}
+
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, "1.33", strict=True)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_pod_is_locked_down(name: str) -> None:
+    spec = PODS[name]["spec"]
+    (container,) = spec["containers"]
+
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 10001  # That of the image.
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
+        "/tmp",
+        "/var/lib/userapi",
+    }
+    assert "memory" in container["resources"]["limits"]
+
+
+@pytest.mark.parametrize("name", [name for name in PODS if name.startswith("Deployment/")])
+def test_what_runs_for_long_is_probed_and_ended_gently(name: str) -> None:
+    spec = PODS[name]["spec"]
+    (container,) = spec["containers"]
+    drain = int(one("ConfigMap/userapi")["data"]["DRAIN_SECONDS"])
+
+    assert {"startupProbe", "livenessProbe"} <= set(container)
+    assert spec["terminationGracePeriodSeconds"] > drain + SECONDS_FOR_REQUESTS_UNDER_WAY
+
+
+def test_no_call_is_sent_to_a_pod_that_is_not_ready() -> None:
+    (container,) = PODS["Deployment/userapi"]["spec"]["containers"]
+    drain = int(one("ConfigMap/userapi")["data"]["DRAIN_SECONDS"])
+    probe = container["readinessProbe"]
+
+    assert probe["httpGet"]["path"] == "/api/v1/health/ready"
+    assert probe["periodSeconds"] * probe["failureThreshold"] < drain
+
+
+def test_selectors_find_the_pods_that_they_are_for() -> None:
+    labels = {name: pod["metadata"]["labels"] for name, pod in PODS.items()}
+
+    for name in ("Deployment/userapi", "Deployment/userapi-worker"):
+        assert one(name)["spec"]["selector"]["matchLabels"] == labels[name]
+    assert one("Service/userapi")["spec"]["selector"] == labels["Deployment/userapi"]
+    budget = one("PodDisruptionBudget/userapi")["spec"]["selector"]["matchLabels"]
+    assert budget == labels["Deployment/userapi"]
+    policy = one("NetworkPolicy/userapi")["spec"]["podSelector"]["matchLabels"]
+    assert policy == labels["Deployment/userapi"]
+    target = one("HorizontalPodAutoscaler/userapi")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", "userapi")
+    assert "replicas" not in one("Deployment/userapi")["spec"]
+
+
+def test_the_service_takes_its_settings(tmp_path: Path) -> None:
+    given = one("ConfigMap/userapi")["data"]
+    known = {variable.name for variable in variables()} | GUNICORN_VARIABLES
+    # As docs/operating.md makes them.
+    secrets = {
+        "DATABASE_URL": "postgresql://userapi:dZ4mQ8sV1xW7@postgresql:5432/userapi",
+        "REDIS_URL": "redis://:kP6nT3rB9yH2@redis:6379/0",
+        "RABBITMQ_URL": "amqp://userapi:jF5cL8wX2gM7@rabbitmq:5672/",
+        "SECRET_KEY": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "JWT_SECRET_KEY": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
+        "PASSWORD_PEPPER": "fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13",
+        "METRICS_TOKEN": "a4e624d686e03ed2767c0abd85c14426b0b1157d2ce81d27bb4fe4f6f01d688a",
+    }
+    guide = (REPOSITORY / "docs" / "operating.md").read_text("utf-8")
+
+    settings = Settings.from_env({**given, **secrets}, instance_dir=tmp_path)
+
+    assert set(given) <= known
+    assert settings.is_production
+    assert all(f"--from-literal={name}=" in guide for name in secrets)
