@@ -14,18 +14,25 @@ UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is sent over and over. With several bodies each connection takes the next in turn."""
+    """What is sent over and over: several bodies in turn; `#` in a numbered one is a new number."""
 
     path: str
     method: str = "GET"
     headers: dict[str, str]
     bodies: Sequence[str] = ()
+    is_numbered: bool = False
 
     def script(self) -> str:
         """Return the request as a program for wrk."""
         lines = [f'wrk.method = "{self.method}"']
         lines += [f'wrk.headers["{name}"] = [[{value}]]' for name, value in self.headers.items()]
-        if len(self.bodies) == 1:
+        if self.is_numbered:
+            (body,) = self.bodies
+            lines.append(
+                f"local number = 0\nrequest = function()\n number = number + 1\n"
+                f' return wrk.format(nil, nil, nil, (string.gsub([[{body}]], "#", number)))\nend'
+            )
+        elif len(self.bodies) == 1:
             lines.append(f"wrk.body = [[{self.bodies[0]}]]")
         elif self.bodies:
             quoted = ",\n".join(f"[[{body}]]" for body in self.bodies)
@@ -39,7 +46,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a round of load has shown; times in milliseconds."""
+    """What a round of load has shown; times in milliseconds, `per_second` without what failed.
+
+    `balance` is the CPU time of the second busiest worker process by that of the busiest: with few
+    connections that stay open, one process can happen to get nearly all of them.
+    """
 
     requests: int
     per_second: float
@@ -48,18 +59,24 @@ class Outcome:
     errors: int
     cpu_ms: float
     database_cpu_ms: float
+    balance: float
 
 
-def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the CPU time that processes and all their descendants have used."""
-    total = 0.0
+def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
+    """Return the CPU time that each of these processes and of their descendants has used."""
+    used = {}
     for pid in _family(pids):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue  # Ended meanwhile.
-        total += (int(fields[11]) + int(fields[12])) / TICKS
-    return total
+        used[pid] = (int(fields[11]) + int(fields[12])) / TICKS
+    return used
+
+
+def _since(before: dict[int, float], pids: Sequence[int]) -> list[float]:
+    now = cpu_seconds(pids)
+    return sorted((now[pid] - before.get(pid, 0.0) for pid in now), reverse=True)
 
 
 def _family(pids: Sequence[int]) -> set[int]:
@@ -94,7 +111,7 @@ def send(
     """Send load for some seconds and return what it has shown."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False) as file:
         file.write(request.script())
-    before = cpu_seconds(service_pids), cpu_seconds(database_pids)
+    before, database_before = cpu_seconds(service_pids), cpu_seconds(database_pids)
     try:
         run = subprocess.run(
             [
@@ -115,17 +132,19 @@ def send(
         )
     finally:
         os.unlink(file.name)
-    after = cpu_seconds(service_pids), cpu_seconds(database_pids)
+    used, database_used = _since(before, service_pids), _since(database_before, database_pids)
     count = int(_found(r"(\d+) requests in", run.stdout) or 0)
     refused = int(_found(r"Non-2xx or 3xx responses: (\d+)", run.stdout) or 0)
     return Outcome(
         requests=count,
-        per_second=float(_found(r"Requests/sec:\s+([\d.]+)", run.stdout) or 0),
+        per_second=float(_found(r"Requests/sec:\s+([\d.]+)", run.stdout) or 0)
+        * (1 - refused / max(count, 1)),
         p50=_latency("50%", run.stdout),
         p99=_latency("99%", run.stdout),
         errors=refused,
-        cpu_ms=(after[0] - before[0]) * 1000 / max(count, 1),
-        database_cpu_ms=(after[1] - before[1]) * 1000 / max(count, 1),
+        cpu_ms=sum(used) * 1000 / max(count, 1),
+        database_cpu_ms=sum(database_used) * 1000 / max(count, 1),
+        balance=used[1] / used[0] if len(used) > 1 and used[0] else 0.0,
     )
 
 
