@@ -5,6 +5,7 @@ migration before the first worker starts.
 """
 
 import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -76,7 +77,8 @@ bind = os.environ.get("BIND", "127.0.0.1:8000")
 workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
 worker_class = "userapi.server.Worker"
 logger_class = "userapi.server.Logger"
-threads = _number("GUNICORN_THREADS", 8, 256)
+# More than log-ins usually wait for a hash at once: each holds a thread, and reads need others.
+threads = _number("GUNICORN_THREADS", 24, 256)
 timeout = 30
 graceful_timeout = 25
 keepalive = 15
@@ -117,6 +119,9 @@ def on_starting(server: Any) -> None:
 
 def when_ready(server: Any) -> None:
     """On SIGTERM let every worker say "not ready" before the server stops listening."""
+    # What is loaded by now is shared with the workers, until a garbage collector writes to it.
+    gc.collect()
+    gc.freeze()
     stop_at_once = server.handle_term
 
     def drain_then_stop() -> None:
