@@ -64,6 +64,18 @@ def test_log_ins_and_locks_are_counted_by_outcome(
     assert sample(client, "password_hash_queue") == 0
 
 
+@pytest.mark.parametrize("username", ["robin", "nobody"])
+def test_a_wrong_password_costs_one_hash_whether_or_not_the_user_is_there(
+    make_app: Callable[..., Flask], make_user: MakeUser, username: str
+) -> None:
+    make_user("robin")
+    client = JsonClient(make_app())
+
+    log_in(client, username, "wrong-password-1")
+
+    assert sample(client, "password_hash_seconds_count") == 1
+
+
 def test_figures_of_the_database_are_told(
     make_app: Callable[..., Flask], make_user: MakeUser
 ) -> None:

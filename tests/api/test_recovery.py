@@ -202,6 +202,19 @@ def test_a_reset_clears_the_lock(client: JsonClient, robin: MadeUser, mailbox: M
     assert can_log_in(client, "robin", NEW_PASSWORD)
 
 
+def test_a_token_is_good_for_nothing_but_its_purpose(
+    client: JsonClient, robin: MadeUser, mailbox: Mailbox
+) -> None:
+    ask_for_reset(client, robin.email)
+    (mail,) = mailbox.deliver()
+    (token,) = tokens_in(plain_text(mail))
+
+    answer = client.post("/api/v1/auth/verify-email", json={"token": token})
+
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid_token")
+    assert confirm(client, token)[0] == 204
+
+
 def test_a_raw_token_is_at_rest_nowhere(
     app: Flask, client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:

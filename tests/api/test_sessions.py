@@ -6,12 +6,15 @@ from uuid import UUID
 import jwt
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.accounts.models import User
 from userapi.authentication.tokens import AccessGrant
 from userapi.clock import ManualClock
+from userapi.database import transaction
 from userapi.wiring import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
@@ -25,6 +28,18 @@ def robin(make_user: MakeUser) -> MadeUser:
 def refresh(client: JsonClient, token: str) -> tuple[int, dict[str, str]]:
     answer = client.post("/api/v1/auth/refresh", json={"refresh_token": token})
     return answer.status_code, answer.get_json()
+
+
+def test_who_is_not_active_has_nothing_of_a_session_that_was_left_open(
+    app: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    """Whoever suspends ends all sessions; this holds also where a hand in the database did not."""
+    client = log_in(robin)
+    with app.app_context(), transaction() as session:
+        session.execute(update(User).where(User.username == "robin").values(status="suspended"))
+
+    assert refresh(client, client.refresh_token)[1]["code"] == "token_revoked"
+    assert client.get("/api/v1/auth/verify").get_json()["code"] == "token_revoked"
 
 
 def test_me_shows_the_user_what_they_may_do_and_the_session(

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from threading import Barrier
 from typing import Any
 
+import psycopg2
 from flask import Flask
 
 from tests.support.client import JsonClient
+from tests.support.deployments import Deployment
 from tests.support.facts import audit_rows, events
+from tests.support.polling import wait_until
 from tests.support.users import PASSWORD, LogIn, MakeUser
 
 NEW = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}
@@ -126,3 +130,41 @@ def test_of_two_writes_with_the_same_entity_tag_one_is_stale(
     )
 
     assert sorted(answer.status_code for answer in answers) == [200, 412, 412, 412]
+
+
+def test_a_password_that_is_changed_while_it_is_checked_opens_nothing(
+    app: Flask, deployment: Deployment, make_user: MakeUser
+) -> None:
+    """The log-in has checked the former password, and waits for the row of the user."""
+    robin = make_user("robin")
+    make_user("zoe", password="granite-otter-57-teapot")
+    client = JsonClient(app)
+
+    def waits_for_a_lock() -> bool:
+        with closing(psycopg2.connect(deployment.database.url)) as watching:
+            cursor = watching.cursor()
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return bool(cursor.fetchall()[0][0])
+
+    with (
+        ThreadPoolExecutor(1) as background,
+        closing(psycopg2.connect(deployment.database.url)) as other,
+    ):
+        cursor = other.cursor()
+        cursor.execute("SELECT 1 FROM users WHERE id = %s FOR UPDATE", (robin.id,))
+        credentials = {"username": "robin", "password": robin.password}
+        log_in = background.submit(client.post, "/api/v1/auth/login", json=credentials)
+        wait_until(waits_for_a_lock)
+        cursor.execute(
+            "UPDATE users SET password_hash ="
+            " (SELECT password_hash FROM users WHERE username = 'zoe') WHERE id = %s",
+            (robin.id,),
+        )
+        other.commit()
+        answer = log_in.result(20)
+
+    assert (answer.status_code, answer.get_json()["code"]) == (401, "invalid_credentials")
+    assert [row.outcome for row in audit_rows(app, action="auth.login")] == ["failure"]

@@ -1,0 +1,87 @@
+"""`make guards`: takes each guard out of a copy, runs its tests there, and expects them to fail.
+
+Each run starts servers of its own. A guard whose tests pass without it is a rule that nothing
+shows; then this ends with 1.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import local
+
+from tests.guards.guards import GUARDS, Guard
+from tests.support.gunicorn import REPOSITORY
+
+PARTS = ("userapi", "tests", "migrations", "docs", "examples", "deploy", "scripts")
+LONGEST_SECONDS = 300
+FAILED_TESTS = 1  # pytest's exit code; others say that it could not run them.
+
+_of_thread = local()
+
+
+def _copy() -> Path:
+    """Return this thread's copy of what the tests need."""
+    if not hasattr(_of_thread, "folder"):
+        folder = Path(tempfile.mkdtemp(prefix="userapi-guards-"))
+        for part in PARTS:
+            shutil.copytree(
+                REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        for file in REPOSITORY.iterdir():
+            if file.is_file():
+                shutil.copy(file, folder)
+        _of_thread.folder = folder
+    found: Path = _of_thread.folder
+    return found
+
+
+def noticed(guard: Guard) -> tuple[bool, str]:
+    """Tell whether a test fails without the guard, and which, or what else came of it."""
+    folder = _copy()
+    file = folder / guard.file
+    whole = file.read_text("utf-8")
+    if whole.count(guard.present) != 1:
+        return False, f"its text is there {whole.count(guard.present)} times"
+    file.write_text(whole.replace(guard.present, guard.without), "utf-8")
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *guard.tests],
+            cwd=folder,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return True, "its tests do not come to an end"
+    finally:
+        file.write_text(whole, "utf-8")
+    lines = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    said = lines[0].split(" - ")[0] if lines else (run.stdout + run.stderr).strip()[-200:]
+    return run.returncode == FAILED_TESTS, said.removeprefix("FAILED ")
+
+
+def main() -> int:
+    """Try all guards, or those whose rule holds a text."""
+    parser = argparse.ArgumentParser(prog="python -m tests.guards")
+    parser.add_argument("--only", default="", help="part of a rule")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    guards = [guard for guard in GUARDS if arguments.only in guard.rule]
+    unnoticed = 0
+    with ThreadPoolExecutor(arguments.jobs) as threads:
+        for guard, (was, said) in zip(guards, threads.map(noticed, guards), strict=True):
+            unnoticed += not was
+            print(f"{'ok' if was else 'NOT NOTICED':11} {guard.rule}\n{'':11} {said}", flush=True)
+    print(f"\n{len(guards)} guards taken out, {unnoticed} not noticed")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,411 @@
+"""The guards that keep credentials, tokens and sessions safe, and how each is taken out.
+
+Each is a piece of text in one file and what stands in its place without the guard, with the tests
+that have to fail then. A text that is not there exactly once is a fault of this list.
+"""
+
+from dataclasses import dataclass
+
+SERVICE = "userapi/authentication/service.py"
+TOKENS = "userapi/authentication/tokens.py"
+KEYS = "userapi/authentication/keys.py"
+SESSIONS = "userapi/sessions/service.py"
+STATUS = "userapi/sessions/status.py"
+CACHE = "userapi/sessions/cache.py"
+LOCKOUT = "userapi/lockout/service.py"
+HASHING = "userapi/passwords/hashing.py"
+ONE_TIME = "userapi/passwords/one_time_tokens.py"
+ROLES = "userapi/accounts/service.py"
+ACCESS = "userapi/api/access.py"
+
+REFRESHING = ("tests/api/test_sessions.py", "tests/integration/test_refresh_races.py")
+LIVE = ("tests/contract/test_live_sessions.py", "tests/integration/test_revocation_races.py")
+FORGED = ("tests/unit/test_forged_tokens.py", "tests/unit/test_tokens.py")
+LOCKING = ("tests/integration/test_lockout.py", "tests/api/test_login.py")
+RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recovery.py")
+PASSWORDS = ("tests/unit/test_password_hashing.py",)
+LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A rule, where it stands, what stands there without it, and the tests that show it."""
+
+    rule: str
+    file: str
+    present: str
+    without: str
+    tests: tuple[str, ...]
+
+
+GUARDS = [
+    # Refresh
+    Guard(
+        "Of many refreshes at once one rotates",
+        SERVICE,
+        '        _sessions.c.generation == bindparam("seen_generation"),\n',
+        '        _sessions.c.generation >= bindparam("seen_generation"),\n',
+        REFRESHING,
+    ),
+    Guard(
+        "Only the immediate predecessor gets the same successor",
+        SERVICE,
+        "            claims.generation == own.generation - 1\n",
+        "            claims.generation <= own.generation - 1\n",
+        REFRESHING,
+    ),
+    Guard(
+        "The predecessor is good for the grace and no longer",
+        SERVICE,
+        "            and self._clock.now() <= own.rotated_at + self._grace\n",
+        "",
+        REFRESHING,
+    ),
+    Guard(
+        "A session that ends for reuse stays ended although the request is refused",
+        SERVICE,
+        "                self._end_reused(own.id, self._view(session, own.user_id), actor)\n",
+        "                self._end_reused(own.id, self._view(session, own.user_id), actor)\n"
+        "                raise RefreshTokenReused()\n",
+        REFRESHING,
+    ),
+    Guard(
+        "Who is not active refreshes nothing",
+        SERVICE,
+        "if own is None or holder is None or holder.status != UserStatus.ACTIVE:",
+        "if own is None or holder is None:",
+        REFRESHING,
+    ),
+    Guard(
+        "A refresh token of a session's former version is refused",
+        SERVICE,
+        "if own.version != claims.session_version or not self._sessions.is_live(own):\n"
+        "                raise TokenRevoked()\n            actor",
+        "if not self._sessions.is_live(own):\n                raise TokenRevoked()\n"
+        "            actor",
+        REFRESHING,
+    ),
+    Guard(
+        "A session ends after being idle",
+        SESSIONS,
+        "return min(session.expires_at, session.rotated_at + self._idle)",
+        "return session.expires_at",
+        REFRESHING,
+    ),
+    Guard(
+        "A session has an absolute end",
+        SESSIONS,
+        "return min(session.expires_at, session.rotated_at + self._idle)",
+        "return session.rotated_at + self._idle",
+        REFRESHING,
+    ),
+    Guard(
+        "Above the cap the oldest session ends",
+        SESSIONS,
+        "        if surplus > 0:\n",
+        "        if surplus > 1000:\n",
+        LOG_IN,
+    ),
+    # Live sessions
+    Guard(
+        "A token of another user's session is refused",
+        SERVICE,
+        "        if live.user_id != claims.user_id:\n            raise TokenInvalid()\n",
+        "",
+        (*LIVE, *FORGED, *REFRESHING),
+    ),
+    Guard(
+        "An access token of a session's former version is refused",
+        SERVICE,
+        "        if live.session_version != claims.session_version:\n"
+        "            raise TokenRevoked()\n",
+        "",
+        (*LIVE, *REFRESHING, "tests/api/test_login.py"),
+    ),
+    Guard(
+        "A revoked session is not live",
+        STATUS,
+        "                _sessions.c.revoked_at.is_(None),\n",
+        "",
+        (*LIVE, *REFRESHING),
+    ),
+    Guard(
+        "The session of a user who is not active is not live",
+        STATUS,
+        '                _users.c.status == "active",\n',
+        "",
+        REFRESHING,
+    ),
+    Guard(
+        "A fill that a revocation has overtaken is refused",
+        CACHE,
+        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\nlocal life",
+        "local life",
+        LIVE,
+    ),
+    Guard(
+        "A copy of a user's former rights is not believed",
+        CACHE,
+        "if user == found[2] and roles == found[3] and ",
+        "if roles == found[3] and ",
+        LIVE,
+    ),
+    Guard(
+        "A copy of former roles is not believed",
+        CACHE,
+        "if user == found[2] and roles == found[3] and ",
+        "if user == found[2] and ",
+        (*LIVE, "tests/integration/test_role_races.py"),
+    ),
+    Guard(
+        "A fill that is older than what others know is refused",
+        CACHE,
+        "  if known and tonumber(known) > tonumber(ARGV[index + 1]) then\n",
+        "  if false then\n",
+        LIVE,
+    ),
+    Guard(
+        "The end of a session is told after the commit",
+        SESSIONS,
+        "        after_commit(tell)\n",
+        "",
+        LIVE,
+    ),
+    Guard(
+        "Without a note that could be left, the database is asked",
+        CACHE,
+        "        self._unsent[note] = time.monotonic() + self._copy_seconds\n",
+        "",
+        (*LIVE, "tests/integration/test_redis_away.py"),
+    ),
+    # Log-in and lockout
+    Guard(
+        "Checks that are under way count, too",
+        LOCKOUT,
+        "& (_table.c.failures + waiting < self._threshold)",
+        "& (_table.c.failures < self._threshold)",
+        LOCKING,
+    ),
+    Guard(
+        "A lock holds",
+        LOCKOUT,
+        "or_(_table.c.locked_until.is_(None), _table.c.locked_until <= now)\n"
+        "                        & ",
+        "_table.c.failures.isnot(None)\n                        & ",
+        LOCKING,
+    ),
+    Guard(
+        "Each lock is longer",
+        LOCKOUT,
+        "self._base * 2 ** min(row.locks, 30)",
+        "self._base",
+        LOCKING,
+    ),
+    Guard(
+        "An identifier of nobody is counted like another",
+        SERVICE,
+        "            locked_until = self._lockout.fail(key)\n",
+        "            locked_until = self._lockout.fail(key) if user_id else None\n",
+        (*LOCKING, "tests/integration/test_equal_answers.py"),
+    ),
+    Guard(
+        "A hash that changed meanwhile was not checked",
+        SERVICE,
+        "if user is None or user.password_hash != candidate.password_hash:",
+        "if user is None:",
+        LOG_IN,
+    ),
+    Guard(
+        "The right password of a suspended account opens nothing",
+        SERVICE,
+        "            refusal = _status_refusal(user)\n",
+        "            refusal = None\n",
+        LOG_IN,
+    ),
+    Guard(
+        "A failed check takes its place until it is counted",
+        LOCKOUT,
+        'set_={"in_flight": waiting + 1, ',
+        'set_={"in_flight": waiting, ',
+        LOCKING,
+    ),
+    # Passwords
+    Guard(
+        "Passwords are peppered",
+        HASHING,
+        'return base64.b64encode(hmac.digest(self._peppers[pepper_id], text, "sha384"))',
+        'return base64.b64encode(hmac.digest(b"x", text, "sha384"))',
+        PASSWORDS,
+    ),
+    Guard(
+        "Two passwords that share 72 bytes are different",
+        HASHING,
+        'return base64.b64encode(hmac.digest(self._peppers[pepper_id], text, "sha384"))',
+        "return (pepper_id.encode() + text)[:72]",
+        PASSWORDS,
+    ),
+    Guard(
+        "A password is the same however it is composed",
+        HASHING,
+        'unicodedata.normalize("NFKC", password).encode()',
+        "password.encode()",
+        PASSWORDS,
+    ),
+    Guard(
+        "An unknown user costs a hash",
+        HASHING,
+        "        self._gate.run(lambda: _spend(self._rounds))\n",
+        "",
+        (*PASSWORDS, "tests/api/test_metrics.py"),
+    ),
+    Guard(
+        "An old hash is made anew",
+        HASHING,
+        "return Verification(True, pepper_id != self._pepper_id or cost != self._rounds)",
+        "return Verification(True, False)",
+        (*PASSWORDS, "tests/api/test_login.py"),
+    ),
+    Guard(
+        "A new password ends the other sessions",
+        SERVICE,
+        "            self._sessions.end_all(\n"
+        "                user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, "
+        "but=own.id\n            )\n",
+        "",
+        (*REFRESHING, "tests/api/test_login.py", "tests/api/test_user_sessions.py"),
+    ),
+    # Tokens
+    Guard(
+        "A token says that it is an access token",
+        TOKENS,
+        "        _require_header(token, ACCESS_TYPE)\n",
+        "",
+        FORGED,
+    ),
+    Guard(
+        "A token says that it is a refresh token",
+        TOKENS,
+        "        _require_header(token, REFRESH_TYPE)\n",
+        "",
+        (*FORGED, *REFRESHING),
+    ),
+    Guard(
+        "Only the configured algorithm verifies",
+        TOKENS,
+        "JWT_DECODE_ALGORITHMS=[self._keys.algorithm]",
+        'JWT_DECODE_ALGORITHMS=["HS256", "HS384", "ES256", "EdDSA", "RS256", "none"]',
+        FORGED,
+    ),
+    Guard(
+        "An unknown key id verifies nothing",
+        TOKENS,
+        '        key = self._keys.verifying(header.get("kid"))\n',
+        '        key = self._keys.verifying(header.get("kid")) or self._keys.active()\n',
+        (*FORGED, "tests/unit/test_keys.py"),
+    ),
+    Guard(
+        "The issuer is this service",
+        TOKENS,
+        "            JWT_DECODE_ISSUER=self._issuer,\n",
+        "",
+        FORGED,
+    ),
+    Guard(
+        "The audience is this platform",
+        TOKENS,
+        "            JWT_DECODE_AUDIENCE=self._audience,\n",
+        "",
+        FORGED,
+    ),
+    Guard(
+        "An access token expires",
+        TOKENS,
+        "        if claims.expires_at + LEEWAY_SECONDS <= now:\n",
+        "        if False:\n",
+        (*FORGED, *REFRESHING),
+    ),
+    Guard(
+        "A token of the future is refused",
+        TOKENS,
+        "        if max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS:\n",
+        "        if False:\n",
+        FORGED,
+    ),
+    Guard(
+        "A refresh token expires",
+        TOKENS,
+        "        if claims.expires_at <= self._clock.now().timestamp():\n",
+        "        if False:\n",
+        (*FORGED, *REFRESHING),
+    ),
+    Guard(
+        "A remembered token is forgotten when the keys change",
+        TOKENS,
+        "            if generation != self._generation:\n                self._claims.clear()\n",
+        "            if generation != self._generation:\n",
+        (*FORGED, "tests/unit/test_keys.py"),
+    ),
+    # One-time tokens
+    Guard(
+        "A one-time token is good once",
+        ONE_TIME,
+        "            _table.c.used_at.is_(None),\n            _table.c.voided_at.is_(None),\n"
+        "            _table.c.expires_at > now,\n",
+        "            _table.c.voided_at.is_(None),\n            _table.c.expires_at > now,\n",
+        RECOVERY,
+    ),
+    Guard(
+        "A void token is worth nothing",
+        ONE_TIME,
+        "            _table.c.voided_at.is_(None),\n            _table.c.expires_at > now,\n",
+        "            _table.c.expires_at > now,\n",
+        RECOVERY,
+    ),
+    Guard(
+        "A one-time token expires",
+        ONE_TIME,
+        "            _table.c.expires_at > now,\n",
+        "",
+        RECOVERY,
+    ),
+    Guard(
+        "A token is for its purpose",
+        "userapi/authentication/recovery.py",
+        "PROVING_AN_ADDRESS = (TokenPurpose.EMAIL_CHANGE, TokenPurpose.EMAIL_VERIFICATION)\n",
+        "PROVING_AN_ADDRESS = tuple(TokenPurpose)\n",
+        RECOVERY,
+    ),
+    Guard(
+        "A one-time token is kept as a hash",
+        ONE_TIME,
+        '    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()\n',
+        "    return text\n",
+        ("tests/integration/test_secrets_at_rest.py", *RECOVERY),
+    ),
+    Guard(
+        "A new password voids the tokens that are open",
+        SERVICE,
+        "        self._one_time_tokens.void_all(user.id)\n        session.flush()\n",
+        "        session.flush()\n",
+        RECOVERY,
+    ),
+    # Access
+    Guard(
+        "A permission is asked for",
+        ACCESS,
+        "if not is_self and not any(p in actor.permissions for p in permissions):\n",
+        "if False:\n",
+        ("tests/api/test_access.py",),
+    ),
+    Guard(
+        "Who must change the password does nothing else",
+        ACCESS,
+        "    if live.must_change_password and not password_change_pending:\n",
+        "    if False:\n",
+        (
+            "tests/api/test_users.py",
+            "tests/api/test_login.py",
+            "tests/integration/test_commands.py",
+        ),
+    ),
+]
