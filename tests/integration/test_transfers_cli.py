@@ -1,6 +1,7 @@
 """`flask users import` and `flask users export`."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,16 @@ def test_a_broken_file_changes_nothing(app: Flask, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "not UTF-8" in result.output
     assert audit_rows(app, action="user.imported") == []
+
+
+def test_a_pipe_is_refused_because_it_cannot_be_read_twice(app: Flask, tmp_path: Path) -> None:
+    pipe = tmp_path / "users.csv"
+    os.mkfifo(pipe)
+
+    result = run(app, "import", pipe)
+
+    assert result.exit_code == 1
+    assert "is read twice, and so has to be a file and no pipe" in result.output
 
 
 def test_a_file_of_unknown_kind_needs_a_word_about_it(app: Flask, tmp_path: Path) -> None:

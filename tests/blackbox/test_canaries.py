@@ -1,0 +1,198 @@
+"""Secrets of settings and people go through the service; none comes out where it could be read.
+
+Looked at: the log at its most talkative, the worker's log, audit rows, events, metrics, refusals
+and Redis. What is looked for is proved to be findable: one harmless text has to be there.
+"""
+
+import base64
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+from signal import SIGTERM
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+import redis
+
+from tests.support.databases import PostgresDatabase
+from tests.support.gunicorn import GunicornService
+from tests.support.polling import wait_until
+from tests.support.worker_process import WorkerProcess
+
+API = "/api/v1"
+SETTINGS = (
+    *("SECRET_KEY", "JWT_SECRET_KEY", "PASSWORD_PEPPER", "PASSWORD_PEPPER_PREVIOUS"),
+    *("AUDIT_SEAL_KEY", "METRICS_TOKEN"),
+)
+HARMLESS = "canaryrobin"
+
+
+@dataclass(slots=True)
+class Journey:
+    """What was sent, which of it is secret, and what was refused with which body."""
+
+    service: GunicornService
+    secrets: dict[str, str] = field(default_factory=dict)
+    refusals: list[str] = field(default_factory=list)
+
+    def secret(self, name: str) -> str:
+        """Return a new secret and remember it."""
+        self.secrets[name] = f"Kestrel-{secrets.token_hex(8)}-Quarry"
+        return self.secrets[name]
+
+    def send(
+        self, method: str, path: str, body: Any = None, *, token: str = "", **headers: str
+    ) -> Any:
+        """Send a request; keep the body of a refusal."""
+        connection = HTTPConnection("127.0.0.1", self.service.port, timeout=20)
+        sent = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        content = {"Content-Type": "application/json"} if body is not None else {}
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request(
+            method, path, sent if body is not None else None, {**content, **bearer, **headers}
+        )
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        if answer.status >= 400:
+            self.refusals.append(f"{answer.headers}{text}")
+        return json.loads(text) if text.startswith("{") else text
+
+
+@pytest.fixture(scope="module")
+def travelled(
+    make_database: Callable[[str], PostgresDatabase],
+    redis_url: str,
+    rabbitmq_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Journey, dict[str, str]]]:
+    """Return a journey, and by name all that it has left where somebody could read it."""
+    folder = tmp_path_factory.mktemp("canaries")
+    settings = {name: secrets.token_urlsafe(36) for name in SETTINGS}
+    database = make_database("canaries").url
+    environment = {
+        "ENVIRONMENT": "testing",
+        "DATABASE_URL": database,
+        "REDIS_URL": redis_url,
+        "RABBITMQ_URL": rabbitmq_url,
+        "RABBITMQ_EXCHANGE": "canary_events",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "LOG_LEVEL": "DEBUG",
+        "RATE_LIMIT_ENABLED": "false",
+        "LOCKOUT_THRESHOLD": "50",
+        "MAIL_DIR": str(folder / "mail"),
+        **settings,
+    }
+    with GunicornService(environment) as service:
+        worker = WorkerProcess(
+            {**environment, "INSTANCE_DIR": str(folder / "worker")}, folder / "worker.log"
+        )
+        try:
+            journey = Journey(service, dict(settings))
+            _travel(journey, folder / "mail")
+            metrics = journey.send("GET", "/metrics", token=settings["METRICS_TOKEN"])
+        finally:
+            worker.end(SIGTERM)
+        service.stop()
+        yield journey, {
+            "log": service.log,
+            "log of the worker": worker.log.read_text("utf-8"),
+            "metrics": metrics,
+            "refusals": "\n".join(journey.refusals),
+            "audit": _rows(database, "audit_logs"),
+            "events": _rows(database, "outbox_events"),
+            "mails that were asked for": _rows(database, "outgoing_mails"),
+            "Redis": _redis_dump(redis_url),
+        }
+
+
+def _travel(journey: Journey, mail: Path) -> None:
+    """Use every kind of secret rightly, and in the ways in which people get it wrong."""
+    password = journey.secret("password")
+    person = {"username": HARMLESS, "email": f"{HARMLESS}@example.com"}
+    journey.send("POST", f"{API}/auth/register", {**person, "password": password})
+    log_in = {"username": HARMLESS, "password": password}
+    tokens = journey.send("POST", f"{API}/auth/login", log_in)
+    journey.secrets |= {f"{name} 1": tokens[name] for name in ("access_token", "refresh_token")}
+    access, refresh = tokens["access_token"], tokens["refresh_token"]
+    # Got wrong.
+    for wrong in (
+        {"username": HARMLESS, "password": journey.secret("wrong password")},
+        {"username": journey.secret("password as a name"), "password": "x"},
+        {"username": HARMLESS, "password": [journey.secret("password in a list")]},
+        f'{{"username": "{HARMLESS}", "password": "{journey.secret("password in broken JSON")}',
+    ):
+        journey.send("POST", f"{API}/auth/login", wrong)
+    journey.send("GET", f"{API}/auth/verify?token={quote(access)}")
+    query = quote(journey.secret("password in a query"))
+    journey.send("POST", f"{API}/auth/login?password={query}", log_in)
+    journey.send("GET", f"{API}/users/me", token=access + "x")
+    basic = base64.b64encode(f"{HARMLESS}:{password}".encode()).decode()
+    journey.secrets["basic credentials"] = basic
+    journey.send("GET", f"{API}/users/me", Authorization=f"Basic {basic}")
+    journey.send("POST", f"{API}/auth/register", {**person, "password": password})
+    journey.send("POST", f"{API}/auth/refresh", {"refresh_token": access})
+    journey.send("POST", f"{API}/auth/refresh", {"refresh_token": refresh + "x"})
+    # Got right.
+    changed = journey.secret("new password")
+    change = {"current_password": password, "new_password": changed}
+    tokens = journey.send("POST", f"{API}/auth/change-password", change, token=access)
+    journey.secrets["refresh_token 2"] = tokens["refresh_token"]
+    fresh = journey.send("POST", f"{API}/auth/refresh", {"refresh_token": tokens["refresh_token"]})
+    journey.secrets |= {f"{name} 3": fresh[name] for name in ("access_token", "refresh_token")}
+    journey.send("POST", f"{API}/auth/reset-password", {"email": person["email"]})
+    found: list[str] = []
+
+    def mail_has_come() -> bool:
+        for file in mail.glob("*.eml"):
+            found.extend(re.findall(r"^([A-Za-z0-9_-]{43})\r?$", file.read_text(), re.MULTILINE))
+        return bool(found)
+
+    wait_until(mail_has_come, seconds=20)
+    journey.secrets["one-time token"] = found[0]
+    reset = {"token": found[0], "new_password": journey.secret("password after a reset")}
+    for _ in range(2):  # The second time it is refused.
+        journey.send("POST", f"{API}/auth/reset-password/confirm", reset)
+
+
+def _rows(url: str, table: str) -> str:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT row_to_json(t)::text FROM {table} t")
+        return "\n".join(row[0] for row in cursor.fetchall())
+
+
+def _redis_dump(url: str) -> str:
+    with redis.Redis.from_url(url) as client:
+        return "\n".join(f"{key!r} {client.dump(key)!r}" for key in client.scan_iter("*"))
+
+
+PLACES = (
+    *("log", "log of the worker", "metrics", "refusals"),
+    *("audit", "events", "mails that were asked for", "Redis"),
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_secret_is_where_it_could_be_read(
+    travelled: tuple[Journey, dict[str, str]], place: str
+) -> None:
+    journey, left = travelled
+
+    assert len(journey.secrets) >= 20
+    assert left[place]
+    assert [name for name, secret in journey.secrets.items() if secret in left[place]] == []
+
+
+@pytest.mark.parametrize("place", ["log of the worker", "audit", "events"])
+def test_what_is_no_secret_is_found(travelled: tuple[Journey, dict[str, str]], place: str) -> None:
+    """Otherwise the test above would look in the wrong place."""
+    _, left = travelled
+
+    assert (HARMLESS if place != "log of the worker" else "worker.started") in left[place]
