@@ -8,7 +8,8 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers browser test test-slow chaos lint audit format bench secrets clean help
+.PHONY: run install servers browser test test-slow chaos guards lint audit format bench bench-scale \
+	secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -30,6 +31,9 @@ test-slow: servers ## Run the tests that take minutes
 chaos: servers ## Prove that nothing is lost while processes die; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null
 
+guards: servers ## Take each guard of credentials and sessions out, and see a test fail
+	@$(BIN)/python -m tests.guards $(ARGS) </dev/null
+
 lint: install ## Check format, style, types and the direction of imports
 	@scripts/lint.sh
 
@@ -41,6 +45,9 @@ format: install ## Format the code
 
 bench: servers ## Measure the service under load
 	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks $(ARGS)
+
+bench-scale: servers ## Ask the same questions of 1000 users and of a million; takes minutes
+	@$(BIN)/python -m benchmarks.scale $(ARGS) </dev/null
 
 secrets: ## Make the passwords and keys that docker-compose.yml mounts
 	@scripts/make_secrets.sh

@@ -43,6 +43,7 @@ class FaultProxy:
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
         self._closed = False
+        self.round_trips = 0  # How often a client has asked anew after an answer.
         self._listen(0)
 
     @property
@@ -108,6 +109,11 @@ class FaultProxy:
         """Wait so long, or until the behaviour is another."""
         with self._changed:
             self._changed.wait_for(lambda: self._behaviour is not same, seconds)
+
+    def count_round_trip(self) -> None:
+        """Take note that a client asks, and that it had its answer to what it asked before."""
+        with self._changed:
+            self.round_trips += 1
 
     def forget(self, connection: "_Connection") -> None:
         """Take a connection off the list: it has ended."""
@@ -186,6 +192,7 @@ class _Connection:
         # Bytes of the answers since the mode last changed; only the thread of answers counts.
         self._answered = 0
         self._counting_for: _Behaviour | None = None
+        self._awaits_answer = False
 
     def serve(self, upstream: tuple[str, int]) -> None:
         """Connect to the server and forward until it has no more to say."""
@@ -251,6 +258,9 @@ class _Connection:
         return False
 
     def _ask(self, data: bytes) -> None:
+        if not self._awaits_answer:
+            self._awaits_answer = True
+            self._proxy.count_round_trip()
         self._hold_in_black_hole()
         self._send(self._server, data)
 
@@ -271,6 +281,7 @@ class _Connection:
                 piece = data[: behaviour.answer_bytes - self._answered]
             else:
                 piece = data
+            self._awaits_answer = False
             self._send(self._client, piece)
             self._answered += len(piece)
             data = data[len(piece) :]
