@@ -394,7 +394,7 @@ def test_events_that_were_refused_for_good_are_a_warning(
 
     mark, mend = finding(doctor(app), "RabbitMQ has refused 1 events for good")
     assert mark == "!"
-    assert "flask events replay" in mend
+    assert "flask events replay --parked" in mend
 
 
 def test_a_mail_folder_that_cannot_be_written_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:

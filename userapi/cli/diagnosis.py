@@ -427,7 +427,7 @@ def _worker(services: Services, check: Check) -> Iterator[Finding]:
         (
             parked,
             f"RabbitMQ has refused {parked} events for good",
-            "Look at them with `flask events list --state parked`, then `flask events replay`.",
+            "See `flask events list --state parked`; then `flask events replay --parked`.",
         ),
     )
 
