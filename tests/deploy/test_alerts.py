@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.programs import PROMETHEUS
+from tests.support.programs import PROMETHEUS, may_be_skipped
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "prometheus"
@@ -67,6 +67,11 @@ BAD: dict[str, dict[str, str | None]] = {
 }
 
 
+needs_promtool = pytest.mark.skipif(
+    may_be_skipped(PROMETHEUS), reason="Prometheus is not installed"
+)
+
+
 def fires(tmp_path: Path, alert: str, series: dict[str, str | None], minute: int) -> bool:
     """Tell whether promtool sees the alert at this minute."""
     promtool = PROMETHEUS.require().with_name("promtool")
@@ -94,6 +99,7 @@ def fires(tmp_path: Path, alert: str, series: dict[str, str | None], minute: int
     return run.returncode != 0
 
 
+@needs_promtool
 @pytest.mark.parametrize("alert", NAMES)
 def test_an_alert_fires_for_what_it_is_about_and_not_when_all_is_well(
     tmp_path: Path, alert: str
@@ -102,6 +108,7 @@ def test_an_alert_fires_for_what_it_is_about_and_not_when_all_is_well(
     assert fires(tmp_path, alert, {**WELL, **BAD[alert]}, 30)
 
 
+@needs_promtool
 def test_events_that_nobody_is_to_get_are_not_late(tmp_path: Path) -> None:
     """Without RabbitMQ they stay in the outbox, which is no fault."""
     alone = {name: values for name, values in WELL.items() if "rabbitmq" not in name}

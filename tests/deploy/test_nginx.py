@@ -18,14 +18,14 @@ from tests.support.guardian import guardian
 from tests.support.gunicorn import GunicornService
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
-from tests.support.programs import NGINX
+from tests.support.programs import NGINX, may_be_skipped
 from tests.support.servers import end_process
 
 CONFIGURATION = (
     Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "default.conf"
 ).read_text("utf-8")
 
-pytestmark = pytest.mark.skipif(NGINX.find() is None, reason="nginx is not installed")
+pytestmark = pytest.mark.skipif(may_be_skipped(NGINX), reason="nginx is not installed")
 
 
 @dataclass(frozen=True, slots=True)

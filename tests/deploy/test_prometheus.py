@@ -19,7 +19,7 @@ from tests.support.guardian import guardian
 from tests.support.gunicorn import GunicornService
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
-from tests.support.programs import PROMETHEUS, is_ci
+from tests.support.programs import PROMETHEUS, may_be_skipped
 from tests.support.servers import end_process
 from tests.support.worker_process import WorkerProcess
 
@@ -32,9 +32,7 @@ PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]
 TOKEN = "kJ3vX9qLw2Rt7Yb5Nc8Zm4Hd6Pf1Gs0A"
 PASSWORD = "violet-harbour-93-lantern"
 
-pytestmark = pytest.mark.skipif(
-    PROMETHEUS.find() is None and not is_ci(), reason="Prometheus is not installed"
-)
+pytestmark = pytest.mark.skipif(may_be_skipped(PROMETHEUS), reason="Prometheus is not installed")
 
 
 class Prometheus:

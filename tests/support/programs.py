@@ -105,6 +105,11 @@ def is_ci() -> bool:
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
+def may_be_skipped(program: Program) -> bool:
+    """Tell whether tests of a program are skipped here: it is missing, and not all have to run."""
+    return program.find() is None and not is_ci()
+
+
 def install(programs: tuple[Program, ...]) -> int:
     """Install what is missing; return the exit code. Starts none of the system's services."""
     missing = [program for program in programs if program.find() is None]
