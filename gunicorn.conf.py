@@ -118,7 +118,7 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """On SIGTERM let every worker say "not ready" before the server stops listening."""
+    """Share memory with the workers; on SIGTERM let them say "not ready" before all stops."""
     # What is loaded by now is shared with the workers, until a garbage collector writes to it.
     gc.collect()
     gc.freeze()
