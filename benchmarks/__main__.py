@@ -179,8 +179,8 @@ def _floor(database: str) -> Iterator[tuple[str, int]]:
             sys.executable,
             "-m",
             "gunicorn",
-            "--config",
-            os.devnull,  # Not that of the service.
+            "--pythonpath",
+            str(REPOSITORY),
             "--no-control-socket",
             "--worker-class",
             "gthread",
@@ -196,7 +196,7 @@ def _floor(database: str) -> Iterator[tuple[str, int]]:
             "error",
             "benchmarks.floors:create_app()",
         ],
-        cwd=REPOSITORY,
+        cwd=REPOSITORY / "benchmarks",  # Where no configuration of the service is found.
         env={**os.environ, "FLOOR_DSN": database, "FLOOR_USERNAME": "admin"},
     )
     try:
