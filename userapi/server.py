@@ -1,15 +1,18 @@
 """Gunicorn's log and worker, with what they leave out: every line goes through the service's
-formatter, the worker says "not ready" before it stops, no thread waits for a slow request, and
-requests that never reach the application are refused as all others are, with a line in the log.
+formatter, the worker says "not ready" before it stops, no thread waits for a slow request or for a
+client that does not close, and requests that never reach the application are refused as all others
+are, with a line in the log.
 """
 
 import http
 import re
 import secrets
+import selectors
 import signal
 import socket
 import struct
 import time
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -33,6 +36,11 @@ DRAIN_SIGNAL = signal.SIGUSR2
 ARRIVAL_SECONDS = 15
 PIECE_SECONDS = 10
 LONGEST_HEAD = LONGEST_AWAITED_BODY = 64 * 1024
+# For a body that nobody has read: what has come by now is taken, the rest is not waited for.
+LEFT_OVER_SECONDS = 0.05
+# For a client to read its last answer and close; more bytes than the longest body that is taken.
+LINGER_SECONDS = 5
+LINGER_BYTES = 16 * 1024 * 1024
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -68,6 +76,10 @@ class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no annotati
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     """The threaded worker that the service runs in."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lingering: dict[Any, None] = {}  # Connections, the oldest first.
+
     def init_signals(self) -> None:
         """Listen to the master's word that the end is near."""
         super().init_signals()
@@ -101,6 +113,67 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
         except OSError:
             return False  # The client is gone.
         return super().handle(conn)
+
+    def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:
+        """Tell whether the next request may come: not after a body that is still on its way.
+
+        Gunicorn's own thread waits five seconds for the rest of what nobody wants to read.
+        """
+        until = time.monotonic() + LEFT_OVER_SECONDS
+        return bool(keepalive) and bool(conn.parser.finish_body(deadline=until))
+
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Keep the connection or end it, and wait for no client.
+
+        Gunicorn's own waits up to two seconds for the client to close, in the one thread that takes
+        all connections: a client that asks for "Connection: close" and stays would stop all.
+        """
+        if conn.cfg.is_ssl or fs.cancelled() or fs.exception() is not None or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._linger(conn)
+
+    def murder_pending(self) -> None:
+        """Close the connections whose clients took too long: to ask, or to close."""
+        super().murder_pending()
+        now = time.monotonic()
+        for conn in list(self._lingering):
+            if now < conn.timeout:
+                break
+            self._end(conn)
+
+    def _linger(self, conn: Any) -> None:
+        """Close our half and throw away what still comes (RFC 9112 §9.6).
+
+        To close at once would reset the connection of a client that is still sending its body, and
+        the answer would be lost to it.
+        """
+        conn.timeout, conn.bytes_left = time.monotonic() + LINGER_SECONDS, LINGER_BYTES
+        self._lingering[conn] = None
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._throw_away, conn))
+        except OSError:
+            self._end(conn)  # The client is gone.
+
+    def _throw_away(self, conn: Any, sock: socket.socket) -> None:
+        try:
+            size = len(sock.recv(256 * 1024))
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        conn.bytes_left -= size
+        if not size or conn.bytes_left <= 0:
+            self._end(conn)
+
+    def _end(self, conn: Any) -> None:
+        del self._lingering[conn]
+        if conn.sock in self.poller.get_map():
+            self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Refuse what is no HTTP, or more of it than is taken, and close the connection."""

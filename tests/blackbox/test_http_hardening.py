@@ -198,6 +198,53 @@ def test_clients_that_do_not_finish_keep_nobody_waiting(
         assert quick.exchange(NEXT).status == 200
 
 
+HALF_OF_A_LONG_BODY = HEAD + b"Content-Length: 70000\r\n\r\n{"
+LAST = request_bytes("GET", LIVE, headers=("Connection: close",))
+
+
+@pytest.mark.parametrize(
+    ("last", "status"), [(LAST, 200), (HALF_OF_A_LONG_BODY, 413)], ids=["close", "long body"]
+)
+def test_clients_that_do_not_close_keep_nobody_waiting(
+    service: GunicornService, last: bytes, status: int
+) -> None:
+    """Gunicorn waits for each of them, one after another, in the thread that takes connections."""
+    with ExitStack() as stack:
+        for _ in range(60):
+            slow = stack.enter_context(RawConnection("127.0.0.1", service.port, timeout_seconds=2))
+            assert slow.exchange(last).status == status
+        quick = stack.enter_context(RawConnection("127.0.0.1", service.port, timeout_seconds=2))
+
+        assert quick.exchange(NEXT).status == 200
+
+
+@pytest.mark.slow
+def test_a_client_that_does_not_close_is_closed(connection: RawConnection) -> None:
+    assert connection.exchange(LAST).status == 200
+    time.sleep(7)
+
+    with pytest.raises(ConnectionError):  # A reset, and then a broken pipe.
+        for _ in range(2):
+            connection.send(b"x")
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("mebibytes", [3, 12])
+def test_a_client_that_sends_all_of_a_long_body_reads_why_it_is_refused(
+    connection: RawConnection, mebibytes: int
+) -> None:
+    """To close at once would reset the connection, and a proxy would make a 502 of it."""
+    size = mebibytes * 1024 * 1024
+    connection.send(HEAD + b"Content-Length: %d\r\n\r\n" % size)
+    for _ in range(size // 65536):
+        connection.send(b"a" * 65536)
+        time.sleep(0.0005)
+
+    answer = connection.receive()
+    assert (answer.status, json.loads(answer.body)["code"]) == (413, "body_too_large")
+    assert connection.is_closed_by_peer()
+
+
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_request_in_small_pieces_is_put_together(connection: RawConnection, size: int) -> None:
     request = HEAD + LENGTH + b"\r\n" + BODY
