@@ -7,10 +7,12 @@ are, with a line in the log.
 import http
 import re
 import secrets
+import select
 import selectors
 import signal
 import socket
 import struct
+import threading
 import time
 from functools import partial
 from types import FrameType
@@ -38,6 +40,8 @@ PIECE_SECONDS = 10
 LONGEST_HEAD = LONGEST_AWAITED_BODY = 64 * 1024
 # For a body that nobody has read: what has come by now is taken, the rest is not waited for.
 LEFT_OVER_SECONDS = 0.05
+# For the next request of a connection to come before its thread serves another.
+PAUSE_MILLISECONDS = 2
 # For a client to read its last answer and close; more bytes than the longest body that is taken.
 LINGER_SECONDS = 5
 LINGER_BYTES = 16 * 1024 * 1024
@@ -79,6 +83,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lingering: dict[Any, None] = {}  # Connections, the oldest first.
+        self._may_wait = threading.Semaphore(self.cfg.threads // 2)
 
     def init_signals(self) -> None:
         """Listen to the master's word that the end is near."""
@@ -104,15 +109,37 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
         """
         if conn.cfg.is_ssl:
             return super().handle(conn)
-        try:
-            if not _has_come(conn):
-                return _DEFER
-        except errors.ParseException as exc:
-            self.handle_error(None, conn.sock, conn.client, exc)
+        while True:
+            try:
+                if not _has_come(conn):
+                    return _DEFER
+            except errors.ParseException as exc:
+                self.handle_error(None, conn.sock, conn.client, exc)
+                return False
+            except OSError:
+                return False  # The client is gone.
+            result = super().handle(conn)
+            if result is not True or not self._next_comes(conn):
+                return result
+
+    def _next_comes(self, conn: Any) -> bool:
+        """Wait a moment for the next request of a client that sends one after another.
+
+        Handing the connection back to the poller and out to a thread again costs more than many
+        an answer does. Half of the threads never wait.
+        """
+        if not self.alive or not self._may_wait.acquire(blocking=False):
             return False
-        except OSError:
-            return False  # The client is gone.
-        return super().handle(conn)
+        try:
+            if conn.parser.unreader.buf.getvalue():
+                return True
+            poll = getattr(conn, "poll", None)
+            if poll is None:
+                poll = conn.poll = select.poll()
+                poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(PAUSE_MILLISECONDS))
+        finally:
+            self._may_wait.release()
 
     def _keepalive_after(self, conn: Any, keepalive: Any) -> bool:
         """Tell whether the next request may come: not after a body that is still on its way.

@@ -1,8 +1,10 @@
 """HTTP as attackers speak it: what two servers could read differently is refused, not guessed."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
@@ -14,6 +16,7 @@ LIVE = "/api/v1/health/live"
 LOGIN = "/api/v1/auth/login"
 BODY = b'{"username":"robin","password":"wrong-password-1"}'
 NEXT = request_bytes("GET", LIVE)
+ALONE = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4", "RATE_LIMIT_ENABLED": "false"}
 # As CRLF, unless a line is about something else.
 HEAD = f"POST {LOGIN} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
@@ -75,12 +78,7 @@ SECURITY_HEADERS = {
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[GunicornService]:
-    environment = {
-        "ENVIRONMENT": "testing",
-        "PASSWORD_HASH_ROUNDS": "4",
-        "RATE_LIMIT_ENABLED": "false",
-    }
-    with GunicornService(environment) as service:
+    with GunicornService(ALONE) as service:
         yield service
 
 
@@ -216,6 +214,28 @@ def test_clients_that_do_not_close_keep_nobody_waiting(
         quick = stack.enter_context(RawConnection("127.0.0.1", service.port, timeout_seconds=2))
 
         assert quick.exchange(NEXT).status == 200
+
+
+def test_clients_that_never_pause_leave_room_for_others() -> None:
+    """A thread goes on with the client that it has just served, if there are others."""
+    with GunicornService({**ALONE, "GUNICORN_THREADS": "2"}) as service, ExitStack() as stack:
+        enough = threading.Event()
+
+        def never_pause() -> int:
+            with RawConnection("127.0.0.1", service.port) as connection:
+                answers = 0
+                while not enough.is_set():
+                    answers += connection.exchange(NEXT).status == 200
+                return answers
+
+        busy = stack.enter_context(ThreadPoolExecutor(6))
+        counts = [busy.submit(never_pause) for _ in range(6)]
+        for _ in range(20):
+            with RawConnection("127.0.0.1", service.port, timeout_seconds=2) as quick:
+                assert quick.exchange(NEXT).status == 200
+        enough.set()
+
+        assert all(count.result() > 20 for count in counts)
 
 
 @pytest.mark.slow
