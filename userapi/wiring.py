@@ -7,6 +7,7 @@ from userapi.accounts.exports import UserExports
 from userapi.accounts.imports import UserImports
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
+from userapi.accounts.views import ShownUsers
 from userapi.audit.chain import Chain
 from userapi.audit.pruning import AuditPruning
 from userapi.audit.seals import AuditSeals
@@ -109,7 +110,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         gate=gate,
     )
     policy = PasswordPolicy(settings)
-    live: LiveSessions = DatabaseLiveSessions(settings, clock)
+    live: LiveSessions = DatabaseLiveSessions(settings, clock, ShownUsers())
     rates: RateCounter = MemoryRateCounter(clock)
     if settings.redis_url:
         store = Redis(settings.redis_url)

@@ -132,7 +132,7 @@ GUARDS = [
     Guard(
         "The session of a user who is not active is not live",
         STATUS,
-        '                _users.c.status == "active",\n',
+        '                users.c.status == "active",\n',
         "",
         REFRESHING,
     ),

@@ -19,6 +19,7 @@ from tests.support.client import JsonClient
 from tests.support.proxy import FaultProxy, proxy_to, url_through
 from tests.support.servers import RedisServer
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.accounts.views import ShownUsers
 from userapi.clock import ManualClock
 from userapi.expiring_store import CircuitBreaker, Command, Redis
 from userapi.sessions.cache import RedisLiveSessions
@@ -238,7 +239,7 @@ class PausingDatabase(DatabaseLiveSessions):
     """A database whose answer is slow to arrive: it was right when it was read."""
 
     def __init__(self, settings: Settings, clock: ManualClock) -> None:
-        super().__init__(settings, clock)
+        super().__init__(settings, clock, ShownUsers())
         self.has_read = Event()
         self.may_answer = Event()
 
@@ -473,7 +474,7 @@ def test_notes_that_nobody_needs_any_more_are_dropped(
         clock,
         questions=away,
         notes=away,
-        database=DatabaseThatKnowsNobody(settings, clock),
+        database=DatabaseThatKnowsNobody(settings, clock, ShownUsers()),
     )
     live.user_changed(UUID(int=1), access_version=2)
 
@@ -499,7 +500,7 @@ def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualCloc
         clock,
         questions=store,
         notes=store,
-        database=DatabaseThatKnowsNobody(settings, clock),
+        database=DatabaseThatKnowsNobody(settings, clock, ShownUsers()),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
     ended: Command = ("GET", f"userapi:live:s:{session_id.hex}")

@@ -22,16 +22,16 @@ API = "/api/v1"
 # Operation: round trips to PostgreSQL and to Redis.
 EXPECTED = {
     "GET /auth/verify": (0, 1),
-    "GET /users/me": (1, 1),
+    "GET /users/me": (0, 1),
     "GET /users/{id}": (1, 1),
     "GET /users/": (2, 1),
     "GET /users/?search=": (1, 1),
     "GET /audit-logs/": (5, 1),
     "POST /auth/refresh": (5, 1),
-    "POST /auth/login": (18, 1),
+    "POST /auth/login": (18, 2),
     "POST /auth/logout": (11, 2),
     "POST /users/": (10, 1),
-    "PATCH /users/me": (10, 1),
+    "PATCH /users/me": (10, 2),
     "GET /health/live": (0, 0),
 }
 

@@ -22,7 +22,8 @@ class UserStatus(StrEnum):
 class User(Base):
     """One account.
 
-    `version` counts every change, `access_version` those that end what is cached.
+    `version` counts every change, and is the entity tag; `access_version` counts besides what is no
+    change of the user, log-ins and locks: what is cached holds for one of them.
     """
 
     __tablename__ = "users"

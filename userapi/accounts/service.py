@@ -329,8 +329,7 @@ class Accounts:
             user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
             self.forget_failures(user)
-            user.version += 1
-            user.updated_at = self._clock.now()
+            self._touch(user)
             session.flush()
             view = self.view(session, user_id)
             self._audit.record(
@@ -440,7 +439,7 @@ class Accounts:
             details={"username": user.username} | ({"reason": reason} if reason else {}),
         )
         self._tell(EventType.USER_DELETED, view, actor)
-        self.access_changed(user)
+        self.end_copies(user)
         session.execute(delete(users).where(users.c.id == user.id))
 
     def forget_failures(self, user: User) -> None:
@@ -470,7 +469,7 @@ class Accounts:
         if user.email_verified:
             return
         user.email_verified = True
-        self._touch(user, access=False)
+        self._touch(user)
         session.flush()
         view = self.view(session, user.id)
         self._audit.record(AuditAction.USER_EMAIL_VERIFIED, actor=actor, target=("user", user.id))
@@ -483,7 +482,7 @@ class Accounts:
         user.email = address.shown
         user.email_normalized = address.normalized
         user.email_verified = False
-        self._touch(user, access=False)
+        self._touch(user)
         # Before anything else is asked of the database, for that would send the address too.
         _flush(session)
         self._one_time_tokens.void_all(user.id)
@@ -581,7 +580,7 @@ class Accounts:
             return
         for name, value in values.items():
             setattr(user, name, value)
-        self._touch(user, access="must_change_password" in changed or "username" in changed)
+        self._touch(user)
         _flush(session)
         changed.pop("email_normalized", None)
         view = self.view(session, user.id)
@@ -631,7 +630,7 @@ class Accounts:
         self._roles.require_may_grant(actor, [name for name in after if name not in before])
         if TOP_ROLE in before and TOP_ROLE not in after:
             self._require_not_last_superadmin(user, before)
-        self._touch(user, access=True)
+        self._touch(user)
         session.flush()
         view = self.view(session, user.id)
         self._audit.record(
@@ -682,7 +681,7 @@ class Accounts:
         user.status = status
         user.status_reason = reason if suspending else None
         user.suspended_until = until if suspending else None
-        self._touch(user, access=True)
+        self._touch(user)
         session.flush()
         view = self.view(session, user.id)
         details = {"reason": reason, "until": until.isoformat() if until else None}
@@ -706,15 +705,14 @@ class Accounts:
                 user.id, active=users.c.status == UserStatus.ACTIVE, users=users
             )
 
-    def _touch(self, user: User, *, access: bool) -> None:
-        """Count a change; with `access` also one that live sessions must learn of at once."""
+    def _touch(self, user: User) -> None:
+        """Count a change of a locked user."""
         user.version += 1
         user.updated_at = self._clock.now()
-        if access:
-            self.access_changed(user)
+        self.end_copies(user)
 
-    def access_changed(self, user: User) -> None:
-        """Count, on a locked user, a change that every live session must learn of at once."""
+    def end_copies(self, user: User) -> None:
+        """Have every live session of a locked user learn of a change with the next request."""
         user.access_version += 1
         user_id, version = user.id, user.access_version
         after_commit(lambda: self._live.user_changed(user_id, access_version=version))

@@ -5,14 +5,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.models import User
 from userapi.events.catalogue import UserFacts
-from userapi.sessions.status import role_names_column
+from userapi.sessions.status import Profile, role_names_column
 
 users: Table = User.__table__  # type: ignore[assignment]
+
+# A longer profile is not kept with the live session, where it would be sent with every request.
+LONGEST_PROFILE_BYTES = 4096
 
 
 @dataclass(slots=True, kw_only=True)
@@ -120,6 +124,26 @@ def user_view(row: Row[Any], now: datetime) -> UserView:
         locked_until=locked_until if locked_until and locked_until > now else None,
         _version=row.version,
     )
+
+
+class ShownUsers:
+    """Profiles for live sessions, which stand below this subject."""
+
+    users = users
+    columns = tuple(c for c in ALL_USERS.selected_columns if c.key != "roles")
+
+    def profile(self, row: Any, now: datetime) -> Profile | None:
+        """Return what is shown of a user; None for what is long, or changes as a lock ends."""
+        view = user_view(row, now)
+        text = as_json_text(view)
+        if view.locked_until is not None or len(text) > LONGEST_PROFILE_BYTES:
+            return None
+        return Profile(text, view.etag)
+
+
+def as_json_text(value: object) -> bytes:
+    """Return a frozen value as answers show it: its public fields, times in UTC with Z."""
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z)
 
 
 def find_user(connection: Connection | Session, user_id: UUID, now: datetime) -> UserView | None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 from flask import Response
 
 from userapi.accounts.service import EmailTaken, NewUser, RegistrationDisabled, UsernameTaken
@@ -130,12 +131,17 @@ def logout(body: dict[str, Any]) -> None:
 @blp.response(200, Myself)
 def me() -> Any:
     """Show who is signed in and what they may do."""
-    user = services().accounts.get(current_session().user_id)
+    live = current_session()
+    user = (
+        services().accounts.get(live.user_id).public
+        if live.profile is None
+        else orjson.loads(live.profile.text)
+    )
     return as_json(
         {
-            **user.public,
+            **user,
             "permissions": list(current_actor().permissions),
-            "session_id": current_session().session_id,
+            "session_id": live.session_id,
         }
     )
 

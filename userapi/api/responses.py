@@ -8,8 +8,9 @@ from flask import Flask, Response, g, request
 from flask.json.provider import JSONProvider
 from marshmallow import Schema
 
-from userapi.accounts.views import UserView
+from userapi.accounts.views import UserView, as_json_text
 from userapi.errors import Malformed
+from userapi.sessions.status import Profile
 from userapi.settings import Settings
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -46,18 +47,23 @@ def as_json(value: object, status: int = 200, *, etag: str | None = None) -> Res
     A list of 50 users takes 0.1 ms this way and 3 ms through a schema; tests compare the answers
     with the documented schemas.
     """
-    text = orjson.dumps(value, option=orjson.OPT_UTC_Z)
-    response = Response(text, status, mimetype="application/json")
-    if etag is not None:
-        response.headers["ETag"] = f'"{etag}"'
-    return response
+    return _json(as_json_text(value), status, etag)
 
 
 def json_response(
     schema: Schema, value: object, status: int = 200, *, etag: str | None = None
 ) -> Response:
     """Return `value` as the schema shows it."""
-    response = Response(orjson.dumps(schema.dump(value)), status, mimetype="application/json")
+    return _json(orjson.dumps(schema.dump(value)), status, etag)
+
+
+def profile_response(profile: Profile) -> Response:
+    """Return a user's profile as it was kept."""
+    return _json(profile.text, 200, profile.etag)
+
+
+def _json(text: bytes, status: int, etag: str | None) -> Response:
+    response = Response(text, status, mimetype="application/json")
     if etag is not None:
         response.headers["ETag"] = f'"{etag}"'
     return response

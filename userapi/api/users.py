@@ -30,7 +30,7 @@ from .access import requires, signed_in
 from .blueprint import Blueprint
 from .context import current_actor, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
-from .responses import as_json, if_match, user_response
+from .responses import as_json, if_match, profile_response, user_response
 from .schemas.auth import Accepted, SessionList
 from .schemas.common import PAGE_FIELDS, Revoked
 from .schemas.users import (
@@ -125,7 +125,10 @@ def create(body: dict[str, Any], *, once: Any) -> None:
 @blp.response(200, User)
 def show_me() -> Any:
     """Show the signed-in user."""
-    return user_response(services().accounts.get(current_session().user_id))
+    live = current_session()
+    if live.profile is not None:
+        return profile_response(live.profile)
+    return user_response(services().accounts.get(live.user_id))
 
 
 def _update_me(body: dict[str, Any]) -> Any:

@@ -198,6 +198,7 @@ class Authentication:
                     self._accounts.lockout_keys(user)
                 )
                 user.last_login_at = self._clock.now()
+                self._accounts.end_copies(user)
                 if rehashed is not None:
                     user.password_hash = rehashed
                 session.flush()
@@ -307,7 +308,7 @@ class Authentication:
         user.must_change_password = False
         user.version += 1
         user.updated_at = now
-        self._accounts.access_changed(user)
+        self._accounts.end_copies(user)
         self._one_time_tokens.void_all(user.id)
         session.flush()
         view = self._view(session, user.id)
@@ -557,6 +558,7 @@ class Authentication:
         was_locked = user.locked_until is not None
         # Name and address are locked each for itself; the later end is the one to be shown.
         user.locked_until = max(until, user.locked_until or until)
+        self._accounts.end_copies(user)
         session.flush()
         view = self._view(session, user_id)
         self._audit.record(

@@ -30,7 +30,7 @@ import structlog
 
 from userapi.clock import Clock
 from userapi.expiring_store import Command, Redis, Script
-from userapi.sessions.status import LiveSession, LiveSessions
+from userapi.sessions.status import LiveSession, LiveSessions, Profile
 from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -39,12 +39,13 @@ log = structlog.get_logger(__name__)
 # wait than a question of every request is.
 NOTE_TIMEOUT_SECONDS = 0.5
 NOTES_OUTLIVE_COPIES_SECONDS = 60
-REMEMBERED_COPIES = 8192
+REMEMBERED_COPIES = 4096
 CATALOGUE = "userapi:live:roles"
 ENDED = b"E"
 
-# The key of a session holds "C<its version> <user's version> <catalogue's version> <JSON>", a copy;
-# or "P<moment>", the place-holder of a fill; or "E", the tombstone of a session that has ended.
+# The key of a session holds "C<its version> <user's version> <catalogue's version> <JSON>", a copy
+# with the user's profile on a line below; or "P<moment>", the place-holder of a fill; or "E", the
+# tombstone of a session that has ended.
 _ASK = Script("""
 local found = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
 if found[1] then
@@ -180,7 +181,7 @@ class RedisLiveSessions:
             self._leave(("SET", key, ENDED, "PX", self._note_milliseconds))
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
-        """Take note, after the commit, that what a user may do has changed."""
+        """Take note, after the commit, that a user may do or shows something else."""
         self._leave(_RAISE.on(_user_key(user_id), given=(access_version, self._note_milliseconds)))
 
     def roles_changed(self, *, catalogue_version: int) -> None:
@@ -223,6 +224,7 @@ def _user_key(user_id: UUID) -> str:
 
 
 def _encoded(live: LiveSession) -> bytes:
+    profile = live.profile
     text = orjson.dumps(
         [
             live.session_id.hex,
@@ -231,16 +233,18 @@ def _encoded(live: LiveSession) -> bytes:
             live.roles,
             live.must_change_password,
             live.ends_at.timestamp(),
+            profile and profile.etag,
         ]
     )
     versions = (live.session_version, live.access_version, live.catalogue_version)
-    return b"C%d %d %d %b" % (*versions, text)
+    return b"C%d %d %d %b\n%b" % (*versions, text, profile.text if profile else b"")
 
 
 def _decoded(copy: bytes) -> LiveSession:
-    session_version, access_version, catalogue_version, text = copy[1:].split(b" ", 3)
+    first_line, _, shown = copy[1:].partition(b"\n")
+    session_version, access_version, catalogue_version, text = first_line.split(b" ", 3)
     fields: list[Any] = orjson.loads(text)
-    session_id, user_id, username, roles, must_change_password, ends_at = fields
+    session_id, user_id, username, roles, must_change_password, ends_at, etag = fields
     return LiveSession(
         session_id=UUID(session_id),
         user_id=UUID(user_id),
@@ -251,4 +255,5 @@ def _decoded(copy: bytes) -> LiveSession:
         catalogue_version=int(catalogue_version),
         must_change_password=must_change_password,
         ends_at=datetime.fromtimestamp(ends_at, UTC),
+        profile=None if etag is None else Profile(shown, etag),
     )

@@ -1,11 +1,12 @@
 """Is this session live, and what may its user do? Asked by every request that carries a token."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import JSON, ColumnElement, Table, bindparam, column, select, table
+from sqlalchemy import JSON, ColumnElement, Table, bindparam, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -20,15 +21,6 @@ from userapi.settings import Settings
 
 _sessions: Table = UserSession.__table__  # type: ignore[assignment]
 _user_roles: Table = UserRole.__table__  # type: ignore[assignment]
-# The subject above owns the users' model; here only these columns of its table matter.
-_users = table(
-    "users",
-    column("id", _sessions.c.id.type),
-    column("username"),
-    column("status"),
-    column("access_version"),
-    column("must_change_password"),
-)
 
 
 class json_names(FunctionElement[list[str]]):  # noqa: N801 - a function of SQL
@@ -59,9 +51,38 @@ def role_names_column(user_id: ColumnElement[UUID]) -> ColumnElement[list[str]]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A user as answers show them: JSON text, and the entity tag without quotes."""
+
+    text: bytes
+    etag: str
+
+
+class Profiles(Protocol):
+    """Users, as the subject above owns and shows them."""
+
+    @property
+    def users(self) -> Table:
+        """The table of users."""
+        ...
+
+    @property
+    def columns(self) -> Sequence[ColumnElement[Any]]:
+        """What is shown of them, but for the names of their roles."""
+        ...
+
+    def profile(self, row: Any, now: datetime) -> Profile | None:
+        """Return what a row with these columns and `roles` shows; None if that cannot be kept."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSession:
-    """What a request needs to know of the session behind its token."""
+    """What a request needs to know of the session behind its token.
+
+    The profile spares whoever asks "who am I" a query of its own.
+    """
 
     session_id: UUID
     user_id: UUID
@@ -72,6 +93,7 @@ class LiveSession:
     catalogue_version: int
     must_change_password: bool
     ends_at: datetime
+    profile: Profile | None
 
 
 class LiveSessions(Protocol):
@@ -96,7 +118,7 @@ class LiveSessions(Protocol):
         ...
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
-        """Take note, after the commit, that what a user may do has changed."""
+        """Take note, after the commit, that a user may do or shows something else."""
         ...
 
     def roles_changed(self, *, catalogue_version: int) -> None:
@@ -107,27 +129,27 @@ class LiveSessions(Protocol):
 class DatabaseLiveSessions:
     """Asks the database each time: always right, one query a request."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, profiles: Profiles) -> None:
         self._clock = clock
+        self._profiles = profiles
         self._idle = timedelta(days=settings.session_idle_timeout_days)
+        users = profiles.users
         self._query = (
             select(
-                _sessions.c.id,
-                _sessions.c.user_id,
-                _sessions.c.version,
+                *profiles.columns,
+                users.c.access_version,
+                _sessions.c.id.label("session_id"),
+                _sessions.c.version.label("session_version"),
                 _sessions.c.expires_at,
                 _sessions.c.rotated_at,
-                _users.c.username,
-                _users.c.access_version,
-                _users.c.must_change_password,
                 role_names_column(_sessions.c.user_id),
                 catalogue_version().label("catalogue_version"),
             )
-            .select_from(_sessions.join(_users, _users.c.id == _sessions.c.user_id))
+            .select_from(_sessions.join(users, users.c.id == _sessions.c.user_id))
             .where(
                 _sessions.c.id == bindparam("session_id"),
                 _sessions.c.revoked_at.is_(None),
-                _users.c.status == "active",
+                users.c.status == "active",
             )
         )
 
@@ -143,19 +165,20 @@ class DatabaseLiveSessions:
             row = connection.execute(self._query, {"session_id": session_id}).one_or_none()
         if row is None:
             return None
-        ends_at = min(row.expires_at, row.rotated_at + self._idle)
-        if ends_at <= self._clock.now():
+        ends_at, now = min(row.expires_at, row.rotated_at + self._idle), self._clock.now()
+        if ends_at <= now:
             return None
         return LiveSession(
-            session_id=row.id,
-            user_id=row.user_id,
+            session_id=row.session_id,
+            user_id=row.id,
             username=row.username,
             roles=tuple(sorted(row.roles or ())),
-            session_version=row.version,
+            session_version=row.session_version,
             access_version=row.access_version,
             catalogue_version=row.catalogue_version,
-            must_change_password=bool(row.must_change_password),
+            must_change_password=row.must_change_password,
             ends_at=ends_at,
+            profile=self._profiles.profile(row, now),
         )
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
