@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 from psycopg2 import errors as pg_errors
-from sqlalchemy import Column, Table, insert, select
+from sqlalchemy import Table, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -172,11 +172,17 @@ class UserImports:
     def _absent(
         self, users: Sequence[ImportedUser], results: dict[int, ImportResult], resume: bool
     ) -> list[ImportedUser]:
-        with reading() as connection:
-            names = _ids_by(connection, _users.c.username, [u.username for u in users])
-            addresses = _ids_by(
-                connection, _users.c.email_normalized, [u.email.normalized for u in users]
+        # One statement: what another import commits between two would be there by address alone.
+        query = select(_users.c.username, _users.c.email_normalized, _users.c.id).where(
+            or_(
+                _users.c.username.in_([user.username for user in users]),
+                _users.c.email_normalized.in_([user.email.normalized for user in users]),
             )
+        )
+        with reading() as connection:
+            known = connection.execute(query).all()
+        names = {row.username: row.id for row in known}
+        addresses = {row.email_normalized: row.id for row in known}
         absent = []
         for user in users:
             by_name, by_address = names.get(user.username), addresses.get(user.email.normalized)
@@ -379,11 +385,6 @@ def _unknown_roles(roles: Sequence[str], unknown: set[str]) -> Invalid:
 def _refused(row: int, error: ServiceError) -> ImportResult:
     errors = error.errors if isinstance(error, Invalid) else ()
     return ImportResult(row=row, status="error", code=error.code, errors=errors)
-
-
-def _ids_by(connection: Any, column: Column[Any], values: Sequence[str]) -> Mapping[str, UUID]:
-    found = connection.execute(select(column, _users.c.id).where(column.in_(values)))
-    return {value: user_id for value, user_id in found}
 
 
 def _insert_absent(session: Session, records: Sequence[Mapping[str, Any]]) -> set[UUID]:
