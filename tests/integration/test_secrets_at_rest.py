@@ -93,7 +93,7 @@ def test_nothing_at_rest_can_be_used_as_a_token_or_a_password(
 def _refuse(services: Services, word: str) -> None:
     """Try a word in each place where a token is taken."""
     with pytest.raises(TokenInvalid):
-        services.authentication.authenticate(word)
+        services.authentication.verify_signature(word)
     with pytest.raises(TokenInvalid):
         services.authentication.inspect(word)
     with pytest.raises(InvalidToken):

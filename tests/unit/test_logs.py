@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from userapi.observability import configure_logging
+from userapi.observability import MOVED_FILE_SECONDS, configure_logging
 from userapi.settings import Settings, SettingsError
 
 log = structlog.get_logger("tests")
@@ -183,6 +184,7 @@ def test_a_file_that_is_moved_away_is_begun_anew(
     def write() -> None:
         log.info("first")
         os.rename(path, path.with_suffix(".1"))
+        time.sleep(MOVED_FILE_SECONDS)
         log.info("second")
 
     assert parsed(lines(write))["message"] == "second"

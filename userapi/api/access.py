@@ -3,7 +3,6 @@ under its route, so that 401 and 403 come before anything about the body.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -16,7 +15,7 @@ from userapi.errors import Forbidden
 from userapi.permissions import Permission
 
 from .bodies import refuse_query
-from .context import current_actor, services
+from .context import current_actor, present, services
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -125,19 +124,21 @@ def authenticate(*, password_change_pending: bool = False) -> None:
     What they may do comes from the live session and not from the token, so a change of role or
     status holds from the next request on.
     """
-    claims, live = services().authentication.authenticate(
-        bearer_token(), answer=g.get("session_answer")
-    )
-    permissions = services().roles.graph(live.catalogue_version).effective(live.roles)
-    g.claims = claims
-    g.live_session = live
-    g.actor = replace(
-        current_actor(),
+    all_services, state = services(), present(g)
+    claims = state.get("claims") or all_services.authentication.verify_signature(bearer_token())
+    live = all_services.authentication.require_live(claims, answer=state.get("session_answer"))
+    caller: Actor = state.actor
+    state.claims, state.live_session = claims, live
+    state.actor = Actor(
         type=ActorType.USER,
         id=live.user_id,
         username=live.username,
         session_id=live.session_id,
-        permissions=permissions,
+        permissions=all_services.roles.graph(live.catalogue_version).effective(live.roles),
+        ip_address=caller.ip_address,
+        user_agent=caller.user_agent,
+        correlation_id=caller.correlation_id,
+        traceparent=caller.traceparent,
     )
     if live.must_change_password and not password_change_pending:
         raise PasswordChangeRequired()
@@ -145,9 +146,10 @@ def authenticate(*, password_change_pending: bool = False) -> None:
 
 def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:
     """Return the actor that every request begins with."""
+    asked = present(request)
     return Actor(
-        ip_address=request.remote_addr,
-        user_agent=request.headers.get("User-Agent"),
+        ip_address=asked.remote_addr,
+        user_agent=asked.headers.get("User-Agent"),
         correlation_id=correlation_id,
         traceparent=traceparent,
     )

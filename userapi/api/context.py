@@ -1,6 +1,6 @@
 """What a view asks of the request: the services, and who acts."""
 
-from typing import cast
+from typing import TypeVar, cast
 
 from flask import current_app, g
 
@@ -10,6 +10,18 @@ from userapi.sessions.status import LiveSession
 from userapi.wiring import Services
 
 EXTENSION = "userapi"
+
+Thing = TypeVar("Thing")
+
+
+def present(proxy: Thing) -> Thing:
+    """Return what Flask's `g` or `request` stands for now.
+
+    For what runs around every request: each look through the proxy takes half a microsecond, and
+    some fifty of them were a tenth of checking a token.
+    """
+    thing: Thing = proxy._get_current_object()  # type: ignore[attr-defined]
+    return thing
 
 
 def services() -> Services:

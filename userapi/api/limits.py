@@ -21,7 +21,7 @@ from userapi.rates import Hit, Rate, RateCounter
 from userapi.wiring import Services
 
 from .access import bearer_token
-from .context import services
+from .context import present, services
 from .problems import handle_service_error
 
 # Endpoint → the setting that holds its limit, counted by address. All others share the default.
@@ -131,15 +131,16 @@ def init_app(app: Flask, services: Services) -> None:
 
     @app.before_request
     def count() -> None:
-        endpoint = request.endpoint
+        endpoint, state = request.endpoint, present(g)
         if endpoint in exempt:
             return
         if endpoint in named and request.method != "OPTIONS":
-            g.rate = named[endpoint]  # Counted by Flask-Limiter, around the view.
+            state.rate = named[endpoint]  # Counted by Flask-Limiter, around the view.
             return
-        g.rate = default
-        g.hit = hit = _hit(services, default)
-        g.session_answer = hit.answer
+        state.rate = default
+        state.claims = claims = genuine_claims()
+        state.hit = hit = _hit(services, default, claims)
+        state.session_answer = hit.answer
         if hit.count > default.amount:
             raise TooMany(math.ceil(hit.seconds_left))
 
@@ -149,14 +150,18 @@ def init_app(app: Flask, services: Services) -> None:
 
     @app.after_request
     def add_limit_headers(response: Response) -> Response:
-        hit: Hit | None = g.get("hit")
+        state = present(g)
+        hit: Hit | None = state.get("hit")
         if hit is not None:
-            rate = cast(Rate, g.rate)
+            rate = cast(Rate, state.rate)
             resets_at = services.clock.now() + timedelta(seconds=hit.seconds_left)
-            headers = response.headers
-            headers["X-RateLimit-Limit"] = str(rate.amount)
-            headers["X-RateLimit-Remaining"] = str(max(0, rate.amount - hit.count))
-            headers["X-RateLimit-Reset"] = str(math.ceil(resets_at.timestamp()))
+            response.headers.extend(
+                (
+                    ("X-RateLimit-Limit", str(rate.amount)),
+                    ("X-RateLimit-Remaining", str(max(0, rate.amount - hit.count))),
+                    ("X-RateLimit-Reset", str(math.ceil(resets_at.timestamp()))),
+                )
+            )
         return response
 
     app.extensions["userapi.limiter"] = limiter
@@ -177,9 +182,8 @@ def _declare(app: Flask, services: Services) -> Limiter:
     return limiter
 
 
-def _hit(services: Services, rate: Rate) -> Hit:
+def _hit(services: Services, rate: Rate, claims: AccessClaims | None) -> Hit:
     """Count this request by its user or network, and bring its session's copy along."""
-    claims = genuine_claims()
     if claims is None:
         # The pages know people by a browser's cookie; for all others there is no such session.
         user_id = session.get("user_id")

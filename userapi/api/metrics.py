@@ -13,6 +13,7 @@ from userapi.settings import Settings
 from userapi.wiring import Services
 
 from .access import bearer_token, public
+from .context import present
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
@@ -71,11 +72,11 @@ def init_app(app: Flask, services: Services) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        method = request.method if request.method in METHODS else "other"
-        rule = request.url_rule.rule if request.url_rule else UNMATCHED
-        now = time.perf_counter()
-        counter.count(method, rule, response.status_code, now - g.get("begun", now))
-        _count_outcome(metrics)
+        asked, state, now = present(request), present(g), time.perf_counter()
+        method = asked.method if asked.method in METHODS else "other"
+        rule = asked.url_rule.rule if asked.url_rule else UNMATCHED
+        counter.count(method, rule, response.status_code, now - state.get("begun", now))
+        _count_outcome(metrics, asked.endpoint or UNMATCHED, state.get("problem_code", ""))
         return response
 
     @app.route("/metrics", methods=["GET"], endpoint="metrics")
@@ -89,14 +90,13 @@ def init_app(app: Flask, services: Services) -> None:
         return response
 
 
-def _count_outcome(metrics: Metrics) -> None:
-    code = g.get("problem_code", "")
-    if request.endpoint == "auth.login":
+def _count_outcome(metrics: Metrics, endpoint: str, code: str) -> None:
+    if endpoint == "auth.login":
         metrics.logins.labels(LOGIN_OUTCOMES.get(code, OTHER)).inc()
-    elif request.endpoint == "auth.refresh":
+    elif endpoint == "auth.refresh":
         metrics.refreshes.labels(REFRESH_OUTCOMES.get(code, OTHER)).inc()
     if code == "rate_limited":
-        metrics.rate_limited.labels(request.endpoint or UNMATCHED).inc()
+        metrics.rate_limited.labels(endpoint).inc()
 
 
 def _require_token(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from userapi.settings import Settings
 
 from .access import anonymous_actor
 from .bodies import refuse_large_body
+from .context import present
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
@@ -22,13 +23,14 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.begun = time.perf_counter()
+        state, headers = present(g), request.headers
+        state.begun = time.perf_counter()
         correlation_id = accepted_correlation_id(
-            request.headers.get("X-Correlation-ID"), request.headers.get("X-Request-ID")
+            headers.get("X-Correlation-ID"), headers.get("X-Request-ID")
         )
-        traceparent = accepted_traceparent(request.headers.get("traceparent"))
-        g.correlation_id = correlation_id
-        g.actor = anonymous_actor(correlation_id=correlation_id, traceparent=traceparent)
+        traceparent = accepted_traceparent(headers.get("traceparent"))
+        state.correlation_id = correlation_id
+        state.actor = anonymous_actor(correlation_id=correlation_id, traceparent=traceparent)
         # Cleared here and not at the end, or the access line would lose them.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
@@ -39,15 +41,16 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def log_access(response: Response) -> Response:
-        actor, now = g.get("actor"), time.perf_counter()
+        asked, state, now = present(request), present(g), time.perf_counter()
+        actor = state.get("actor")
         fields = {
-            "correlation_id": g.get("correlation_id"),
-            "method": request.method,
-            "path": request.path,
+            "correlation_id": state.get("correlation_id"),
+            "method": asked.method,
+            "path": asked.path,
             "status": response.status_code,
-            "duration_ms": round((now - g.get("begun", now)) * 1000, 2),
+            "duration_ms": round((now - state.get("begun", now)) * 1000, 2),
             "user_id": str(actor.id) if actor and actor.id else None,
-            "ip_address": request.remote_addr,
+            "ip_address": asked.remote_addr,
         }
         if actor and actor.traceparent:
             fields["traceparent"] = actor.traceparent

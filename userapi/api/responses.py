@@ -97,10 +97,12 @@ def init_app(app: Flask, settings: Settings) -> None:
     @app.after_request
     def add_headers(response: Response) -> Response:
         headers = response.headers
-        headers.extend(EVERYWHERE)
-        headers.add("X-Correlation-ID", g.get("correlation_id", ""))
-        headers.setdefault("Content-Security-Policy", API_POLICY)
-        headers.setdefault("Cache-Control", "no-store")
+        more = [*EVERYWHERE, ("X-Correlation-ID", g.get("correlation_id", ""))]
+        if "Content-Security-Policy" not in headers:
+            more.append(("Content-Security-Policy", API_POLICY))
+        if "Cache-Control" not in headers:
+            more.append(("Cache-Control", "no-store"))
         if https or request.is_secure:
-            headers.add("Strict-Transport-Security", HSTS)
+            more.append(("Strict-Transport-Security", HSTS))
+        headers.extend(more)
         return response

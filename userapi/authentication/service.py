@@ -458,17 +458,6 @@ class Authentication:
 
     # What a token is worth
 
-    def authenticate(
-        self, token: str, *, answer: object = None
-    ) -> tuple[AccessClaims, LiveSession]:
-        """Return who an access token speaks for at this moment.
-
-        `answer` is what Redis has said already to the question for the token's session. Raises
-        TokenInvalid, TokenExpired, TokenRevoked. A fault of the database is never a refusal.
-        """
-        claims = self._access_tokens.verify(token)
-        return claims, self.require_live(claims, answer=answer)
-
     def verify_signature(self, token: str) -> AccessClaims:
         """Return the claims of an access token without asking whether its session still lives."""
         return self._access_tokens.verify(token)
