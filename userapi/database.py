@@ -94,6 +94,15 @@ class UTCDateTime(TypeDecorator[datetime]):
             raise ValueError("a datetime without a zone cannot be stored")
         return value.astimezone(UTC)
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        """Return what works on each value that is read; nothing on PostgreSQL, which knows zones.
+
+        Sessions there are in UTC, so values come as they are wanted.
+        """
+        if dialect.name == "postgresql":
+            return None
+        return super().result_processor(dialect, coltype)
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return what was stored as an aware datetime in UTC."""
         if value is None or value.tzinfo is UTC:

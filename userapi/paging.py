@@ -21,10 +21,12 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    Integer,
     Row,
     Select,
     Subquery,
     and_,
+    bindparam,
     false,
     func,
     literal,
@@ -125,6 +127,8 @@ class Paginator:
         self._default = default_sort
         self._tie_breaker = tie_breaker
         self._many_until: dict[bytes, float] = {}
+        # By sort: a query without filters, and what was made of it to find a page.
+        self._made: dict[str | None, tuple[Select[Any], Select[Any]]] = {}
 
     def page(
         self,
@@ -176,7 +180,10 @@ class Paginator:
             total = rows[0].matching_rows if rows else count()
         elif not many:
             total = count()
-        if total > COUNTED_ROWS or not filtered or either:
+        if not filtered and not either and after is None:
+            found = self._first_rows(query, order, wanted.sort)
+            rows = connection.execute(found, {"limit": limit, "offset": offset}).all()
+        elif total > COUNTED_ROWS or not filtered or either:
             found = self._rows(query, order, after, limit=limit, offset=offset, either=either)
             rows = connection.execute(found).all()
         more = len(rows) == limit
@@ -195,14 +202,31 @@ class Paginator:
             next_cursor=(self._seal(rows[-1], context, _key_names(query, order)) if more else None),
         )
 
+    def _first_rows(
+        self, query: Select[Any], order: Sequence[_Ordering], sort: str | None
+    ) -> Select[Any]:
+        """Return the query for a page of all there is, made once: that takes as long as to run it.
+
+        Takes `limit` and `offset`.
+        """
+        of, made = self._made.get(sort, (None, None))
+        if made is None or of is not query:
+            limit: BindParameter[int] = bindparam("limit", type_=Integer())
+            offset: BindParameter[int] = bindparam("offset", type_=Integer())
+            made = self._rows(query, order, None, limit=limit, offset=offset)
+            if len(self._made) >= MOST_REMEMBERED:
+                self._made.clear()
+            self._made[sort] = query, made
+        return made
+
     def _rows(
         self,
         query: Select[Any],
         order: Sequence[_Ordering],
         after: Sequence[Any] | None,
         *,
-        limit: int,
-        offset: int,
+        limit: Any,
+        offset: Any,
         few: bool = False,
         either: Sequence[ColumnElement[bool]] = (),
     ) -> Select[Any]:
@@ -258,21 +282,21 @@ class Paginator:
         counted: Select[Any] | None,
         either: Sequence[ColumnElement[bool]],
     ) -> Callable[[], int]:
-        # In the order of the list, where an index has no need to read the rows.
-        order = self._order(None)
-        most = COUNTED_ROWS + 1
-        if either:
-            row_ids = query.with_only_columns(self._tie_breaker)
-            rows: FromClause = _of_either(row_ids, order, either, None, limit=most)
-        else:
-            if counted is None:
-                counted = query.order_by(*(part.clause for part in order))
-            ones: Select[Any] = counted.with_only_columns(
-                literal_column("1"), maintain_column_froms=True
-            )
-            rows = ones.limit(most).subquery()
-
         def count() -> int:
+            # In the order of the list, where an index has no need to read the rows.
+            order = self._order(None)
+            most = COUNTED_ROWS + 1
+            if either:
+                row_ids = query.with_only_columns(self._tie_breaker)
+                rows: FromClause = _of_either(row_ids, order, either, None, limit=most)
+            else:
+                ordered = counted
+                if ordered is None:
+                    ordered = query.order_by(*(part.clause for part in order))
+                ones: Select[Any] = ordered.with_only_columns(
+                    literal_column("1"), maintain_column_froms=True
+                )
+                rows = ones.limit(most).subquery()
             limited = select(literal_column("1")).select_from(rows).limit(most).subquery()
             return int(connection.execute(select(func.count()).select_from(limited)).scalar_one())
 
@@ -359,7 +383,7 @@ def _of_either(
     either: Sequence[ColumnElement[bool]],
     after: Sequence[Any] | None,
     *,
-    limit: int,
+    limit: Any,
 ) -> Subquery:
     """Return the first rows that fit each condition, none of them twice."""
     part = keyed if after is None else keyed.where(_after(order, after))
@@ -369,7 +393,7 @@ def _of_either(
 
 
 def _by_value(
-    keyed: Select[Any], order: Sequence[_Ordering], after: Sequence[Any] | None, *, limit: int
+    keyed: Select[Any], order: Sequence[_Ordering], after: Sequence[Any] | None, *, limit: Any
 ) -> Subquery:
     """Return the first rows of each value of the first key, which together hold the wanted ones.
 

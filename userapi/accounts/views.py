@@ -19,9 +19,9 @@ users: Table = User.__table__  # type: ignore[assignment]
 LONGEST_PROFILE_BYTES = 4096
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class UserView:
-    """All that the service shows of a user; never the password hash.
+    """All that the service shows of a user; never the password hash. In the order of `ALL_USERS`.
 
     Its public fields are the answer as it stands: nothing between this value and the JSON text.
     Nobody changes one; to have that enforced would make a list of 50 a tenth slower.
@@ -71,7 +71,8 @@ class UserView:
         return str(self._version)
 
 
-# All columns that a `UserView` has. Made once: to make the query takes longer than to run it.
+# All columns that a `UserView` has, in its order. Made once: to make the query takes longer than to
+# run it.
 ALL_USERS: Select[Any] = select(
     users.c.id,
     users.c.username,
@@ -95,42 +96,27 @@ ALL_USERS: Select[Any] = select(
     users.c.locked_until,
     users.c.version,
 )
+COLUMNS = len(ALL_USERS.selected_columns)
 _BY_ID = ALL_USERS.where(users.c.id == bindparam("user_id"))
 
 
 def user_view(row: Row[Any], now: datetime) -> UserView:
-    """Return a row of `ALL_USERS` as a view; a lock that has ended is not shown."""
-    locked_until = row.locked_until
-    return UserView(
-        id=row.id,
-        username=row.username,
-        email=row.email,
-        email_verified=row.email_verified,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        phone=row.phone,
-        locale=row.locale,
-        timezone=row.timezone,
-        avatar_url=row.avatar_url,
-        status=row.status,
-        status_reason=row.status_reason,
-        suspended_until=row.suspended_until,
-        roles=sorted(row.roles or ()),
-        metadata=row.attributes,
-        must_change_password=row.must_change_password,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        last_login_at=row.last_login_at,
-        locked_until=locked_until if locked_until and locked_until > now else None,
-        _version=row.version,
-    )
+    """Return a row that begins as `ALL_USERS` does; a lock that has ended is not shown.
+
+    By position: to look 21 names up in each row was a third of the work of a list.
+    """
+    view = UserView(*row[:COLUMNS])
+    view.roles = sorted(view.roles or ())
+    if view.locked_until is not None and view.locked_until <= now:
+        view.locked_until = None
+    return view
 
 
 class ShownUsers:
     """Profiles for live sessions, which stand below this subject."""
 
     users = users
-    columns = tuple(c for c in ALL_USERS.selected_columns if c.key != "roles")
+    columns = tuple(ALL_USERS.selected_columns)
 
     def profile(self, row: Any, now: datetime) -> Profile | None:
         """Return what is shown of a user; None for what is long, or changes as a lock ends."""

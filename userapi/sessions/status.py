@@ -69,11 +69,11 @@ class Profiles(Protocol):
 
     @property
     def columns(self) -> Sequence[ColumnElement[Any]]:
-        """What is shown of them, but for the names of their roles."""
+        """What is shown of them, the names of their roles as `roles` among it."""
         ...
 
     def profile(self, row: Any, now: datetime) -> Profile | None:
-        """Return what a row with these columns and `roles` shows; None if that cannot be kept."""
+        """Return what a row that begins with these columns shows; None if it cannot be kept."""
         ...
 
 
@@ -142,7 +142,6 @@ class DatabaseLiveSessions:
                 _sessions.c.version.label("session_version"),
                 _sessions.c.expires_at,
                 _sessions.c.rotated_at,
-                role_names_column(_sessions.c.user_id),
                 catalogue_version().label("catalogue_version"),
             )
             .select_from(_sessions.join(users, users.c.id == _sessions.c.user_id))
