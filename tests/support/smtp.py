@@ -2,8 +2,10 @@
 
 import asyncio
 import datetime
+import gc
 import ipaddress
 import ssl
+import warnings
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage
@@ -37,27 +39,47 @@ class _TidyController(Controller):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._protocols: list[SMTP] = []
+        self._transports: list[Any] = []
 
     def factory(self) -> SMTP:
         """Return what serves one connection."""
         make: Any = super().factory  # It has no annotations.
-        protocol: SMTP = make()
-        self._protocols.append(protocol)
-        return protocol
+        protocol: Any = make()
+        take_over = protocol.connection_made
+
+        def connection_made(transport: Any) -> None:
+            # Of an encrypted connection there are two, and the inner one closes the socket.
+            self._transports.append(transport)
+            take_over(transport)
+
+        protocol.connection_made = connection_made
+        made: SMTP = protocol
+        return made
 
     def stop(self, no_assert: bool = False) -> None:
         """End every connection, then the server."""
         asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(10)
         super().stop(no_assert)
+        # Asyncio forgets a connection that it takes while its server closes, and warns of it some
+        # time later in whatever test is running then.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            self.server, self.smtpd = None, None
+            self._transports.clear()
+            gc.collect()
 
     async def _close(self) -> None:
         if self.server is not None:
             self.server.close()
-        for protocol in self._protocols:
-            transport: Any = protocol.transport
-            if transport is not None:
+        # A connection that was accepted a moment ago is still on its way to its protocol.
+        until = asyncio.get_running_loop().time() + 5
+        while True:
+            for transport in self._transports:
                 transport.abort()
+            await asyncio.sleep(0.01)
+            at_work = len(asyncio.all_tasks()) > 1
+            if not at_work or asyncio.get_running_loop().time() > until:
+                break
         # A transport closes its socket in one of the next rounds of the loop.
         for _ in range(5):
             await asyncio.sleep(0)
