@@ -188,6 +188,16 @@ def test_a_local_part_beyond_ascii_arrives_as_it_is(bench: Bench) -> None:
     assert mail["To"] == "jürgen@xn--bcher-kva.example"
 
 
+def test_a_text_that_no_line_can_hold_arrives_whole(bench: Bench) -> None:
+    long, beyond_ascii = "x" * 2000 + "\n", "Grüße\n"
+    for plain in (long, beyond_ascii):
+        with bench.mailer.batch() as hand_over:
+            hand_over(Message(recipient="robin@example.com", subject="", plain=plain, html=plain))
+
+    texts = [part.get_content() for mail in bench.received() for part in mail.iter_parts()]
+    assert [text.replace("\r\n", "\n") for text in texts] == [long] * 2 + [beyond_ascii] * 2
+
+
 def test_what_was_away_is_used_again_in_the_same_batch(bench: Bench) -> None:
     with bench.mailer.batch() as hand_over:
         bench.take_away()
@@ -209,6 +219,22 @@ def test_a_file_is_whole_and_for_its_owner_alone(tmp_path: Path, manual_clock: M
     assert path.suffix == ".eml"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_a_link_stands_in_the_file_as_it_is_followed(
+    tmp_path: Path, manual_clock: ManualClock
+) -> None:
+    """Links were longer than 78 characters, so each was broken in two and had =3D in it."""
+    link = f"https://id.example.com/console/set-password#token={'a' * 43}"
+    mailer = FileMailer(tmp_path / "mail", sender=SENDER, clock=manual_clock)
+    html = f'<p><a href="{link}">{link}</a></p>\n'
+    send(
+        mailer,
+        Message(recipient="robin@example.com", subject="", plain=f"{link}\n", html=html),
+    )
+
+    (path,) = (tmp_path / "mail").iterdir()
+    assert path.read_text("ascii").count(link) == 3
 
 
 # SMTP

@@ -21,6 +21,7 @@ from userapi.mail.messages import Message
 from userapi.settings import Settings
 
 TIMEOUT_SECONDS = 5
+LONGEST_LINE = 998  # RFC 5322 §2.1.1
 
 
 class MailRefused(Exception):
@@ -190,9 +191,19 @@ def _composed(message: Message, sender: str, clock: Clock) -> EmailMessage:
     mail["Date"] = format_datetime(clock.now())
     mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].strip(">") or "localhost")
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers, please.
-    mail.set_content(message.plain)
-    mail.add_alternative(message.html, subtype="html")
+    mail.set_content(message.plain, cte=_encoding_of(message.plain))
+    mail.add_alternative(message.html, subtype="html", cte=_encoding_of(message.html))
     return mail
+
+
+def _encoding_of(text: str) -> str | None:
+    """Return how a text goes as it is, or None where it has to be encoded.
+
+    Left alone the library encodes every line above 78 characters, and links are longer: whoever
+    reads the file would find them broken in two.
+    """
+    readable = text.isascii() and max(map(len, text.splitlines()), default=0) <= LONGEST_LINE
+    return "7bit" if readable else None
 
 
 def _deliverable(address: str) -> str:
