@@ -7,6 +7,7 @@ each process writes its counts to a file of its own, and the scrape adds them up
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -31,6 +32,8 @@ FIGURES_KEPT_SECONDS = 10.0
 KEPT_FOR_TIMES = 50
 FIGURE_SECONDS = 1.0
 DEPENDENCIES_KEPT_SECONDS = 2.0
+
+_LENT = "userapi.lent"
 
 
 class Metrics:
@@ -104,22 +107,26 @@ class Metrics:
             idle.inc()
 
         @event.listens_for(engine, "checkout")
-        def lend(_connection: object, _record: object, _proxy: object) -> None:
+        def lend(_connection: object, record: Any, _proxy: object) -> None:
+            record.record_info[_LENT] = True
             lent.inc()
             idle.dec()
 
-        # One that was found broken comes back, too; it was closed before.
+        # One that was found broken comes back, too; it was closed before. So does the place of one
+        # that could not be made: nobody was lent that.
         @event.listens_for(engine, "checkin")
-        def give_back(_connection: object, _record: object) -> None:
-            lent.dec()
-            idle.inc()
+        def give_back(_connection: object, record: Any) -> None:
+            if record.record_info.pop(_LENT, False):
+                lent.dec()
+                idle.inc()
 
         @event.listens_for(engine, "close")
         def closed(_connection: object, _record: object) -> None:
             idle.dec()
 
         @event.listens_for(engine, "detach")
-        def detached(_connection: object, _record: object) -> None:
+        def detached(_connection: object, record: Any) -> None:
+            record.record_info.pop(_LENT, None)
             lent.dec()
 
 

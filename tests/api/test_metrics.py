@@ -1,6 +1,5 @@
 """What Prometheus sees."""
 
-import re
 from collections.abc import Callable
 
 import pytest
@@ -8,22 +7,12 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.support.client import JsonClient
+from tests.support.metrics import sample
 from tests.support.users import PASSWORD, MakeUser
 from userapi.clock import ManualClock
 from userapi.database import db, transaction
 from userapi.events.models import OutboxEvent
 from userapi.heartbeat import WorkerHeartbeat
-
-
-def sample(client: JsonClient, name: str, **labels: str) -> float:
-    """Return the value of one series; 0 where there is none yet."""
-    for line in client.get("/metrics").text.splitlines():
-        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
-        if found and found[1] == name:
-            present = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found[2] or ""))
-            if labels.items() <= present.items():
-                return float(found[3])
-    return 0.0
 
 
 def series(client: JsonClient) -> set[str]:

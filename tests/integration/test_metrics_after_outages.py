@@ -1,0 +1,35 @@
+"""What Prometheus is told while a server is away, and when it is back."""
+
+from collections.abc import Callable
+
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.deployments import Deployment
+from tests.support.metrics import sample
+from tests.support.proxy import proxy_to, url_through
+
+
+def log_in(client: JsonClient) -> int:
+    body = {"username": "nobody", "password": "violet-harbour-93-lantern"}
+    return client.post("/api/v1/auth/login", json=body).status_code
+
+
+def test_connections_that_cannot_be_made_are_not_counted_as_given_back(
+    make_app: Callable[..., Flask], deployment: Deployment
+) -> None:
+    """After an outage fewer than none were in use: one for each request that had been refused."""
+    with proxy_to(deployment.database.url) as proxy:
+        client = JsonClient(make_app(DATABASE_URL=url_through(proxy, deployment.database.url)))
+        log_in(client)
+
+        proxy.refuse()
+        refused = [log_in(client) for _ in range(3)]
+        in_use_meanwhile = sample(client, "db_pool_connections", state="in_use")
+        proxy.pass_on()
+        log_in(client)
+
+        assert refused == [503, 503, 503]
+        assert in_use_meanwhile == 0
+        assert sample(client, "db_pool_connections", state="in_use") == 0
+        assert sample(client, "db_pool_connections", state="idle") == 1
