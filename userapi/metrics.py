@@ -6,14 +6,16 @@ each process writes its counts to a file of its own, and the scrape adds them up
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
+from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, Engine, column, event, func, select, table
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from userapi.clock import Clock
 from userapi.database import counting, statements_may_take
@@ -27,8 +29,8 @@ log = structlog.get_logger(__name__)
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 HASH_BUCKETS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 # Users, sessions and events are counted by indexes alone, a million users in a tenth of a second;
-# and never for more than a fiftieth of the time.
-FIGURES_KEPT_SECONDS = 10.0
+# each figure for no more than a fiftieth of the time.
+FIGURES_KEPT_SECONDS = 1.0
 KEPT_FOR_TIMES = 50
 FIGURE_SECONDS = 1.0
 DEPENDENCIES_KEPT_SECONDS = 2.0
@@ -133,28 +135,39 @@ class Metrics:
 class Figures:
     """Figures that the database and the dependencies know, asked for when Prometheus scrapes.
 
-    Kept for a few seconds, those that took long for longer, and asked for by one scrape at a time.
-    A scrape never fails because of them, it goes without those that cannot be had.
+    Kept for a moment, those that took long for longer, and asked for by one scrape at a time. A
+    scrape never fails because of them, it goes without those that cannot be had.
     """
 
     def __init__(self, *, clock: Clock, health: Health, sessions: Sessions) -> None:
         self._clock = clock
         self._health = health
         self._sessions = sessions
-        self._dependencies = _Kept(DEPENDENCIES_KEPT_SECONDS)
-        self._counts = _Kept(FIGURES_KEPT_SECONDS)
+        # For as long as is promised, however long a server that is away let itself be waited for.
+        self._dependencies = _Kept(self._ask_dependencies, DEPENDENCIES_KEPT_SECONDS)
+        self._counts = [
+            _Kept(partial(_counted, count), FIGURES_KEPT_SECONDS, times=KEPT_FOR_TIMES)
+            for count in (self._users, self._active_sessions, self._outbox, self._worker)
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures, for prometheus_client."""
-        dependencies = self._dependencies.get(self._ask_dependencies)
+        dependencies = self._dependencies.get()
         yield from dependencies
-        if any(
+        if not any(
             sample.value == 1.0
             for metric in dependencies
             for sample in metric.samples
             if sample.labels == {"dependency": "database"}
         ):
-            yield from self._counts.get(self._count)
+            return
+        for count in self._counts:
+            try:
+                yield from count.get()
+            except SQLAlchemyError as exc:
+                # It has gone since; whatever is counted next would wait for it as well.
+                log.warning("metrics.figures_missing", error=type(exc).__name__)
+                return
 
     def _ask_dependencies(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
@@ -164,16 +177,6 @@ class Figures:
             if status is not Status.DISABLED:
                 up.add_metric([name], 1.0 if status is Status.UP else 0.0)
         yield up
-
-    def _count(self) -> Iterator[Metric]:
-        for count in (self._users, self._active_sessions, self._outbox, self._worker):
-            try:
-                with counting() as connection, statements_may_take(connection, FIGURE_SECONDS):
-                    metrics = list(count(connection))
-            except SQLAlchemyError as exc:
-                log.warning("metrics.figure_missing", error=type(exc).__name__)
-                continue
-            yield from metrics
 
     def _users(self, connection: Connection) -> Iterator[Metric]:
         users = table("users", column("status"))
@@ -216,21 +219,40 @@ class Figures:
             )
 
 
-class _Kept:
-    """Metrics that are asked for again only after a while: a while longer than asking took."""
+def _counted(count: Callable[[Connection], Iterator[Metric]]) -> list[Metric]:
+    """Return what is counted; nothing where that takes too long, which is kept like a figure."""
+    try:
+        with counting() as connection, statements_may_take(connection, FIGURE_SECONDS):
+            return list(count(connection))
+    except OperationalError as exc:
+        if not isinstance(exc.orig, QueryCanceled):
+            raise
+        log.warning("metrics.figure_takes_too_long")
+        return []
 
-    def __init__(self, seconds: float) -> None:
+
+class _Kept:
+    """Metrics that are asked for again only after a while: so many times as long as asking took.
+
+    Nothing is kept of an asking that raised.
+    """
+
+    def __init__(
+        self, ask: Callable[[], Iterable[Metric]], seconds: float, *, times: float = 0.0
+    ) -> None:
+        self._ask = ask
         self._seconds = seconds
+        self._times = times
         self._lock = threading.Lock()
         self._metrics: list[Metric] = []
         self._until = 0.0
 
-    def get(self, ask: Callable[[], Iterator[Metric]]) -> list[Metric]:
-        """Return the metrics, from `ask` where those that are kept are too old."""
+    def get(self) -> list[Metric]:
+        """Return the metrics, asked for anew where those that are kept are too old."""
         with self._lock:
             begun = time.monotonic()
             if begun >= self._until:
-                self._metrics = list(ask())
-                cost = time.monotonic() - begun
-                self._until = begun + max(self._seconds, cost * KEPT_FOR_TIMES)
+                self._metrics = list(self._ask())
+                ended = time.monotonic()
+                self._until = ended + max(self._seconds, (ended - begun) * self._times)
             return self._metrics

@@ -1,5 +1,6 @@
 """What Prometheus is told while a server is away, and when it is back."""
 
+import time
 from collections.abc import Callable
 
 from flask import Flask
@@ -7,6 +8,7 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.metrics import sample
+from tests.support.polling import wait_until
 from tests.support.proxy import proxy_to, url_through
 
 
@@ -33,3 +35,24 @@ def test_connections_that_cannot_be_made_are_not_counted_as_given_back(
         assert in_use_meanwhile == 0
         assert sample(client, "db_pool_connections", state="in_use") == 0
         assert sample(client, "db_pool_connections", state="idle") == 1
+
+
+def test_a_server_that_did_not_answer_is_up_soon_after_it_does(
+    make_app: Callable[..., Flask], deployment: Deployment
+) -> None:
+    """The longer the scrape had waited for it, the longer it was told to be away: minutes."""
+    with proxy_to(deployment.database.url) as proxy:
+        client = JsonClient(make_app(DATABASE_URL=url_through(proxy, deployment.database.url)))
+
+        proxy.black_hole()
+        up_meanwhile = sample(client, "dependency_up", dependency="database")
+        proxy.pass_on()
+        back = time.monotonic()
+        wait_until(
+            lambda: sample(client, "dependency_up", dependency="database") == 1
+            and "outbox_oldest_seconds" in client.get("/metrics").text,
+            seconds=30,
+        )
+
+        assert up_meanwhile == 0
+        assert time.monotonic() - back < 5
