@@ -57,6 +57,17 @@ class InvalidCursor(Malformed):
     title = "This cursor does not belong to this list."
 
 
+class PageTooDeep(Invalid):
+    """The page begins further down than pages reach."""
+
+    code = "page_too_deep"
+    title = "This page is too deep; go on by next_cursor."
+
+    def __init__(self) -> None:
+        message = f"Reaches {DEEPEST_ROW} rows deep; use next_cursor beyond."
+        super().__init__([FieldError("page", message, "page_too_deep")])
+
+
 @dataclass(frozen=True, slots=True)
 class SortKey:
     """A column that a list can be sorted by.
@@ -146,7 +157,7 @@ class Paginator:
         `counted` is a query with as many rows, for a list that is costly to count in its order.
         With `either`, rows that fit at least one of the conditions. Each is searched by itself, so
         that each can use an index of its own: under OR the planner reads and sorts all that fit.
-        Raises Invalid for an unknown sort field or a page that is too deep, InvalidCursor.
+        Raises Invalid for an unknown sort field, PageTooDeep, InvalidCursor.
         """
         order = self._order(wanted.sort)
         context = _context(self._default if wanted.sort is None else wanted.sort, filters)
@@ -156,15 +167,7 @@ class Paginator:
         else:
             offset = (wanted.page - 1) * wanted.page_size
             if offset >= DEEPEST_ROW:
-                raise Invalid(
-                    [
-                        FieldError(
-                            "page",
-                            f"Reaches {DEEPEST_ROW} rows deep; use next_cursor beyond.",
-                            "page_too_deep",
-                        )
-                    ],
-                )
+                raise PageTooDeep()
         limit = wanted.page_size + 1
         count = self._counting(connection, query, counted, either)
         many = self._is_known_to_be_many(filters)

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from userapi.accounts.service import UserNotFound
-from userapi.paging import InvalidCursor, PageRequest
+from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
 from userapi.permissions import Permission
 
 from .access import requires
@@ -25,7 +25,7 @@ blp = Blueprint(
 @requires(Permission.AUDIT_READ, or_self="user_id")
 @blp.arguments(PageQuery, location="query")
 @blp.response(200, AuditPage)
-@blp.raises(InvalidCursor, UserNotFound)
+@blp.raises(InvalidCursor, PageTooDeep, UserNotFound)
 def index(query: dict[str, Any], user_id: UUID) -> Any:
     """Show what a user did and what was done to them, newest first.
 

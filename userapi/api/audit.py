@@ -4,7 +4,7 @@ from typing import Any
 
 from userapi.audit.service import AuditFilter
 from userapi.export import MEDIA_TYPES, ExportFormat
-from userapi.paging import InvalidCursor, PageRequest
+from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
 from userapi.permissions import Permission
 
 from .access import requires
@@ -26,7 +26,7 @@ blp = Blueprint(
 @requires(Permission.AUDIT_READ)
 @blp.arguments(AuditQuery, location="query")
 @blp.response(200, AuditPage)
-@blp.raises(InvalidCursor)
+@blp.raises(InvalidCursor, PageTooDeep)
 def index(query: dict[str, Any]) -> Any:
     """Read the audit log, newest first. That it was read is recorded, too."""
     page = {name: query.pop(name) for name in PAGE_FIELDS if name in query}

@@ -20,7 +20,7 @@ from userapi.accounts.views import UserView
 from userapi.authentication.service import InvalidCredentials
 from userapi.errors import Stale
 from userapi.lockout.service import TooManyAttempts
-from userapi.paging import InvalidCursor, PageRequest
+from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
 from userapi.passwords.gate import Busy
 from userapi.permissions import Permission
 from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
@@ -92,7 +92,7 @@ def _created(user: UserView) -> Response:
 @requires(Permission.USERS_READ)
 @blp.arguments(UserQuery, location="query")
 @blp.response(200, UserPage)
-@blp.raises(InvalidCursor)
+@blp.raises(InvalidCursor, PageTooDeep)
 def index(query: dict[str, Any]) -> Any:
     """List users. Every filter combines with every other."""
     page = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
