@@ -48,6 +48,7 @@ LINGER_BYTES = 16 * 1024 * 1024
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+_CHUNK = re.compile(rb"([0-9A-Fa-f]+)[ \t]*(?:;[^\r\n]*)?\r\n")
 _EXPECTS = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 
 
@@ -238,47 +239,73 @@ def _has_come(conn: Any) -> bool:
         conn.data_ready = True
         for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             conn.sock.setsockopt(socket.SOL_SOCKET, limit, struct.pack("ll", PIECE_SECONDS, 0))
+    arrival: Arrival = vars(conn).pop("arrival", None) or Arrival()
     buffer = conn.parser.unreader.buf
-    while not is_whole(received := buffer.getvalue()):
+    while not arrival.is_whole(received := buffer.getvalue()):
         try:
             piece = conn.sock.recv(LONGEST_HEAD, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            if not received:
-                return False
-            now = time.monotonic()
-            conn.arrives_until = getattr(conn, "arrives_until", now + ARRIVAL_SECONDS)
-            if now > conn.arrives_until:
-                raise TooSlow() from None
+            if received:
+                arrival.require_time_left()
+                conn.arrival = arrival
             return False
         if not piece:
             break  # Gunicorn finds out what is missing.
         buffer.seek(0, 2)
         buffer.write(piece)
-    vars(conn).pop("arrives_until", None)
     return True
 
 
-def is_whole(received: bytes) -> bool:
-    """Tell whether a request has come with its body, or needs no more to be answered.
+class Arrival:
+    """A request that is coming in: until when it may, and how far its chunks are known."""
 
-    A long body is read by the view, which asks first who sends it. What is no HTTP counts as whole:
-    the parser refuses it.
-    """
-    end = received.find(b"\r\n\r\n")
-    if end < 0:
-        if len(received) > LONGEST_HEAD:
-            raise errors.LimitRequestHeaders("the head is too long")
-        return False
-    head, size = received[: end + 2], len(received) - end - 4
-    if _EXPECTS.search(head):
-        return True
-    if _CHUNKED.search(head):
-        # The last chunk ends with an empty line, with and without trailers.
-        return size > LONGEST_AWAITED_BODY or b"\r\n\r\n" in received[end + 4 :]
-    length = _LENGTH.search(head)
-    if length is None or len(length[1]) > 9:
-        return True
-    return int(length[1]) > LONGEST_AWAITED_BODY or size >= int(length[1])
+    def __init__(self) -> None:
+        self._until: float | None = None
+        self._known_chunks = 0
+
+    def require_time_left(self) -> None:
+        """Raise TooSlow when it has been coming in for too long."""
+        now = time.monotonic()
+        if self._until is None:
+            self._until = now + ARRIVAL_SECONDS
+        if now > self._until:
+            raise TooSlow()
+
+    def is_whole(self, received: bytes) -> bool:
+        """Tell whether a request has come with its body, or needs no more to be answered.
+
+        A long body is read by the view, which asks first who sends it. What is no HTTP counts as
+        whole: the parser refuses it. Raises LimitRequestHeaders.
+        """
+        end = received.find(b"\r\n\r\n")
+        if end < 0:
+            if len(received) > LONGEST_HEAD:
+                raise errors.LimitRequestHeaders("the head is too long")
+            return False
+        head, size = received[: end + 2], len(received) - end - 4
+        if _EXPECTS.search(head):
+            return True
+        if _CHUNKED.search(head):
+            return size > LONGEST_AWAITED_BODY or self._has_last_chunk(received, end + 4)
+        length = _LENGTH.search(head)
+        if length is None or len(length[1]) > 9:
+            return True
+        return int(length[1]) > LONGEST_AWAITED_BODY or size >= int(length[1])
+
+    def _has_last_chunk(self, received: bytes, begin: int) -> bool:
+        """Go from chunk to chunk (RFC 9112 §7.1): an empty line may stand inside of one, too."""
+        position = max(begin, self._known_chunks)
+        while (line := _CHUNK.match(received, position)) and int(line[1], 16):
+            following = line.end() + int(line[1], 16) + 2
+            if following > len(received):
+                return False
+            if received[following - 2 : following] != b"\r\n":
+                return True
+            self._known_chunks = position = following
+        if line is None:
+            return b"\r\n" in received[position:]
+        # With trailers or without, an empty line is the end.
+        return b"\r\n\r\n" in received[line.end() - 2 :]
 
 
 def refusal(status: int, code: str, title: str, correlation_id: str) -> bytes:

@@ -178,6 +178,9 @@ UNFINISHED = {
     "half a head": HEAD,
     "half a body": HEAD + LENGTH + b"\r\n{",
     "half a chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n{",
+    "half a chunk with an empty line": HEAD + b"Transfer-Encoding: chunked\r\n\r\nff\r\n{\r\n\r\n",
+    "half a second chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\nff\r\n{",
+    "half a trailer": HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n",
     "no http": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
 
