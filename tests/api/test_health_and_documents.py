@@ -58,6 +58,20 @@ def test_a_database_that_is_not_migrated_is_not_ready(make_app: Callable[..., Fl
     assert client.get("/api/v1/health/live").status_code == 200
 
 
+def test_what_needs_a_database_that_is_not_migrated_is_503(
+    make_app: Callable[..., Flask], postgresql_url: str
+) -> None:
+    """On PostgreSQL it was a 500, as if the service had made a mistake."""
+    client = JsonClient(make_app(DATABASE_URL=postgresql_url))
+
+    answer = client.post(
+        "/api/v1/auth/login", json={"username": "robin", "password": "long-enough-1"}
+    )
+
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "service_unavailable")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
 def test_the_documents_can_be_taken_away(make_app: Callable[..., Flask]) -> None:
     client = JsonClient(make_app(DOCS_ENABLED="false"))
 

@@ -175,9 +175,15 @@ def handle_http_exception(error: HTTPException) -> Response:
 
 
 def handle_database_error(error: DBAPIError | PoolTimeout) -> Response:
-    """Answer a database that is away, slow or full with 503, and anything else it says with 500."""
+    """Answer a database that is away, slow, full or of another release with 503, else with 500."""
     if is_outage(error):
         log.warning("database.unavailable", error=type(error).__name__)
+        return handle_service_error(Unavailable())
+    if isinstance(
+        getattr(error, "orig", None), pg_errors.UndefinedTable | pg_errors.UndefinedColumn
+    ):
+        # As readiness says, too. On SQLite this is an OperationalError, and so an outage.
+        log.error("database.not_migrated", exc_info=error)
         return handle_service_error(Unavailable())
     return handle_unexpected(error)
 
