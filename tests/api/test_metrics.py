@@ -36,6 +36,16 @@ def test_requests_are_counted_by_template_method_and_status(
     assert sample(client, "flask_http_request_duration_seconds_count", **labels) == 3
 
 
+def test_what_has_not_happened_yet_is_zero_and_not_absent(make_app: Callable[..., Flask]) -> None:
+    """Prometheus saw no increase, and no alert, when the first refresh token was used again."""
+    present = series(JsonClient(make_app()))
+
+    assert 'auth_refreshes_total{outcome="reused"}' in present
+    assert 'auth_logins_total{outcome="locked"}' in present
+    assert 'rate_limited_total{endpoint="auth.login"}' in present
+    assert {"auth_lockouts_total", "events_published_total"} <= present
+
+
 def test_log_ins_and_locks_are_counted_by_outcome(
     make_app: Callable[..., Flask], make_user: MakeUser
 ) -> None:

@@ -14,6 +14,7 @@ from userapi.wiring import Services
 
 from .access import bearer_token, public
 from .context import present
+from .limits import NAMED_LIMITS
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
@@ -64,6 +65,7 @@ def init_app(app: Flask, services: Services) -> None:
     """Count every request of the application, and serve /metrics."""
     metrics, settings = services.metrics, services.settings
     counter = _RequestCounter(metrics)
+    _begin_at_zero(app, metrics)
     exporter = PrometheusMetrics(
         app=None, path=None, export_defaults=False, registry=metrics.registry
     )
@@ -88,6 +90,16 @@ def init_app(app: Flask, services: Services) -> None:
         response = Response(text + generate_latest(figures).decode())
         response.headers["Content-Type"] = content_type
         return response
+
+
+def _begin_at_zero(app: Flask, metrics: Metrics) -> None:
+    """Show what has not happened yet: Prometheus sees no increase where a series begins with 1."""
+    for outcome in {*LOGIN_OUTCOMES.values(), OTHER}:
+        metrics.logins.labels(outcome)
+    for outcome in {*REFRESH_OUTCOMES.values(), OTHER}:
+        metrics.refreshes.labels(outcome)
+    for endpoint in NAMED_LIMITS.keys() & app.view_functions.keys():
+        metrics.rate_limited.labels(endpoint)
 
 
 def _count_outcome(metrics: Metrics, endpoint: str, code: str) -> None:
