@@ -8,6 +8,7 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.users import LogIn, MakeUser
+from userapi.api.proxies import plain_address
 from userapi.clock import ManualClock
 
 LOGIN = "/api/v1/auth/login"
@@ -168,6 +169,37 @@ def test_behind_proxies_each_client_has_its_own_count(limited: Callable[..., Jso
         return client.get(CHEAP, headers=forwarded).status_code
 
     assert [ask("203.0.113.5"), ask("203.0.113.5"), ask("203.0.113.6")] == [401, 429, 401]
+
+
+@pytest.mark.parametrize("claimed", ["unknown", "_hidden", "1.2.3.4:none", "1.2.3", "x" * 3000])
+def test_what_is_no_address_is_not_believed(
+    limited: Callable[..., JsonClient], claimed: str
+) -> None:
+    """It went into the audit row, which has no room for it: a 500 on PostgreSQL."""
+    client = limited(RATE_LIMIT_LOGIN="1/minute", TRUSTED_PROXY_COUNT="1")
+    body = {"username": "nobody", "password": "wrong-password-1"}
+
+    answers = [
+        client.post(LOGIN, json=body, headers={"X-Forwarded-For": claimed + more}).status_code
+        for more in ("", "x")
+    ]
+
+    assert answers == [401, 429]
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("203.0.113.5", "203.0.113.5"),
+        ("203.0.113.5:41000", "203.0.113.5"),
+        ("2001:DB8:0:0::5", "2001:db8::5"),
+        ("[2001:db8::5]", "2001:db8::5"),
+        ("[2001:db8::5]:41000", "2001:db8::5"),
+        ("fe80::1%" + "x" * 3000, "fe80::1"),
+    ],
+)
+def test_an_address_is_taken_as_proxies_write_it(written: str, address: str) -> None:
+    assert plain_address(written) == address
 
 
 @pytest.mark.parametrize("header", ["X-Real-IP", "Forwarded", "X-Forwarded-Host", "Client-IP"])

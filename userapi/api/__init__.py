@@ -2,7 +2,6 @@
 
 from flask import Flask, Response
 from flask_cors import CORS
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from userapi.wiring import Services
 
@@ -15,6 +14,7 @@ from . import (
     limits,
     metrics,
     problems,
+    proxies,
     requests,
     responses,
     roles,
@@ -29,11 +29,7 @@ def init_app(app: Flask, services: Services) -> None:
     """Give the application its endpoints, and every request what all have in common."""
     settings = services.settings
     app.url_map.merge_slashes = False
-    if settings.trusted_proxy_count:
-        hops = settings.trusted_proxy_count
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=hops, x_proto=hops
-        )
+    proxies.init_app(app, settings.trusted_proxy_count)
     requests.init_app(app, settings)
     responses.init_app(app, settings)
     problems.init_app(app)
