@@ -2,13 +2,17 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import pytest
 
 from tests.support.deployments import ENVIRONMENT, build_app
 from tests.support.gunicorn import REPOSITORY
+from userapi.audit.actions import AuditAction
 from userapi.clock import SystemClock
+from userapi.events.catalogue import EventType
+from userapi.settings import Settings
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 GUIDES = sorted(
@@ -134,3 +138,29 @@ def test_every_command_is_there_with_its_options(guide: Path, tmp_path: Path) ->
         known = {option for parameter in found.params for option in parameter.opts} | {"--help"}
         options = {word.split("=")[0] for word in words if word.startswith("-")}
         assert options <= known or isinstance(found, click.Group), f"flask {command}: {options}"
+
+
+# Names of actions, events, endpoints and lines of the log, as the guides write them.
+NAME = re.compile(
+    r"(?:`|--action )(?!role\.sql)"
+    r"((?:audit|auth|database|relay|request|role|session|user|worker)\.[a-z_.]+)"
+)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=str)
+def test_every_name_that_a_guide_tells_is_one(guide: Path, tmp_path: Path) -> None:
+    """A guide sent people to look for an action that no row has."""
+    app = build_app(ENVIRONMENT, clock=SystemClock(), instance_dir=tmp_path)
+    written = "".join(path.read_text("utf-8") for path in (REPOSITORY / "userapi").rglob("*.py"))
+    known = {*AuditAction, *EventType, *app.view_functions, *re.findall(r'"([a-z_.]+)"', written)}
+
+    names = set(NAME.findall((REPOSITORY / guide).read_text("utf-8")))
+
+    assert names - known == set()
+
+
+def test_the_guide_names_the_file_of_the_embedded_database(tmp_path: Path) -> None:
+    settings = Settings.from_env({}, instance_dir=tmp_path)
+    name = Path(urlsplit(settings.database_url).path).name
+
+    assert f"sqlite3 instance/{name} " in (REPOSITORY / "docs/operating.md").read_text("utf-8")
