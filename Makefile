@@ -19,7 +19,7 @@ install: $(VENV)/.development ## Make the virtual environment with everything fo
 servers: install ## Install PostgreSQL, Redis and RabbitMQ where they are missing
 	@$(BIN)/python -m tests.support.servers install </dev/null
 
-browser: install ## Install the servers, Chromium, Prometheus and nginx where they are missing
+browser: install ## Install what all tests need: the servers, Chromium, Prometheus, nginx, PgBouncer
 	@$(BIN)/python -m tests.support.servers install --browser </dev/null
 
 test: browser ## Run all tests on private servers; ARGS go to pytest

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import orjson
 import psycopg2
+import psycopg2.extensions
 import uuid_utils.compat
 from flask import Flask, current_app
 from flask_migrate import Migrate
@@ -41,6 +42,18 @@ from userapi.settings import PROJECT_ROOT, Settings
 
 CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MILLISECONDS = 3000
+# What is asked of the server for each connection. deploy/pgbouncer/role.sql has what matters of it
+# for where a pooler stands in between, which lets none of it through.
+SESSION_SETTINGS = {
+    "statement_timeout": f"{STATEMENT_TIMEOUT_MILLISECONDS}ms",
+    "lock_timeout": f"{STATEMENT_TIMEOUT_MILLISECONDS}ms",
+    "idle_in_transaction_session_timeout": "30000ms",
+    "timezone": "UTC",
+    # The server, too, notices soon that a client is gone, and frees what it had locked.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+}
 # How much later than the server a connection is given up whose answer does not arrive.
 ANSWER_MARGIN_SECONDS = 0.3
 # For one statement, or one piece of a streamed answer, of an export.
@@ -187,13 +200,7 @@ def connect_arguments(application_name: str) -> dict[str, Any]:
         "keepalives_idle": 10,
         "keepalives_interval": 3,
         "keepalives_count": 3,
-        "options": (
-            f"-c statement_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
-            f" -c lock_timeout={STATEMENT_TIMEOUT_MILLISECONDS}"
-            " -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
-            # The server, too, notices soon that a client is gone, and frees what it had locked.
-            " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
-        ),
+        "options": " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
     }
 
 
@@ -205,6 +212,14 @@ def connect_alone(settings: Settings, application_name: str) -> ServiceConnectio
     url = settings.database_url.replace("+psycopg2", "", 1)
     connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
     return connection
+
+
+def has_pooler(connection: psycopg2.extensions.connection) -> bool:
+    """Tell whether somebody between lends connections: PgBouncer gives numbers of its own."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (backend,) = cursor.fetchone() or (None,)
+    return bool(backend != connection.info.backend_pid)
 
 
 def _dump_json(value: Any) -> str:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.cleanup import CleanUp
-from userapi.database import ServiceConnection, connect_alone, db, transaction
+from userapi.database import ServiceConnection, connect_alone, db, has_pooler, transaction
 from userapi.errors import ServiceError
 from userapi.events.leadership import AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
@@ -199,10 +199,15 @@ class Worker:
     def _listen(self) -> None:
         """Wake tasks when PostgreSQL says that there is something to do; they poll otherwise."""
         failures = 0
+        warned = False
         while not self._stopping.is_set():
             connection: ServiceConnection | None = None
             try:
                 connection = connect_alone(self._settings, "userapi-worker")
+                if not warned and has_pooler(connection):
+                    # Neither LISTEN nor the lock of who publishes belongs to one connection there.
+                    log.error("worker.behind_pooler", mend="Give DATABASE_URL PostgreSQL's own.")
+                    warned = True
                 with connection.cursor() as cursor:
                     for channel in sorted({task.channel for task in self._tasks if task.channel}):
                         cursor.execute(f"LISTEN {channel}")

@@ -229,9 +229,37 @@ def test_pending_migrations_are_a_fault(
 def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(DATABASE_URL="postgresql://u:kingfisher-79@127.0.0.1:1/x"))
 
-    mark, mend = finding(result, "PostgreSQL does not answer, or was never migrated")
+    mark, mend = finding(result, "PostgreSQL does not answer")
     assert mark == "✗"
     assert "DATABASE_URL" in mend
+    assert "kingfisher-79" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("wrong", "about", "mend"),
+    [
+        ({"path": "/no-such-database"}, "has no such database or user", "Make it, or correct"),
+        (
+            {"netloc": "postgres:kingfisher-79@{host}"},
+            "refuses the user or the password",
+            "Correct",
+        ),
+        ({"netloc": "postgres@no.such.host.invalid"}, "has a host name that nobody knows", "Corr"),
+        ({}, "was never migrated", "Run `flask db upgrade`."),
+    ],
+)
+def test_why_a_database_cannot_be_asked_is_told(
+    make_app: MakeApp, postgresql_url: str, wrong: dict[str, str], about: str, mend: str
+) -> None:
+    parts = urlsplit(postgresql_url)
+    host = f"{parts.hostname}:{parts.port}"
+    url = parts._replace(**{name: part.format(host=host) for name, part in wrong.items()}).geturl()
+
+    result = doctor(make_app(DATABASE_URL=url))
+
+    mark, given = finding(result, f"PostgreSQL {about}")
+    assert (mark, result.exit_code) == ("✗", 1)
+    assert given.startswith(mend)
     assert "kingfisher-79" not in result.output
 
 

@@ -93,11 +93,12 @@ CHROMEDRIVER = Program("Chromium's driver", ("chromedriver",), "chromium-driver"
 
 PROMETHEUS = Program("Prometheus", ("prometheus",), "prometheus")
 NGINX = Program("nginx", ("nginx",), "nginx-light", ("/usr/sbin/nginx",))
+PGBOUNCER = Program("PgBouncer", ("pgbouncer",), "pgbouncer", ("/usr/sbin/pgbouncer",))
 
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
 BROWSER = (CHROMIUM, CHROMEDRIVER)
 # What stands beside the service in deploy/.
-AROUND = (PROMETHEUS, NGINX)
+AROUND = (PROMETHEUS, NGINX, PGBOUNCER)
 
 
 def is_ci() -> bool:

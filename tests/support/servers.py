@@ -527,7 +527,7 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     installing = verbs.add_parser("install", help="install the programs that are missing")
     installing.add_argument(
-        "--browser", action="store_true", help="browser, Prometheus and nginx, too"
+        "--browser", action="store_true", help="browser, Prometheus, nginx and PgBouncer, too"
     )
     running = verbs.add_parser("run", help="run a command with the servers up")
     running.add_argument("command", nargs="+", metavar="COMMAND")

@@ -12,13 +12,15 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg2
 import redis
 from sqlalchemy import text
 
 from userapi.authentication.key_files import KeyFolder, KeyState
-from userapi.database import db
+from userapi.database import SESSION_SETTINGS, connect_alone, db, has_pooler
 from userapi.events.publisher import AmqpPublisher
 from userapi.health import Check, Status, head_revision
 from userapi.mail.mailer import connect
@@ -33,6 +35,13 @@ OLDEST_EVENT_SECONDS = 60
 OLDEST_KEY = timedelta(days=365)
 LEAST_POSTGRESQL = 130000
 REDIS_TIMEOUT_SECONDS = 2
+# What deploy/pgbouncer/role.sql sets.
+SETTINGS_OF_ROLE = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "timezone",
+)
 # A container engine mounts secrets here, for nobody but the service to read.
 MOUNTED_SECRETS = Path("/run/secrets")
 
@@ -277,15 +286,79 @@ def _database(services: Services, check: Check) -> Iterator[Finding]:
             "Run `flask db upgrade`.",
         )
     else:
+        about, mend = _obstacle(services.settings)
+        yield Finding("database", Level.FAULT, f"{kind} {about}", mend)
+
+
+# What PostgreSQL, its driver or a pooler says → what that means, and the mend.
+_DATABASE_OBSTACLES = (
+    (
+        "unsupported startup parameter",
+        "is behind a PgBouncer that refuses what the service asks for",
+        "Set `ignore_startup_parameters = options` there, and run deploy/pgbouncer/role.sql.",
+    ),
+    (
+        "authentication failed",
+        "refuses the user or the password",
+        "Correct them in DATABASE_URL, or DATABASE_USER and DATABASE_PASSWORD.",
+    ),
+    ("no password supplied", "asks for a password", "Set it in DATABASE_URL or DATABASE_PASSWORD."),
+    ("does not exist", "has no such database or user", "Make it, or correct DATABASE_URL."),
+    ("could not translate host name", "has a host name that nobody knows", "Correct DATABASE_URL."),
+    (
+        "too many c",
+        "has no connection left",
+        "Raise max_connections, lower DATABASE_POOL_SIZE, or put PgBouncer in between.",
+    ),
+)
+
+
+def _obstacle(settings: Settings) -> tuple[str, str]:
+    """Return why the database cannot be asked, and the mend."""
+    if settings.uses_sqlite:
+        return "was never migrated, or cannot be opened", "Run `flask db upgrade`."
+    try:
+        connect_alone(settings, "userapi-doctor").close()
+    except psycopg2.Error as exc:
+        for words, about, mend in _DATABASE_OBSTACLES:
+            if words in str(exc):
+                return about, mend
+        return "does not answer", "Start it, or correct DATABASE_URL."
+    return "was never migrated", "Run `flask db upgrade`."
+
+
+def _pooler(services: Services) -> Iterator[Finding]:
+    """Look at what a pooler in between keeps from PostgreSQL."""
+    driver_connection: Any = db.session.connection().connection.dbapi_connection
+    if not has_pooler(driver_connection):
+        return
+    yield Finding(
+        "database",
+        Level.OK,
+        "a pooler is in between: for the service, not for worker and `flask db`",
+    )
+    if services.settings.runs_worker_inside:
         yield Finding(
             "database",
             Level.FAULT,
-            f"{kind} does not answer, or was never migrated",
-            "Start it, correct DATABASE_URL, then run `flask db upgrade`.",
+            "the worker inside the service goes through the pooler, so two may publish at once",
+            "Set WORKER_EMBEDDED to false, and run `flask worker` on PostgreSQL's own address.",
         )
+    settings = db.session.execute(text("SELECT name, setting, unit FROM pg_settings"))
+    present = {row.name.lower(): row.setting + (row.unit or "") for row in settings}
+    lost = [name for name in SETTINGS_OF_ROLE if present[name] != SESSION_SETTINGS[name]]
+    yield from _warnings(
+        "database",
+        (
+            lost,
+            f"the pooler keeps from PostgreSQL what the service asks for: {', '.join(lost)}",
+            "Run deploy/pgbouncer/role.sql on the database, then RECONNECT in PgBouncer.",
+        ),
+    )
 
 
 def _postgresql(services: Services) -> Iterator[Finding]:
+    yield from _pooler(services)
     row = db.session.execute(
         text(
             "SELECT clock_timestamp() AS now,"

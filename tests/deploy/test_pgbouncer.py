@@ -1,0 +1,227 @@
+"""The shipped configuration of PgBouncer, between the service as it is shipped and PostgreSQL."""
+
+import json
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psycopg2
+import pytest
+
+from tests.support.databases import PostgresDatabase
+from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.support.polling import wait_until
+from tests.support.programs import PGBOUNCER, may_be_skipped
+from tests.support.servers import Server, postgresql_serves
+from userapi.cli.diagnosis import SETTINGS_OF_ROLE
+from userapi.database import SESSION_SETTINGS
+
+CONFIGURATION = (REPOSITORY / "deploy" / "pgbouncer" / "pgbouncer.ini").read_text("utf-8")
+ROLE = (REPOSITORY / "deploy" / "pgbouncer" / "role.sql").read_text("utf-8")
+PASSWORD = "violet-harbour-93-lantern"
+
+pytestmark = pytest.mark.skipif(may_be_skipped(PGBOUNCER), reason="PgBouncer is not installed")
+
+
+class PgBouncer(Server):
+    """PgBouncer as deploy/ has it, before a database of the tests."""
+
+    name = "pgbouncer"
+
+    def __init__(self, directory: Path, database_url: str, configuration: str) -> None:
+        super().__init__(directory)
+        self._database = urlsplit(database_url)
+        self._name = self._database.path.lstrip("/")
+        self._configuration = configuration
+
+    @property
+    def url(self) -> str:
+        """The URL that the service is given in place of PostgreSQL's."""
+        return self._database._replace(
+            netloc=f"{self._database.username}:{self._database.password}@127.0.0.1:{self.port}"
+        ).geturl()
+
+    def launch(self) -> None:
+        """Put the tests' addresses in, and start."""
+        users = self.directory / "userlist.txt"
+        password = unquote(self._database.password or "")
+        users.write_text(f'"{self._database.username}" "{password}"\n')
+        text = self._configuration
+        for shipped, here in (
+            (
+                "userapi = host=postgresql port=5432 dbname=userapi",
+                f"{self._name} = host=127.0.0.1 port={self._database.port} dbname={self._name}",
+            ),
+            ("listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1\nunix_socket_dir ="),
+            ("listen_port = 6432", f"listen_port = {self.port}"),
+            ("/etc/pgbouncer/userlist.txt", str(users)),
+            # Few enough that the service has to wait for its turn.
+            ("default_pool_size = 50", "default_pool_size = 5"),
+        ):
+            assert shipped in text
+            text = text.replace(shipped, here)
+        if os.geteuid() == 0:  # It refuses to run as root.
+            text += "user = nobody\n"
+            self.directory.chmod(0o755)
+        (self.directory / "pgbouncer.ini").write_text(text)
+        self._process = self._spawn([PGBOUNCER.require(), self.directory / "pgbouncer.ini"])
+
+    def _serves(self) -> bool:
+        return postgresql_serves(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """The service on PgBouncer, and the worker's way to PostgreSQL."""
+
+    service: GunicornService
+    direct_url: str
+
+    def call(self, path: str, body: object = None, *, token: str = "") -> Any:
+        """Return the answer to a POST, or to a GET where there is no body."""
+        request = urllib.request.Request(
+            f"{self.service.base_url}/api/v1{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read() or "null")
+
+
+def run_as_superuser(database: PostgresDatabase, statements: str) -> None:
+    with closing(psycopg2.connect(database.url)) as connection:
+        connection.autocommit = True
+        connection.cursor().execute(statements)
+
+
+def environment(url: str) -> dict[str, str]:
+    return {
+        "ENVIRONMENT": "testing",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
+        "DATABASE_URL": url,
+        "DRAIN_SECONDS": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def pooled(
+    make_database: Callable[[str], PostgresDatabase], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pooled]:
+    database = make_database("behind_pgbouncer")
+    name = urlsplit(database.url).path.lstrip("/")
+    # A zone that nobody would want is what the server begins with.
+    run_as_superuser(database, f"ALTER DATABASE {name} SET timezone = 'Asia/Kolkata'")
+    run_as_superuser(
+        database,
+        ROLE.replace("ROLE userapi IN DATABASE userapi", f"ROLE postgres IN DATABASE {name}"),
+    )
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    with PgBouncer(folder, database.url, CONFIGURATION) as pgbouncer:
+        with GunicornService(environment(pgbouncer.url)) as service:
+            yield Pooled(service, database.url)
+
+
+def sign_in(pooled: Pooled, username: str) -> str:
+    created = pooled.service.flask(
+        *("users", "create-admin", "--username", username),
+        *("--email", f"{username}@example.com", "--password-stdin"),
+        stdin=PASSWORD + "\n",
+    )
+    assert created.returncode == 0, created.stderr
+    pair = pooled.call("/auth/login", {"username": username, "password": PASSWORD})
+    return str(pair["access_token"])
+
+
+def test_the_role_gets_what_the_service_asks_for() -> None:
+    given = dict(re.findall(r"SET (\w+) = '(.+)';", ROLE))
+
+    assert list(given) == list(SETTINGS_OF_ROLE)
+    in_seconds = {name: SESSION_SETTINGS[name].replace("000ms", "s") for name in SETTINGS_OF_ROLE}
+    assert given == in_seconds
+
+
+def test_many_at_once_share_few_connections(pooled: Pooled) -> None:
+    token = sign_in(pooled, "robin")
+
+    def live(number: int) -> int:
+        name = f"sam-{number}"
+        body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+        user = pooled.call("/users/", body, token=token)
+        pair = pooled.call("/auth/login", {"username": name, "password": PASSWORD})
+        pair = pooled.call("/auth/refresh", {"refresh_token": pair["refresh_token"]})
+        me = pooled.call("/auth/me", token=pair["access_token"])
+        listed = pooled.call(f"/users/?search={name}&page_size=1", token=token)
+        pooled.call(f"/users/{user['id']}/suspend", {"reason": "a trial"}, token=token)
+        return int(me["id"] == user["id"] and listed["total"] >= 1)
+
+    with ThreadPoolExecutor(16) as crowd:
+        done = sum(crowd.map(live, range(48)))
+
+    assert done == 48
+    assert "request.crashed" not in pooled.service.log
+    assert len(pooled.call("/users/?page_size=100", token=token)["items"]) >= 49
+
+
+def test_times_are_in_utc_and_statements_have_an_end(pooled: Pooled) -> None:
+    me = pooled.call("/auth/me", token=sign_in(pooled, "wren"))
+
+    assert me["created_at"].endswith("Z")
+    doctor = pooled.service.flask("doctor").stdout
+    assert "a pooler is in between" in doctor
+    assert "the pooler keeps from PostgreSQL" not in doctor
+
+
+def test_an_export_is_streamed_through_it(pooled: Pooled) -> None:
+    token = sign_in(pooled, "finch")
+    request = urllib.request.Request(
+        pooled.service.base_url + "/api/v1/users/export",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        rows = [json.loads(line) for line in answer]
+
+    assert "finch" in {row["username"] for row in rows}
+
+
+def test_the_worker_says_that_it_needs_a_connection_of_its_own(pooled: Pooled) -> None:
+    inside = {**pooled.service.environment, "WORKER_EMBEDDED": "true"}
+    given = {name: value for name, value in inside.items() if name != "BIND"}
+    with GunicornService(given) as service:
+        wait_until(lambda: "worker.behind_pooler" in service.log)
+        doctor = service.flask("doctor")
+
+    assert doctor.returncode == 1
+    assert "Set WORKER_EMBEDDED to false" in doctor.stdout
+
+
+def test_the_doctor_finds_a_role_without_time_outs(
+    pooled: Pooled, make_database: Callable[[str], PostgresDatabase], tmp_path: Path
+) -> None:
+    database = make_database("behind_pgbouncer_alone")
+    with PgBouncer(tmp_path, database.url, CONFIGURATION) as pgbouncer:
+        with GunicornService(environment(pgbouncer.url)) as service:
+            doctor = service.flask("doctor").stdout
+
+    kept = "the pooler keeps from PostgreSQL what the service asks for: statement_timeout, lock_"
+    assert kept in doctor
+    assert "Run deploy/pgbouncer/role.sql" in doctor
+
+
+def test_the_doctor_finds_a_pgbouncer_that_refuses(pooled: Pooled, tmp_path: Path) -> None:
+    refusing = CONFIGURATION.replace("ignore_startup_parameters = options", "")
+    with PgBouncer(tmp_path, pooled.direct_url, refusing) as pgbouncer:
+        with GunicornService(environment(pgbouncer.url)) as service:
+            doctor = service.flask("doctor")
+
+    assert doctor.returncode == 1
+    assert "a PgBouncer that refuses what the service asks for" in doctor.stdout
+    assert "Set `ignore_startup_parameters = options` there" in doctor.stdout
