@@ -86,16 +86,10 @@ def tasks_of(services: Services) -> list[Task]:
     ]
     if services.settings.rabbitmq_url:
         relay = build_relay(services)
-
-        def publish() -> int:
-            published = relay.publish_due()
-            services.metrics.events_published.inc(published)
-            return published
-
         tasks.append(
             Task(
                 name="relay",
-                run=publish,
+                run=relay.publish_due,
                 interval_seconds=1,
                 channel=EVENTS,
                 close=relay.close,

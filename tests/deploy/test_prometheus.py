@@ -169,7 +169,7 @@ def test_the_files_are_what_prometheus_takes() -> None:
 
 
 def test_it_scrapes_service_and_worker(prometheus: Prometheus) -> None:
-    published = prometheus.value_of("sum(events_published_total)")
+    published = prometheus.value_of('events_published_total{job="userapi"}')
 
     assert prometheus.targets_up() == {"userapi", "userapi-worker"}
     assert float(published[0]["value"][1]) >= 1

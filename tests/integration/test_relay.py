@@ -12,8 +12,10 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
+from tests.support.client import JsonClient
 from tests.support.deployments import Backend, Deployment
 from tests.support.facts import events
+from tests.support.metrics import sample
 from tests.support.users import MakeUser
 from userapi.actor import Actor, system_actor
 from userapi.clock import ManualClock
@@ -152,6 +154,25 @@ def test_an_event_committed_after_a_later_one_is_not_passed_over(
     assert (first, second) == (1, 1)
     earlier, later = (int(e["sequence"]) for e in reversed(envelopes(broker)))
     assert earlier < later
+
+
+@pytest.mark.both_databases
+def test_what_the_broker_has_confirmed_is_counted_for_every_process(
+    app: Flask, services: Services, relay: Relay, broker: MemoryPublisher
+) -> None:
+    """It was counted in the process that publishes, and the service's metrics always said 0."""
+    say(app, services, new_id(), new_id(), new_id())
+    broker.refuses = lambda message: len(broker.published) == 2
+    client = JsonClient(app)
+    before = sample(client, "events_published_total")
+
+    publish(app, relay)
+    with app.app_context(), transaction() as session:
+        session.execute(text("DELETE FROM outbox_events WHERE sent_at IS NOT NULL"))
+
+    assert before == 0
+    assert sample(client, "events_published_total") == 2
+    assert "# TYPE events_published_total counter\n" in client.get("/metrics").text
 
 
 @pytest.mark.both_databases

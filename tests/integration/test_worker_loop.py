@@ -16,10 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from flask import Flask
 
+from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.facts import events
 from tests.support.guardian import guardian
 from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
+from tests.support.metrics import sample
 from tests.support.proxy import FaultProxy
 from tests.support.users import PASSWORD, MakeUser
 from userapi.errors import Unavailable
@@ -284,6 +286,7 @@ def test_events_reach_rabbitmq_through_the_command(
 
     eventually(lambda: all(row.sent_at for row in events(app)))
     assert time.monotonic() - begun < 3
+    assert sample(JsonClient(app), "events_published_total") == 1
     assert worker.end(signal.SIGTERM) == 0
 
 

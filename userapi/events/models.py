@@ -1,10 +1,12 @@
-"""The outbox: events that were committed together with the change that they tell of."""
+"""The outbox: events that were committed together with the change that they tell of, and how many
+have left it.
+"""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, String, Text, Uuid, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, String, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.database import Base, CountingKey, JsonDocument, new_id
@@ -58,3 +60,17 @@ class OutboxEvent(Base):
         # Without it SQLite would give the numbers of deleted rows again.
         {"sqlite_autoincrement": True},
     )
+
+
+class PublishedEvents(Base):
+    """One row that counts what the broker has confirmed, ever: sent events are cleared away.
+
+    In the database and not in the process that publishes, so that every process can tell it.
+    """
+
+    __tablename__ = "published_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    total: Mapped[int] = mapped_column(BigInteger, default=0)
+
+    __table_args__ = (CheckConstraint("id = 1", name="single_row"),)

@@ -20,7 +20,7 @@ from userapi.errors import Unavailable
 
 from .cloudevents import envelope
 from .leadership import Leadership
-from .models import OutboxEvent
+from .models import OutboxEvent, PublishedEvents
 from .publisher import Message, Publisher
 
 log = structlog.get_logger(__name__)
@@ -32,6 +32,7 @@ LONGEST_DELAY = timedelta(minutes=5)
 ATTEMPTS_BEFORE_PARKED = 10
 
 _table: Table = OutboxEvent.__table__  # type: ignore[assignment]
+_published: Table = PublishedEvents.__table__  # type: ignore[assignment]
 _waiting = (_table.c.sent_at.is_(None), _table.c.parked_at.is_(None))
 
 
@@ -142,6 +143,7 @@ class Relay:
                         last_error=None,
                     )
                 )
+                session.execute(update(_published).values(total=_published.c.total + len(sent)))
             for event in refused:
                 attempts = event.attempts + 1
                 parked = attempts >= ATTEMPTS_BEFORE_PARKED
