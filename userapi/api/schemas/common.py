@@ -35,7 +35,8 @@ class PageQuery(StrictSchema):
 
     page = QueryInteger(least=1, most=10**9, metadata={"default": 1})
     page_size = QueryInteger(least=1, most=100, metadata={"default": 20})
-    cursor = Text(most=2048, metadata={"description": "`next_cursor` of the answer before."})
+    # Of any length and content: what is no cursor of ours is a damaged one, and refused as that.
+    cursor = fields.String(metadata={"description": "`next_cursor` of the answer before."})
 
 
 class SortedPageQuery(PageQuery):
