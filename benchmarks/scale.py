@@ -39,6 +39,7 @@ from userapi.database import db
 from userapi.export import ExportFormat
 from userapi.paging import PageRequest
 from userapi.statistics import Statistics
+from userapi.tallies import count_anew
 from userapi.wiring import Services
 
 SMALL = 1000
@@ -258,7 +259,7 @@ def measure(app: Flask, url: str, question: Question) -> Measured:
     statements: dict[str, Any] = {}
 
     def collect(_c: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        if statement.lstrip().upper().startswith(("SELECT", "WITH")):
+        if statement.lstrip().upper().startswith(("SELECT", "WITH", "SET LOCAL")):
             statements[statement] = parameters
 
     event.listen(db.engine, "before_cursor_execute", collect)
@@ -272,6 +273,9 @@ def measure(app: Flask, url: str, question: Question) -> Measured:
     scans = []
     with psycopg2.connect(url) as connection, connection.cursor() as cursor:
         for statement, parameters in statements.items():
+            if statement.startswith("SET LOCAL"):  # Under which what follows is planned.
+                cursor.execute(statement)
+                continue
             cursor.execute(f"EXPLAIN {statement}", parameters)
             plan = [str(line) for (line,) in cursor.fetchall()]
             scans += [f"{t}" for t in LARGE_TABLES for x in plan if f"Seq Scan on {t}" in x]
@@ -312,6 +316,7 @@ def run(server: PostgresServer, directory: Path, count: int) -> dict[str, Measur
     app = build_app(environment, clock=SystemClock(), instance_dir=directory)
     services: Services = app.extensions["userapi"]
     with app.app_context():
+        count_anew()
         measured = {
             asked: measure(app, url, question)
             for asked, question in questions(services, count).items()

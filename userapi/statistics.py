@@ -6,8 +6,9 @@ for its seal and is counted here, in the same statement. Past days cost a few ro
 pruning takes nothing from them, and only the rows of about the last second are looked at one by
 one.
 
-Totals are counted by indexes alone. At a million users that still takes a while, so figures that
-were dear are kept for some time: never longer than `LONGEST_KEPT`.
+Users are counted as they change, by `userapi.tallies`; of who was active only the day that a span
+begins in is looked at row by row, by an index. Live sessions are counted by an index, too. Figures
+that were dear all the same are kept for some time: never longer than `LONGEST_KEPT`.
 """
 
 import threading
@@ -15,10 +16,19 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 
-from sqlalchemy import Connection, Date, Select, Table, func, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Date,
+    ScalarSelect,
+    Table,
+    func,
+    select,
+    union_all,
+)
 
 from userapi.accounts.models import UserStatus
 from userapi.accounts.views import users
@@ -26,10 +36,12 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditDailyCount, AuditLog, AuditUnsealed
 from userapi.clock import Clock
 from userapi.database import counting
-from userapi.roles.models import Role, UserRole
+from userapi.roles.models import Role
 from userapi.sessions.service import Sessions
+from userapi.tallies import TallyKind, counts_of, last_logins_from
 
 MOST_DAYS = 365
+MIDNIGHT = time_of_day()
 ACTIVE_SPANS = {"1d": 1, "7d": 7, "30d": 30}
 # Counting may take one part in a hundred of a process's time; what was cheap is never kept.
 KEPT_FOR_TIMES = 100
@@ -40,7 +52,6 @@ _logs: Table = AuditLog.__table__  # type: ignore[assignment]
 _unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
 _counts: Table = AuditDailyCount.__table__  # type: ignore[assignment]
 _roles: Table = Role.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
 
 # What each figure of a day counts. A denied log-in had the right password and is no failed one.
 DAILY_FIGURES = {
@@ -120,35 +131,45 @@ class Statistics:
     def _count(self, now: datetime) -> Figures:
         with counting() as connection:
             by_status = dict.fromkeys(map(str, UserStatus), 0)
-            by_status |= _pairs(
-                connection, select(users.c.status, func.count()).group_by(users.c.status)
-            )
+            by_status |= counts_of(connection, TallyKind.STATUS)
             by_role = dict.fromkeys(connection.execute(select(_roles.c.name)).scalars(), 0)
-            by_role |= _pairs(
-                connection,
-                select(_user_roles.c.role_name, func.count()).group_by(_user_roles.c.role_name),
-            )
+            by_role |= counts_of(connection, TallyKind.ROLE)
+            locked = _count_of(users.c.locked_until > now)
             return Figures(
                 total=sum(by_status.values()),
                 by_status=dict(sorted(by_status.items())),
                 by_role=dict(sorted(by_role.items())),
-                locked=_number(connection, users.c.locked_until > now),
+                locked=connection.execute(select(locked)).scalar_one(),
                 live_sessions=self._sessions.count_live_now(connection),
-                active_users={
-                    name: _number(connection, users.c.last_login_at > now - timedelta(days=span))
-                    for name, span in ACTIVE_SPANS.items()
-                },
+                active_users=_active(connection, now),
                 days=_days(connection, now.date()),
             )
 
 
-def _number(connection: Connection, condition: Any) -> int:
-    query = select(func.count()).select_from(users).where(condition)
-    return int(connection.execute(query).scalar_one())
+def _count_of(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
+    return select(func.count()).select_from(users).where(*conditions).scalar_subquery()
 
 
-def _pairs(connection: Connection, query: Select[Any]) -> dict[str, int]:
-    return {name: count for name, count in connection.execute(query)}
+def _active(connection: Connection, now: datetime) -> dict[str, int]:
+    """Count who has logged in within each span. Only in its first day rows are looked at."""
+    begins = {name: now - timedelta(days=span) for name, span in ACTIVE_SPANS.items()}
+    next_days = {name: begin.date() + timedelta(days=1) for name, begin in begins.items()}
+    by_day = last_logins_from(connection, min(next_days.values()))
+    on_first_days = connection.execute(
+        select(
+            *(
+                _count_of(
+                    users.c.last_login_at > begin,
+                    users.c.last_login_at < datetime.combine(next_days[name], MIDNIGHT, UTC),
+                ).label(name)
+                for name, begin in begins.items()
+            )
+        )
+    ).one()
+    return {
+        name: on_first_day + sum(count for day, count in by_day.items() if day >= next_days[name])
+        for name, on_first_day in on_first_days._mapping.items()
+    }
 
 
 def _days(connection: Connection, today: date) -> tuple[DayFigures, ...]:

@@ -34,6 +34,7 @@ from userapi.events.relay import Relay
 from userapi.heartbeat import WorkerHeartbeat
 from userapi.mail.queue import NOTIFY_CHANNEL as MAILS
 from userapi.settings import Settings
+from userapi.tallies import add_up_changes
 from userapi.wiring import Services
 
 log = structlog.get_logger(__name__)
@@ -81,6 +82,7 @@ def tasks_of(services: Services) -> list[Task]:
             interval_seconds=1,
         ),
         Task(name="seals", run=services.audit_seals.seal_due, interval_seconds=1),
+        Task(name="tallies", run=add_up_changes, interval_seconds=1),
         Task(name="clean-up", run=CleanUp(services.clock).delete_due, interval_seconds=60),
         Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
     ]

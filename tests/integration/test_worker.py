@@ -127,7 +127,7 @@ def test_events_wait_while_the_broker_is_away_and_go_out_when_it_is_back(
 
 
 @pytest.mark.both_databases
-def test_mails_suspensions_seals_and_heartbeats_are_seen_to(
+def test_mails_suspensions_seals_tallies_and_heartbeats_are_seen_to(
     app: Flask, make_user: MakeUser, log_in: LogIn, mailbox: Mailbox, clock: ManualClock
 ) -> None:
     robin = make_user("robin")
@@ -143,6 +143,7 @@ def test_mails_suspensions_seals_and_heartbeats_are_seen_to(
         wait_for(lambda: len(list(mailbox.folder.glob("*.eml"))) == before + 1)
         wait_for(lambda: len(audit_rows(app, action="user.activated")) == 1)
         wait_for(lambda: _count(app, "audit_unsealed") == 0)
+        wait_for(lambda: _count(app, "tally_changes") == 0)
         wait_for(lambda: _count(app, "worker_heartbeats") == 1)
 
     shown = log_in(chief).get("/api/v1/health/detailed").get_json()["components"]["worker"]

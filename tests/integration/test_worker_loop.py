@@ -83,6 +83,7 @@ def test_every_duty_of_the_worker_is_a_task(services: Services) -> None:
         "heartbeat",
         "mail",
         "suspensions",
+        "tallies",
     }
 
 

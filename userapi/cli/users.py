@@ -13,6 +13,7 @@ from userapi.clock import rfc3339
 from userapi.paging import PageRequest
 from userapi.roles.models import TOP_ROLE
 from userapi.statistics import MOST_DAYS
+from userapi.tallies import count_anew
 
 from .statistics import print_figures
 from .support import operator, print_table, read_password, safely, services
@@ -167,9 +168,12 @@ def unlock(name: str) -> None:
 
 @command.command("stats")
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True)
+@click.option("--recount", is_flag=True, help="Count users anew first, after a restore.")
 @safely
-def stats(days: int) -> None:
+def stats(days: int, recount: bool) -> None:
     """Print figures about users, and what they did each day (UTC)."""
+    if recount:
+        count_anew()
     print_figures(services().statistics.figures(days))
 
 

@@ -7,7 +7,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, func, insert, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.orm import Session, aliased
 
 from userapi.actor import Actor
@@ -15,6 +24,7 @@ from userapi.database import reading, require_transaction
 from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from userapi.permissions import PermissionSet
 from userapi.roles.models import BASE_ROLE, TOP_ROLE, Role, RoleCatalogue, RoleParent, UserRole
+from userapi.tallies import TallyKind, tallied
 
 # Roles that inherit on many ways have chains without number: so many of the shortest are told.
 MOST_CHAINS = 100
@@ -147,13 +157,12 @@ class Roles:
     def views(self, connection: Connection | Session, name: str | None = None) -> list[RoleView]:
         """Return every role, or the one of that name, as `connection` sees it."""
         graph = _load_graph(connection)
-        query = select(
-            _roles,
-            select(func.count())
-            .where(_user_roles.c.role_name == _roles.c.name)
-            .scalar_subquery()
-            .label("user_count"),
-        ).order_by(_roles.c.name)
+        holders = tallied(TallyKind.ROLE).subquery()
+        query = (
+            select(_roles, func.coalesce(holders.c.count, 0, type_=BigInteger).label("user_count"))
+            .outerjoin(holders, holders.c.key == _roles.c.name)
+            .order_by(_roles.c.name)
+        )
         if name is not None:
             query = query.where(_roles.c.name == name)
         parents: dict[str, list[str]] = {}
@@ -167,7 +176,7 @@ class Roles:
                 parents=tuple(sorted(parents.get(row.name, ()))),
                 effective_permissions=tuple(graph.effective([row.name])),
                 builtin=row.builtin,
-                user_count=row.user_count,
+                user_count=int(row.user_count),
                 version=row.version,
                 created_at=row.created_at,
                 updated_at=row.updated_at,

@@ -1,0 +1,171 @@
+"""Count users as they change: by status, by role and by the day of their last log-in.
+
+Who changes a user adds a line to `tally_changes`, and no two of them wait for one another, as they
+would for a number that both count up. The worker adds the lines to `tallies`; the two together are
+right at any moment. Users cannot change while those that are there are counted: at a million of
+them for two seconds.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+# How each database writes the UTC day of a moment.
+POSTGRESQL_DAY = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+SQLITE_DAY = "substr({}, 1, 10)"
+
+
+def upgrade() -> None:
+    """Add the tables, what writes into them, and what there is already."""
+    op.create_table(
+        "tallies",
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "key", name="pk_tallies"),
+    )
+    op.create_table(
+        "tally_changes",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+        ),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("change", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_tally_changes"),
+    )
+    # Triggers first: on PostgreSQL they keep changes out until the count is committed.
+    if op.get_bind().dialect.name == "postgresql":
+        _trigger_on_postgresql()
+        day = POSTGRESQL_DAY.format("last_login_at")
+    else:
+        _trigger_on_sqlite()
+        day = SQLITE_DAY.format("last_login_at")
+    op.execute(f"""
+        INSERT INTO tallies (kind, key, count)
+        SELECT 'status', status, count(*) FROM users GROUP BY status
+        UNION ALL
+        SELECT 'last_login_day', {day}, count(*) FROM users
+            WHERE last_login_at IS NOT NULL GROUP BY {day}
+        UNION ALL
+        SELECT 'role', role_name, count(*) FROM user_roles GROUP BY role_name
+        """)
+
+
+def _trigger_on_postgresql() -> None:
+    day = POSTGRESQL_DAY
+    op.execute(f"""
+        CREATE FUNCTION tally_users() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            sign integer := CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END;
+        BEGIN
+            INSERT INTO tally_changes (kind, key, change)
+            SELECT 'status', status, sign * count(*) FROM changed GROUP BY status
+            UNION ALL
+            SELECT 'last_login_day', {day.format("last_login_at")}, sign * count(*) FROM changed
+                WHERE last_login_at IS NOT NULL GROUP BY 2;
+            RETURN NULL;
+        END $$
+        """)
+    op.execute(f"""
+        CREATE FUNCTION tally_moved_user() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO tally_changes (kind, key, change)
+            SELECT * FROM (VALUES
+                ('status', OLD.status, -1),
+                ('status', NEW.status, 1),
+                ('last_login_day', {day.format("OLD.last_login_at")}, -1),
+                ('last_login_day', {day.format("NEW.last_login_at")}, 1)
+            ) AS move (kind, key, change)
+            WHERE key IS NOT NULL AND CASE kind
+                WHEN 'status' THEN OLD.status <> NEW.status
+                ELSE {day.format("OLD.last_login_at")}
+                    IS DISTINCT FROM {day.format("NEW.last_login_at")}
+            END;
+            RETURN NULL;
+        END $$
+        """)
+    op.execute("""
+        CREATE FUNCTION tally_user_roles() RETURNS trigger LANGUAGE plpgsql AS $$
+        DECLARE
+            sign integer := CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END;
+        BEGIN
+            INSERT INTO tally_changes (kind, key, change)
+            SELECT 'role', role_name, sign * count(*) FROM changed GROUP BY role_name;
+            RETURN NULL;
+        END $$
+        """)
+    for table, function in (("users", "tally_users"), ("user_roles", "tally_user_roles")):
+        for event, rows in (("INSERT", "NEW"), ("DELETE", "OLD")):
+            op.execute(
+                f"CREATE TRIGGER {table}_{event.lower()}_tallied AFTER {event} ON {table}"
+                f" REFERENCING {rows} TABLE AS changed"
+                f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+            )
+    # A second log-in on the same day, and any other change, costs no more than this comparison.
+    op.execute("""
+        CREATE TRIGGER users_move_tallied AFTER UPDATE OF status, last_login_at ON users
+        FOR EACH ROW WHEN (
+            OLD.status <> NEW.status
+            OR (OLD.last_login_at AT TIME ZONE 'UTC')::date
+                IS DISTINCT FROM (NEW.last_login_at AT TIME ZONE 'UTC')::date
+        ) EXECUTE FUNCTION tally_moved_user()
+        """)
+
+
+def _trigger_on_sqlite() -> None:
+    add = "INSERT INTO tally_changes (kind, key, change)"
+    for event, row, sign in (("INSERT", "NEW", 1), ("DELETE", "OLD", -1)):
+        day = SQLITE_DAY.format(f"{row}.last_login_at")
+        op.execute(
+            f"CREATE TRIGGER users_{event.lower()}_tallied AFTER {event} ON users BEGIN"
+            f" {add} VALUES ('status', {row}.status, {sign});"
+            f" {add} SELECT 'last_login_day', {day}, {sign} WHERE {day} IS NOT NULL; END"
+        )
+        op.execute(
+            f"CREATE TRIGGER user_roles_{event.lower()}_tallied AFTER {event} ON user_roles BEGIN"
+            f" {add} VALUES ('role', {row}.role_name, {sign}); END"
+        )
+    before, after = (SQLITE_DAY.format(f"{row}.last_login_at") for row in ("OLD", "NEW"))
+    op.execute(
+        "CREATE TRIGGER users_status_tallied AFTER UPDATE OF status ON users"
+        " WHEN OLD.status <> NEW.status BEGIN"
+        f" {add} VALUES ('status', OLD.status, -1), ('status', NEW.status, 1); END"
+    )
+    op.execute(
+        "CREATE TRIGGER users_last_login_tallied AFTER UPDATE OF last_login_at ON users"
+        f" WHEN {before} IS NOT {after} BEGIN"
+        f" {add} SELECT 'last_login_day', {before}, -1 WHERE {before} IS NOT NULL;"
+        f" {add} SELECT 'last_login_day', {after}, 1 WHERE {after} IS NOT NULL; END"
+    )
+
+
+def downgrade() -> None:
+    """Take the counts away."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER users_move_tallied ON users")
+        for table in ("users", "user_roles"):
+            for event in ("insert", "delete"):
+                op.execute(f"DROP TRIGGER {table}_{event}_tallied ON {table}")
+        op.execute("DROP FUNCTION tally_users()")
+        op.execute("DROP FUNCTION tally_moved_user()")
+        op.execute("DROP FUNCTION tally_user_roles()")
+    else:
+        for name in (
+            "users_insert",
+            "users_delete",
+            "users_status",
+            "users_last_login",
+            "user_roles_insert",
+            "user_roles_delete",
+        ):
+            op.execute(f"DROP TRIGGER {name}_tallied")
+    op.drop_table("tally_changes")
+    op.drop_table("tallies")
