@@ -43,6 +43,8 @@ def test_a_stranger_is_led_to_the_form_and_from_there_back(
         "https://evil.example/console/",
         "//evil.example/console/",
         "/\\evil.example/console/",
+        "///console/profile",
+        "/\t/console/profile",
         "/api/v1/users/",
         "javascript:alert(1)",
         "/console/../api",
@@ -132,6 +134,20 @@ def test_a_form_of_another_site_is_refused(reader: PageReader, make_user: MakeUs
 
     assert (answer.status_code, answer.location) == (303, "/console/sign-in")
     assert reader.get("/profile").status_code == 303
+
+
+def test_signing_in_again_ends_the_former_session_of_the_browser(
+    app: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = make_user("robin")
+    reader = PageReader(app)
+    for _ in range(2):
+        reader.get("/forgot-password")
+        reader.post("/sign-in", username="robin", password=robin.password)
+
+    items = log_in(robin).get("/api/v1/auth/sessions").get_json()["items"]
+
+    assert len(items) == 2
 
 
 def test_the_session_is_listed_and_its_end_ends_the_browser(

@@ -1,7 +1,5 @@
 """Signing in and out, and signing up where that is open."""
 
-from urllib.parse import urlsplit
-
 from flask import request, session
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
@@ -13,6 +11,7 @@ from userapi.api.schemas.users import Registration
 from userapi.errors import ServiceError
 from userapi.sessions.models import SessionKind
 
+from .cookies import PREFIX
 from .forms import read_form
 from .pages import begin_session, blp, browser_session, done, go_to, page, public, refuse
 
@@ -42,6 +41,10 @@ def sign_in() -> Response:
         )
     except ServiceError as error:
         return refuse(error, "sign_in.html", onward=onward)
+    former = browser_session()
+    if former is not None:
+        # Nobody holds its cookie any more: it would stand in the list until it ran out.
+        services().authentication.log_out(former, actor=current_actor())
     begin_session(tokens, remember_me=body["remember_me"])
     return redirect(onward, 303) if onward else go_to("home")
 
@@ -82,10 +85,11 @@ def sign_up() -> Response:
 
 
 def _onward(target: str | None) -> str | None:
-    """Return a path of the console to go on to; None for anything that leads elsewhere."""
-    if not target or "\\" in target or ".." in target:
-        return None
-    parts = urlsplit(target)
-    if parts.scheme or parts.netloc or not parts.path.startswith("/console/"):
+    """Return a path of the console to go on to; None for anything that leads elsewhere.
+
+    Judged by how it is written: browsers read `///console/` as a host of that name, which
+    `urlsplit` takes for a path.
+    """
+    if not target or not target.startswith(PREFIX) or "\\" in target or ".." in target:
         return None
     return target
