@@ -1,7 +1,7 @@
 """Journeys through the console, by a person with a browser. No page breaks a rule of axe."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from email.policy import default as default_policy
 from pathlib import Path
@@ -82,6 +82,11 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
     browser.switch_to.active_element.send_keys("rob")
     browser.wait(lambda b: len(b.find_all("tbody tr")) == 1 or None, "one row")
     assert "search=rob" in browser.current_url
+    # What stands beside the rows came along with them.
+    download = browser.find_element(By.LINK_TEXT, "Download as CSV").get_attribute("href")
+    assert "search=rob" in str(download)
+    browser.find("[data-tick-all]").click()
+    assert browser.find("[data-ticked]").text == "(1)"
 
     browser.find_element(By.LINK_TEXT, "robin").click()
     browser.find("#reason").send_keys("trial")
@@ -110,7 +115,7 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
         browser.find(f"input[aria-label='Tick {name}']").click()
     Select(browser.find("#action")).select_by_visible_text("Give a role")
     Select(browser.find("#bulk-role")).select_by_visible_text("media-editor")
-    press(browser, "Do it with those that are ticked …")
+    press(browser, "Go on …")
     assert "This is about 2 users" in browser.find("section").text
     press(browser, "Give a role")
     assert "Done for 2 of 2." in browser.find(".note").text
@@ -120,8 +125,33 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
     press(browser, "Filter")
     rows = browser.find_all("tbody tr")
     assert len(rows) == 1 and "media-editor" in rows[0].text
-    browser.find("summary").click()
-    assert "media:upload" in browser.find("details dl").text
+    browser.find("tbody summary").click()
+    assert "media:upload" in browser.find("tbody dl").text
+
+
+def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, site: Site) -> None:
+    sign_in(browser, site)
+    browser.get(site.url + "/console/users")
+    browser.find(".who button").click()
+    assert browser.find("h1").text == "Sign in"
+
+    browser.back()
+
+    assert browser.find("h1").text == "Sign in"
+
+
+@pytest.mark.browser(expects=["status of 409"])
+def test_a_double_click_sends_a_form_once(browser: Browser, site: Site) -> None:
+    sign_in(browser, site)
+    browser.get(site.url + "/console/users/new")
+    browser.find("#username").send_keys("dora")
+    browser.find("#email").send_keys("dora@example.com")
+
+    browser.execute_script(
+        "const button = document.querySelector('main form button'); button.click(); button.click()"
+    )
+
+    assert "dora is invited by mail." in browser.find(".note").text
 
 
 PAGES = (
@@ -138,38 +168,86 @@ PAGES = (
     "password",
     "sessions",
     "my-data",
+    # Lists without a row, with a faulty filter, and pages that are not there.
+    "users?search=nobody-has-this",
+    "users?created_after=soon",
+    "audit?since=2099-01-01",
+    "audit?actor_id=nobody-has-this",
+    "nowhere",
 )
-OPEN_PAGES = ("sign-in", "sign-up", "forgot-password", "set-password", "verify-email")
+OPEN_PAGES = ("sign-in", "sign-up", "forgot-password", "set-password", "verify-email", "nowhere")
 
 
+@pytest.fixture(scope="module")
+def long_name(site: Site) -> str:
+    """Return the name of a user with the longest one that can be."""
+    name = "hubert.blaine.wolfeschlegelsteinhausenbergerdorff-senior-the-3rd"
+    add_user(site, name)
+    return name
+
+
+@pytest.mark.browser(expects=["status of 404", "status of 422"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
-    browser: Browser, site: Site, scheme: str, width: int
+    browser: Browser, site: Site, long_name: str, scheme: str, width: int
 ) -> None:
     found: dict[str, list[str]] = {}
 
-    def check(path: str) -> None:
-        browser.get(f"{site.url}/console/{path}")
+    def check(name: str) -> None:
         browser.find("h1")
         browser.execute_script(AXE.read_text("utf-8"))
-        found[path] = browser.execute_async_script(CHECK, STANDARDS)
+        found[name] = browser.execute_async_script(CHECK, STANDARDS)
         overflow = "return document.documentElement.scrollWidth - window.innerWidth"
         if browser.execute_script(overflow) > 0:
-            found[path].append("wider than the window")
-        browser.screenshot(f"{path.replace('/', '-')}-{scheme}-{width}")
+            found[name].append("wider than the window")
+        browser.screenshot(f"{re.sub('[^a-z-]', '-', name)}-{scheme}-{width}")
+
+    def check_at(path: str) -> None:
+        browser.get(f"{site.url}/console/{path}")
+        check(path)
 
     with emulated(browser, scheme=scheme, width=width):
         for path in OPEN_PAGES:
-            check(path)
+            check_at(path)
         sign_in(browser, site)
         for path in PAGES:
-            check(path)
-        browser.get(site.url + "/console/users")
-        found_link = browser.find("tbody td a").get_attribute("href")
-        check(str(found_link).split("/console/")[1])
+            check_at(path)
+        check_what_comes_after_a_form(browser, site, long_name, check)
 
-    assert {path: faults for path, faults in found.items() if faults} == {}
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def check_what_comes_after_a_form(
+    browser: Browser, site: Site, long_name: str, check: Callable[[str], None]
+) -> None:
+    browser.get(site.url + "/console/password")
+    browser.find("#new_password").send_keys("abc")
+    browser.wait(lambda b: "not accepted" in b.find("#strength").text, "the strength")
+    check("password that is too weak")
+    browser.get(site.url + "/console/profile")
+    browser.find("#timezone").send_keys("Moon/Base")
+    press(browser, "Save")
+    check("profile that is refused")
+    browser.get(site.url + "/console/users/import")
+    file = site.service.directory / "people.csv"
+    file.write_text("username,email\nzoe,zoe@example.com\nbea,not-an-address\n")
+    browser.find("#file").send_keys(str(file))
+    press(browser, "Try it: change nothing")
+    check("trial of an import")
+    browser.get(site.url + f"/console/users?search={long_name}")
+    browser.find("input[name=user_ids]").click()
+    check("users with one ticked")
+    Select(browser.find("#action")).select_by_visible_text("Unlock")
+    press(browser, "Go on …")
+    check("question about many")
+    press(browser, "Unlock")
+    check("results of many")
+    browser.find("tbody a").click()
+    check("user")
+    browser.get(site.url + "/console/audit")
+    browser.find("tbody summary").click()
+    check("row of the audit log")
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_a_change_is_shown_with_before_and_after_and_escaped(
 
     assert "<script>alert" not in page.text and "<i>New" not in page.text
     assert "first_name <script>alert(1)</script> → <i>New</i>" in words(page)
-    assert "1 rows, newest first" in words(page)
+    assert "1 row, newest first" in words(page)
 
 
 def test_filters_combine_and_days_are_whole_days(boss: PageReader, robin: MadeUser) -> None:
@@ -43,10 +43,29 @@ def test_filters_combine_and_days_are_whole_days(boss: PageReader, robin: MadeUs
     assert "No row fits." in words(never)
 
 
+def test_people_are_named_and_found_by_their_user_names(
+    boss: PageReader, robin: MadeUser, log_in: LogIn, make_user: MakeUser
+) -> None:
+    log_in(robin).patch("/api/v1/users/me", json={"first_name": "New"})
+    gone = make_user("gone")
+    log_in(make_user("chief", roles=["superadmin"])).delete(f"/api/v1/users/{gone.id}")
+
+    by, to = boss.get("/audit?actor_id=Robin"), boss.get("/audit?target_id=robin")
+    downloaded = boss.get("/audit/export?format=csv&actor_id=robin")
+    deleted = boss.get("/audit?action=user.deleted")
+
+    assert "user.updated" in words(by) and "user.created" not in words(by).split("newest")[1]
+    assert "user.updated" in words(to) and "user.created" in words(to).split("newest")[1]
+    assert f'href="/console/users/{robin.id}">robin</a>' in to.text
+    assert "user.updated" in downloaded.text and "user.created" not in downloaded.text
+    assert "a user that is gone" in words(deleted)
+
+
 def test_a_faulty_filter_is_marked(boss: PageReader) -> None:
     answer = boss.get("/audit?actor_id=me&since=yesterday")
 
     assert answer.status_code == 422
+    assert "Nobody has this user name or id." in words(answer)
     assert 'id="actor_id-error"' in answer.text and 'id="since-error"' in answer.text
 
 
@@ -58,7 +77,7 @@ def test_older_rows_are_reached_by_their_link(
         api.get("/api/v1/audit-logs/?action=audit.read")
 
     first = boss.get("/audit?action=audit.read")
-    older = first.text.split('<a href="/console/audit?cursor=')[1].split('"')[0]
+    older = first.text.split('href="/console/audit?cursor=')[1].split('"')[0]
     second = boss.get("/audit?cursor=" + older.replace("&amp;", "&"))
 
     assert second.status_code == 200

@@ -80,8 +80,22 @@ def test_the_dashboard_counts_and_draws_each_day(
 
     page = boss.get("/dashboard")
 
-    assert page.text.count('class="bar-a"') == 3 * 30
-    assert "2 users" in words(page) and "database up" in words(page)
+    assert page.text.count('class="bar-a"') == 4 * 30
+    assert "2 users" in words(page) and "Database up" in words(page)
+    assert "Failed log-ins a day 1 in 30 days 2 1 0" in words(page)
+    assert "admin 1 moderator 0" in words(page)
+
+
+def test_the_upper_edge_of_a_chart_is_a_round_number(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = make_user("robin")
+    for _ in range(11):
+        log_in(robin)
+
+    page = words(boss.get("/dashboard"))
+
+    assert "Log-ins a day 12 in 30 days 20 10 0" in page
 
 
 def test_a_moderator_sees_figures_but_not_the_state_of_servers(sign_in: SignIn) -> None:

@@ -44,7 +44,7 @@ def test_a_role_is_made_shown_and_drawn_below_its_parents(boss: PageReader) -> N
     heights = {
         name: int(y)
         for y, name in re.findall(
-            r'<rect class="node" x="\d+" y="(\d+)".*?<title>([^<]+)', drawn, re.DOTALL
+            r'<rect class="node[^"]*" x="\d+" y="(\d+)".*?<title>([^<]+)', drawn, re.DOTALL
         )
     }
     assert heights["user"] < heights["media-editor"]

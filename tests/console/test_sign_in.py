@@ -136,6 +136,13 @@ def test_a_form_of_another_site_is_refused(reader: PageReader, make_user: MakeUs
     assert reader.get("/profile").status_code == 303
 
 
+def test_a_form_that_was_open_for_too_long_still_leads_onward(reader: PageReader) -> None:
+    answer = reader.browser.post("/console/sign-in?onward=/console/sessions", data={})
+
+    assert answer.location == "/console/sign-in?onward=/console/sessions"
+    assert "open for too long" in words(reader.follow(answer))
+
+
 def test_signing_in_again_ends_the_former_session_of_the_browser(
     app: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -224,7 +231,7 @@ def test_who_must_change_the_password_can_do_nothing_else(
     led = browser.get("/sessions")
 
     assert led.location == "/console/password"
-    browser.follow(led)
+    assert 'href="/console/sessions"' not in browser.follow(led).text
     changed = browser.post(
         "/password",
         current_password="heron-marble-94-lantern",

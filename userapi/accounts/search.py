@@ -1,9 +1,11 @@
 """Finding users: filters that combine, literal search, pages and cursors."""
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
@@ -100,6 +102,12 @@ class UserSearch:
                 counted=_counted(query, wanted),
                 item=lambda row: user_view(row, now),
             )
+
+    def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return the user names of those ids that somebody has."""
+        named = select(users.c.id, users.c.username).where(users.c.id.in_(user_ids))
+        with reading() as connection:
+            return {row.id: row.username for row in connection.execute(named)}
 
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
         """Return the query for the users that `wanted` describes, without an order."""

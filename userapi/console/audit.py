@@ -1,10 +1,15 @@
 """Pages of the audit log."""
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from flask import request
+from marshmallow import fields
+from sqlalchemy import Row
 from werkzeug.wrappers import Response
 
+from userapi.accounts.service import UserNotFound
 from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.schemas.audit import AuditExportQuery, AuditQuery
@@ -20,6 +25,19 @@ from .forms import day, read_query
 from .pages import blp, page, refuse, requires
 
 ROWS_PER_PAGE = "50"
+NOBODY: dict[str, Any] = {"invalid_uuid": "Nobody has this user name or id."}
+
+
+class PageFilters(AuditQuery):
+    """Filters of the page, where users can be named by their user name, too."""
+
+    actor_id = fields.UUID(error_messages=NOBODY)
+
+
+class ExportFilters(AuditExportQuery):
+    """Filters of the page, for a file."""
+
+    actor_id = fields.UUID(error_messages=NOBODY)
 
 
 @blp.route("/audit", methods=["GET"])
@@ -33,26 +51,62 @@ def audit_page() -> Response:
         "filters": {n: v for n, v in request.args.items() if v and n not in PAGE_FIELDS},
     }
     try:
-        query = read_query(AuditQuery, page_size=ROWS_PER_PAGE, **_days())
+        query = read_query(PageFilters, page_size=ROWS_PER_PAGE, **_given())
         part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
         rows = services().audit_reader.page(
             AuditFilter(**query), PageRequest(**part), actor=current_actor()
         )
     except ServiceError as error:
         return refuse(error, "audit.html", rows=None, **values)
-    return page("audit.html", rows=rows, **values)
+    return page("audit.html", rows=rows, names=_names(rows.items), **values)
 
 
 @blp.route("/audit/export", methods=["GET"])
 @requires(Permission.AUDIT_READ)
 def export_audit() -> Response:
     """Download the log with the filters of the page."""
-    query = read_query(AuditExportQuery, format=request.args.get("format"), **_days())
+    query = read_query(ExportFilters, format=request.args.get("format"), **_given())
     form: ExportFormat = query.pop("form", ExportFormat.NDJSON)
     pieces = services().audit_reader.export(AuditFilter(**query), form, actor=current_actor())
     return export_response(pieces, form=form, name="audit-logs", now=services().clock.now())
 
 
-def _days() -> dict[str, Any]:
-    """Return the span that the two date fields name, whole days both of them."""
-    return {"since": day("since"), "until": day("until", after=1)}
+def _given() -> dict[str, Any]:
+    """Return what stands in the address in another form than that of the API.
+
+    The two days are whole days both of them.
+    """
+    return {
+        "since": day("since"),
+        "until": day("until", after=1),
+        "actor_id": _id_of("actor_id"),
+        "target_id": _id_of("target_id"),
+    }
+
+
+def _id_of(name: str) -> str | None:
+    """Return the id of the user that a filter names; what names none is left as it is.
+
+    What was done to a role is found by the role's name.
+    """
+    text = request.args.get(name) or None
+    if text is None or _is_id(text):
+        return text
+    try:
+        return str(services().accounts.get_by_name(text).id)
+    except UserNotFound:
+        return text
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _names(rows: Sequence[Row[Any]]) -> dict[str, str]:
+    """Return the user names, by id, of those that something was done to and who are still there."""
+    ids = {UUID(row.target_id) for row in rows if row.target_type == "user" and row.target_id}
+    return {str(user_id): name for user_id, name in services().user_search.names(ids).items()}

@@ -13,6 +13,12 @@ from userapi.statistics import DayFigures
 from .pages import blp, go_to, page, requires, signed_in
 
 BAR_WIDTH, BAR_HEIGHT = 18, 120
+CHARTS = {
+    "registrations": "Sign-ups",
+    "logins": "Log-ins",
+    "failed_logins": "Failed log-ins",
+    "lockouts": "Lockouts",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,26 @@ class Bar:
     x: int
     y: int
     height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chart:
+    """One figure of each day; `top` is what the upper edge stands for."""
+
+    title: str
+    bars: Sequence[Bar]
+    total: int
+    top: int
+
+    @property
+    def width(self) -> int:
+        """Return the width of all days."""
+        return len(self.bars) * BAR_WIDTH
+
+    @property
+    def height(self) -> int:
+        """Return the height that the top has."""
+        return BAR_HEIGHT
 
 
 @blp.route("/", methods=["GET"])
@@ -44,20 +70,25 @@ def dashboard() -> Response:
     return page(
         "dashboard.html",
         figures=figures,
-        charts=[
-            ("Registrations", _bars(figures.days, "registrations")),
-            ("Log-ins", _bars(figures.days, "logins")),
-            ("Failed log-ins", _bars(figures.days, "failed_logins")),
-        ],
+        charts=[_chart(figures.days, name, title) for name, title in CHARTS.items()],
         health=services().health.detailed() if may_see_health else None,
     )
 
 
-def _bars(days: Sequence[DayFigures], name: str) -> list[Bar]:
+def _chart(days: Sequence[DayFigures], name: str, title: str) -> Chart:
     counts = [getattr(figures, name) for figures in days]
-    most = max([1, *counts])
-    heights = [round(count / most * BAR_HEIGHT) for count in counts]
-    return [
+    top = _round_number_above(max(counts))
+    heights = [round(count / top * BAR_HEIGHT) for count in counts]
+    bars = [
         Bar(figures.date, count, place * BAR_WIDTH, BAR_HEIGHT - height, height)
         for place, (figures, count, height) in enumerate(zip(days, counts, heights, strict=True))
     ]
+    return Chart(title=title, bars=bars, total=sum(counts), top=top)
+
+
+def _round_number_above(most: int) -> int:
+    """Return the least of 2, 4, 10, 20, 40, 100 … that is not below; half of each is whole."""
+    unit = 1
+    while most > 10 * unit:
+        unit *= 10
+    return next(step * unit for step in (2, 4, 10) if step * unit >= most)

@@ -1,10 +1,12 @@
 """What all pages have in common: who looks at them, how they are drawn, and how they refuse."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from functools import wraps
+from datetime import UTC, date, datetime, timedelta
+from functools import cache, wraps
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -43,7 +45,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-ASSET_SECONDS = 3600
+ASSET_SECONDS = 365 * 86_400
 # How often the row of a browser's session is told that it is still in use.
 KEPT_ALIVE_EVERY = timedelta(minutes=5)
 
@@ -205,11 +207,11 @@ def _for_templates() -> dict[str, Any]:
     return {
         "actor": actor if actor is not None and actor.id else None,
         "csrf_field": _csrf_field,
-        "has_page": lambda endpoint: f"console.{endpoint}" in current_app.view_functions,
+        "asset": asset,
         "can": lambda permission: actor is not None and permission in actor.permissions,
         "permission_descriptions": DESCRIPTIONS,
         "settings": services().settings,
-        "now": services().clock.now(),
+        "password_change_pending": "live_session" in g and g.live_session.must_change_password,
     }
 
 
@@ -226,6 +228,41 @@ def moment(value: datetime | str | None) -> str:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@blp.app_template_filter("day")
+def day_of_year(value: date) -> str:
+    """Show a day in few characters, as the days of a chart need it."""
+    return f"{value:%b} {value.day}"
+
+
+@blp.app_template_filter("number")
+def number(value: int) -> str:
+    """Show a number with thin spaces between thousands, which read alike in every country."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+@blp.app_template_filter("lasting")
+def lasting(seconds: float) -> str:
+    """Show how long something lasts, in the largest unit of which it has two."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def asset(filename: str) -> str:
+    """Return the address of a static file, which changes with its content.
+
+    So a browser keeps each for good, and none an old one after an update.
+    """
+    return url_for("console.static", filename=filename, v=_fingerprint(filename))
+
+
+@cache
+def _fingerprint(filename: str) -> str:
+    content = (Path(__file__).parent / "static" / filename).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 # How pages refuse
@@ -261,7 +298,8 @@ def flash_refusal(error: ServiceError, endpoint: str, **values: Any) -> Response
 def _refused(response: Response) -> Response:
     """Return the page for a problem that no form is there for."""
     problem = orjson.loads(response.get_data())
-    drawn = page("problem.html", response.status_code, problem=problem)
+    retry_after = response.headers.get("Retry-After")
+    drawn = page("problem.html", response.status_code, problem=problem, retry_after=retry_after)
     _keep_headers(response, drawn)
     return drawn
 
@@ -282,15 +320,28 @@ def _check_browser() -> None:
 @blp.after_request
 def _add_headers(response: Response) -> Response:
     if request.endpoint == "console.static":
-        response.headers["Cache-Control"] = f"public, max-age={ASSET_SECONDS}"
+        response.headers["Cache-Control"] = _lifetime_of_asset(response)
     response.headers["Content-Security-Policy"] = POLICY
     return response
 
 
+def _lifetime_of_asset(response: Response) -> str:
+    """Return how long a static file may be kept. Not at all, where it is not the one asked for.
+
+    While replicas are updated one after the other, the page of one asks another for its files.
+    """
+    filename = (request.view_args or {}).get("filename", "")
+    if response.status_code in (200, 304) and request.args.get("v") == _fingerprint(filename):
+        return f"public, max-age={ASSET_SECONDS}, immutable"
+    return "no-cache"
+
+
 @blp.errorhandler(AuthenticationRequired)
 @blp.errorhandler(TokenRevoked)
-def _ask_to_sign_in(_error: ServiceError) -> Response:
+def _ask_to_sign_in(error: ServiceError) -> Response:
     """Send to the sign-in page, and from there back to a page that was only looked at."""
+    if isinstance(error, TokenRevoked):
+        flash("Your session has ended. Please sign in again.", "info")
     onward = request.full_path.rstrip("?") if request.method == "GET" else None
     if "HX-Request" in request.headers:
         # The script would put the sign-in page in place of a part of this page.
@@ -307,9 +358,9 @@ def _ask_for_password(_error: PasswordChangePending) -> Response:
 @blp.errorhandler(CSRFError)
 def _refuse_forgery(_error: CSRFError) -> Response:
     """Ask to send the form again: mostly the page had been open since before a sign-in or -out."""
-    flash("This page was too old. Please send it again.", "error")
+    flash("That page had been open for too long, so nothing was done. Please try again.", "error")
     if browser_session() is None:
-        return go_to("sign_in_page")
+        return go_to("sign_in_page", onward=request.args.get("onward"))
     return go_to("home")
 
 
@@ -337,5 +388,7 @@ def _refuse_unexpected(error: Exception) -> Response:
 @blp.route("/<path:_rest>", methods=["GET"])
 @public
 def nothing(_rest: str) -> Response:
-    """Show that there is no such page."""
+    """Show that there is no such page, with the way to all others for who is signed in."""
+    if browser_session() is not None:
+        _sign_in_by_cookie(password_change_pending=True)
     raise NotFound()

@@ -15,6 +15,7 @@ class Node:
     """A role and where its box begins."""
 
     name: str
+    builtin: bool
     x: int
     y: int
 
@@ -54,7 +55,7 @@ def draw(roles: Sequence[RoleView]) -> Picture:
         indent = (widest - len(row)) * across // 2
         for column, role in enumerate(row):
             x, y = MARGIN + indent + column * across, MARGIN + depth * down
-            nodes[role.name] = Node(role.name, x, y)
+            nodes[role.name] = Node(role.name, role.builtin, x, y)
     edges = [
         Edge(nodes[p].x + WIDTH // 2, nodes[p].y + HEIGHT, node.x + WIDTH // 2, node.y)
         for role in roles

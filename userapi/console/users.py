@@ -1,5 +1,6 @@
 """Pages of users: the list, changes of many at once, and new ones."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from werkzeug.wrappers import Response
 from userapi.accounts.bulk import PERMISSIONS, WITH_A_ROLE, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
-from userapi.accounts.service import NewUser, UserNotFound
+from userapi.accounts.service import NewUser
 from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.schemas.common import PAGE_FIELDS
@@ -100,7 +101,7 @@ def confirm_bulk() -> Response:
         action=body["action"],
         label=LABELS[body["action"]],
         role=body.get("role") if body["action"] in WITH_A_ROLE else None,
-        users=[(user_id, _name_of(user_id)) for user_id in body["user_ids"]],
+        users=_named(body["user_ids"]),
     )
 
 
@@ -110,7 +111,7 @@ def run_bulk() -> Response:
     """Do it to each by itself, and show what became of each."""
     try:
         body = read_form(BulkRequest)
-        names = {user_id: _name_of(user_id) for user_id in body["user_ids"]}
+        names = dict(_named(body["user_ids"]))
         results = services().bulk.run(**body, actor=current_actor())
     except ServiceError as error:
         return flash_refusal(error, "users_page")
@@ -126,11 +127,10 @@ def _may(action: BulkAction) -> bool:
     return PERMISSIONS[action] in current_actor().permissions
 
 
-def _name_of(user_id: UUID) -> str:
-    try:
-        return services().accounts.get(user_id).username
-    except UserNotFound:
-        return str(user_id)
+def _named(user_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
+    """Return each id with the user's name, or with itself where nobody has it any more."""
+    names = services().user_search.names(user_ids)
+    return [(user_id, names.get(user_id, str(user_id))) for user_id in user_ids]
 
 
 def _given() -> dict[str, Any]:

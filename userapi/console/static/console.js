@@ -1,10 +1,16 @@
 // What makes pages pleasanter; each works without it.
 "use strict";
 
+const TO = {
+  day: { dateStyle: "medium" },
+  minute: { dateStyle: "medium", timeStyle: "short" },
+  second: { dateStyle: "medium", timeStyle: "medium" },
+};
+
 // Times in the browser's own zone; the server's, in UTC, stays as the tooltip.
 function showTimes(root) {
-  const format = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-  for (const time of root.querySelectorAll("time[datetime]:not([title])")) {
+  for (const time of root.querySelectorAll("time[data-to]:not([title])")) {
+    const format = new Intl.DateTimeFormat(undefined, TO[time.dataset.to]);
     time.title = time.textContent;
     time.textContent = format.format(new Date(time.dateTime));
   }
@@ -22,18 +28,33 @@ function takeTokenFromLink() {
   history.replaceState(null, "", location.pathname);
 }
 
-// A question before what cannot be undone; browsers without scripts get none.
+// A question before what cannot be undone; browsers without scripts get none. The second click of
+// a double click does nothing.
 document.addEventListener("submit", (event) => {
   const question = event.submitter && event.submitter.dataset.confirm;
-  if (question && !window.confirm(question)) event.preventDefault();
+  const form = event.target;
+  if ("sent" in form.dataset || (question && !window.confirm(question))) {
+    event.preventDefault();
+  } else if (form.method === "post") {
+    form.dataset.sent = "";
+    setTimeout(() => delete form.dataset.sent, 2000);
+  }
 });
 
-// One tick for all rows of a table.
+// One tick for all rows of a table, and how many there are.
 document.addEventListener("change", (event) => {
+  if (!event.target.matches("input[type=checkbox]")) return;
+  const form = event.target.closest("form");
   const all = event.target.closest("[data-tick-all]");
-  if (!all) return;
-  const boxes = all.closest("form").querySelectorAll(`input[name="${all.dataset.tickAll}"]`);
-  for (const box of boxes) box.checked = all.checked;
+  if (all) {
+    const boxes = form.querySelectorAll(`input[name="${all.dataset.tickAll}"]`);
+    for (const box of boxes) box.checked = all.checked;
+  }
+  const count = form && form.querySelector("[data-ticked]");
+  if (count) {
+    const ticked = form.querySelectorAll("tbody input[type=checkbox]:checked").length;
+    count.textContent = ticked ? ` (${ticked})` : "";
+  }
 });
 
 // "/" goes to the search field, as on many sites.
@@ -48,9 +69,13 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-document.addEventListener("htmx:load", (event) => showTimes(event.detail.elt));
+function begin(root) {
+  showTimes(root);
+  for (const all of root.querySelectorAll("[data-tick-all]")) all.hidden = false;
+}
+
+document.addEventListener("htmx:load", (event) => begin(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => {
-  showTimes(document);
+  begin(document);
   takeTokenFromLink();
-  for (const all of document.querySelectorAll("[data-tick-all]")) all.hidden = false;
 });

@@ -1,0 +1,91 @@
+"""What pages look like that cannot be shown: always a page, never a bare document."""
+
+from collections.abc import Callable
+
+from flask import Flask
+
+from tests.console.conftest import SignIn
+from tests.support.deployments import Deployment
+from tests.support.pages import PageReader, words
+from tests.support.proxy import proxy_to, url_through
+from tests.support.users import LogIn, MakeUser
+
+NAVIGATION = '<nav class="main"'
+
+
+def test_a_page_that_is_not_there_leads_who_is_signed_in_to_all_others(
+    reader: PageReader, sign_in: SignIn
+) -> None:
+    stranger, admin = reader.get("/nowhere"), sign_in(roles=("admin",)).get("/nowhere")
+
+    assert (stranger.status_code, admin.status_code) == (404, 404)
+    assert "There is no such page" in words(stranger) and NAVIGATION not in stranger.text
+    assert "There is no such page" in words(admin) and NAVIGATION in admin.text
+
+
+def test_a_page_that_one_may_not_see_names_the_permission(sign_in: SignIn) -> None:
+    answer = sign_in(roles=("moderator",)).get("/audit")
+
+    assert answer.status_code == 403 and NAVIGATION in answer.text
+    assert "audit:read" in words(answer)
+
+
+def test_too_many_requests_are_told_when_to_come_back(make_app: Callable[..., Flask]) -> None:
+    app = make_app(RATE_LIMIT_ENABLED="true", RATE_LIMIT_DEFAULT="2/minute")
+    reader = PageReader(app, ip_address="192.0.2.78")
+
+    answer = [reader.get("/sign-in") for _ in range(3)][-1]
+
+    assert (answer.status_code, answer.mimetype) == (429, "text/html")
+    wait = answer.headers["Retry-After"]
+    assert f"Please try again in {wait} second" in words(answer)
+
+
+def test_pages_say_that_they_are_away_while_the_database_is(
+    make_app: Callable[..., Flask], deployment: Deployment, make_user: MakeUser
+) -> None:
+    url = deployment.database.url
+    with proxy_to(url) as proxy:
+        app = make_app(DATABASE_URL=url_through(proxy, url))
+        reader = PageReader(app)
+        reader.sign_in(make_user("robin", roles=["admin"]))
+        proxy.refuse()
+
+        listed, signing_in = reader.get("/users"), PageReader(app).get("/sign-in")
+
+        assert (listed.status_code, listed.mimetype) == (503, "text/html")
+        assert f"Please try again in {listed.headers['Retry-After']} seconds" in words(listed)
+        assert signing_in.status_code == 200
+        proxy.pass_on()
+        assert reader.get("/users").status_code == 200
+
+
+def test_a_filter_that_has_no_field_is_told_in_words(sign_in: SignIn) -> None:
+    answer = sign_in(roles=("admin",)).get("/users?page=100000&sort=shoe_size")
+
+    assert answer.status_code == 422
+    assert "sort:" in words(answer) and "Nothing was saved" not in words(answer)
+
+
+def test_who_was_signed_out_elsewhere_is_told_why_the_page_is_gone(
+    sign_in: SignIn, make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = make_user("robin")
+    browser, api = sign_in(robin), log_in(robin)
+    api.delete("/api/v1/auth/sessions")
+
+    led = browser.get("/sessions")
+
+    assert led.location == "/console/sign-in?onward=/console/sessions"
+    assert "Your session has ended." in words(browser.follow(led))
+
+
+def test_a_file_is_kept_for_good_only_under_the_name_of_its_content(reader: PageReader) -> None:
+    sheet = reader.get("/sign-in").text.split('rel="stylesheet" href="/console')[1].split('"')[0]
+
+    lifetimes = []
+    for path in (sheet, "/static/console.css?v=0", "/static/none.css?v=0"):
+        with reader.get(path) as answer:
+            lifetimes.append(answer.headers["Cache-Control"])
+
+    assert lifetimes == ["public, max-age=31536000, immutable", "no-cache", "no-cache"]
