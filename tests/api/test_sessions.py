@@ -191,25 +191,32 @@ def test_the_two_kinds_of_token_do_not_stand_in_for_each_other(
 def test_a_session_ends_when_it_is_not_used(
     robin: MadeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
+    """The refresh token said that it had expired, and the list that it would end with it."""
     client = log_in(robin, remember_me=True)
     clock.advance(days=7, seconds=1)
 
-    assert refresh(client, client.refresh_token)[0] == 401
+    status, problem = refresh(client, client.refresh_token)
+
+    assert (status, problem["code"]) == (401, "token_revoked")
 
 
 def test_refreshing_does_not_move_the_absolute_end(
     robin: MadeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
     client = log_in(robin, remember_me=True)
+    (begun,) = client.get("/api/v1/auth/sessions").get_json()["items"]
     token = client.refresh_token
     for _ in range(5):
         clock.advance(days=5)
         _, pair = refresh(client, token)
         token = pair["refresh_token"]
 
+    refreshed = client.as_user(pair["access_token"])
+    (session,) = refreshed.get("/api/v1/auth/sessions").get_json()["items"]
+    assert session["expires_at"] == begun["expires_at"]
     assert int(pair["refresh_expires_in"]) <= timedelta(days=5).total_seconds()
     clock.advance(days=5, seconds=1)
-    assert refresh(client, token)[0] == 401
+    assert refresh(client, token)[1]["code"] == "token_expired"
 
 
 def test_log_out_ends_this_session_and_may_be_repeated(

@@ -223,6 +223,23 @@ def test_a_session_that_is_refreshed_lives_on_past_its_first_end(
     assert service.find(client.session_id, robin.id) is not None
 
 
+def test_a_session_ends_in_the_end_however_often_it_is_refreshed(
+    service: Service, robin: MadeUser, clock: ManualClock
+) -> None:
+    client = service.log_in(robin, remember_me=True)
+    token = client.refresh_token
+    for _ in range(5):
+        clock.advance(days=5)
+        answer = client.post("/api/v1/auth/refresh", json={"refresh_token": token})
+        token = answer.get_json()["refresh_token"]
+    lives = service.find(client.session_id, robin.id)
+
+    clock.advance(days=5)
+
+    assert lives is not None
+    assert service.find(client.session_id, robin.id) is None
+
+
 def test_a_question_that_was_asked_along_finds_the_same(service: Service, robin: MadeUser) -> None:
     session_id, user_id = UUID(service.log_in(robin).session_id), UUID(robin.id)
     known = service.find(str(session_id), user_id)

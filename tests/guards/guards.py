@@ -88,16 +88,16 @@ GUARDS = [
     Guard(
         "A session ends after being idle",
         SESSIONS,
-        "return min(session.expires_at, session.rotated_at + self._idle)",
-        "return session.expires_at",
+        "ends_at = min(session.expires_at, session.rotated_at + self._idle)",
+        "ends_at = session.expires_at",
         REFRESHING,
     ),
     Guard(
         "A session has an absolute end",
-        SESSIONS,
-        "return min(session.expires_at, session.rotated_at + self._idle)",
-        "return session.rotated_at + self._idle",
-        REFRESHING,
+        STATUS,
+        "ends_at, now = min(row.expires_at, row.rotated_at + self._idle), ",
+        "ends_at, now = row.rotated_at + self._idle, ",
+        LIVE,
     ),
     Guard(
         "Above the cap the oldest session ends",

@@ -79,7 +79,7 @@ class Session:
         if self.refreshes and self.refreshes[-1].text == answer["refresh_token"]:
             return
         self.refreshes.append(
-            Refresh(answer["refresh_token"], self.generation, self.version, self.ends_at)
+            Refresh(answer["refresh_token"], self.generation, self.version, self.expires_at)
         )
 
 

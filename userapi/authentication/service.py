@@ -623,7 +623,7 @@ class Authentication:
             session_version=own.version,
             generation=own.generation,
             rotated_at=own.rotated_at,
-            expires_at=self._sessions.refreshable_until(own),
+            expires_at=own.expires_at,
         )
         now = self._clock.now()
         return TokenPair(

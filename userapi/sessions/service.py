@@ -153,13 +153,10 @@ class Sessions:
         """Return how long a session may go without a refresh."""
         return self._idle
 
-    def refreshable_until(self, session: SessionEnds) -> datetime:
-        """Return when the session's present refresh token ends: idle or absolute end."""
-        return min(session.expires_at, session.rotated_at + self._idle)
-
     def is_live(self, session: SessionEnds) -> bool:
-        """Tell whether a session has neither ended nor run out."""
-        return session.revoked_at is None and self._clock.now() < self.refreshable_until(session)
+        """Tell whether a session has neither ended nor run out, nor been idle for too long."""
+        ends_at = min(session.expires_at, session.rotated_at + self._idle)
+        return session.revoked_at is None and self._clock.now() < ends_at
 
     def list_of(self, user_id: UUID, *, current: UUID | None = None) -> list[SessionView]:
         """Return a user's live sessions, the one used last first."""
@@ -231,7 +228,7 @@ class Sessions:
             id=row.id,
             created_at=row.created_at,
             last_used_at=row.last_used_at,
-            expires_at=min(row.expires_at, row.rotated_at + self._idle),
+            expires_at=row.expires_at,
             ip_address=row.ip_address,
             user_agent=row.user_agent,
             device=device_label(row.user_agent),

@@ -31,7 +31,12 @@ class Tokens(Schema):
     )
     token_type = fields.Constant("bearer")
     expires_in = fields.Integer(metadata={"example": 1800, "description": "Seconds."})
-    refresh_expires_in = fields.Integer(metadata={"example": 604800, "description": "Seconds."})
+    refresh_expires_in = fields.Integer(
+        metadata={
+            "example": 604800,
+            "description": "Seconds until the session ends. Long unused it ends before that.",
+        }
+    )
     session_id = fields.UUID()
 
 
