@@ -70,6 +70,22 @@ def test_what_libraries_of_oauth_send_beside_the_token_is_ignored(
 
 
 @pytest.mark.parametrize("path", ["introspect", "revoke"])
+@pytest.mark.parametrize("text", ["", " ", "nonsense", "a.b.c", "x" * 60_000])
+def test_no_text_is_too_long_or_too_short_to_be_worth_nothing(
+    inspector: SignedInClient, path: str, text: str
+) -> None:
+    """More than 16384 characters were 422, where revoking promises 200 for whatever is sent."""
+    as_form = inspector.post(f"/api/v1/auth/{path}", data={"token": text})
+    as_json = inspector.post(
+        f"/api/v1/auth/{path}", json={"token": text, "token_type_hint": "anything at all" * 9}
+    )
+
+    body = b'{"active":false}' if path == "introspect" else b""
+    assert (as_form.status_code, as_form.data) == (200, body)
+    assert (as_json.status_code, as_json.data) == (200, body)
+
+
+@pytest.mark.parametrize("path", ["introspect", "revoke"])
 def test_a_field_that_stands_twice_is_refused(inspector: SignedInClient, path: str) -> None:
     answer = send_form(inspector, path, "token=one&token=two")
 

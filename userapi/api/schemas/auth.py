@@ -6,7 +6,6 @@ from .fields import Moment, OptionalBody, StrictBoolean, StrictSchema, Text
 from .users import Password, User
 
 IDENTIFIER_CHARACTERS = 320
-TOKEN_CHARACTERS = 16 * 1024
 
 
 class Login(StrictSchema):
@@ -51,7 +50,6 @@ class Refresh(StrictSchema):
 
     refresh_token = Text(
         required=True,
-        most=TOKEN_CHARACTERS,
         load_only=True,
         metadata={"example": "eyJhbGciOiJIUzI1NiIsInR5cCI6InJ0K2p3dCJ9.…"},
     )
@@ -121,14 +119,14 @@ class PasswordResetRequest(StrictSchema):
 class PasswordResetConfirmation(StrictSchema):
     """The token of the mail and the new password."""
 
-    token = Text(required=True, most=200, load_only=True, metadata={"example": "Zm9y…"})
+    token = Text(required=True, load_only=True, metadata={"example": "Zm9y…"})
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
 
 
 class EmailVerification(StrictSchema):
     """The token of the mail."""
 
-    token = Text(required=True, most=200, load_only=True, metadata={"example": "Zm9y…"})
+    token = Text(required=True, load_only=True, metadata={"example": "Zm9y…"})
 
 
 class EmailChange(StrictSchema):
@@ -151,11 +149,10 @@ class TokenQuestion(StrictSchema):
 
     token = Text(
         required=True,
-        most=TOKEN_CHARACTERS,
         load_only=True,
         metadata={"example": "eyJhbGciOiJIUzI1NiIsInR5cCI6ImF0K2p3dCJ9.…"},
     )
-    token_type_hint = Text(most=50, load_only=True)
+    token_type_hint = Text(load_only=True)
 
 
 class Introspected(Schema):
