@@ -169,6 +169,15 @@ def test_a_predecessor_that_comes_late_ends_the_session(
     assert len(events(app, type_="session.reuse_detected")) == 1
 
 
+@pytest.mark.parametrize("token", ["", "nonsense", "x" * 60_000])
+def test_a_text_that_is_no_refresh_token_is_401(client: JsonClient, token: str) -> None:
+    """The challenge said nothing of the token, as it was not in a header but in the body."""
+    answer = client.post("/api/v1/auth/refresh", json={"refresh_token": token})
+
+    assert (answer.status_code, answer.get_json()["code"]) == (401, "token_invalid")
+    assert answer.headers["WWW-Authenticate"].startswith('Bearer error="invalid_token"')
+
+
 def test_an_older_generation_ends_the_session_at_once(robin: MadeUser, log_in: LogIn) -> None:
     client = log_in(robin)
     _, second = refresh(client, client.refresh_token)

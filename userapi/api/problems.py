@@ -21,7 +21,7 @@ from werkzeug.exceptions import (
 
 from userapi.actor import Concealed
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.authentication.refusals import AuthenticationRequired
+from userapi.authentication.refusals import AuthenticationRequired, TokenRefused
 from userapi.errors import (
     Conflict,
     FieldError,
@@ -149,7 +149,8 @@ def handle_service_error(error: ServiceError) -> Response:
 
 def challenge(error: Unauthenticated) -> str:
     """Return the challenge of a 401; an error only where a token was sent (RFC 6750 §3)."""
-    if isinstance(error, AuthenticationRequired) or "Authorization" not in request.headers:
+    sent = isinstance(error, TokenRefused) or "Authorization" in request.headers
+    if isinstance(error, AuthenticationRequired) or not sent:
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{error.title}"'
 

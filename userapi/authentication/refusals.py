@@ -7,21 +7,25 @@ class AuthenticationRequired(Unauthenticated):
     """No token was sent."""
 
 
-class TokenInvalid(Unauthenticated):
+class TokenRefused(Unauthenticated):
+    """A token was sent, in a header or a body, and is worth nothing."""
+
+
+class TokenInvalid(TokenRefused):
     """The signature, the type, a claim or the key of the token is not right."""
 
     code = "token_invalid"
     title = "The token is not valid."
 
 
-class TokenExpired(Unauthenticated):
+class TokenExpired(TokenRefused):
     """The token was good once."""
 
     code = "token_expired"
     title = "The token has expired."
 
 
-class TokenRevoked(Unauthenticated):
+class TokenRevoked(TokenRefused):
     """The token is well made, but its session has ended."""
 
     code = "token_revoked"

@@ -19,7 +19,7 @@ from userapi.accounts.views import UserView, find_user, is_identified_by, users
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
-from userapi.authentication.refusals import TokenInvalid, TokenRevoked
+from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRevoked
 from userapi.authentication.tokens import (
     AccessClaims,
     AccessGrant,
@@ -74,7 +74,7 @@ class AccountPending(Forbidden):
     title = "This account is not active yet."
 
 
-class RefreshTokenReused(Unauthenticated):
+class RefreshTokenReused(TokenRefused):
     """An old refresh token came back: somebody has a copy, so the session has ended."""
 
     code = "refresh_token_reused"
