@@ -5,7 +5,7 @@ and a title; it knows nothing about HTTP. `userapi.api.problems` alone turns a c
 status.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -105,6 +105,18 @@ class Unavailable(ServiceError):
     def __init__(self, detail: str | None = None, *, retry_after: int = 2) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+def require_all(*checks: Callable[[], object]) -> None:
+    """Run all checks and raise one `Invalid` with everything that they found."""
+    errors: list[FieldError] = []
+    for check in checks:
+        try:
+            check()
+        except Invalid as exc:
+            errors += exc.errors
+    if errors:
+        raise Invalid(errors)
 
 
 def invalid_field(field: str, message: str, code: str = "invalid") -> Invalid:

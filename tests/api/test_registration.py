@@ -134,6 +134,18 @@ def test_every_missing_field_is_told_at_once(client: JsonClient) -> None:
     assert missing == {"username", "email", "password"}
 
 
+def test_name_address_and_password_are_judged_at_once(client: JsonClient) -> None:
+    """Only the first of them was told: who had mended it learned of the next."""
+    answer = register(client, username="a", email="nowhere", password="password1")
+
+    faults = {(error["field"], error["code"]) for error in answer.get_json()["errors"]}
+    assert faults >= {
+        ("username", "invalid_username"),
+        ("email", "invalid_email"),
+        ("password", "password_common"),
+    }
+
+
 def test_every_broken_rule_of_a_password_is_told_at_once(client: JsonClient) -> None:
     answer = register(client, password="ada")
 

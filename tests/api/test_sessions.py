@@ -12,6 +12,7 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import User
+from userapi.actor import system_actor
 from userapi.authentication.tokens import AccessGrant
 from userapi.clock import ManualClock
 from userapi.database import transaction
@@ -379,6 +380,19 @@ def test_a_weak_or_unchanged_password_is_refused(
     errors: list[dict[str, str]] = problem["errors"]  # type: ignore[assignment]
     assert ("new_password", code) in [(e["field"], e["code"]) for e in errors]
     assert own.get("/api/v1/auth/me").status_code == 200
+
+
+def test_a_password_that_is_weak_and_unchanged_is_told_both(
+    services: Services, app: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    own = log_in(robin)
+    with app.app_context():
+        services.accounts.update(UUID(robin.id), {"username": "heron"}, actor=system_actor("tests"))
+
+    _, problem = change_password(own, PASSWORD, PASSWORD)
+
+    errors: list[dict[str, str]] = problem["errors"]  # type: ignore[assignment]
+    assert [e["code"] for e in errors] == ["password_contains_username", "password_unchanged"]
 
 
 def test_the_strength_of_a_password_can_be_asked(app: Flask, client: JsonClient) -> None:

@@ -2,7 +2,7 @@
 console share stands here; each public method is one transaction.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,7 +26,15 @@ from userapi.database import (
     transaction,
     violated_constraint,
 )
-from userapi.errors import Conflict, Forbidden, NotFound, ServiceError, Stale, invalid_field
+from userapi.errors import (
+    Conflict,
+    Forbidden,
+    NotFound,
+    ServiceError,
+    Stale,
+    invalid_field,
+    require_all,
+)
 from userapi.events.catalogue import EventType, UserEvent
 from userapi.events.outbox import Outbox
 from userapi.idempotency import AnswerKeeper
@@ -174,9 +182,13 @@ class Accounts:
         """
         if not self._settings.feature_user_registration:
             raise RegistrationDisabled()
-        parse_username(new.username, reserved_allowed=False)
+        require_all(
+            lambda: parse_username(new.username, reserved_allowed=False),
+            lambda: parse_email(new.email),
+            lambda: self._require_good_password(new),
+        )
         verifying = self._settings.feature_email_verification
-        password_hash = self._hashed(new)
+        password_hash = self._hasher.hash(new.password or "")
         with transaction() as session:
             if once:
                 once.begin()
@@ -223,12 +235,18 @@ class Accounts:
 
         Raises Invalid, UsernameTaken, EmailTaken, PermissionDenied, PermissionEscalation.
         """
-        parse_username(new.username)
+        invited = new.password is None
+        checks: list[Callable[[], object]] = [
+            lambda: parse_username(new.username),
+            lambda: parse_email(new.email),
+        ]
+        if not invited:
+            checks.append(lambda: self._require_good_password(new))
+        require_all(*checks)
         if new.roles:
             actor.require(Permission.ROLES_ASSIGN)
-        invited = new.password is None
         status = UserStatus.PENDING if invited else (new.status or UserStatus.ACTIVE)
-        password_hash = None if invited else self._hashed(new)
+        password_hash = None if new.password is None else self._hasher.hash(new.password)
         with transaction() as session:
             if once:
                 once.begin()
@@ -496,12 +514,8 @@ class Accounts:
 
     # Steps
 
-    def _hashed(self, new: NewUser) -> str:
-        """Check the password against the policy and return its hash, outside any transaction."""
-        email = parse_email(new.email)
-        password = new.password or ""
-        self._policy.require(password, username=new.username, email=email.shown)
-        return self._hasher.hash(password)
+    def _require_good_password(self, new: NewUser) -> None:
+        self._policy.require(new.password or "", username=new.username, email=new.email)
 
     def _add(
         self, session: Session, new: NewUser, password_hash: str | None, status: UserStatus

@@ -29,7 +29,14 @@ from userapi.authentication.tokens import (
 )
 from userapi.clock import Clock, rfc3339
 from userapi.database import after_commit, reading, require_transaction, transaction
-from userapi.errors import Forbidden, ServiceError, Unauthenticated, Unavailable, invalid_field
+from userapi.errors import (
+    Forbidden,
+    ServiceError,
+    Unauthenticated,
+    Unavailable,
+    invalid_field,
+    require_all,
+)
 from userapi.events.catalogue import EventType, SessionEvent, UserEvent
 from userapi.events.outbox import Outbox
 from userapi.lockout.service import Lockout, TooManyAttempts
@@ -255,11 +262,12 @@ class Authentication:
             known = find_user(connection, actor.id, self._clock.now())
         if known is None:
             raise TokenRevoked()
-        self._policy.require(new, username=known.username, email=known.email, field="new_password")
-        if unicodedata.normalize("NFKC", new) == unicodedata.normalize("NFKC", current):
-            raise invalid_field(
-                "new_password", "Takes another password than the present one.", "password_unchanged"
-            )
+        require_all(
+            lambda: self._policy.require(
+                new, username=known.username, email=known.email, field="new_password"
+            ),
+            lambda: _require_another(new, current),
+        )
         password_hash = self._hasher.hash(new)
         with transaction() as session:
             user = session.get(User, actor.id, with_for_update=True)
@@ -714,6 +722,13 @@ def _status_refusal(user: User) -> ServiceError | None:
     if user.status == UserStatus.PENDING:
         return AccountPending()
     return None
+
+
+def _require_another(new: str, current: str) -> None:
+    if unicodedata.normalize("NFKC", new) == unicodedata.normalize("NFKC", current):
+        raise invalid_field(
+            "new_password", "Takes another password than the present one.", "password_unchanged"
+        )
 
 
 def _seconds(span: timedelta) -> int:
