@@ -40,11 +40,16 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._spared_until = 0.0
         self._failures = 0
+        self._back_at: float | None = None
 
     @property
     def is_closed(self) -> bool:
         """Tell whether everybody is let through."""
         return not self._failures
+
+    def closed_within(self, seconds: float) -> bool:
+        """Tell whether a success has ended failures so short a time ago."""
+        return self._back_at is not None and self._seconds_now() - self._back_at < seconds
 
     def lets_through(self) -> bool:
         """Tell whether the caller may try. After a failure one in a while may."""
@@ -63,6 +68,7 @@ class CircuitBreaker:
             return
         with self._lock:
             failures, self._failures = self._failures, 0
+            self._back_at = self._seconds_now()
         if failures:
             log.info("redis.back", failures=failures)
 
@@ -132,6 +138,10 @@ class Redis:
     def is_spared(self) -> bool:
         """Tell whether Redis was away when somebody last tried."""
         return not self._breaker.is_closed
+
+    def came_back_within(self, seconds: float) -> bool:
+        """Tell whether Redis was away and has answered again only so short a time ago."""
+        return self._breaker.closed_within(seconds)
 
     def ask(self, *commands: Command) -> list[Any] | None:
         """Return an answer to each command, or None where Redis is away.

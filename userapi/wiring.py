@@ -20,7 +20,7 @@ from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.clock import Clock, SystemClock
 from userapi.events.outbox import Outbox
-from userapi.expiring_store import Redis
+from userapi.expiring_store import CircuitBreaker, Redis
 from userapi.health import Health
 from userapi.lockout.service import Lockout
 from userapi.mail.mailer import build_mailer
@@ -35,7 +35,11 @@ from userapi.passwords.policy import PasswordPolicy
 from userapi.rates import MemoryRateCounter, RateCounter, RedisRateCounter
 from userapi.roles.editing import RoleEditor
 from userapi.roles.service import Roles
-from userapi.sessions.cache import NOTE_TIMEOUT_SECONDS, RedisLiveSessions
+from userapi.sessions.cache import (
+    NOTE_SPARED_SECONDS,
+    NOTE_TIMEOUT_SECONDS,
+    RedisLiveSessions,
+)
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
@@ -114,7 +118,11 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     rates: RateCounter = MemoryRateCounter(clock)
     if settings.redis_url:
         store = Redis(settings.redis_url)
-        notes = Redis(settings.redis_url, timeout_seconds=NOTE_TIMEOUT_SECONDS)
+        notes = Redis(
+            settings.redis_url,
+            timeout_seconds=NOTE_TIMEOUT_SECONDS,
+            breaker=CircuitBreaker(NOTE_SPARED_SECONDS),
+        )
         live = RedisLiveSessions(settings, clock, questions=store, notes=notes, database=live)
         rates = RedisRateCounter(store, clock)
     sessions = Sessions(settings=settings, clock=clock, audit=audit, outbox=outbox, live=live)

@@ -174,7 +174,7 @@ GUARDS = [
     Guard(
         "Without a note that could be left, the database is asked",
         CACHE,
-        "        self._unsent[note] = time.monotonic() + self._copy_seconds\n",
+        "            self._unsent[note] = time.monotonic() + self._copy_seconds\n",
         "",
         (*LIVE, "tests/integration/test_redis_away.py"),
     ),

@@ -12,11 +12,13 @@ database and stores what it has read, which a second script allows only
 A copy also needs those versions to be there at all, so a Redis that has lost some of its keys means
 a look at the database. Tombstones outlive every place-holder.
 
-A revocation holds on the next request in every process. If a process cannot reach Redis when it
-revokes, or dies between its commit and the note, the copies that others go by still hold: a copy
-lives `session_cache_seconds` (10) from the moment when its place-holder was put there, before its
-state was read, and that is the bound. The process itself goes by the database from the first note
-that it cannot leave until it has left them all.
+A revocation holds on the next request in every process. If Redis is away when a process revokes,
+the process goes by the database until a thread has left the note, which it tries several times a
+second; and whoever finds Redis back goes by the database for a moment longer, so that it believes
+no copy before the others have left their notes. Only if one process alone cannot reach Redis, or
+dies between its commit and the note, do the copies that others go by still hold: a copy lives
+`session_cache_seconds` (10) from the moment when its place-holder was put there, before its state
+was read, and that is the bound.
 """
 
 import threading
@@ -38,6 +40,9 @@ log = structlog.get_logger(__name__)
 # A note that is not left breaks a promise, a copy that is not read costs a query: worth a longer
 # wait than a question of every request is.
 NOTE_TIMEOUT_SECONDS = 0.5
+NOTE_SPARED_SECONDS = 0.1
+# Time for all who could not leave notes to leave them.
+DOUBTED_SECONDS = 1.5
 NOTES_OUTLIVE_COPIES_SECONDS = 60
 REMEMBERED_COPIES = 4096
 CATALOGUE = "userapi:live:roles"
@@ -117,11 +122,12 @@ class RedisLiveSessions:
         self._remembered: dict[bytes, LiveSession] = {}
         # Notes that could not be left, each with the moment when nothing is left to be told.
         self._unsent: dict[Command, float] = {}
-        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._messenger: threading.Thread | None = None
 
     def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
         """Return what to ask Redis for `find`; None while it is not to be believed."""
-        if self._unsent:
+        if self._unsent or self._questions.came_back_within(DOUBTED_SECONDS):
             return None
         return _ASK.on(
             *_keys(session_id, user_id), given=(session_version, self._copy_milliseconds)
@@ -133,6 +139,8 @@ class RedisLiveSessions:
         """Return the live session, or None where it has ended or never was."""
         if answer is None:
             answer = self._ask(session_id, user_id, session_version)
+        if self._questions.came_back_within(DOUBTED_SECONDS):
+            answer = None
         if answer == ENDED:
             return None
         if isinstance(answer, bytes):
@@ -145,8 +153,6 @@ class RedisLiveSessions:
         return live
 
     def _ask(self, session_id: UUID, user_id: UUID, session_version: int) -> object:
-        if self._unsent and not self._send_notes():
-            return None
         question = self.question(session_id, user_id=user_id, session_version=session_version)
         answers = self._questions.ask(question) if question else None
         return answers[0] if answers else None
@@ -189,26 +195,39 @@ class RedisLiveSessions:
         self._leave(_RAISE.on(CATALOGUE, given=(catalogue_version, self._note_milliseconds)))
 
     def _leave(self, note: Command) -> None:
-        if self._notes.ask(note) is not None:
+        # Behind notes that wait nobody tries for themselves: it would cost each a time-out.
+        if self._messenger is None and self._notes.ask(note) is not None:
             return
-        self._unsent[note] = time.monotonic() + self._copy_seconds
+        with self._lock:
+            self._unsent[note] = time.monotonic() + self._copy_seconds
+            if self._messenger is None:
+                self._messenger = threading.Thread(
+                    target=self._leave_unsent, name="session-notes", daemon=True
+                )
+                self._messenger.start()
         log.warning("sessions.note_not_left", holds_elsewhere_within_seconds=self._copy_seconds)
 
-    def _send_notes(self) -> bool:
-        """Leave the notes that could not be left before; tell whether none remains."""
-        if not self._sending.acquire(blocking=False):
-            return False
-        try:
-            now = time.monotonic()
-            waiting = [note for note, until in list(self._unsent.items()) if until > now]
-            if waiting and self._notes.ask(*waiting) is None:
-                return False
-            for note in list(self._unsent):
-                if note in waiting or self._unsent[note] <= now:
-                    del self._unsent[note]
-            return not self._unsent
-        finally:
-            self._sending.release()
+    def _leave_unsent(self) -> None:
+        """Leave the notes that could not be left, until none is left or needed any more."""
+        while True:
+            self._send_notes()
+            with self._lock:
+                if not self._unsent:
+                    self._messenger = None
+                    return
+            time.sleep(NOTE_SPARED_SECONDS)
+
+    def _send_notes(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            waiting = [note for note, until in self._unsent.items() if until > now]
+        sent = waiting if waiting and self._notes.ask(*waiting) is not None else []
+        with self._lock:
+            self._unsent = {
+                note: until
+                for note, until in self._unsent.items()
+                if until > now and note not in sent
+            }
 
 
 def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
