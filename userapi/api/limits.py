@@ -8,10 +8,10 @@ headers, and both count in this process while Redis is away.
 
 import ipaddress
 import math
-from datetime import timedelta
 from typing import Any, cast
 
 from flask import Flask, Response, g, request, session
+from flask.ctx import _AppCtxGlobals
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import Storage
 
@@ -54,8 +54,9 @@ class CounterStorage(Storage):
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count a request; what it was counted as is kept for the headers."""
-        g.hit = self._rates.hit(key, seconds=expiry, cost=amount)
-        return cast(Hit, g.hit).count
+        g.hit = hit = self._rates.hit(key, seconds=expiry, cost=amount)
+        _tell(present(g), hit)
+        return hit.count
 
     def get(self, key: str) -> int:
         """Return how many requests the present window has seen."""
@@ -141,6 +142,7 @@ def init_app(app: Flask, services: Services) -> None:
         state.claims = claims = genuine_claims()
         state.hit = hit = _hit(services, default, claims)
         state.session_answer = hit.answer
+        _tell(state, hit)
         if hit.count > default.amount:
             raise TooMany(math.ceil(hit.seconds_left))
 
@@ -148,23 +150,18 @@ def init_app(app: Flask, services: Services) -> None:
     def refuse(_error: RateLimitExceeded) -> Response:
         return handle_service_error(TooMany(math.ceil(cast(Hit, g.hit).seconds_left)))
 
-    @app.after_request
-    def add_limit_headers(response: Response) -> Response:
-        state = present(g)
-        hit: Hit | None = state.get("hit")
-        if hit is not None:
-            rate = cast(Rate, state.rate)
-            resets_at = services.clock.now() + timedelta(seconds=hit.seconds_left)
-            response.headers.extend(
-                (
-                    ("X-RateLimit-Limit", str(rate.amount)),
-                    ("X-RateLimit-Remaining", str(max(0, rate.amount - hit.count))),
-                    ("X-RateLimit-Reset", str(math.ceil(resets_at.timestamp()))),
-                )
-            )
-        return response
-
     app.extensions["userapi.limiter"] = limiter
+
+
+def _tell(state: _AppCtxGlobals, hit: Hit) -> None:
+    """Let the answer say how many requests the caller has left."""
+    rate: Rate = state.rate
+    resets_at = services().clock.now().timestamp() + hit.seconds_left
+    state.answer_headers += (
+        ("X-RateLimit-Limit", str(rate.amount)),
+        ("X-RateLimit-Remaining", str(max(0, rate.amount - hit.count))),
+        ("X-RateLimit-Reset", str(math.ceil(resets_at))),
+    )
 
 
 def _declare(app: Flask, services: Services) -> Limiter:

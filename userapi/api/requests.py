@@ -30,6 +30,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         )
         traceparent = accepted_traceparent(headers.get("traceparent"))
         state.correlation_id = correlation_id
+        state.answer_headers = [("X-Correlation-ID", correlation_id)]
         state.actor = anonymous_actor(correlation_id=correlation_id, traceparent=traceparent)
         # Cleared here and not at the end, or the access line would lose them.
         structlog.contextvars.clear_contextvars()
