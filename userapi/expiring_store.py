@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import redis
@@ -24,7 +25,23 @@ log = structlog.get_logger(__name__)
 TIMEOUT_SECONDS = 0.04
 SPARED_SECONDS = 2.0
 
-Command = tuple[bytes | str | int, ...]
+Word = bytes | str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command in the form in which Redis reads it, made once however often it is sent."""
+
+    words: tuple[Word, ...]
+    packed: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "packed", _packed(self.words))
+
+
+def command(*words: Word) -> Command:
+    """Return the command of these words."""
+    return Command(words)
 
 
 class CircuitBreaker:
@@ -91,9 +108,9 @@ class Script:
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         _scripts[self._sha] = self
 
-    def on(self, *keys: bytes | str, given: Command = ()) -> Command:
+    def on(self, *keys: bytes | str, given: Sequence[Word] = ()) -> Command:
         """Return the command that runs the script on these keys."""
-        return ("EVALSHA", self._sha, len(keys), *keys, *given)
+        return command("EVALSHA", self._sha, len(keys), *keys, *given)
 
 
 class Connection(Protocol):
@@ -101,14 +118,14 @@ class Connection(Protocol):
 
     def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
 
-    def send_command(self, *args: bytes | str | int) -> None: ...
+    def send_command(self, *args: Word) -> None: ...
 
     def read_response(self, disable_decoding: bool = False) -> Any: ...
 
     def disconnect(self) -> None: ...
 
 
-_scripts: dict[bytes | str | int, Script] = {}
+_scripts: dict[Word, Script] = {}
 
 
 class Redis:
@@ -184,12 +201,13 @@ class Redis:
             return None
 
     def _converse(self, connection: Connection, commands: tuple[Command, ...]) -> list[Any]:
-        connection.send_packed_command([_packed(commands)], check_health=False)
+        packed = b"".join([command.packed for command in commands])
+        connection.send_packed_command([packed], check_health=False)
         answers = [_read(connection) for _ in commands]
         for index, answer in enumerate(answers):
             if isinstance(answer, NoScriptError):
-                text = _scripts[commands[index][1]].text
-                connection.send_command("EVAL", text, *commands[index][2:])
+                _, script, *rest = commands[index].words
+                connection.send_command("EVAL", _scripts[script].text, *rest)
                 answers[index] = answer = _read(connection)
             if isinstance(answer, ResponseError):
                 self._idle.append(connection)
@@ -198,14 +216,12 @@ class Redis:
         return answers
 
 
-def _packed(commands: Sequence[Command]) -> bytes:
-    """Return commands as Redis reads them, in half of the time that redis-py takes."""
-    parts: list[bytes] = []
-    for command in commands:
-        parts.append(b"*%d\r\n" % len(command))
-        for word in command:
-            raw = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+def _packed(words: tuple[Word, ...]) -> bytes:
+    """Return a command as Redis reads it, in half of the time that redis-py takes."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        raw = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
     return b"".join(parts)
 
 

@@ -7,14 +7,17 @@ never get more than one after the other would.
 
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 from userapi.clock import Clock
-from userapi.expiring_store import Command, Redis, Script
+from userapi.expiring_store import Command, Redis, Script, command
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 # Above so many callers in one process those whose window is over are forgotten.
 COUNTED_IN_MEMORY = 10_000
+# To put a command together takes as long as to read its answer: callers come again.
+REMEMBERED_COMMANDS = 4096
 
 _HIT = Script("""
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
@@ -118,7 +121,7 @@ class RedisRateCounter:
 
     def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
         """Count a request and ask along, in one round trip."""
-        hit = _HIT.on(_redis_key(key), given=(cost, seconds * 1000))
+        hit = _hit_of(key, cost, seconds)
         answers = self._store.ask(hit, along) if along else self._store.ask(hit)
         if answers is None:
             return self._meanwhile.hit(key, seconds=seconds, cost=cost)
@@ -127,13 +130,18 @@ class RedisRateCounter:
 
     def count(self, key: str) -> int:
         """Return how many requests the present window has seen."""
-        answers: list[Any] | None = self._store.ask(("GET", _redis_key(key)))
+        answers: list[Any] | None = self._store.ask(command("GET", _redis_key(key)))
         return self._meanwhile.count(key) if answers is None else int(answers[0] or 0)
 
     def forget(self, key: str) -> None:
         """Begin a new window with the next request."""
         self._meanwhile.forget(key)
-        self._store.ask(("DEL", _redis_key(key)))
+        self._store.ask(command("DEL", _redis_key(key)))
+
+
+@lru_cache(maxsize=REMEMBERED_COMMANDS)
+def _hit_of(key: str, cost: int, seconds: int) -> Command:
+    return _HIT.on(_redis_key(key), given=(cost, seconds * 1000))
 
 
 def _redis_key(key: str) -> str:

@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.proxy import proxy_to, url_through
 from tests.support.servers import RedisServer
-from userapi.expiring_store import CircuitBreaker, Redis, Script
+from userapi.expiring_store import CircuitBreaker, Redis, Script, command
 
-PING = ("PING",)
+PING = command("PING")
 DOUBLE = Script("return ARGV[1] * 2")
 
 
@@ -22,20 +22,26 @@ def store(redis_url: str) -> Iterator[Redis]:
 
 
 def test_questions_are_answered_together(store: Redis) -> None:
-    answers = store.ask(("SET", "a", "1"), DOUBLE.on(given=(21,)), ("GET", "a"), ("GET", "b"))
+    answers = store.ask(
+        command("SET", "a", "1"), DOUBLE.on(given=(21,)), command("GET", "a"), command("GET", "b")
+    )
 
     assert answers == [b"OK", 42, b"1", None]
 
 
 def test_a_script_that_redis_has_forgotten_is_sent_again(store: Redis) -> None:
     store.ask(DOUBLE.on(given=(1,)))
-    store.ask(("SCRIPT", "FLUSH"))
+    store.ask(command("SCRIPT", "FLUSH"))
 
-    assert store.ask(DOUBLE.on(given=(2,)), ("INCR", "n"), DOUBLE.on(given=(3,))) == [4, 1, 6]
+    assert store.ask(DOUBLE.on(given=(2,)), command("INCR", "n"), DOUBLE.on(given=(3,))) == [
+        4,
+        1,
+        6,
+    ]
 
 
 def test_a_question_that_redis_refuses_has_no_answer(store: Redis) -> None:
-    assert store.ask(("SET", "a", "text"), ("INCR", "a"), ("GET", "a")) is None
+    assert store.ask(command("SET", "a", "text"), command("INCR", "a"), command("GET", "a")) is None
     assert store.is_spared
 
 
@@ -107,11 +113,11 @@ def test_one_caller_tries_for_all_when_redis_may_be_back(redis_url: str) -> None
 
 
 def _client_id(store: Redis, into: "multiprocessing.Queue[object]") -> None:
-    into.put(store.ask(("CLIENT", "ID")))
+    into.put(store.ask(command("CLIENT", "ID")))
 
 
 def test_a_child_process_has_connections_of_its_own(store: Redis) -> None:
-    ours = store.ask(("CLIENT", "ID"))
+    ours = store.ask(command("CLIENT", "ID"))
     fork = multiprocessing.get_context("fork")
     answers = fork.Queue()
 
@@ -121,4 +127,4 @@ def test_a_child_process_has_connections_of_its_own(store: Redis) -> None:
     child.join(10)
 
     assert theirs is not None and theirs != ours
-    assert store.ask(("CLIENT", "ID")) == ours
+    assert store.ask(command("CLIENT", "ID")) == ours

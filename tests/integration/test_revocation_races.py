@@ -22,7 +22,7 @@ from tests.support.servers import RedisServer
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.views import ShownUsers
 from userapi.clock import ManualClock
-from userapi.expiring_store import CircuitBreaker, Command, Redis
+from userapi.expiring_store import CircuitBreaker, Redis, command
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession
 from userapi.settings import Settings
@@ -530,15 +530,15 @@ def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualCloc
         database=DatabaseThatKnowsNobody(settings, clock, ShownUsers()),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
-    ended: Command = ("GET", f"userapi:live:s:{session_id.hex}")
+    ended = command("GET", f"userapi:live:s:{session_id.hex}")
 
     live.user_changed(user_id, access_version=3)
     live.user_changed(user_id, access_version=2)
     live.session_changed(session_id, version=3, live=False)
     live.session_changed(session_id, version=2, live=True)
 
-    assert store.ask(("GET", f"userapi:live:u:{user_id.hex}"), ended) == [b"3", b"E"]
-    store.ask(("FLUSHDB",))
+    assert store.ask(command("GET", f"userapi:live:u:{user_id.hex}"), ended) == [b"3", b"E"]
+    store.ask(command("FLUSHDB"))
     store.close()
 
 

@@ -24,6 +24,7 @@ was read, and that is the bound.
 import threading
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ import orjson
 import structlog
 
 from userapi.clock import Clock
-from userapi.expiring_store import Command, Redis, Script
+from userapi.expiring_store import Command, Redis, Script, command
 from userapi.sessions.status import LiveSession, LiveSessions, Profile
 from userapi.settings import Settings
 
@@ -129,9 +130,7 @@ class RedisLiveSessions:
         """Return what to ask Redis for `find`; None while it is not to be believed."""
         if self._unsent or self._questions.came_back_within(DOUBTED_SECONDS):
             return None
-        return _ASK.on(
-            *_keys(session_id, user_id), given=(session_version, self._copy_milliseconds)
-        )
+        return _question(session_id, user_id, session_version, self._copy_milliseconds)
 
     def find(
         self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
@@ -184,7 +183,7 @@ class RedisLiveSessions:
         if live:
             self._leave(_RENEW.on(key, given=(version,)))
         else:
-            self._leave(("SET", key, ENDED, "PX", self._note_milliseconds))
+            self._leave(command("SET", key, ENDED, "PX", self._note_milliseconds))
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
         """Take note, after the commit, that a user may do or shows something else."""
@@ -228,6 +227,11 @@ class RedisLiveSessions:
                 for note, until in self._unsent.items()
                 if until > now and note not in sent
             }
+
+
+@lru_cache(maxsize=REMEMBERED_COPIES)
+def _question(session_id: UUID, user_id: UUID, session_version: int, milliseconds: int) -> Command:
+    return _ASK.on(*_keys(session_id, user_id), given=(session_version, milliseconds))
 
 
 def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
