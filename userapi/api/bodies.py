@@ -49,9 +49,11 @@ def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
 
 def refuse_large_body() -> None:
     """Refuse, before anything else is done, a body that says of itself that it is too large."""
+    length = request.content_length or 0
+    if length <= BODY_LIMIT_BYTES:
+        return
     view = current_app.view_functions.get(request.endpoint or "")
-    limit = getattr(view, "body_limit", BODY_LIMIT_BYTES)
-    if (request.content_length or 0) > limit:
+    if length > getattr(view, "body_limit", BODY_LIMIT_BYTES):
         raise BodyTooLarge()
 
 
