@@ -21,6 +21,7 @@ from werkzeug.test import TestResponse
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.facts import events, mails
+from tests.support.metrics import sample
 from tests.support.proxy import FaultProxy
 from tests.support.smtp import SmtpServer
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
@@ -28,7 +29,7 @@ from userapi.database import db
 from userapi.wiring import Services
 
 BACK_WITHIN_SECONDS = 5.0
-# Beside the fault there are eight requests at once, on a machine that others use, too.
+# Beside the fault there are a dozen requests at once, on a machine that others use, too.
 UNDISTURBED_SECONDS = 3.0
 
 
@@ -68,16 +69,22 @@ AS_EVER = Expected()
 AWAY = Expected(statuses=frozenset({503}), within_seconds=5.0)
 ALSO_WITHOUT = Expected(statuses=frozenset({200, 503}), within_seconds=5.0)
 NEEDS_NO_DATABASE = {"live", "document", "keys"}
+# They ask each server how it is, and tell what they found.
+ASK_ALL = Expected(within_seconds=5.0)
 
 
 def expected(dependency: Dependency, fault: Fault, group: str) -> Expected:
     """Return the cell of the table."""
+    if group == "metrics":
+        return ASK_ALL
+    if group == "components" and dependency is not Dependency.POSTGRESQL:
+        return ASK_ALL
     if dependency is not Dependency.POSTGRESQL or group in NEEDS_NO_DATABASE:
         return AS_EVER
     if fault is Fault.DELAY:
         return Expected(within_seconds=5.0)
     # The copy in Redis tells whether a session is live.
-    return ALSO_WITHOUT if group == "token" else AWAY
+    return ALSO_WITHOUT if group in ("token", "components") else AWAY
 
 
 QUICK = {
@@ -136,6 +143,8 @@ class Bench:
         return {
             "live": lambda: self._anybody.get("/api/v1/health/live"),
             "ready": lambda: self._anybody.get("/api/v1/health/ready"),
+            "components": lambda: self.client.get("/api/v1/health/detailed"),
+            "metrics": lambda: self._anybody.get("/metrics"),
             "document": lambda: self._anybody.get("/openapi.json"),
             "keys": lambda: self._anybody.get("/.well-known/jwks.json"),
             "token": lambda: self.client.get("/api/v1/auth/verify"),
@@ -198,7 +207,7 @@ def bench(
         boss = make_user("boss", roles=["superadmin"])
         app = make_app(
             DATABASE_URL=proxied(urls[Dependency.POSTGRESQL], proxies[Dependency.POSTGRESQL]),
-            DATABASE_POOL_SIZE="12",
+            DATABASE_POOL_SIZE="14",
             REDIS_URL=proxied(urls[Dependency.REDIS], proxies[Dependency.REDIS]),
             RABBITMQ_URL=proxied(urls[Dependency.RABBITMQ], proxies[Dependency.RABBITMQ]),
             SMTP_HOST="127.0.0.1",
@@ -234,6 +243,7 @@ def test_the_service_answers_as_the_table_says(
     assert wrong == []
     assert back_after < BACK_WITHIN_SECONDS
     assert bench.lent_connections() == 0
+    assert sample(JsonClient(bench.app), "db_pool_connections", state="in_use") == 0
 
 
 def _fits(answer: TestResponse, seconds: float, cell: Expected, usual: int) -> bool:
