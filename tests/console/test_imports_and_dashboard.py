@@ -1,6 +1,7 @@
 """The page that takes users in, and the dashboard."""
 
 import io
+import itertools
 
 import pytest
 from flask import Flask
@@ -45,6 +46,33 @@ def test_a_file_is_tried_first_and_then_meant(
     assert "1 were created, 1 were refused." in words(meant)
     assert "2 validation failed; email:" in words(meant)
     assert api.get("/api/v1/users/?search=ada@").get_json()["total"] == 1
+
+
+def test_a_page_tells_how_far_an_import_is_while_it_goes_on(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    api = log_in(make_user("other", roles=["admin"]))
+    boss.get("/users/import")
+    lines = [f"new-{number:03},new-{number:03}@example.com" for number in range(600)]
+    file = io.BytesIO("\n".join(["username,email", *lines]).encode())
+
+    def taken_in() -> int:
+        total: int = api.get("/api/v1/users/?search=new-").get_json()["total"]
+        return total
+
+    with boss.browser.post(
+        "/console/users/import",
+        data={"csrf_token": boss.token, "meant": "yes", "file": (file, "people.csv")},
+        buffered=False,
+    ) as answer:
+        pieces = (piece.decode() for piece in answer.iter_encoded())
+        begun = "".join(itertools.takewhile(lambda piece: piece != "250", pieces))
+        first = taken_in()
+        rest = "".join(pieces)
+
+    assert "people.csv" not in begun and first == 250
+    assert "500" in rest and "600 were created" in rest
+    assert taken_in() == 600
 
 
 def test_ndjson_is_taken_by_its_name(boss: PageReader) -> None:

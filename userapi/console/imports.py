@@ -1,22 +1,51 @@
 """The page that takes users in from a file: tried first, then meant."""
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from flask import request
 from werkzeug.wrappers import Response
 
 from userapi.accounts.import_files import ImportFormat, MalformedFile
+from userapi.accounts.imports import ImportResult
 from userapi.api.bodies import IMPORT_LIMIT_BYTES
 from userapi.api.context import current_actor, services
 from userapi.api.transfers import rows_of
 from userapi.errors import ServiceError
 from userapi.permissions import Permission
 
-from .pages import blp, page, refuse, requires
+from .pages import blp, growing_page, page, refuse, requires
 
 # A file up to this size goes along with the page that shows the trial; a larger one is sent again.
 CARRIED_BYTES = 200_000
 RESULTS_SHOWN = 500
+
+
+class ImportRun:
+    """An import as it goes on: going through it does batch after batch and tells how far it is.
+
+    The first batch is done at once: what hinders it is told by a page of its own.
+    """
+
+    def __init__(self, batches: Iterator[list[ImportResult]], rows: int) -> None:
+        self._batches = chain([next(batches, [])], batches)
+        self.rows = rows
+        self.done = self.refused_in_all = 0
+        self.refused: list[ImportResult] = []
+
+    @property
+    def created(self) -> int:
+        """Return how many rows of those that are done became users, or would."""
+        return self.done - self.refused_in_all
+
+    def __iter__(self) -> Iterator[int]:
+        for batch in self._batches:
+            refused = [result for result in batch if result.status != "created"]
+            self.done += len(batch)
+            self.refused_in_all += len(refused)
+            self.refused += refused[: RESULTS_SHOWN - len(self.refused)]
+            yield self.done
 
 
 @blp.route("/users/import", methods=["GET"])
@@ -29,25 +58,22 @@ def import_page() -> Response:
 @blp.route("/users/import", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
 def import_users() -> Response:
-    """Try a file, or take its users in; show what became of each row."""
+    """Try a file, or take its users in; show how far it is, and what became of each row."""
     try:
         name, raw = _file()
         form = ImportFormat.NDJSON if name.endswith((".ndjson", ".jsonl")) else ImportFormat.CSV
         dry_run = "meant" not in request.form
-        batches = services().user_imports.run(
-            rows_of(raw, form), actor=current_actor(), dry_run=dry_run
+        rows = rows_of(raw, form)
+        run = ImportRun(
+            services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run), len(rows)
         )
-        results = [result for batch in batches for result in batch]
     except ServiceError as error:
         return refuse(error, "import.html")
-    refused = [result for result in results if result.status != "created"]
-    return page(
+    return growing_page(
         "import.html",
         dry_run=dry_run,
         file_name=name,
-        created=len(results) - len(refused),
-        refused=refused[:RESULTS_SHOWN],
-        refused_in_all=len(refused),
+        run=run,
         carried=raw.decode("utf-8-sig") if dry_run and len(raw) <= CARRIED_BYTES else None,
     )
 

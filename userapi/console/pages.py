@@ -20,6 +20,7 @@ from flask import (
     render_template,
     request,
     session,
+    stream_template,
     url_for,
 )
 from flask_wtf.csrf import CSRFError, generate_csrf
@@ -188,6 +189,16 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
     part = request.headers.get("HX-Target") if "HX-Request" in request.headers else None
     text = render_template(f"console/{template}", part=part, **values)
     return Response(text, status, mimetype="text/html")
+
+
+def growing_page(template: str, **values: Any) -> Response:
+    """Return a page that a browser shows piece by piece, while it is still being drawn.
+
+    What fails after its begin breaks it off.
+    """
+    response = Response(stream_template(f"console/{template}", **values), mimetype="text/html")
+    response.headers["X-Accel-Buffering"] = "no"  # Or nginx would keep it until it is whole.
+    return response
 
 
 def done(message: str, endpoint: str, **values: Any) -> Response:
