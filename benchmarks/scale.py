@@ -113,7 +113,7 @@ class People:
                 self._audit(user_id, username, created + timedelta(seconds=step * 60))
                 for step in range(AUDIT_ROWS_A_USER)
             ]
-            yield user, f"{user_id}\t{role}\n", audit
+            yield user, f"{user_id}\t{role}\t{status}\n", audit
 
     def _audit(self, user_id: UUID, username: str, moment: datetime) -> str:
         chance = self._chance
@@ -150,7 +150,11 @@ def fill(url: str, count: int) -> None:
         done = 0
         while batch := list(islice(people, CHUNK)):
             _copy(connection, f"users ({USER_COLUMNS})", [user for user, _, _ in batch])
-            _copy(connection, "user_roles (user_id,role_name)", [role for _, role, _ in batch])
+            _copy(
+                connection,
+                "user_roles (user_id,role_name,user_status)",
+                [role for _, role, _ in batch],
+            )
             rows = [row for _, _, audit in batch for row in audit]
             _copy(connection, f"audit_logs ({AUDIT_COLUMNS})", rows)
             done += len(batch)

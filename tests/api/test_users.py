@@ -236,6 +236,8 @@ def test_a_bad_query_is_422(admin: SignedInClient, query: str, field: str) -> No
         ({"status": "suspended"}, ["sus"]),
         ({"role": "admin"}, ["boss"]),
         ({"role": "nothing"}, []),
+        ({"role": "user", "status": "suspended"}, ["sus"]),
+        ({"role": "admin", "status": "suspended"}, []),
         ({"email": "ROBIN@example.com"}, ["robin"]),
         ({"locked": "true"}, []),
         ({"locked": "false", "role": "user"}, ["robin", "sus"]),
@@ -257,6 +259,23 @@ def test_filters_combine(
 
     assert [user["username"] for user in body["items"]] == names
     assert body["total"] == len(names)
+
+
+def test_filters_by_role_and_status_follow_every_change(
+    admin: SignedInClient, robin: MadeUser, make_user: MakeUser
+) -> None:
+    def found(role: str, status: str) -> list[str]:
+        body = admin.get("/api/v1/users/", query={"role": role, "status": status}).get_json()
+        return [user["username"] for user in body["items"]]
+
+    admin.post(f"{path(robin)}/suspend", json={})
+    assert (found("user", "suspended"), found("user", "active")) == (["robin"], [])
+
+    admin.put(f"{path(robin)}/roles", json={"roles": ["moderator"]})
+    assert (found("moderator", "suspended"), found("user", "suspended")) == (["robin"], [])
+
+    admin.post(f"{path(robin)}/activate", json={})
+    assert (found("moderator", "suspended"), found("moderator", "active")) == ([], ["robin"])
 
 
 def test_people_read_themselves_and_nobody_else(

@@ -6,11 +6,15 @@ from threading import Barrier
 
 import pytest
 from flask import Flask
+from sqlalchemy import Connection, select, text
 
+from tests.support.polling import wait_until
 from tests.support.users import MakeUser
 from userapi.actor import system_actor
+from userapi.database import db, reading
 from userapi.errors import ServiceError
 from userapi.roles.editing import RoleDefinition
+from userapi.roles.models import UserRole
 from userapi.wiring import Services
 
 ACTOR = system_actor("tests")
@@ -127,3 +131,35 @@ def test_a_role_does_not_lose_a_parent_that_is_being_deleted(
         )
 
         assert (added, deleted) in {("done", "role_in_use"), ("validation_failed", "done")}
+
+
+def test_a_role_given_while_the_status_changes_knows_the_new_status(
+    app: Flask, make_user: MakeUser
+) -> None:
+    """Both past the service, which locks the user before either."""
+    robin = make_user("robin")
+    giving = text("INSERT INTO user_roles (user_id, role_name) VALUES (:id, 'moderator')")
+
+    def give() -> None:
+        with app.app_context(), db.engine.begin() as connection:
+            connection.execute(giving, {"id": robin.id})
+
+    with app.app_context(), ThreadPoolExecutor(1) as pool:
+        with db.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE users SET status = 'suspended' WHERE id = :id"), {"id": robin.id}
+            )
+            given = pool.submit(give)
+            wait_until(lambda: _waiting_for_locks(connection) > 0)
+        given.result()
+        with reading() as connection:
+            copies = connection.execute(
+                select(UserRole.role_name, UserRole.user_status).order_by(UserRole.role_name)
+            ).all()
+
+    assert copies == [("moderator", "suspended"), ("user", "suspended")]
+
+
+def _waiting_for_locks(connection: Connection) -> int:
+    query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    return int(connection.execute(query).scalar_one())

@@ -114,12 +114,10 @@ class UserSearch:
         query = ALL_USERS
         if wanted.search:
             query = query.where(_holds(searchable(wanted.search), connection))
-        if wanted.status is not None:
-            query = query.where(users.c.status == wanted.status)
         if wanted.role is not None:
-            query = query.where(
-                exists().where(UserRole.user_id == users.c.id, UserRole.role_name == wanted.role)
-            )
+            query = query.where(exists().where(UserRole.user_id == users.c.id, *_has_role(wanted)))
+        elif wanted.status is not None:
+            query = query.where(users.c.status == wanted.status)
         if wanted.email is not None:
             query = query.where(users.c.email_normalized == canonical_identifier(wanted.email))
         if wanted.created_after is not None:
@@ -170,13 +168,21 @@ def _estimated(query: Select[Any], connection: Connection) -> float:
     return float(plan[0]["Plan"]["Plan Rows"])
 
 
+def _has_role(wanted: UserFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions for a row of user_roles, which knows its user's status, too."""
+    conditions = [UserRole.role_name == wanted.role]
+    if wanted.status is not None:
+        conditions.append(UserRole.user_status == wanted.status)
+    return conditions
+
+
 def _counted(query: Select[Any], wanted: UserFilter) -> Select[Any] | None:
     """Return what counts the users more cheaply than reading the list in its order would."""
     if wanted.role is None:
         return None
-    if wanted == UserFilter(role=wanted.role):
-        of_role = select(UserRole.user_id).where(UserRole.role_name == wanted.role)
-        return of_role.order_by(UserRole.user_id)
+    if wanted == UserFilter(role=wanted.role, status=wanted.status):
+        of_role = select(UserRole.user_id).where(*_has_role(wanted))
+        return of_role.order_by(UserRole.user_status, UserRole.user_id)
     return query
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import CheckConstraint, FetchedValue, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.database import Base, JsonDocument
@@ -45,7 +45,10 @@ class RoleParent(Base):
 
 
 class UserRole(Base):
-    """A user has a role."""
+    """A user has a role.
+
+    Triggers keep `user_status` what the user's status is, so that one index finds users by both.
+    """
 
     __tablename__ = "user_roles"
 
@@ -56,7 +59,11 @@ class UserRole(Base):
         ForeignKey("roles.name", ondelete="RESTRICT"), primary_key=True
     )
 
-    __table_args__ = (Index("ix_user_roles_role_name_user_id", "role_name", "user_id"),)
+    user_status: Mapped[str | None] = mapped_column(String(16), server_default=FetchedValue())
+
+    __table_args__ = (
+        Index("ix_user_roles_role_name_user_status_user_id", "role_name", "user_status", "user_id"),
+    )
 
 
 class RoleCatalogue(Base):
