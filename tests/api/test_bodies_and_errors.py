@@ -162,6 +162,27 @@ def test_only_trusted_hosts_are_answered(make_app: Callable[..., Flask]) -> None
     assert status("id.example.com.evil.org") == 400
 
 
+@pytest.mark.parametrize(
+    ("path", "host", "expected"),
+    [
+        ("/api/v1/health/live", "10.1.2.3:8000", 200),
+        ("/api/v1/health/ready", "[2001:db8::7]:8000", 200),
+        ("/metrics", "10.1.2.3:8000", 200),
+        ("/", "10.1.2.3:8000", 400),
+        ("/api/v1/nothing", "10.1.2.3", 400),
+        ("/api/v1/health/live", "evil.example.com", 400),
+        ("/metrics", "evil.example.com", 400),
+    ],
+)
+def test_probes_and_prometheus_call_by_address(
+    make_app: Callable[..., Flask], path: str, host: str, expected: int
+) -> None:
+    """A platform calls pods by address: with TRUSTED_HOSTS it took each of them for dead."""
+    client = JsonClient(make_app(TRUSTED_HOSTS="id.example.com"))
+
+    assert client.get(path, headers={"Host": host}).status_code == expected
+
+
 @pytest.mark.parametrize("header", ["X-Correlation-ID", "X-Request-ID"])
 def test_the_callers_correlation_id_is_kept(client: JsonClient, header: str) -> None:
     answer = client.get("/", headers={header: "job-7.retry_2"})
