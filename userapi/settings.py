@@ -13,15 +13,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from email.utils import parseaddr
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import psycopg2
+import psycopg2.extensions
+import redis
 from dotenv import dotenv_values
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INSTANCE_DIR = PROJECT_ROOT / "instance"
 MINIMUM_SECRET_BYTES = 32
+HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_])?\.?", re.ASCII)
 JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
 SAME_WORDS_AS_AN_EXAMPLE = re.compile(
     r"change.?(me|this|it)|your.?(secret|key|password)|example|placeholder|insecure|"
@@ -93,14 +99,53 @@ def _list(raw: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in raw.split(",") if part.strip())
 
 
+def _is_host(text: str) -> bool:
+    if HOST_NAME.fullmatch(text):
+        return True
+    try:
+        return bool(IPv6Address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return False
+
+
+def _host(raw: str) -> str:
+    if not _is_host(raw):
+        raise ValueError("takes a host name or an IP address, without a port")
+    return _bracketed(raw)
+
+
+def _bracketed(host: str) -> str:
+    """Return the host as URLs write it."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _plain_host(raw: str) -> str:
+    return _host(raw).strip("[]")
+
+
+def _trusted_hosts(raw: str) -> tuple[str, ...]:
+    hosts = _list(raw)
+    if not all(_is_host(host.removeprefix(".")) for host in hosts):
+        raise ValueError("takes host names such as id.example.com, separated by commas, no ports")
+    return tuple(_bracketed(host) for host in hosts)
+
+
 def _origins(raw: str) -> tuple[str, ...]:
     origins = _list(raw)
     for origin in origins:
-        parts = urlsplit(origin)
-        is_origin = parts.scheme in {"http", "https"} and parts.netloc and not parts.path
-        if origin != "*" and not is_origin:
+        if origin != "*" and not _is_http_url(origin, with_path=False):
             raise ValueError("takes origins such as https://app.example.com, separated by commas")
     return origins
+
+
+def _is_http_url(text: str, *, with_path: bool) -> bool:
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in {"http", "https"} and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    more = (parts.query, parts.fragment, parts.username, "" if with_path else parts.path)
+    return fits and _is_host(parts.hostname or "") and not any(more) and not re.search(r"\s", text)
 
 
 def _url(*schemes: str) -> Parser:
@@ -120,7 +165,60 @@ def _url(*schemes: str) -> Parser:
 
 
 def _http_url(raw: str) -> str:
-    return str(_url("http", "https")(raw)).rstrip("/")
+    if not _is_http_url(_url("http", "https")(raw), with_path=True):
+        raise ValueError("takes an address such as https://id.example.com")
+    return raw.rstrip("/")
+
+
+def _database_url(raw: str) -> str:
+    _url("postgresql", "postgres", "postgresql+psycopg2", "sqlite")(raw)
+    scheme, _, rest = raw.partition("://")
+    if scheme == "sqlite":
+        if rest.removeprefix("/") in {"", ":memory:"} or not rest.startswith("/"):
+            raise ValueError("takes sqlite:/// with the path of a file; memory is lost too easily")
+        return raw
+    try:
+        # Looked at as libpq will: an option that it does not know would fail each request.
+        psycopg2.extensions.parse_dsn(f"postgresql://{rest}")
+    except psycopg2.Error as exc:
+        raise ValueError("takes a URL such as postgresql://user:password@host:5432/name") from exc
+    return raw
+
+
+def _database_name(raw: str) -> str:
+    if not re.fullmatch(r"[^\s/?#%]{1,63}", raw):
+        raise ValueError("takes 1 to 63 characters, no blank and none of / ? # %")
+    return raw
+
+
+def _redis_url(raw: str) -> str:
+    parts = urlsplit(_url("redis", "rediss", "unix")(raw))
+    try:
+        # Made without connecting: an option that it does not know would fail each request.
+        redis.ConnectionPool.from_url(raw).make_connection()
+    except (TypeError, ValueError) as exc:
+        raise ValueError("takes a URL such as redis://:password@host:6379/0") from exc
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
+        raise ValueError("takes the number of a database as its path, such as redis://host/0")
+    return raw
+
+
+def _sender(raw: str) -> str:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", parseaddr(_text(320)(raw))[1]):
+        raise ValueError("takes an address such as User Service <no-reply@example.com>")
+    return raw
+
+
+def _contact(raw: str) -> str:
+    if not re.fullmatch(r"(mailto:|https://|tel:)[!-~]{1,290}", raw):
+        raise ValueError("takes a URI that begins with mailto: or https:// or tel:")
+    return raw
+
+
+def _bearer(raw: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,500}", raw):
+        raise ValueError("takes 1 to 500 visible ASCII characters, as a header can hold them")
+    return raw
 
 
 def _rate(raw: str) -> str:
@@ -142,7 +240,8 @@ def _former_secrets(raw: str) -> tuple[str, ...]:
 def _path(raw: str) -> Path:
     if "\0" in raw:
         raise ValueError("takes a path")
-    return Path(raw)
+    # As `.env` stands there, wherever the command was called.
+    return PROJECT_ROOT / raw
 
 
 def _readable_file(raw: str) -> Path:
@@ -178,14 +277,16 @@ class Settings:
     console_enabled: bool = _setting(_boolean, True, "Serve the pages under /console/")
     docs_enabled: bool = _setting(_boolean, True, "Serve /docs, /redoc and /openapi.json")
     trusted_hosts: tuple[str, ...] = _setting(
-        _list, (), "Host names that are answered (.example.com with subdomains); empty: all"
+        _trusted_hosts,
+        (),
+        "Host names that are answered (.example.com with subdomains); empty: all",
     )
     trusted_proxy_count: int = _setting(
         _integer(0, 10), 0, "Proxies in front whose X-Forwarded-For is believed"
     )
     cors_origins: tuple[str, ...] = _setting(_origins, (), "Origins that browsers may call from")
     security_contact: str = _setting(
-        _text(300), "mailto:security@localhost", "Contact in /.well-known/security.txt (RFC 9116)"
+        _contact, "mailto:security@localhost", "Contact in /.well-known/security.txt (RFC 9116)"
     )
     worker_embedded: bool = _setting(
         _boolean, False, "Run the worker inside the service (always so in the embedded default)"
@@ -202,7 +303,7 @@ class Settings:
         _secret, "", "Keys the chain of audit seals; left out: derived from SECRET_KEY", secret=True
     )
     metrics_token: str = _setting(
-        _text(500), "", "Bearer token that /metrics asks for; empty: none", secret=True
+        _bearer, "", "Bearer token that /metrics asks for; empty: none", secret=True
     )
 
     # Tokens
@@ -273,14 +374,14 @@ class Settings:
 
     # Database
     database_url: str = _setting(
-        _url("postgresql", "postgres", "postgresql+psycopg2", "sqlite"),
+        _database_url,
         "",
         "postgresql://… or sqlite:///…; left out: SQLite in INSTANCE_DIR",
         secret=True,
     )
-    database_host: str = _setting(_text(255), "", "Host, in place of DATABASE_URL")
+    database_host: str = _setting(_host, "", "Host, in place of DATABASE_URL")
     database_port: int = _setting(_integer(1, 65535), 5432, "Port")
-    database_name: str = _setting(_text(63), "userapi", "Database")
+    database_name: str = _setting(_database_name, "userapi", "Database")
     database_user: str = _setting(_text(63), "userapi", "User")
     database_password: str = _setting(_text(500), "", "Password", secret=True)
     database_pool_size: int = _setting(
@@ -288,10 +389,8 @@ class Settings:
     )
 
     # Redis
-    redis_url: str = _setting(
-        _url("redis", "rediss", "unix"), "", "redis://…; left out: no Redis", secret=True
-    )
-    redis_host: str = _setting(_text(255), "", "Host, in place of REDIS_URL")
+    redis_url: str = _setting(_redis_url, "", "redis://…; left out: no Redis", secret=True)
+    redis_host: str = _setting(_host, "", "Host, in place of REDIS_URL")
     redis_port: int = _setting(_integer(1, 65535), 6379, "Port")
     redis_db: int = _setting(_integer(0, 15), 0, "Database number")
     redis_password: str = _setting(_text(500), "", "Password", secret=True)
@@ -300,7 +399,7 @@ class Settings:
     rabbitmq_url: str = _setting(
         _url("amqp", "amqps"), "", "amqp://…; left out: events stay in the outbox", secret=True
     )
-    rabbitmq_host: str = _setting(_text(255), "", "Host, in place of RABBITMQ_URL")
+    rabbitmq_host: str = _setting(_host, "", "Host, in place of RABBITMQ_URL")
     rabbitmq_port: int = _setting(_integer(1, 65535), 5672, "Port")
     rabbitmq_user: str = _setting(_text(255), "guest", "User")
     rabbitmq_password: str = _setting(_text(500), "guest", "Password", secret=True)
@@ -308,12 +407,12 @@ class Settings:
     rabbitmq_exchange: str = _setting(_text(255), "user_events", "Topic exchange of the events")
 
     # Mail
-    smtp_host: str = _setting(_text(255), "", "Mail server; left out: .eml files in MAIL_DIR")
+    smtp_host: str = _setting(_plain_host, "", "Mail server; left out: .eml files in MAIL_DIR")
     smtp_port: int = _setting(_integer(1, 65535), 587, "Port")
     smtp_user: str = _setting(_text(255), "", "User")
     smtp_password: str = _setting(_text(500), "", "Password", secret=True)
     smtp_starttls: bool = _setting(_boolean, True, "Encrypt with STARTTLS")
-    mail_from: str = _setting(_text(320), "no-reply@localhost.localdomain", "Sender of the mails")
+    mail_from: str = _setting(_sender, "no-reply@localhost.localdomain", "Sender of the mails")
     mail_dir: Path | None = _setting(
         _path, None, "Folder of the .eml files; left out: INSTANCE_DIR/mail"
     )
@@ -455,17 +554,26 @@ class _Reader:
                 return None
             try:
                 raw = Path(self._environ[f"{variable}_FILE"]).read_text("utf-8").strip()
-            except (OSError, UnicodeDecodeError):
+            except (OSError, ValueError):
                 self.problems.append(f"{variable}_FILE: takes the path of a file that can be read")
                 return None
         if raw == "":
             return None
-        self.given.add(name)
         try:
-            return metadata["parse"](raw)
+            value = metadata["parse"](raw) if _is_utf8(raw) else None
         except ValueError as exc:
             self.problems.append(f"{variable}: {exc}")
             return None
+        if value is None:
+            self.problems.append(f"{variable}: takes text in UTF-8")
+            return None
+        self.given.add(name)
+        return value
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether the bytes were UTF-8; others come as halves of characters (PEP 383)."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _instance(values: Mapping[str, Any]) -> Path:
@@ -485,6 +593,9 @@ def _complete_urls(values: dict[str, Any], given: set[str]) -> None:
     url = values.get("database_url", "")
     if url.startswith(("postgresql://", "postgres://")):
         values["database_url"] = "postgresql+psycopg2://" + url.split("://", 1)[1]
+    if url.startswith("sqlite:///"):
+        # As Flask-SQLAlchemy reads a path that does not begin at the root.
+        values["database_url"] = f"sqlite:///{_instance(values) / url.removeprefix('sqlite:///')}"
     if "redis_url" not in values and "redis_host" in given:
         password = quote(values.get("redis_password", ""), safe="")
         values["redis_url"] = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from userapi.settings import Settings, SettingsError, variables
+from userapi.settings import PROJECT_ROOT, Settings, SettingsError, variables
 
 SECRETS = {
     "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
@@ -63,6 +63,27 @@ BAD_VALUES = [
     ("DATABASE_PORT", "65536", "takes a whole number from 1 to 65535"),
     ("REDIS_URL", "http://cache.internal", "takes a URL that begins with redis://"),
     ("RABBITMQ_URL", "redis://broker.internal", "takes a URL that begins with amqp://"),
+    ("PUBLIC_BASE_URL", "https://", "takes an address such as https://id.example.com"),
+    ("PUBLIC_BASE_URL", "https://id example", "takes an address such as https://id.example.com"),
+    ("CORS_ORIGINS", "https://app example", "takes origins such as https://app.example.com, "),
+    ("TRUSTED_HOSTS", "https://id.example", "takes host names such as id.example.com, separated "),
+    ("TRUSTED_HOSTS", "id.example:8000", "takes host names such as id.example.com, separated by"),
+    ("SECURITY_CONTACT", "security@acme.test", "takes a URI that begins with mailto: or https://"),
+    ("METRICS_TOKEN", "two words", "takes 1 to 500 visible ASCII characters"),
+    ("SECRET_KEY", "\udcff" * 40, "takes text in UTF-8"),
+    ("DATABASE_URL", "sqlite:///:memory:", "takes sqlite:/// with the path of a file"),
+    ("DATABASE_URL", "postgresql://u:p@db.internal/x?ssl=yes", "takes a URL such as postgresql://"),
+    ("DATABASE_URL", "postgresql://u:p%@db.internal/x", "takes a URL such as postgresql://"),
+    ("DATABASE_HOST", "db.internal:5432", "takes a host name or an IP address, without a port"),
+    ("DATABASE_HOST", "a\nb", "takes a host name or an IP address, without a port"),
+    ("DATABASE_NAME", "a/b?c", "takes 1 to 63 characters, no blank and none of / ? # %"),
+    ("REDIS_HOST", "redis://cache.internal", "takes a host name or an IP address, without a port"),
+    ("REDIS_URL", "redis://cache.internal/first", "takes the number of a database as its path"),
+    ("REDIS_URL", "redis://cache.internal?db=x", "takes a URL such as redis://:password@host:6379"),
+    ("REDIS_URL", "redis://cache.internal?colour=red", "takes a URL such as redis://:password@"),
+    ("RABBITMQ_HOST", "a\nb", "takes a host name or an IP address, without a port"),
+    ("SMTP_HOST", "smtp.internal:25", "takes a host name or an IP address, without a port"),
+    ("MAIL_FROM", "nobody", "takes an address such as User Service <no-reply@example.com>"),
     ("LOG_LEVEL", "LOUD", "takes one of DEBUG, INFO, WARNING, ERROR"),
     ("LOG_FORMAT", "xml", "takes one of json, console"),
 ]
@@ -77,6 +98,26 @@ def test_a_bad_value_is_told_by_name_and_never_by_value(
     assert line.startswith(f"{variable}: {takes}")
     assert value not in line.removeprefix(f"{variable}: {takes}")
     assert "\n" not in line
+
+
+def test_a_path_is_taken_from_the_folder_of_the_service(tmp_path: Path) -> None:
+    """INSTANCE_DIR as the example shows it was a traceback."""
+    given = {"LOG_FILE": "logs/service.log", "MAIL_DIR": str(tmp_path / "mail")}
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    assert settings.log_file == PROJECT_ROOT / "logs" / "service.log"
+    assert settings.mail_dir == tmp_path / "mail"
+    production = Settings.from_env({**PRODUCTION, "INSTANCE_DIR": "instance"})
+    assert production.instance_dir == PROJECT_ROOT / "instance"
+
+
+def test_an_address_of_ipv6_is_a_host(tmp_path: Path) -> None:
+    given = {"DATABASE_HOST": "2001:db8::1", "REDIS_HOST": "[2001:db8::2]", "SMTP_HOST": "[::1]"}
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    assert "@[2001:db8::1]:5432/" in settings.database_url
+    assert settings.redis_url == "redis://[2001:db8::2]:6379/0"
+    assert settings.smtp_host == "::1"
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
