@@ -311,6 +311,21 @@ def reading() -> Iterator[Connection]:
         yield connection
 
 
+def changes_at_once() -> bool:
+    """Tell whether one statement can change several tables: PostgreSQL's can, SQLite's cannot."""
+    return db.engine.dialect.name == "postgresql"
+
+
+@contextmanager
+def one_statement() -> Iterator[Connection]:
+    """Give a connection for a change that is one statement, and so a transaction by itself.
+
+    It is committed when it has run. Only where `changes_at_once`.
+    """
+    with reading() as connection:
+        yield connection
+
+
 @contextmanager
 def snapshot() -> Iterator[Connection]:
     """Give a connection for long reading: all its statements see the moment of the first one."""

@@ -16,6 +16,7 @@ LOCKOUT = "userapi/lockout/service.py"
 HASHING = "userapi/passwords/hashing.py"
 ONE_TIME = "userapi/passwords/one_time_tokens.py"
 ROLES = "userapi/accounts/service.py"
+ROTATION = "userapi/authentication/rotation.py"
 ACCESS = "userapi/api/access.py"
 
 REFRESHING = ("tests/api/test_sessions.py", "tests/integration/test_refresh_races.py")
@@ -42,7 +43,7 @@ GUARDS = [
     # Refresh
     Guard(
         "Of many refreshes at once one rotates",
-        SERVICE,
+        ROTATION,
         '        _sessions.c.generation == bindparam("seen_generation"),\n',
         '        _sessions.c.generation >= bindparam("seen_generation"),\n',
         REFRESHING,

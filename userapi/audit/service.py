@@ -7,7 +7,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, insert, literal, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Insert,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
 
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
@@ -66,26 +80,45 @@ class AuditTrail:
         details: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a row to the open transaction. `target` is a type and an id."""
-        require_transaction().connection().execute(
-            _INSERT,
-            {
-                "id": new_id(),
-                "occurred_at": self._clock.now(),
-                "action": action,
-                "outcome": outcome,
-                "actor_id": actor.id,
-                "actor_username": actor.username,
-                "actor_type": actor.type,
-                "session_id": actor.session_id,
-                "target_type": target[0] if target else None,
-                "target_id": str(target[1]) if target else None,
-                "ip_address": actor.ip_address,
-                "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
-                "correlation_id": actor.correlation_id,
-                "changes": _masked(changes) if changes else None,
-                "details": _plain(details) if details else None,
-            },
+        row = self._row(
+            action, actor=actor, target=target, outcome=outcome, changes=changes, details=details
         )
+        require_transaction().connection().execute(_INSERT, row)
+
+    def parameters(
+        self, action: AuditAction, *, actor: Actor, target: tuple[str, object]
+    ) -> dict[str, Any]:
+        """Return what a statement takes that has `insert_beside` for a part."""
+        row = self._row(action, actor=actor, target=target)
+        return {f"audit_{name}": value for name, value in row.items()}
+
+    def _row(
+        self,
+        action: AuditAction,
+        *,
+        actor: Actor,
+        target: tuple[str, object] | None,
+        outcome: Outcome = Outcome.SUCCESS,
+        changes: Changes | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        return {
+            "id": new_id(),
+            "occurred_at": self._clock.now(),
+            "action": action,
+            "outcome": outcome,
+            "actor_id": actor.id,
+            "actor_username": actor.username,
+            "actor_type": actor.type,
+            "session_id": actor.session_id,
+            "target_type": target[0] if target else None,
+            "target_id": str(target[1]) if target else None,
+            "ip_address": actor.ip_address,
+            "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
+            "correlation_id": actor.correlation_id,
+            "changes": _masked(changes) if changes else None,
+            "details": _plain(details) if details else None,
+        }
 
     def record_all(
         self,
@@ -134,6 +167,18 @@ class AuditTrail:
         """Add a row in a transaction of its own: nothing else changed."""
         with transaction():
             self.record(action, actor=actor, target=target, outcome=outcome, details=details)
+
+
+def insert_beside(source: FromClause, **taken: ColumnElement[Any]) -> Insert:
+    """Return an INSERT, for use in another statement, of one row for each row of `source`.
+
+    Columns in `taken` come from there, all others from `AuditTrail.parameters`.
+    """
+    values = {
+        column.name: taken.get(column.name, bindparam(f"audit_{column.name}", type_=column.type))
+        for column in _table.columns
+    }
+    return insert(_table).from_select(list(values), select(*values.values()).select_from(source))
 
 
 def matching(wanted: AuditFilter) -> Select[Any]:

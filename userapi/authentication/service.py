@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Table, bindparam, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.addresses import canonical_identifier
@@ -20,6 +20,14 @@ from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
 from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRevoked
+from userapi.authentication.rotation import (
+    Holder,
+    OwnSession,
+    lock_holder,
+    lock_session,
+    rotate,
+    rotate_at_once,
+)
 from userapi.authentication.tokens import (
     AccessClaims,
     AccessGrant,
@@ -28,7 +36,14 @@ from userapi.authentication.tokens import (
     RefreshTokens,
 )
 from userapi.clock import Clock, rfc3339
-from userapi.database import after_commit, reading, require_transaction, transaction
+from userapi.database import (
+    after_commit,
+    changes_at_once,
+    one_statement,
+    reading,
+    require_transaction,
+    transaction,
+)
 from userapi.errors import (
     Forbidden,
     ServiceError,
@@ -45,16 +60,13 @@ from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.one_time_tokens import NOBODY, OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
-from userapi.roles.service import RoleGraph, Roles, catalogue_version
+from userapi.roles.service import RoleGraph, Roles
 from userapi.sessions.models import SessionKind, UserSession
 from userapi.sessions.service import EndReason, Sessions
-from userapi.sessions.status import LiveSession, LiveSessions, role_names_column
+from userapi.sessions.status import LiveSession, LiveSessions
 from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-_sessions: Table = UserSession.__table__  # type: ignore[assignment]
-
 
 # A hash that is made anew at each of two log-ins at once changes at most this often under one.
 PASSWORD_CHANGES_WAITED_OUT = 3
@@ -342,24 +354,43 @@ class Authentication:
         Raises TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused.
         """
         claims = self._refresh_tokens.verify(refresh_token)
+        own, holder = self._move_on(claims, actor) or self._decide(claims, actor)
+        return self._pair(own, holder.roles, self._roles.graph(holder.catalogue_version))
+
+    def _move_on(self, claims: RefreshClaims, actor: Actor) -> tuple[OwnSession, Holder] | None:
+        """Rotate by one statement where the database can; None where that decides nothing."""
+        if not changes_at_once():
+            return None
+        noted = self._audit.parameters(
+            AuditAction.AUTH_REFRESH,
+            actor=_as_holder(actor, claims),
+            target=("session", claims.session_id),
+        )
+        with one_statement() as connection:
+            return rotate_at_once(
+                connection,
+                claims,
+                now=self._clock.now(),
+                idle=self._sessions.idle_timeout,
+                noted=noted,
+            )
+
+    def _decide(self, claims: RefreshClaims, actor: Actor) -> tuple[OwnSession, Holder]:
+        """Rotate, or find out step by step what the token is instead. Raises as `refresh` does."""
         reused = False
         with transaction() as session:
             connection = session.connection()
-            holder = connection.execute(_HOLDER, {"user_id": claims.user_id}).one_or_none()
-            own = self._rotate(connection, claims) or self._present_session(connection, claims)
+            holder = lock_holder(connection, claims)
+            own = rotate(
+                connection, claims, now=self._clock.now(), idle=self._sessions.idle_timeout
+            ) or lock_session(connection, claims)
             if own is not None and own.user_id != claims.user_id:
                 raise TokenInvalid()
             if own is None or holder is None or holder.status != UserStatus.ACTIVE:
                 raise TokenRevoked()
             if own.version != claims.session_version or not self._sessions.is_live(own):
                 raise TokenRevoked()
-            actor = replace(
-                actor,
-                type=ActorType.USER,
-                id=claims.user_id,
-                username=holder.username,
-                session_id=own.id,
-            )
+            actor = replace(_as_holder(actor, claims), username=holder.username)
             if own.rotated:
                 self._audit.record(
                     AuditAction.AUTH_REFRESH, actor=actor, target=("session", own.id)
@@ -369,36 +400,9 @@ class Authentication:
                 self._end_reused(own.id, self._view(session, own.user_id), actor)
         if reused:
             raise RefreshTokenReused()
-        return self._pair(own, holder.roles, self._roles.graph(holder.catalogue_version))
+        return own, holder
 
-    def _rotate(self, connection: Connection, claims: RefreshClaims) -> "_OwnSession | None":
-        """Move the session to its next generation if the token is of the present one.
-
-        One guarded statement: of many at once, one finds the generation that it has seen.
-        """
-        now = self._clock.now()
-        row = connection.execute(
-            _ROTATE,
-            {
-                "of_session": claims.session_id,
-                "of_user": claims.user_id,
-                "seen_generation": claims.generation,
-                "seen_version": claims.session_version,
-                "next_generation": claims.generation + 1,
-                "now": now,
-                "idle_since": now - self._sessions.idle_timeout,
-            },
-        ).one_or_none()
-        return None if row is None else _OwnSession(**row._mapping, rotated=True)
-
-    def _present_session(
-        self, connection: Connection, claims: RefreshClaims
-    ) -> "_OwnSession | None":
-        """Return the session as it is, locked: the token is not of its present generation."""
-        row = connection.execute(_PRESENT, {"of_session": claims.session_id}).one_or_none()
-        return None if row is None else _OwnSession(**row._mapping, rotated=False)
-
-    def _is_predecessor(self, claims: RefreshClaims, own: "_OwnSession") -> bool:
+    def _is_predecessor(self, claims: RefreshClaims, own: OwnSession) -> bool:
         return (
             claims.generation == own.generation - 1
             and self._clock.now() <= own.rotated_at + self._grace
@@ -611,7 +615,7 @@ class Authentication:
 
     def _pair(
         self,
-        own: "UserSession | _OwnSession",
+        own: UserSession | OwnSession,
         role_names: Sequence[str],
         graph: RoleGraph,
         user: UserView | None = None,
@@ -646,62 +650,6 @@ class Authentication:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _OwnSession:
-    """What a refresh needs of its session, and whether it has just moved on by this refresh."""
-
-    id: UUID
-    user_id: UUID
-    generation: int
-    version: int
-    rotated_at: datetime
-    expires_at: datetime
-    revoked_at: datetime | None
-    rotated: bool
-
-
-# Made once: to make these takes longer than to run them.
-_own_columns = (
-    _sessions.c.id,
-    _sessions.c.user_id,
-    _sessions.c.generation,
-    _sessions.c.version,
-    _sessions.c.rotated_at,
-    _sessions.c.expires_at,
-    _sessions.c.revoked_at,
-)
-_PRESENT = select(*_own_columns).where(_sessions.c.id == bindparam("of_session")).with_for_update()
-_ROTATE = (
-    update(_sessions)
-    .where(
-        _sessions.c.id == bindparam("of_session"),
-        _sessions.c.user_id == bindparam("of_user"),
-        _sessions.c.generation == bindparam("seen_generation"),
-        _sessions.c.version == bindparam("seen_version"),
-        _sessions.c.revoked_at.is_(None),
-        _sessions.c.expires_at > bindparam("now"),
-        _sessions.c.rotated_at > bindparam("idle_since"),
-    )
-    .values(
-        generation=bindparam("next_generation"),
-        rotated_at=bindparam("now"),
-        last_used_at=bindparam("now"),
-    )
-    .returning(*_own_columns)
-)
-# Locked before the session, as everybody locks them who ends sessions.
-_HOLDER = (
-    select(
-        users.c.username,
-        users.c.status,
-        role_names_column(users.c.id),
-        catalogue_version().label("catalogue_version"),
-    )
-    .where(users.c.id == bindparam("user_id"))
-    .with_for_update(read=True, of=users)
-)
-
-
 @dataclass(slots=True)
 class _Candidate:
     """The account that an identifier names, before the password is known to be right."""
@@ -709,6 +657,10 @@ class _Candidate:
     id: UUID
     password_hash: str | None
     needs_rehash: bool = False
+
+
+def _as_holder(actor: Actor, claims: RefreshClaims) -> Actor:
+    return replace(actor, type=ActorType.USER, id=claims.user_id, session_id=claims.session_id)
 
 
 def as_user(actor: Actor, user: User) -> Actor:
