@@ -3,11 +3,13 @@
 from collections.abc import Callable
 
 from flask import Flask
+from redis import Redis
 
 from tests.console.conftest import SignIn
 from tests.support.deployments import Deployment
 from tests.support.pages import PageReader, words
 from tests.support.proxy import proxy_to, url_through
+from tests.support.servers import RedisServer
 from tests.support.users import LogIn, MakeUser
 
 NAVIGATION = '<nav class="main"'
@@ -58,6 +60,27 @@ def test_pages_say_that_they_are_away_while_the_database_is(
         assert signing_in.status_code == 200
         proxy.pass_on()
         assert reader.get("/users").status_code == 200
+
+
+def test_pages_say_that_they_are_away_while_redis_takes_nothing_in(
+    make_app: Callable[..., Flask],
+    private_server: Callable[[type[RedisServer]], RedisServer],
+    make_user: MakeUser,
+) -> None:
+    server = private_server(RedisServer)
+    reader = PageReader(make_app(REDIS_URL=server.url))
+    robin = make_user("robin")
+    reader.get("/sign-in")
+    with Redis.from_url(server.url) as redis:
+        redis.config_set("maxmemory", "1")
+
+    shown = PageReader(reader.browser.application).get("/sign-in")
+    signed_in = reader.post("/sign-in", username="robin", password=robin.password)
+
+    for answer in (shown, signed_in):
+        assert (answer.status_code, answer.mimetype) == (503, "text/html")
+        assert "Location" not in answer.headers
+        assert "Please try again in 2 seconds." in words(answer)
 
 
 def test_a_filter_that_has_no_field_is_told_in_words(sign_in: SignIn) -> None:

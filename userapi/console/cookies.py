@@ -7,9 +7,10 @@ goes on.
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import structlog
 from cachelib import FileSystemCache
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, render_template
 from flask.sessions import SessionMixin
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
@@ -20,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from userapi.api.problems import handle_service_error
 from userapi.errors import Unavailable
 from userapi.settings import Settings
 
@@ -66,11 +68,7 @@ class _OnlyForPages(ServerSideSessionInterface):  # type: ignore[misc]  # has no
             super().save_session(app, session, response)
         except (RedisError, OSError) as exc:
             log.warning("console.store_unavailable", error=type(exc).__name__)
-            response.status_code = 503
-            response.headers["Retry-After"] = "2"
-            response.headers.pop("Location", None)
-            response.set_data(StoreAway.title)
-            response.content_type = "text/plain; charset=utf-8"
+            _put_problem_in(response)
 
     def _upsert_session(
         self, session_lifetime: timedelta, session: ServerSideSession, store_id: str
@@ -91,6 +89,19 @@ def require_store(session: SessionMixin) -> None:
     """Raise StoreAway where the session of this request could not be read."""
     if isinstance(session, _AwaySession):
         raise StoreAway()
+
+
+def _put_problem_in(response: Response) -> None:
+    """Make the answer a page that says why the one that was drawn is not shown."""
+    answer = handle_service_error(StoreAway())
+    wait = answer.headers["Retry-After"]
+    problem = orjson.loads(answer.get_data())
+    response.status_code = answer.status_code
+    response.headers["Retry-After"] = wait
+    for name in ("Location", "Content-Disposition"):
+        response.headers.pop(name, None)
+    response.set_data(render_template("console/problem.html", problem=problem, retry_after=wait))
+    response.content_type = "text/html; charset=utf-8"
 
 
 def init_app(app: Flask, settings: Settings) -> None:
