@@ -43,7 +43,8 @@ audit: install ## Look for pinned libraries with known weaknesses
 format: install ## Format the code
 	@$(BIN)/black .
 
-bench: servers ## Measure the service under load
+bench: install ## Measure the service under load
+	@$(BIN)/python -m tests.support.servers install --load </dev/null
 	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks $(ARGS)
 
 bench-scale: servers ## Ask the same questions of 1000 users and of a million; takes minutes

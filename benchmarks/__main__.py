@@ -300,8 +300,6 @@ def _operations(service: GunicornService, database: str) -> dict[str, Callable[[
         "GET /users/?search= (8 %)": lambda: Request(
             path=f"{api}/users/?search=mar&page_size=20", headers=bearer
         ),
-        # The predecessor within its grace gets the same successor: each request does the whole
-        # work of a refresh but the rotation itself.
         "POST /auth/refresh": lambda: Request(
             path=f"{api}/auth/refresh",
             method="POST",
@@ -309,6 +307,7 @@ def _operations(service: GunicornService, database: str) -> dict[str, Callable[[
             bodies=[
                 json.dumps({"refresh_token": _log_in(service)["refresh_token"]}) for _ in range(8)
             ],
+            successor="refresh_token",
         ),
         LOG_IN: lambda: Request(
             path=f"{api}/auth/login", method="POST", headers=json_type, bodies=logins

@@ -14,13 +14,18 @@ UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is sent over and over: several bodies in turn; `#` in a numbered one is a new number."""
+    """What is sent over and over: several bodies in turn; `#` in a numbered one is a new number.
+
+    With `successor`, a field of the answer, each connection begins with one of the bodies and then
+    sends what it has got.
+    """
 
     path: str
     method: str = "GET"
     headers: dict[str, str]
     bodies: Sequence[str] = ()
     is_numbered: bool = False
+    successor: str | None = None
 
     def script(self) -> str:
         """Return the request as a program for wrk."""
@@ -32,16 +37,41 @@ class Request:
                 f"local number = 0\nrequest = function()\n number = number + 1\n"
                 f' return wrk.format(nil, nil, nil, (string.gsub([[{body}]], "#", number)))\nend'
             )
+        elif self.successor:
+            lines += [*_listed(self.bodies), _FOLLOW.replace("FIELD", self.successor)]
         elif len(self.bodies) == 1:
             lines.append(f"wrk.body = [[{self.bodies[0]}]]")
         elif self.bodies:
-            quoted = ",\n".join(f"[[{body}]]" for body in self.bodies)
-            lines.append(f"local bodies = {{{quoted}}}\nlocal turn = 0")
+            lines += [*_listed(self.bodies), "local turn = 0"]
             lines.append(
                 "request = function()\n turn = turn % #bodies + 1\n"
                 " return wrk.format(nil, nil, nil, bodies[turn])\nend"
             )
         return "\n".join(lines)
+
+
+def _listed(bodies: Sequence[str]) -> list[str]:
+    quoted = ",\n".join(f"[[{body}]]" for body in bodies)
+    return [f"local bodies = {{{quoted}}}"]
+
+
+# Each connection has a thread of its own, and each thread an interpreter.
+_FOLLOW = """
+local threads = 0
+function setup(thread)
+ threads = threads + 1
+ thread:set("number", threads)
+end
+local body
+request = function()
+ body = body or bodies[number]
+ return wrk.format(nil, nil, nil, body)
+end
+response = function(status, headers, text)
+ local got = string.match(text, '"FIELD":"([^"]+)"')
+ body = got and '{"FIELD":"' .. got .. '"}' or body
+end
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +146,7 @@ def send(
         run = subprocess.run(
             [
                 "wrk",
-                "-t1",
+                f"-t{connections if request.successor else 1}",
                 f"-c{connections}",
                 f"-d{seconds}s",
                 "--latency",

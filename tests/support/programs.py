@@ -94,11 +94,14 @@ CHROMEDRIVER = Program("Chromium's driver", ("chromedriver",), "chromium-driver"
 PROMETHEUS = Program("Prometheus", ("prometheus",), "prometheus")
 NGINX = Program("nginx", ("nginx",), "nginx-light", ("/usr/sbin/nginx",))
 PGBOUNCER = Program("PgBouncer", ("pgbouncer",), "pgbouncer", ("/usr/sbin/pgbouncer",))
+WRK = Program("wrk", ("wrk",), "wrk")
 
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
 BROWSER = (CHROMIUM, CHROMEDRIVER)
 # What stands beside the service in deploy/.
 AROUND = (PROMETHEUS, NGINX, PGBOUNCER)
+# What `make bench` sends load with.
+LOAD = (WRK,)
 
 
 def is_ci() -> bool:
@@ -138,8 +141,9 @@ def _install_with_sudo(missing: list[Program], packages: list[str]) -> int:
     if sudo is None or subprocess.run([sudo, "-n", "true"], check=False).returncode != 0:
         return _ask_for(missing, packages)
     beside = (*BROWSER, *AROUND)
-    browser = ["--browser"] if any(program in beside for program in missing) else []
-    command = [sudo, "-n", sys.executable, "-m", "tests.support.servers", "install", *browser]
+    more = ["--browser"] if any(program in beside for program in missing) else []
+    more += ["--load"] if any(program in LOAD for program in missing) else []
+    command = [sudo, "-n", sys.executable, "-m", "tests.support.servers", "install", *more]
     return subprocess.run(command, check=False).returncode
 
 

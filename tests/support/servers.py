@@ -1,6 +1,6 @@
 """Private PostgreSQL, Redis and RabbitMQ for a test run, on free loopback ports.
 
-    python -m tests.support.servers install [--browser]
+    python -m tests.support.servers install [--browser] [--load]
     python -m tests.support.servers run -- COMMAND…
 
 pytest starts them by itself (see `tests/conftest.py`); `run` is for everything else. A server whose
@@ -529,6 +529,7 @@ def main() -> int:
     installing.add_argument(
         "--browser", action="store_true", help="browser, Prometheus, nginx and PgBouncer, too"
     )
+    installing.add_argument("--load", action="store_true", help="what sends load, too")
     running = verbs.add_parser("run", help="run a command with the servers up")
     running.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
@@ -538,6 +539,8 @@ def main() -> int:
         beside = (*programs.BROWSER, *programs.AROUND)
         if arguments.browser and programs.install(beside) and programs.is_ci():
             code = 1
+        if arguments.load:
+            code = programs.install(programs.LOAD) or code
         return code
     try:
         return run(arguments.command)
