@@ -179,6 +179,13 @@ GUARDS = [
         "",
         (*LIVE, "tests/integration/test_redis_away.py"),
     ),
+    Guard(
+        "Who finds Redis back goes by the database for a moment",
+        CACHE,
+        "        if self._questions.came_back_within(DOUBTED_SECONDS):\n            answer = None\n",
+        "",
+        LIVE,
+    ),
     # Log-in and lockout
     Guard(
         "Checks that are under way count, too",

@@ -460,6 +460,43 @@ def test_what_was_revoked_while_redis_hung_is_not_back_when_redis_is(
     assert afterwards == {401}
 
 
+def test_who_finds_redis_back_leaves_time_to_those_who_have_something_to_tell(
+    make_app: Callable[..., Flask],
+    elsewhere: Flask,
+    robin: MadeUser,
+    log_in: LogIn,
+    proxy: FaultProxy,
+    redis_url: str,
+) -> None:
+    services: Services = elsewhere.extensions["userapi"]
+    session = log_in(robin)
+    with proxy_to(redis_url) as own_proxy, elsewhere.app_context():
+        live = RedisLiveSessions(
+            services.settings,
+            services.clock,
+            questions=Redis(
+                url_through(own_proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
+            ),
+            notes=Redis(redis_url),
+            database=DatabaseLiveSessions(services.settings, services.clock, ShownUsers()),
+        )
+
+        def find() -> LiveSession | None:
+            return live.find(UUID(session.session_id), user_id=UUID(robin.id), session_version=1)
+
+        before = find()
+        own_proxy.refuse()
+        meanwhile = find()
+        proxy.refuse()
+        revoking = make_app(REDIS_URL=url_through(proxy, redis_url), SESSION_CACHE_SECONDS=LONG)
+        JsonClient(revoking, token=session.access_token).post("/api/v1/auth/logout")
+        own_proxy.pass_on()
+
+        assert before is not None and meanwhile is not None
+        assert verify(elsewhere, session) == 200  # The copy is there.
+        assert find() is None
+
+
 def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_before(
     elsewhere: Flask, robin: MadeUser, log_in: LogIn, proxy: FaultProxy, redis_url: str
 ) -> None:
