@@ -182,7 +182,8 @@ GUARDS = [
     Guard(
         "Who finds Redis back goes by the database for a moment",
         CACHE,
-        "        if self._questions.came_back_within(DOUBTED_SECONDS):\n            answer = None\n",
+        "        if self._questions.came_back_within(DOUBTED_SECONDS):\n"
+        "            answer = None\n",
         "",
         LIVE,
     ),
