@@ -65,7 +65,7 @@ def test_a_faulty_filter_is_marked(boss: PageReader) -> None:
     answer = boss.get("/audit?actor_id=me&since=yesterday")
 
     assert answer.status_code == 422
-    assert "Nobody has this user name or id." in words(answer)
+    assert "by: Nobody has this user name or id." in words(answer)
     assert 'id="actor_id-error"' in answer.text and 'id="since-error"' in answer.text
 
 

@@ -7,6 +7,7 @@ from flask import Flask
 
 from tests.console.conftest import SignIn
 from tests.support.client import JsonClient
+from tests.support.mailbox import Mailbox
 from tests.support.pages import PageReader, words
 from tests.support.servers import RedisServer
 from tests.support.users import LogIn, MakeUser
@@ -315,6 +316,29 @@ def test_signing_up_makes_an_account_and_refuses_at_the_field(
     assert made.location == "/console/sign-in"
     answer = reader.post("/sign-in", username="ada", password="granite-otter-57-teapot")
     assert answer.status_code == 303
+
+
+def test_signing_up_with_a_taken_address_looks_like_any_other_and_is_confirmed_by_mail(
+    make_app: Callable[..., Flask], make_user: MakeUser
+) -> None:
+    make_user("robin")
+    app = make_app(FEATURE_EMAIL_VERIFICATION="true")
+    reader = PageReader(app)
+    reader.get("/sign-up")
+    password = "granite-otter-57-teapot"
+    ada = {"username": "ada", "password": password}
+
+    taken = reader.post("/sign-up", **{**ada, "username": "bea"}, email="robin@example.com")
+    made = reader.post("/sign-up", **ada, email="ada@example.com")
+    assert (taken.status_code, words(taken)) == (made.status_code, words(made))
+    assert "Look into your mail" in words(made)
+    reader.get("/sign-in")
+    assert reader.post("/sign-in", **ada).status_code == 403
+
+    reader.get("/verify-email")
+    confirmed = reader.post("/verify-email", token=Mailbox(app).token())
+    assert "Your e-mail address is confirmed." in words(reader.follow(confirmed))
+    assert reader.post("/sign-in", **ada).status_code == 303
 
 
 def test_signing_up_is_closed_where_registration_is(make_app: Callable[..., Flask]) -> None:
