@@ -52,6 +52,17 @@ def test_a_role_is_made_shown_and_drawn_below_its_parents(boss: PageReader) -> N
     assert drawn.count('class="edge"') == 4
 
 
+def test_a_role_is_drawn_among_its_relatives(boss: PageReader) -> None:
+    make_editor(boss)
+
+    drawn = boss.get("/roles/moderator").text
+
+    nodes = re.findall(r"<text .*?<title>([^<]+)", drawn)
+    assert sorted(nodes) == ["admin", "moderator", "superadmin", "user"]
+    assert re.search(r'href="/console/roles/moderator" aria-current="page"', drawn)
+    assert drawn.count('class="edge"') == 3
+
+
 def test_a_change_counts_on_the_next_request_and_a_stale_one_not_at_all(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:

@@ -1,7 +1,7 @@
 """Draws which role inherits from which: parents above, lines down to those that inherit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from userapi.roles.service import RoleView
 
@@ -68,6 +68,21 @@ def draw(roles: Sequence[RoleView]) -> Picture:
         width=widest * across - GAP_ACROSS + 2 * MARGIN,
         height=len(rows) * down - GAP_DOWN + 2 * MARGIN,
     )
+
+
+def relatives(name: str, roles: Sequence[RoleView]) -> list[RoleView]:
+    """Return a role, all that it inherits from, and all that inherit from it."""
+    by_name = {role.name: role for role in roles}
+    ancestors, descendants = {name}, {name}
+    for _ in roles:
+        ancestors |= {parent for other in ancestors for parent in by_name[other].parents}
+        descendants |= {role.name for role in roles if descendants & set(role.parents)}
+    kept = ancestors | descendants
+    return [
+        replace(role, parents=tuple(parent for parent in role.parents if parent in kept))
+        for role in roles
+        if role.name in kept
+    ]
 
 
 def _depths(roles: Sequence[RoleView]) -> dict[str, int]:

@@ -14,7 +14,7 @@ from userapi.roles.editing import RoleDefinition
 
 from .forms import read_form
 from .pages import blp, done, flash_refusal, page, refuse, requires
-from .role_picture import draw
+from .role_picture import draw, relatives
 
 
 @blp.route("/roles", methods=["GET"])
@@ -95,8 +95,10 @@ def _with_description(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _choices(name: str | None) -> dict[str, Any]:
     """Return what the page of a role shows: the role, and all that it could name."""
+    roles = services().roles.all()
     return {
         "role": services().roles.get(name) if name else None,
-        "roles": services().roles.all(),
+        "roles": roles,
+        "picture": draw(relatives(name, roles)) if name else None,
         "known": {str(permission): about for permission, about in DESCRIPTIONS.items()},
     }
