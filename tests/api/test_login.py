@@ -3,14 +3,17 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import bcrypt
 import pytest
 from flask import Flask
+from sqlalchemy import select, update
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events, mails
 from tests.support.users import PASSWORD, LogIn, MakeUser
-from userapi.accounts.models import UserStatus
+from userapi.accounts.models import User, UserStatus
 from userapi.clock import ManualClock
+from userapi.database import reading, transaction
 
 
 def try_to_log_in(client: JsonClient, username: str, password: str = PASSWORD) -> Any:
@@ -130,6 +133,23 @@ def test_a_lock_leaves_sessions_alone(
         try_to_log_in(client, "robin", "wrong-password-1")
 
     assert robin.get("/api/v1/auth/me").status_code == 200
+
+
+def test_a_hash_that_cannot_be_made_anew_fails_no_log_in(
+    app: Flask, client: JsonClient, make_user: MakeUser
+) -> None:
+    """Another system hashed a text that is too long to be a password here."""
+    make_user("robin")
+    typed = "heron-marble-94-" * 40
+    foreign = bcrypt.hashpw(typed.encode()[:72], bcrypt.gensalt(4)).decode()
+    with app.app_context(), transaction() as session:
+        session.execute(update(User).values(password_hash=foreign))
+
+    answer = try_to_log_in(client, "robin", typed)
+
+    assert answer.status_code == 200
+    with app.app_context(), reading() as connection:
+        assert connection.scalar(select(User.password_hash)) == foreign
 
 
 def test_remember_me_lasts_longer(client: JsonClient, make_user: MakeUser) -> None:
