@@ -15,9 +15,13 @@ CACHE = "userapi/sessions/cache.py"
 LOCKOUT = "userapi/lockout/service.py"
 HASHING = "userapi/passwords/hashing.py"
 ONE_TIME = "userapi/passwords/one_time_tokens.py"
-ROLES = "userapi/accounts/service.py"
+ACCOUNTS = "userapi/accounts/service.py"
 ROTATION = "userapi/authentication/rotation.py"
 ACCESS = "userapi/api/access.py"
+RECOVERY_SERVICE = "userapi/authentication/recovery.py"
+POLICY = "userapi/passwords/policy.py"
+KEY_FILES = "userapi/authentication/key_files.py"
+MAIL_DELIVERY = "userapi/passwords/mail_delivery.py"
 
 REFRESHING = ("tests/api/test_sessions.py", "tests/integration/test_refresh_races.py")
 LIVE = ("tests/contract/test_live_sessions.py", "tests/integration/test_revocation_races.py")
@@ -187,6 +191,43 @@ GUARDS = [
         "",
         LIVE,
     ),
+    Guard(
+        "A suspension ends every session",
+        ACCOUNTS,
+        "            self._sessions.end_all("
+        "user=view.facts, actor=actor, reason=EndReason.ACCOUNT_SUSPENDED)\n",
+        "",
+        ("tests/api/test_users.py", "tests/api/test_sessions.py"),
+    ),
+    Guard(
+        "Another role or status holds from the next request on",
+        ACCOUNTS,
+        "        after_commit(lambda: self._live.user_changed(user_id, access_version=version))\n",
+        "        after_commit(lambda: None)\n",
+        LIVE,
+    ),
+    Guard(
+        "One ends no session of others",
+        SESSIONS,
+        "self._live_rows(user.id).where(_table.c.id == session_id)",
+        "select(_table).where(_table.c.id == session_id)",
+        ("tests/api/test_sessions.py", "tests/api/test_user_sessions.py"),
+    ),
+    Guard(
+        "A token that is dead logs nobody out",
+        SERVICE,
+        "            if not self._sessions.is_live(own) or own.version != claims.session_version:\n"
+        "                return\n",
+        "",
+        ("tests/api/test_sessions.py", "tests/api/test_recovery.py"),
+    ),
+    Guard(
+        "A Redis that is away costs one time-out and not one a request",
+        "userapi/expiring_store.py",
+        "        if not self._breaker.lets_through():\n            return None\n",
+        "",
+        ("tests/integration/test_redis_away.py",),
+    ),
     # Log-in and lockout
     Guard(
         "Checks that are under way count, too",
@@ -238,6 +279,55 @@ GUARDS = [
         'set_={"in_flight": waiting, ',
         LOCKING,
     ),
+    Guard(
+        "A right password gives its place back",
+        SERVICE,
+        "            else:\n                self._lockout.give_back(key)\n",
+        "            else:\n",
+        ("tests/integration/test_lockout.py",),
+    ),
+    Guard(
+        "A good log-in clears the count",
+        SERVICE,
+        "                self._lockout.clear([key])\n                user.locked_until",
+        "                self._lockout.give_back(key)\n                user.locked_until",
+        LOCKING,
+    ),
+    Guard(
+        "A wrong present password counts for the name",
+        SERVICE,
+        "        key = self._lockout.key_of(row.username)\n",
+        "        key = self._lockout.key_of(str(row.id))\n",
+        ("tests/api/test_sessions.py", "tests/api/test_account_deletion.py"),
+    ),
+    Guard(
+        "The owner is told once for a row of locks",
+        SERVICE,
+        "        if not was_locked:\n",
+        "        if True:\n",
+        ("tests/integration/test_lockout.py",),
+    ),
+    Guard(
+        "An unlock clears the count",
+        ACCOUNTS,
+        "            self.forget_failures(user)\n            self._touch(user)\n",
+        "            self._touch(user)\n",
+        ("tests/integration/test_lockout.py",),
+    ),
+    Guard(
+        "A reset clears the lock",
+        RECOVERY_SERVICE,
+        "            self._accounts.forget_failures(user)\n",
+        "",
+        ("tests/api/test_recovery.py",),
+    ),
+    Guard(
+        "A taken address gets the answer of a new one",
+        ACCOUNTS,
+        "            except EmailTaken:\n                if not verifying:\n",
+        "            except EmailTaken:\n                if True:\n",
+        ("tests/api/test_registration.py",),
+    ),
     # Passwords
     Guard(
         "Passwords are peppered",
@@ -282,6 +372,64 @@ GUARDS = [
         "but=own.id\n            )\n",
         "",
         (*REFRESHING, "tests/api/test_login.py", "tests/api/test_user_sessions.py"),
+    ),
+    Guard(
+        "A former pepper verifies",
+        HASHING,
+        "for text in (*former_peppers, pepper)",
+        "for text in (pepper,)",
+        PASSWORDS,
+    ),
+    Guard(
+        "A hash that cannot be made anew fails no log-in",
+        SERVICE,
+        "        except ServiceError:\n" '            log.warning("password.rehash_failed"',
+        "        except TooManyAttempts:\n" '            log.warning("password.rehash_failed"',
+        LOG_IN,
+    ),
+    Guard(
+        "Hashing has a bounded queue",
+        "userapi/passwords/gate.py",
+        "            if self._inside >= self._limit:\n",
+        "            if False:\n",
+        ("tests/unit/test_password_gate.py",),
+    ),
+    Guard(
+        "A password that many use is refused",
+        POLICY,
+        '        if folded in matching.RANKED_DICTIONARIES["passwords"]:\n',
+        "        if False:\n",
+        ("tests/unit/test_password_policy.py",),
+    ),
+    Guard(
+        "A password that is guessed soon is refused",
+        POLICY,
+        "        if score < self._settings.password_min_score:\n",
+        "        if False:\n",
+        ("tests/unit/test_password_policy.py",),
+    ),
+    Guard(
+        "A new password is judged",
+        SERVICE,
+        "            lambda: self._policy.require(\n"
+        '                new, username=known.username, email=known.email, field="new_password"\n'
+        "            ),\n",
+        "",
+        ("tests/api/test_sessions.py",),
+    ),
+    Guard(
+        "A new password is another one",
+        SERVICE,
+        "            lambda: _require_another(new, current),\n",
+        "",
+        ("tests/api/test_sessions.py",),
+    ),
+    Guard(
+        "After a new password the former pair is dead",
+        SERVICE,
+        "        own.version += 1\n",
+        "",
+        ("tests/api/test_sessions.py",),
     ),
     # Tokens
     Guard(
@@ -354,6 +502,52 @@ GUARDS = [
         "            if generation != self._generation:\n",
         (*FORGED, "tests/unit/test_keys.py"),
     ),
+    Guard(
+        "What a token says is of the right type",
+        TOKENS,
+        "not isinstance(value, list) or not all(isinstance(item, str) for item in value)",
+        "not isinstance(value, list)",
+        FORGED,
+    ),
+    Guard(
+        "A token that asks for extensions is refused",
+        TOKENS,
+        '    if "crit" in header or "b64" in header:\n',
+        "    if False:\n",
+        FORGED,
+    ),
+    Guard(
+        "A retired key verifies no longer than its tokens live",
+        KEY_FILES,
+        "            return datetime.fromisoformat(record.verifies_until) < self._clock.now()\n",
+        "            return False\n",
+        ("tests/unit/test_keys.py",),
+    ),
+    Guard(
+        "A retired key verifies, and the next one is published",
+        KEYS,
+        "            verifying[key.kid] = key\n"
+        "            if record.state is KeyState.ACTIVE:\n"
+        "                active = key\n",
+        "            if record.state is KeyState.ACTIVE:\n"
+        "                active = verifying[key.kid] = key\n",
+        ("tests/unit/test_keys.py",),
+    ),
+    Guard(
+        "Introspection takes a permission",
+        "userapi/api/auth.py",
+        "@requires(Permission.TOKENS_INTROSPECT)\n",
+        "@signed_in\n",
+        ("tests/api/test_recovery.py",),
+    ),
+    Guard(
+        "A former refresh token is inactive",
+        "userapi/authentication/introspection.py",
+        "        if isinstance(claims, RefreshClaims) and not self._is_present(claims):\n"
+        "            return None\n",
+        "",
+        ("tests/api/test_introspection.py", "tests/api/test_recovery.py"),
+    ),
     # One-time tokens
     Guard(
         "A one-time token is good once",
@@ -379,7 +573,7 @@ GUARDS = [
     ),
     Guard(
         "A token is for its purpose",
-        "userapi/authentication/recovery.py",
+        RECOVERY_SERVICE,
         "PROVING_AN_ADDRESS = (TokenPurpose.EMAIL_CHANGE, TokenPurpose.EMAIL_VERIFICATION)\n",
         "PROVING_AN_ADDRESS = tuple(TokenPurpose)\n",
         RECOVERY,
@@ -397,6 +591,89 @@ GUARDS = [
         "        self._one_time_tokens.void_all(user.id)\n        session.flush()\n",
         "        session.flush()\n",
         RECOVERY,
+    ),
+    Guard(
+        "What voids a token leaves its mark",
+        ONE_TIME,
+        "execute(statement.values(voided_at=self._clock.now()))",
+        "execute(statement.values(voided_at=None))",
+        RECOVERY,
+    ),
+    Guard(
+        "A suspension voids the tokens that are open",
+        ACCOUNTS,
+        "            self._one_time_tokens.void_all(user.id)\n            self._sessions",
+        "            self._sessions",
+        RECOVERY,
+    ),
+    Guard(
+        "Another address from an administrator voids the tokens that are open",
+        ACCOUNTS,
+        '                values["email_verified"] = False\n'
+        "                self._one_time_tokens.void_all(user.id)\n",
+        '                values["email_verified"] = False\n',
+        RECOVERY,
+    ),
+    Guard(
+        "A confirmed address voids the tokens that are open",
+        ACCOUNTS,
+        "        _flush(session)\n        self._one_time_tokens.void_all(user.id)\n",
+        "        _flush(session)\n",
+        RECOVERY,
+    ),
+    Guard(
+        "A void mail is not sent any more",
+        ONE_TIME,
+        "        self._mails.cancel(user_id, *MAIL_FOR.values())\n",
+        "",
+        RECOVERY,
+    ),
+    Guard(
+        "A link goes to the address that the account has",
+        MAIL_DELIVERY,
+        "                recipient = user.email\n",
+        "                recipient = mail.recipient\n",
+        ("tests/api/test_recovery.py",),
+    ),
+    Guard(
+        "A suspended user redeems nothing",
+        RECOVERY_SERVICE,
+        "        if user is None or user.status == UserStatus.SUSPENDED:\n",
+        "        if user is None:\n",
+        RECOVERY,
+    ),
+    Guard(
+        "A reset ends every session",
+        RECOVERY_SERVICE,
+        "            self._accounts.forget_failures(user)\n"
+        "            self._sessions.end_all("
+        "user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)\n",
+        "            self._accounts.forget_failures(user)\n",
+        ("tests/api/test_recovery.py",),
+    ),
+    Guard(
+        "Leaving takes the password",
+        RECOVERY_SERVICE,
+        "        self._authentication.require_password(user_id, current_password, actor=actor)\n"
+        "        with transaction() as session:\n"
+        "            user = self._locked_self(session, user_id)\n"
+        "            names",
+        "        with transaction() as session:\n"
+        "            user = self._locked_self(session, user_id)\n"
+        "            names",
+        ("tests/api/test_account_deletion.py",),
+    ),
+    Guard(
+        "Another address takes the password",
+        RECOVERY_SERVICE,
+        "        self._authentication.require_password(user_id, current_password, actor=actor)\n"
+        "        with transaction() as session:\n"
+        "            user = self._locked_self(session, user_id)\n"
+        "            owner",
+        "        with transaction() as session:\n"
+        "            user = self._locked_self(session, user_id)\n"
+        "            owner",
+        ("tests/api/test_recovery.py",),
     ),
     # Access
     Guard(
