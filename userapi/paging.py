@@ -151,12 +151,15 @@ class Paginator:
         item: Callable[[Row[Any]], Item],
         counted: Select[Any] | None = None,
         either: Sequence[ColumnElement[bool]] = (),
+        one_range: bool = False,
     ) -> Page[Item]:
         """Return the wanted part of `query`, which has filters but no order.
 
         `counted` is a query with as many rows, for a list that is costly to count in its order.
         With `either`, rows that fit at least one of the conditions. Each is searched by itself, so
         that each can use an index of its own: under OR the planner reads and sorts all that fit.
+        With `one_range` the filters are bounds of the first sort key and nothing else: what fits
+        stands together in the order of the list, and is not read to be counted.
         Raises Invalid for an unknown sort field, PageTooDeep, InvalidCursor.
         """
         order = self._order(wanted.sort)
@@ -174,7 +177,8 @@ class Paginator:
         filtered = any(value is not None for value in filters.values())
         rows: Sequence[Row[Any]] = ()
         total = COUNTED_ROWS + 1
-        if filtered and not many and not either:
+        searched = filtered and not either and not one_range
+        if searched and not many:
             # A planner expects matches to be spread evenly over the order of the list. Where they
             # are not, following that order reads the whole table for them. So all are found and
             # counted once, and if they are few, the wanted ones are among them.
@@ -186,7 +190,7 @@ class Paginator:
         if not filtered and not either and after is None:
             found = self._first_rows(query, order, wanted.sort)
             rows = connection.execute(found, {"limit": limit, "offset": offset}).all()
-        elif total > COUNTED_ROWS or not filtered or either:
+        elif total > COUNTED_ROWS or not searched:
             found = self._rows(query, order, after, limit=limit, offset=offset, either=either)
             rows = connection.execute(found).all()
         more = len(rows) == limit

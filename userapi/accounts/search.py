@@ -32,6 +32,7 @@ from userapi.paging import Page, PageRequest, Paginator, SortKey
 from userapi.roles.models import UserRole
 from userapi.settings import Settings
 
+DEFAULT_SORT = "-created_at"
 HAS_TRIGRAM = re.compile(r"[^\W_]{3}")
 # So many rows are read through an index in some 50 ms.
 RARE_ROWS = 50_000
@@ -85,7 +86,7 @@ class UserSearch:
                 "last_login_at": SortKey(users.c.last_login_at, stand_ins=NEVER),
                 "status": SortKey(users.c.status, values=sorted(UserStatus)),
             },
-            default_sort="-created_at",
+            default_sort=DEFAULT_SORT,
             tie_breaker=users.c.id,
         )
 
@@ -100,6 +101,7 @@ class UserSearch:
                 page,
                 filters=asdict(wanted),
                 counted=_counted(query, wanted),
+                one_range=_is_range_of_order(wanted, page),
                 item=lambda row: user_view(row, now),
             )
 
@@ -184,6 +186,13 @@ def _counted(query: Select[Any], wanted: UserFilter) -> Select[Any] | None:
         of_role = select(UserRole.user_id).where(*_has_role(wanted))
         return of_role.order_by(UserRole.user_status, UserRole.user_id)
     return query
+
+
+def _is_range_of_order(wanted: UserFilter, page: PageRequest) -> bool:
+    """Tell whether those who match stand one behind the other in the order of the list."""
+    first_key = (page.sort or DEFAULT_SORT).split(",")[0].removeprefix("-")
+    bounds = UserFilter(created_after=wanted.created_after, created_before=wanted.created_before)
+    return first_key == "created_at" and wanted == bounds
 
 
 def _a_day_after(moment: datetime) -> datetime:
