@@ -10,6 +10,7 @@ import pytest
 from tests.support.deployments import ENVIRONMENT, build_app
 from tests.support.gunicorn import REPOSITORY
 from userapi.audit.actions import AuditAction
+from userapi.cli import COMMANDS
 from userapi.clock import SystemClock
 from userapi.events.catalogue import EventType
 from userapi.settings import Settings
@@ -164,3 +165,17 @@ def test_the_guide_names_the_file_of_the_embedded_database(tmp_path: Path) -> No
     name = Path(urlsplit(settings.database_url).path).name
 
     assert f"sqlite3 instance/{name} " in (REPOSITORY / "docs/operating.md").read_text("utf-8")
+
+
+def test_no_command_is_described_by_half_a_sentence(tmp_path: Path) -> None:
+    """What a list of commands has no room for was cut off."""
+    root = build_app(ENVIRONMENT, clock=SystemClock(), instance_dir=tmp_path).cli
+    context = click.Context(root, info_name="flask")
+    cut_off = []
+    for name in (name for name in root.list_commands(context) if name in COMMANDS):
+        group = root.get_command(context, name)
+        assert group is not None
+        page = group.get_help(click.Context(group, info_name=name, terminal_width=80))
+        cut_off += [line for line in page.splitlines()[1:] if line.endswith("...")]
+
+    assert cut_off == []

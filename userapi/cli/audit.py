@@ -190,7 +190,7 @@ def seal() -> None:
 @click.pass_context
 @safely
 def verify(ctx: click.Context, anchor: Anchor | None) -> None:
-    """Check every row and seal; says which are wrong and ends with 1 if any is."""
+    """Check every row and seal. Says which are wrong and ends with 1 if any is."""
 
     def report(finding: Finding) -> None:
         reported.append(1)

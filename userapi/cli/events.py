@@ -39,11 +39,12 @@ def list_events(state: str | None, event_type: str | None, limit: int) -> None:
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
-    help="All events since then, in UTC.",
+    metavar="MOMENT",
+    help="All events since then, such as 2026-03-01 or 2026-03-01T12:00:00, in UTC.",
 )
 @safely
 def replay(ids: Sequence[UUID], parked: bool, since: datetime | None) -> None:
-    """Mark events as not sent; the worker publishes them again under the same ids."""
+    """Send events again. The worker publishes them under the same ids as before."""
     if sum([bool(ids), parked, since is not None]) != 1:
         raise click.UsageError("Name ids, or give --parked, or --since.")
     journal = EventJournal()

@@ -35,7 +35,7 @@ def list_roles() -> None:
 @click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
 @safely
 def sync(file: Path, yes: bool, dry_run: bool) -> None:
-    """Make the custom roles exactly what a YAML file says; shows the difference and asks.
+    """Make the custom roles what a YAML file says. Shows the difference and asks.
 
     \b
     roles:

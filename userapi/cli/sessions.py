@@ -18,7 +18,7 @@ command = AppGroup("sessions", help="List and end sessions.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @safely
 def list_sessions(name: str | None, limit: int) -> None:
-    """List live sessions, of one user or of all, the one used last first."""
+    """List live sessions. Those of one user or of all, the one used last first."""
     user_id = services().accounts.get_by_name(name).id if name else None
     print_table(
         ["SESSION", "USER", "SINCE (UTC)", "LAST USED", "FROM", "DEVICE"],
@@ -60,7 +60,7 @@ def revoke(name: str | None, session_id: UUID | None) -> None:
 @command.command("purge")
 @safely
 def purge() -> None:
-    """Delete what has expired: old sessions, tokens, keys, sent events and mails."""
+    """Delete what has expired. Sessions, tokens, keys, sent events and mails."""
     cleaner, total = CleanUp(services().clock), 0
     while deleted := cleaner.delete_due():
         total += deleted

@@ -31,7 +31,7 @@ from .support import operator, safely, services
 @click.option("--dry-run", is_flag=True, help="Check every row and change nothing.")
 @safely
 def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
-    """Import users from NDJSON or CSV; refused rows are told, the others come in.
+    """Import users from NDJSON or CSV. Refused rows are told, the others come in.
 
     Can be called again with the same file after an interruption: a row whose user name and e-mail
     address belong to one user already is skipped. Every plain password costs a hash, so files with
