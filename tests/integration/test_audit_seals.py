@@ -446,6 +446,26 @@ def test_no_sql_changes_or_deletes_rows_and_seals(
     assert verified(services).rows == 1
 
 
+@pytest.mark.parametrize(("table", "key"), [("audit_logs", "id"), ("audit_seals", "number")])
+def test_no_row_or_seal_is_replaced(
+    app: Flask, services: Services, backend: Backend, table: str, key: str
+) -> None:
+    """REPLACE, on SQLite, deleted the row that was there and asked no trigger of a DELETE."""
+    record(services)
+    services.audit_seals.seal_due()
+    replacing = {
+        Backend.SQLITE: f"REPLACE INTO {table} SELECT * FROM {table}",
+        Backend.POSTGRESQL: f"INSERT INTO {table} SELECT * FROM {table}"
+        f" ON CONFLICT ({key}) DO UPDATE SET {key} = excluded.{key}",
+    }
+
+    with pytest.raises((DBAPIError, sqlite3.Error), match="cannot be changed or deleted"):
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql(replacing[backend])
+
+    assert verified(services).rows == 1
+
+
 @pytest.mark.parametrize("table", ["audit_logs", "audit_seals"])
 def test_no_table_is_emptied(app: Flask, services: Services, backend: Backend, table: str) -> None:
     if backend is Backend.SQLITE:
