@@ -320,8 +320,12 @@ def changes_at_once() -> bool:
 def one_statement() -> Iterator[Connection]:
     """Give a connection for a change that is one statement, and so a transaction by itself.
 
-    It is committed when it has run. Only where `changes_at_once`.
+    On PostgreSQL it is committed when it has run, elsewhere at the end of the block.
     """
+    if not changes_at_once():
+        with db.engine.begin() as connection:
+            yield connection
+        return
     with reading() as connection:
         yield connection
 

@@ -209,6 +209,10 @@ class Paginator:
             next_cursor=(self._seal(rows[-1], context, _key_names(query, order)) if more else None),
         )
 
+    def forget(self) -> None:
+        """Count anew what was known to be many."""
+        self._many_until.clear()
+
     def _first_rows(
         self, query: Select[Any], order: Sequence[_Ordering], sort: str | None
     ) -> Select[Any]:

@@ -13,6 +13,7 @@ from userapi import create_app
 from userapi.clock import Clock, ManualClock
 from userapi.database import db
 from userapi.settings import Settings
+from userapi.wiring import Services
 
 # What every application of the tests has in common. Limits are off, because all tests come from
 # one address; a test about limits makes an application of its own.
@@ -51,6 +52,11 @@ class Deployment:
             db.session.remove()
         self.database.restore()
         self.forget()
+        # What a process may remember of a database that only grows, which one that is put back
+        # does not.
+        services: Services = self.app.extensions["userapi"]
+        services.roles.forget()
+        services.user_search.forget()
 
 
 def build_app(environment: Mapping[str, str], *, clock: Clock, instance_dir: Path) -> Flask:

@@ -111,6 +111,10 @@ class UserSearch:
         with reading() as connection:
             return {row.id: row.username for row in connection.execute(named)}
 
+    def forget(self) -> None:
+        """Count anew what was known to be many."""
+        self._paginator.forget()
+
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
         """Return the query for the users that `wanted` describes, without an order."""
         query = ALL_USERS

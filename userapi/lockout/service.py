@@ -6,16 +6,29 @@ checks than one after the other would. Identifiers that belong to nobody are cou
 
 import hmac
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Table, case, delete, func, literal, or_, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from userapi.lockout.models import LoginAttempt
 from userapi.clock import Clock
-from userapi.database import reading, require_transaction, transaction
+from userapi.database import one_statement, reading, require_transaction
 from userapi.errors import TooMany
 from userapi.settings import Settings
 
@@ -23,6 +36,37 @@ from userapi.settings import Settings
 ABANDONED_AFTER = timedelta(seconds=60)
 
 _table: Table = LoginAttempt.__table__  # type: ignore[assignment]
+
+
+def _taking_a_place(insert: Callable[[Table], Any]) -> Any:
+    now: BindParameter[datetime] = bindparam("now", type_=_table.c.last_attempt_at.type)
+    abandoned = bindparam("abandoned", type_=_table.c.last_attempt_at.type)
+    waiting = case((_table.c.last_attempt_at < abandoned, 0), else_=_table.c.in_flight)
+    is_free = or_(_table.c.locked_until.is_(None), _table.c.locked_until <= now)
+    values = {
+        "identifier_hash": bindparam("key"),
+        "failures": 0,
+        "in_flight": 1,
+        "locks": 0,
+        "last_attempt_at": now,
+    }
+    return (
+        insert(_table)
+        .values(values)
+        .on_conflict_do_update(
+            index_elements=[_table.c.identifier_hash],
+            set_={"in_flight": waiting + 1, "last_attempt_at": now, "locked_until": None},
+            where=is_free & (_table.c.failures + waiting < bindparam("threshold")),
+        )
+        .returning(_table.c.identifier_hash)
+    )
+
+
+# Made once: to make one takes longer than to run it.
+_TAKE_PLACE = {
+    "postgresql": _taking_a_place(postgresql.insert),
+    "sqlite": _taking_a_place(sqlite.insert),
+}
 
 
 class TooManyAttempts(TooMany):
@@ -50,23 +94,16 @@ class Lockout:
     def take_place(self, key: str) -> None:
         """Take one of the places for a check. Raises TooManyAttempts where none is left."""
         now = self._clock.now()
-        with transaction() as session:
-            insert = postgresql.insert if _is_postgresql(session) else sqlite.insert
-            waiting = case(
-                (_table.c.last_attempt_at < now - ABANDONED_AFTER, 0), else_=_table.c.in_flight
-            )
-            taken = session.execute(
-                insert(_table)
-                .values(identifier_hash=key, failures=0, in_flight=1, locks=0, last_attempt_at=now)
-                .on_conflict_do_update(
-                    index_elements=[_table.c.identifier_hash],
-                    set_={"in_flight": waiting + 1, "last_attempt_at": now, "locked_until": None},
-                    where=(
-                        or_(_table.c.locked_until.is_(None), _table.c.locked_until <= now)
-                        & (_table.c.failures + waiting < self._threshold)
-                    ),
-                )
-                .returning(_table.c.identifier_hash)
+        with one_statement() as connection:
+            statement = _TAKE_PLACE[connection.dialect.name]
+            taken = connection.execute(
+                statement,
+                {
+                    "key": key,
+                    "now": now,
+                    "abandoned": now - ABANDONED_AFTER,
+                    "threshold": self._threshold,
+                },
             ).first()
         if taken is None:
             until = self.locked_until([key])

@@ -131,15 +131,23 @@ class Roles:
         """Return the roles as they are at `version` of the catalogue, or now.
 
         A process remembers one graph; a caller that knows the present version gets it without a
-        query.
+        query, and any other for the one that asks which it is.
         """
         remembered = self._graph
-        if remembered is not None and version is not None and remembered.version == version:
+        if remembered is not None and remembered.version == version:
             return remembered
         with reading() as connection:
+            if remembered is not None and version is None:
+                present = connection.execute(select(_catalogue.c.version)).scalar_one()
+                if remembered.version == present:
+                    return remembered
             graph = _load_graph(connection)
         self._graph = graph
         return graph
+
+    def forget(self) -> None:
+        """Read the roles anew when they are next asked for: their versions have begun again."""
+        self._graph = None
 
     def all(self) -> list[RoleView]:
         """Return every role, by name."""
