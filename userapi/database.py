@@ -6,7 +6,7 @@ somebody's transaction call `require_transaction()`.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -23,15 +23,22 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
     Engine,
+    FromClause,
+    Insert,
     Integer,
     MetaData,
+    Table,
     TypeDecorator,
     Uuid,
+    bindparam,
     event,
+    insert,
+    select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DisconnectionError, IntegrityError
@@ -328,6 +335,35 @@ def one_statement() -> Iterator[Connection]:
         return
     with reading() as connection:
         yield connection
+
+
+def insert_beside(
+    table: Table,
+    source: FromClause,
+    *,
+    names: Iterable[str],
+    prefix: str = "",
+    **taken: ColumnElement[Any],
+) -> Insert:
+    """Return an INSERT, as a part of another statement, of one row for each row of `source`.
+
+    It fills the columns `names`: those in `taken` come from there, the others from
+    `parameters_beside` with the same prefix.
+    """
+    values = {
+        name: taken.get(name, bindparam(_parameter(prefix, table, name), type_=table.c[name].type))
+        for name in names
+    }
+    return insert(table).from_select(list(values), select(*values.values()).select_from(source))
+
+
+def parameters_beside(table: Table, row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of a row as the parameters of a statement with `insert_beside`."""
+    return {_parameter(prefix, table, name): value for name, value in row.items()}
+
+
+def _parameter(prefix: str, table: Table, name: str) -> str:
+    return f"{prefix}{table.name}_{name}"
 
 
 @contextmanager

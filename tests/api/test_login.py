@@ -1,5 +1,6 @@
 """Logging in: who gets in, who does not, and what each is told."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -198,6 +199,40 @@ def test_above_the_cap_the_oldest_session_ends(
 
     alive = [c.get("/api/v1/auth/verify").status_code for c in clients]
     assert alive == [401] + [200] * 10
+
+
+@pytest.mark.parametrize(("cap", "count"), [("2", 1), ("1", 2)])
+def test_an_end_by_the_cap_is_recorded_and_told_before_the_beginning(
+    app: Flask,
+    make_app: Callable[..., Flask],
+    make_user: MakeUser,
+    clock: ManualClock,
+    cap: str,
+    count: int,
+) -> None:
+    """Also where an operator has lowered the cap, so that several end at once."""
+    robin = make_user("robin")
+    begun = []
+    for _ in range(2):
+        begun.append(try_to_log_in(JsonClient(app), "robin").get_json()["session_id"])
+        clock.advance(seconds=1)
+
+    capped = make_app(SESSION_MAX_PER_USER=cap)
+    begun.append(try_to_log_in(JsonClient(capped), "robin").get_json()["session_id"])
+
+    ended = begun[:count]
+    told = [(event.type, event.data.get("session_id")) for event in events(app)]
+    assert told[-count - 1 :] == [("session.revoked", id_) for id_ in ended] + [
+        ("session.created", begun[-1])
+    ]
+    assert [event.data["reason"] for event in events(app, type_="session.revoked")] == (
+        ["cap_reached"] * count
+    )
+    rows = audit_rows(app, action="session.revoked")
+    assert [row.target_id for row in rows] == ended
+    for row in rows:
+        assert (row.target_type, str(row.actor_id)) == ("session", robin.id)
+        assert row.details == {"reason": "cap_reached", "user_id": robin.id}
 
 
 @pytest.mark.parametrize(

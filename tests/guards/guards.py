@@ -17,6 +17,7 @@ HASHING = "userapi/passwords/hashing.py"
 ONE_TIME = "userapi/passwords/one_time_tokens.py"
 ACCOUNTS = "userapi/accounts/service.py"
 ROTATION = "userapi/authentication/rotation.py"
+SIGNING_IN = "userapi/authentication/signing_in.py"
 ACCESS = "userapi/api/access.py"
 RECOVERY_SERVICE = "userapi/authentication/recovery.py"
 POLICY = "userapi/passwords/policy.py"
@@ -107,8 +108,43 @@ GUARDS = [
     Guard(
         "Above the cap the oldest session ends",
         SESSIONS,
-        "        if surplus > 0:\n",
-        "        if surplus > 1000:\n",
+        "            .offset(self._cap - 1)\n",
+        "            .offset(self._cap + 1000)\n",
+        LOG_IN,
+    ),
+    Guard(
+        "Also where one statement starts a session",
+        SIGNING_IN,
+        '        .offset(bindparam("may_stay"))\n',
+        '        .offset(bindparam("may_stay") + 1000)\n',
+        LOG_IN,
+    ),
+    Guard(
+        "That ends one session; several are ended step by step",
+        SIGNING_IN,
+        "            select(func.count()).select_from(surplus).scalar_subquery() <= 1,\n",
+        "",
+        LOG_IN,
+    ),
+    Guard(
+        "That holds for the user as they were read, and for one log-in at once",
+        SIGNING_IN,
+        '            users.c.access_version == bindparam("seen_access"),\n',
+        "",
+        LOG_IN,
+    ),
+    Guard(
+        "That is for the hash that was checked",
+        SIGNING_IN,
+        '            users.c.password_hash == bindparam("checked_hash"),\n',
+        "",
+        LOG_IN,
+    ),
+    Guard(
+        "That is for active users alone",
+        SERVICE,
+        "if user.status != UserStatus.ACTIVE or not changes_at_once():",
+        "if not changes_at_once():",
         LOG_IN,
     ),
     # Live sessions
@@ -294,10 +330,24 @@ GUARDS = [
         LOCKING,
     ),
     Guard(
+        "Also by one statement",
+        LOCKOUT,
+        '_table.c.identifier_hash == bindparam("cleared_key"), exists()',
+        '_table.c.identifier_hash != bindparam("cleared_key"), exists()',
+        LOCKING,
+    ),
+    Guard(
+        "The lock of the other name stays on show",
+        SIGNING_IN,
+        "            locked_until=other_lock(),\n",
+        "            locked_until=None,\n",
+        LOCKING,
+    ),
+    Guard(
         "A wrong present password counts for the name",
         SERVICE,
-        "        key = self._lockout.key_of(row.username)\n",
-        "        key = self._lockout.key_of(str(row.id))\n",
+        "        key = self._lockout.key_of(candidate.identifiers[0])\n",
+        "        key = self._lockout.key_of(str(candidate.id))\n",
         ("tests/api/test_sessions.py", "tests/api/test_account_deletion.py"),
     ),
     Guard(

@@ -242,6 +242,20 @@ def test_of_two_locks_the_later_end_is_shown(
     assert boss.get(f"/api/v1/users/{robin.id}").get_json()["locked_until"] is not None
 
 
+def test_the_lock_of_the_address_is_shown_also_after_a_log_in_by_the_name(
+    client: JsonClient, robin: MadeUser, make_user: MakeUser, log_in: LogIn
+) -> None:
+    boss = log_in(make_user("boss", roles=["admin"]))
+    statuses(client, 5, "robin@example.com")
+    until = boss.get(f"/api/v1/users/{robin.id}").get_json()["locked_until"]
+    assert until is not None
+
+    answer = try_it(client, password=PASSWORD)
+
+    assert answer.get_json()["user"]["locked_until"] == until
+    assert boss.get(f"/api/v1/users/{robin.id}").get_json()["locked_until"] == until
+
+
 def test_the_owner_is_told_once_for_a_row_of_locks(
     app: Flask, client: JsonClient, robin: MadeUser, clock: ManualClock
 ) -> None:

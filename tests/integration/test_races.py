@@ -14,6 +14,7 @@ from tests.support.deployments import Deployment
 from tests.support.facts import audit_rows, events
 from tests.support.polling import wait_until
 from tests.support.users import PASSWORD, LogIn, MakeUser
+from userapi.wiring import Services
 
 NEW = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}
 
@@ -28,6 +29,17 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(len(calls)) as pool:
         return list(pool.map(run, calls))
+
+
+def waits_for_a_lock(deployment: Deployment) -> bool:
+    """Tell whether somebody waits for a row that another transaction holds."""
+    with closing(psycopg2.connect(deployment.database.url)) as watching:
+        cursor = watching.cursor()
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchall()[0][0])
 
 
 def test_two_superadmins_cannot_demote_each_other_at_once(
@@ -98,6 +110,49 @@ def test_log_ins_at_once_that_hash_anew_all_succeed(
     assert {answer.status_code for answer in answers} == {200}
 
 
+def test_log_ins_at_once_never_leave_more_sessions_than_the_cap(
+    app: Flask, make_app: Callable[..., Flask], make_user: MakeUser, services: Services
+) -> None:
+    robin = make_user("robin")
+    client = JsonClient(make_app(SESSION_MAX_PER_USER="3", LOCKOUT_THRESHOLD="20"))
+    credentials = {"username": "robin", "password": robin.password}
+
+    answers = at_once(*[lambda: client.post("/api/v1/auth/login", json=credentials)] * 8)
+
+    assert [answer.status_code for answer in answers] == [200] * 8
+    with app.app_context():
+        assert services.sessions.count_live() == 3
+    ends = [event.data["session_id"] for event in events(app, type_="session.revoked")]
+    assert len(set(ends)) == len(ends) == 5
+
+
+def test_who_is_suspended_while_the_password_is_checked_gets_no_session(
+    app: Flask, deployment: Deployment, make_user: MakeUser
+) -> None:
+    """The log-in has checked the password, and waits for the row of the user."""
+    robin = make_user("robin")
+    client = JsonClient(app)
+    credentials = {"username": "robin", "password": robin.password}
+
+    with (
+        ThreadPoolExecutor(1) as background,
+        closing(psycopg2.connect(deployment.database.url)) as other,
+    ):
+        cursor = other.cursor()
+        cursor.execute(
+            "UPDATE users SET status = 'suspended', access_version = access_version + 1"
+            " WHERE id = %s",
+            (robin.id,),
+        )
+        log_in = background.submit(client.post, "/api/v1/auth/login", json=credentials)
+        wait_until(lambda: waits_for_a_lock(deployment))
+        other.commit()
+        answer = log_in.result(20)
+
+    assert (answer.status_code, answer.get_json()["code"]) == (403, "account_suspended")
+    assert events(app, type_="session.created") == []
+
+
 def test_a_user_who_is_changed_by_two_at_once_keeps_both_changes(
     make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -140,15 +195,6 @@ def test_a_password_that_is_changed_while_it_is_checked_opens_nothing(
     make_user("zoe", password="granite-otter-57-teapot")
     client = JsonClient(app)
 
-    def waits_for_a_lock() -> bool:
-        with closing(psycopg2.connect(deployment.database.url)) as watching:
-            cursor = watching.cursor()
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            return bool(cursor.fetchall()[0][0])
-
     with (
         ThreadPoolExecutor(1) as background,
         closing(psycopg2.connect(deployment.database.url)) as other,
@@ -157,7 +203,7 @@ def test_a_password_that_is_changed_while_it_is_checked_opens_nothing(
         cursor.execute("SELECT 1 FROM users WHERE id = %s FOR UPDATE", (robin.id,))
         credentials = {"username": "robin", "password": robin.password}
         log_in = background.submit(client.post, "/api/v1/auth/login", json=credentials)
-        wait_until(waits_for_a_lock)
+        wait_until(lambda: waits_for_a_lock(deployment))
         cursor.execute(
             "UPDATE users SET password_hash ="
             " (SELECT password_hash FROM users WHERE username = 'zoe') WHERE id = %s",

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, bindparam, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, bindparam, select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.models import User
@@ -140,5 +140,9 @@ def find_user(connection: Connection | Session, user_id: UUID, now: datetime) ->
 
 def is_identified_by(identifier: str) -> ColumnElement[bool]:
     """Return the condition that a canonical identifier names the user: its name or its address."""
-    column = users.c.email_normalized if "@" in identifier else users.c.username
-    return column == identifier
+    return identifying_column(identifier) == identifier
+
+
+def identifying_column(identifier: str) -> Column[str]:
+    """Return the column that holds a canonical identifier: of names, or of addresses."""
+    return users.c.email_normalized if "@" in identifier else users.c.username

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    bindparam,
     insert,
     literal,
     or_,
@@ -27,7 +26,14 @@ from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditLog
 from userapi.clock import Clock, rfc3339
-from userapi.database import new_id, reading, require_transaction, transaction
+from userapi.database import (
+    insert_beside,
+    new_id,
+    parameters_beside,
+    reading,
+    require_transaction,
+    transaction,
+)
 from userapi.export import ExportFormat, export_pieces
 from userapi.paging import Page, PageRequest, Paginator, SortKey
 from userapi.permissions import Permission
@@ -86,11 +92,17 @@ class AuditTrail:
         require_transaction().connection().execute(_INSERT, row)
 
     def parameters(
-        self, action: AuditAction, *, actor: Actor, target: tuple[str, object]
+        self,
+        action: AuditAction,
+        *,
+        actor: Actor,
+        target: tuple[str, object],
+        details: Mapping[str, Any] | None = None,
+        prefix: str = "",
     ) -> dict[str, Any]:
-        """Return what a statement takes that has `insert_beside` for a part."""
-        row = self._row(action, actor=actor, target=target)
-        return {f"audit_{name}": value for name, value in row.items()}
+        """Return what a statement takes that has `record_beside` for a part."""
+        row = self._row(action, actor=actor, target=target, details=details)
+        return parameters_beside(_table, row, prefix)
 
     def _row(
         self,
@@ -169,16 +181,12 @@ class AuditTrail:
             self.record(action, actor=actor, target=target, outcome=outcome, details=details)
 
 
-def insert_beside(source: FromClause, **taken: ColumnElement[Any]) -> Insert:
-    """Return an INSERT, for use in another statement, of one row for each row of `source`.
+def record_beside(source: FromClause, *, prefix: str = "", **taken: ColumnElement[Any]) -> Insert:
+    """Return what adds a row for each row of `source`, as a part of another statement.
 
     Columns in `taken` come from there, all others from `AuditTrail.parameters`.
     """
-    values = {
-        column.name: taken.get(column.name, bindparam(f"audit_{column.name}", type_=column.type))
-        for column in _table.columns
-    }
-    return insert(_table).from_select(list(values), select(*values.values()).select_from(source))
+    return insert_beside(_table, source, names=_table.c.keys(), prefix=prefix, **taken)
 
 
 def matching(wanted: AuditFilter) -> Select[Any]:

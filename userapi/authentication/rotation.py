@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, bindparam, select, true, update
 
 from userapi.accounts.models import UserStatus
 from userapi.accounts.views import users
-from userapi.audit.service import insert_beside
+from userapi.audit.service import record_beside
 from userapi.authentication.tokens import RefreshClaims
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession
@@ -92,7 +92,7 @@ _active = _HOLDER.where(users.c.status == UserStatus.ACTIVE).cte("holder")
 # The sub-select makes the update wait for the user's lock before it looks at the session.
 _moved = _ROTATE.where(select(_active.c.username).scalar_subquery().is_not(None)).cte("moved")
 _both = _moved.join(_active, true())
-_noted = insert_beside(_both, actor_username=_active.c.username).cte("noted")
+_noted = record_beside(_both, actor_username=_active.c.username).cte("noted")
 _AT_ONCE = select(*_moved.c, *_active.c).select_from(_both).add_cte(_noted)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from userapi.accounts.addresses import canonical_identifier
 from userapi.accounts.models import User, UserStatus
 from userapi.accounts.service import Accounts, UserNotFound
-from userapi.accounts.views import UserView, find_user, is_identified_by, users
+from userapi.accounts.views import UserView, find_user, users
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
@@ -27,6 +27,12 @@ from userapi.authentication.rotation import (
     lock_session,
     rotate,
     rotate_at_once,
+)
+from userapi.authentication.signing_in import (
+    Candidate,
+    StartsAtOnce,
+    candidate_of,
+    find_candidate,
 )
 from userapi.authentication.tokens import (
     AccessClaims,
@@ -165,6 +171,7 @@ class Authentication:
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
         self._count_lock = count_lock
+        self._starts = StartsAtOnce(sessions=sessions, lockout=lockout, outbox=outbox, audit=audit)
         self._grace = timedelta(seconds=settings.refresh_reuse_grace_seconds)
 
     # Signing in
@@ -195,11 +202,16 @@ class Authentication:
     ) -> TokenPair | None:
         """Log in as `log_in` does; None where the hash changed while the password was checked."""
         key = self._lockout.key_of(identifier)
-        candidate = self._candidate(identifier)
+        with reading() as connection:
+            candidate = find_candidate(connection, identifier)
         self._check_password(password, candidate, key=key, actor=actor)
         if candidate is None:  # Nobody's password matches, so the check has raised.
             raise InvalidCredentials()
         rehashed = self._rehashed(password, candidate)
+        if rehashed is None:
+            pair = self._start_at_once(candidate, key, actor, remember_me, kind)
+            if pair is not None:
+                return pair
         refusal: ServiceError | None = None
         with transaction() as session:
             user = session.get(User, candidate.id, with_for_update=True)
@@ -243,6 +255,31 @@ class Authentication:
             raise refusal
         return self._pair(started, view.roles, self._roles.graph(), user=view)
 
+    def _start_at_once(
+        self, candidate: Candidate, key: str, actor: Actor, remember_me: bool, kind: SessionKind
+    ) -> TokenPair | None:
+        """Log in by one statement where the database can; None where that decides nothing."""
+        user = candidate.view(self._clock.now())
+        if user.status != UserStatus.ACTIVE or not changes_at_once():
+            return None
+        started = self._starts.start(
+            candidate,
+            user.facts,
+            key=key,
+            actor=as_user(actor, user),
+            remember_me=remember_me,
+            kind=kind,
+        )
+        if started is None:
+            return None
+        self._live.user_changed(user.id, access_version=started.access_version)
+        if started.ended is not None:
+            session_id, version = started.ended
+            self._live.session_changed(session_id, version=version, live=False)
+        own = started.session
+        user = replace(user, last_login_at=own.created_at, locked_until=started.locked_until)
+        return self._pair(own, user.roles, self._roles.graph(started.catalogue_version), user=user)
+
     def require_password(self, user_id: UUID, password: str, *, actor: Actor) -> None:
         """Check the present password of somebody who is signed in already.
 
@@ -250,15 +287,11 @@ class Authentication:
         InvalidCredentials.
         """
         with reading() as connection:
-            row = connection.execute(
-                select(users.c.id, users.c.username, users.c.password_hash).where(
-                    users.c.id == user_id
-                )
-            ).one_or_none()
-        if row is None:
+            candidate = candidate_of(connection, user_id)
+        if candidate is None:
             raise TokenRevoked()
-        key = self._lockout.key_of(row.username)
-        self._check_password(password, _Candidate(row.id, row.password_hash), key=key, actor=actor)
+        key = self._lockout.key_of(candidate.identifiers[0])
+        self._check_password(password, candidate, key=key, actor=actor)
         with transaction():
             self._lockout.clear([key])
 
@@ -498,14 +531,8 @@ class Authentication:
 
     # Steps
 
-    def _candidate(self, identifier: str) -> "_Candidate | None":
-        query = select(users.c.id, users.c.password_hash).where(is_identified_by(identifier))
-        with reading() as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else _Candidate(row.id, row.password_hash)
-
     def _check_password(
-        self, password: str, candidate: "_Candidate | None", *, key: str, actor: Actor
+        self, password: str, candidate: Candidate | None, *, key: str, actor: Actor
     ) -> None:
         """Spend one of the identifier's places on a check. Raises as `log_in` does.
 
@@ -579,7 +606,7 @@ class Authentication:
                 correlation_id=actor.correlation_id,
             )
 
-    def _rehashed(self, password: str, candidate: "_Candidate") -> str | None:
+    def _rehashed(self, password: str, candidate: Candidate) -> str | None:
         """Return a hash of today's strength where the stored one is older; never fails a log-in."""
         if not candidate.needs_rehash:
             return None
@@ -650,20 +677,11 @@ class Authentication:
         )
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """The account that an identifier names, before the password is known to be right."""
-
-    id: UUID
-    password_hash: str | None
-    needs_rehash: bool = False
-
-
 def _as_holder(actor: Actor, claims: RefreshClaims) -> Actor:
     return replace(actor, type=ActorType.USER, id=claims.user_id, session_id=claims.session_id)
 
 
-def as_user(actor: Actor, user: User) -> Actor:
+def as_user(actor: Actor, user: User | UserView) -> Actor:
     """Return the actor as this user: who knows the password is no longer anonymous."""
     return replace(actor, type=ActorType.USER, id=user.id, username=user.username)
 

@@ -12,11 +12,15 @@ from typing import Any
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     Connection,
+    Delete,
+    FromClause,
     Table,
     bindparam,
     case,
     delete,
+    exists,
     func,
     literal,
     or_,
@@ -67,6 +71,28 @@ _TAKE_PLACE = {
     "postgresql": _taking_a_place(postgresql.insert),
     "sqlite": _taking_a_place(sqlite.insert),
 }
+
+
+def cleared_beside(source: FromClause) -> Delete:
+    """Return what forgets the failures of the key `cleared_key` if `source` has a row.
+
+    It is a part of another statement.
+    """
+    return delete(_table).where(
+        _table.c.identifier_hash == bindparam("cleared_key"), exists().select_from(source)
+    )
+
+
+def other_lock() -> ColumnElement[datetime | None]:
+    """Return until when the key `other_key` is locked at `now`: what clearing one leaves."""
+    return (
+        select(func.max(_table.c.locked_until))
+        .where(
+            _table.c.identifier_hash == bindparam("other_key"),
+            _table.c.locked_until > bindparam("now"),
+        )
+        .scalar_subquery()
+    )
 
 
 class TooManyAttempts(TooMany):

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, Table, func, select, update
+from sqlalchemy import Connection, Row, Select, Table, func, insert, select, update
 
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
@@ -25,6 +25,7 @@ from userapi.settings import Settings
 USER_AGENT_LENGTH = 512
 
 _table: Table = UserSession.__table__  # type: ignore[assignment]
+_INSERT = insert(_table)
 
 
 class SessionNotFound(NotFound):
@@ -107,36 +108,41 @@ class Sessions:
         Above the cap the oldest sessions end.
         """
         session = require_transaction()
-        now = self._clock.now()
-        live = session.execute(
-            self._live_rows(user.id).order_by(_table.c.created_at, _table.c.id)
+        surplus = session.execute(
+            self._live_rows(user.id)
+            .order_by(_table.c.created_at.desc(), _table.c.id.desc())
+            .offset(self._cap - 1)
         ).all()
-        surplus = len(live) - self._cap + 1
-        if surplus > 0:
-            self._end(live[:surplus], user=user, actor=actor, reason=EndReason.CAP_REACHED)
-        # Longer than the absolute end with remember_me makes no sense without it.
-        lifetime = self._long if remember_me else min(self._short, self._long)
-        started = UserSession(
-            id=new_id(),
-            user_id=user.id,
-            kind=kind,
-            generation=1,
-            version=1,
-            rotated_at=now,
-            remember_me=remember_me,
-            ip_address=actor.ip_address,
-            user_agent=(actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
-            created_at=now,
-            last_used_at=now,
-            expires_at=now + lifetime,
-        )
-        session.add(started)
-        session.flush()
+        self._end(surplus[::-1], user=user, actor=actor, reason=EndReason.CAP_REACHED)
+        started = self.new(user.id, actor=actor, remember_me=remember_me, kind=kind)
+        session.execute(_INSERT, started)
         self._outbox.append(
-            SessionEvent(type=EventType.SESSION_CREATED, user=user, session_id=started.id),
+            SessionEvent(type=EventType.SESSION_CREATED, user=user, session_id=started["id"]),
             actor=actor,
         )
-        return started
+        return UserSession(**started)
+
+    def new(
+        self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
+    ) -> dict[str, Any]:
+        """Return the row of a session that starts now."""
+        now = self._clock.now()
+        # Longer than the absolute end with remember_me makes no sense without it.
+        lifetime = self._long if remember_me else min(self._short, self._long)
+        return {
+            "id": new_id(),
+            "user_id": user_id,
+            "kind": kind,
+            "generation": 1,
+            "version": 1,
+            "rotated_at": now,
+            "remember_me": remember_me,
+            "ip_address": actor.ip_address,
+            "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
+            "created_at": now,
+            "last_used_at": now,
+            "expires_at": now + lifetime,
+        }
 
     def keep_alive(self, session_id: UUID) -> None:
         """Take note that a live session without refresh tokens, a browser's, is in use."""
@@ -147,6 +153,11 @@ class Sessions:
                 .where(_table.c.id == session_id, _table.c.revoked_at.is_(None))
                 .values(rotated_at=now, last_used_at=now)
             )
+
+    @property
+    def cap(self) -> int:
+        """Return how many live sessions a user can have."""
+        return self._cap
 
     @property
     def idle_timeout(self) -> timedelta:
