@@ -138,8 +138,8 @@ class Paginator:
         self._default = default_sort
         self._tie_breaker = tie_breaker
         self._many_until: dict[bytes, float] = {}
-        # By sort: a query without filters, and what was made of it to find a page.
-        self._made: dict[str | None, tuple[Select[Any], Select[Any]]] = {}
+        # A query, by its identity and the sort, and what was made of it to find a page.
+        self._made: dict[tuple[int, str | None, bool], tuple[Select[Any], Select[Any]]] = {}
 
     def page(
         self,
@@ -149,12 +149,15 @@ class Paginator:
         *,
         filters: Mapping[str, object],
         item: Callable[[Row[Any]], Item],
+        parameters: Mapping[str, Any] | None = None,
         counted: Select[Any] | None = None,
         either: Sequence[ColumnElement[bool]] = (),
         one_range: bool = False,
     ) -> Page[Item]:
         """Return the wanted part of `query`, which has filters but no order.
 
+        With `parameters`, its values, it is one that the caller keeps: so is what is made of it,
+        which takes as long to make as to run.
         `counted` is a query with as many rows, for a list that is costly to count in its order.
         With `either`, rows that fit at least one of the conditions. Each is searched by itself, so
         that each can use an index of its own: under OR the planner reads and sorts all that fit.
@@ -172,9 +175,19 @@ class Paginator:
             if offset >= DEEPEST_ROW:
                 raise PageTooDeep()
         limit = wanted.page_size + 1
-        count = self._counting(connection, query, counted, either)
+        count = self._counting(connection, query, parameters, counted, either)
         many = self._is_known_to_be_many(filters)
         filtered = any(value is not None for value in filters.values())
+
+        def find(*, few: bool = False) -> Sequence[Row[Any]]:
+            if parameters is None or after is not None or either:
+                made = self._rows(
+                    query, order, after, limit=limit, offset=offset, few=few, either=either
+                )
+                return connection.execute(made, parameters or {}).all()
+            made = self._kept_rows(query, order, wanted.sort, few=few)
+            return connection.execute(made, {**parameters, "limit": limit, "offset": offset}).all()
+
         rows: Sequence[Row[Any]] = ()
         total = COUNTED_ROWS + 1
         searched = filtered and not either and not one_range
@@ -182,17 +195,12 @@ class Paginator:
             # A planner expects matches to be spread evenly over the order of the list. Where they
             # are not, following that order reads the whole table for them. So all are found and
             # counted once, and if they are few, the wanted ones are among them.
-            found = self._rows(query, order, after, limit=limit, offset=offset, few=True)
-            rows = connection.execute(found).all()
+            rows = find(few=True)
             total = rows[0].matching_rows if rows else count()
         elif not many:
             total = count()
-        if not filtered and not either and after is None:
-            found = self._first_rows(query, order, wanted.sort)
-            rows = connection.execute(found, {"limit": limit, "offset": offset}).all()
-        elif total > COUNTED_ROWS or not searched:
-            found = self._rows(query, order, after, limit=limit, offset=offset, either=either)
-            rows = connection.execute(found).all()
+        if total > COUNTED_ROWS or not searched:
+            rows = find()
         more = len(rows) == limit
         rows = rows[: wanted.page_size]
         if many and not more:
@@ -213,21 +221,19 @@ class Paginator:
         """Count anew what was known to be many."""
         self._many_until.clear()
 
-    def _first_rows(
-        self, query: Select[Any], order: Sequence[_Ordering], sort: str | None
+    def _kept_rows(
+        self, query: Select[Any], order: Sequence[_Ordering], sort: str | None, *, few: bool
     ) -> Select[Any]:
-        """Return the query for a page of all there is, made once: that takes as long as to run it.
-
-        Takes `limit` and `offset`.
-        """
-        of, made = self._made.get(sort, (None, None))
+        """Return the same as `_rows` from its beginning; takes `limit` and `offset`."""
+        key = (id(query), sort, few)
+        of, made = self._made.get(key, (None, None))
         if made is None or of is not query:
             limit: BindParameter[int] = bindparam("limit", type_=Integer())
             offset: BindParameter[int] = bindparam("offset", type_=Integer())
-            made = self._rows(query, order, None, limit=limit, offset=offset)
+            made = self._rows(query, order, None, limit=limit, offset=offset, few=few)
             if len(self._made) >= MOST_REMEMBERED:
                 self._made.clear()
-            self._made[sort] = query, made
+            self._made[key] = query, made
         return made
 
     def _rows(
@@ -290,6 +296,7 @@ class Paginator:
         self,
         connection: Connection,
         query: Select[Any],
+        parameters: Mapping[str, Any] | None,
         counted: Select[Any] | None,
         either: Sequence[ColumnElement[bool]],
     ) -> Callable[[], int]:
@@ -309,7 +316,8 @@ class Paginator:
                 )
                 rows = ones.limit(most).subquery()
             limited = select(literal_column("1")).select_from(rows).limit(most).subquery()
-            return int(connection.execute(select(func.count()).select_from(limited)).scalar_one())
+            counting = select(func.count()).select_from(limited)
+            return int(connection.execute(counting, parameters or {}).scalar_one())
 
         return count
 

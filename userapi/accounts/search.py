@@ -1,8 +1,8 @@
 """Finding users: filters that combine, literal search, pages and cursors."""
 
 import re
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Text,
-    and_,
+    bindparam,
     exists,
     literal,
     or_,
@@ -33,9 +33,13 @@ from userapi.roles.models import UserRole
 from userapi.settings import Settings
 
 DEFAULT_SORT = "-created_at"
+# What has a meaning in LIKE.
+LIKE_SIGN, ESCAPED = re.compile(r"[\\%_]"), r"\\\g<0>"
 HAS_TRIGRAM = re.compile(r"[^\W_]{3}")
 # So many rows are read through an index in some 50 ms.
 RARE_ROWS = 50_000
+# Queries, by what they filter.
+MOST_KEPT = 500
 # What stands for "never" where users are sorted by their last log-in: before and after all others.
 # An index of PostgreSQL holds the same two values.
 NEVER = (datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
@@ -54,6 +58,16 @@ class UserFilter:
     last_login_after: datetime | None = None
     last_login_before: datetime | None = None
     locked: bool | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of what filters."""
+        return tuple(name for name in self.__slots__ if getattr(self, name) is not None)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Return what filters, by name."""
+        return {name: getattr(self, name) for name in self.fields}
 
 
 class holds_grams(FunctionElement[bool]):  # noqa: N801 - a function of SQL
@@ -75,6 +89,7 @@ class UserSearch:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._clock = clock
+        self._queries: dict[tuple[object, ...], Select[Any]] = {}
         self._paginator = Paginator(
             secret=settings.secret_key,
             name="users",
@@ -94,12 +109,13 @@ class UserSearch:
         """Return the wanted part of the list. Raises as `Paginator.page` does."""
         now = self._clock.now()
         with reading() as connection:
-            query = self.matching(wanted, connection)
+            query, parameters = self._matching(wanted, connection)
             return self._paginator.page(
                 connection,
                 query,
                 page,
-                filters=asdict(wanted),
+                filters=wanted.values,
+                parameters=parameters,
                 counted=_counted(query, wanted),
                 one_range=_is_range_of_order(wanted, page),
                 item=lambda row: user_view(row, now),
@@ -117,51 +133,92 @@ class UserSearch:
 
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
         """Return the query for the users that `wanted` describes, without an order."""
-        query = ALL_USERS
+        query, parameters = self._matching(wanted, connection)
+        return query.params(parameters)
+
+    def _matching(
+        self, wanted: UserFilter, connection: Connection
+    ) -> tuple[Select[Any], dict[str, Any]]:
+        """Return a query and its values; one query for all filters that have the same fields."""
+        grams = _grams_to_find(wanted.search, connection) if wanted.search else ()
+        # One or two characters are told by the index of grams alone.
+        told = bool(grams) and len(searchable(wanted.search or "")) <= 2
+        shape = (grams, told, wanted.locked, *wanted.fields)
+        query = self._queries.get(shape)
+        if query is None:
+            query = ALL_USERS.where(*_conditions(wanted, grams, told=told))
+            if len(self._queries) >= MOST_KEPT:
+                self._queries.clear()
+            self._queries[shape] = query
+        return query, self._parameters(wanted)
+
+    def _parameters(self, wanted: UserFilter) -> dict[str, Any]:
+        given = dict(wanted.values)
         if wanted.search:
-            query = query.where(_holds(searchable(wanted.search), connection))
-        if wanted.role is not None:
-            query = query.where(exists().where(UserRole.user_id == users.c.id, *_has_role(wanted)))
-        elif wanted.status is not None:
-            query = query.where(users.c.status == wanted.status)
+            text = searchable(wanted.search)
+            given["search"] = f"%{re.sub(LIKE_SIGN, ESCAPED, text)}%"
         if wanted.email is not None:
-            query = query.where(users.c.email_normalized == canonical_identifier(wanted.email))
-        if wanted.created_after is not None:
-            query = query.where(users.c.created_at > wanted.created_after)
-        if wanted.created_before is not None:
-            query = query.where(users.c.created_at < wanted.created_before)
-        if wanted.last_login_after is not None:
-            query = query.where(users.c.last_login_at > wanted.last_login_after)
+            given["email"] = canonical_identifier(wanted.email)
         if wanted.last_login_before is not None:
-            query = query.where(users.c.last_login_at < wanted.last_login_before)
-            # Nobody logs in before they are there. Without this the newest users, none of whom can
-            # match, would be read first. A day is more than clocks ever differ.
-            query = query.where(users.c.created_at < _a_day_after(wanted.last_login_before))
-        if wanted.locked is not None:
-            now = self._clock.now()
-            locked = and_(users.c.locked_until.isnot(None), users.c.locked_until > now)
-            unlocked = or_(users.c.locked_until.is_(None), users.c.locked_until <= now)
-            query = query.where(locked if wanted.locked else unlocked)
-        return query
+            given["a_day_later"] = _a_day_after(wanted.last_login_before)
+        given["now"] = self._clock.now()
+        return given
 
 
-def _holds(text: str, connection: Connection) -> ColumnElement[bool]:
-    """Return the condition that what is searched holds `text`, in the form that has an index.
+def _conditions(
+    wanted: UserFilter, grams: Sequence[str], *, told: bool
+) -> list[ColumnElement[bool]]:
+    """Return the conditions, with the names of the filter's fields for its values.
+
+    `told` says that the grams are the whole of the search.
+    """
+    conditions: list[ColumnElement[bool]] = []
+    if grams:
+        texts = (literal(gram, Text()) for gram in grams)
+        conditions.append(holds_grams(users.c.search_text, *texts))
+    if wanted.search and not told:
+        conditions.append(users.c.search_text.like(bindparam("search"), escape="\\"))
+    if wanted.role is not None:
+        conditions.append(exists().where(UserRole.user_id == users.c.id, *_has_role(wanted)))
+    elif wanted.status is not None:
+        conditions.append(users.c.status == bindparam("status"))
+    if wanted.email is not None:
+        conditions.append(users.c.email_normalized == bindparam("email"))
+    if wanted.created_after is not None:
+        conditions.append(users.c.created_at > bindparam("created_after"))
+    if wanted.created_before is not None:
+        conditions.append(users.c.created_at < bindparam("created_before"))
+    if wanted.last_login_after is not None:
+        conditions.append(users.c.last_login_at > bindparam("last_login_after"))
+    if wanted.last_login_before is not None:
+        conditions.append(users.c.last_login_at < bindparam("last_login_before"))
+        # Nobody logs in before they are there. Without this the newest users, none of whom can
+        # match, would be read first. A day is more than clocks ever differ.
+        conditions.append(users.c.created_at < bindparam("a_day_later"))
+    if wanted.locked is True:
+        conditions.append(users.c.locked_until > bindparam("now"))
+    elif wanted.locked is False:
+        unlocked = or_(users.c.locked_until.is_(None), users.c.locked_until <= bindparam("now"))
+        conditions.append(unlocked)
+    return conditions
+
+
+def _grams_to_find(search: str, connection: Connection) -> tuple[str, ...]:
+    """Return the pairs of characters by whose index a text is to be found, if by that at all.
 
     Without three letters or digits in a row there is no trigram to look for. Where its pairs of
     characters are rare, the index of grams finds such a text; where they are in every other user,
     reading the list in its order finds a page sooner, so the planner is asked how many there are.
     It answers from its statistics in half a millisecond.
     """
-    pattern = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    holds = users.c.search_text.like(f"%{pattern}%", escape="\\")
+    text = searchable(search)
     if connection.dialect.name != "postgresql" or HAS_TRIGRAM.search(text):
-        return holds
+        return ()
     grams = sorted({text[start : start + 2] for start in range(max(1, len(text) - 1))})
     by_index = holds_grams(users.c.search_text, *(literal(gram, Text()) for gram in grams))
     if _estimated(select(users.c.id).where(by_index), connection) > RARE_ROWS:
-        return holds
-    return by_index if len(text) <= 2 else and_(by_index, holds)
+        return ()
+    return tuple(grams)
 
 
 def _estimated(query: Select[Any], connection: Connection) -> float:
@@ -176,9 +233,9 @@ def _estimated(query: Select[Any], connection: Connection) -> float:
 
 def _has_role(wanted: UserFilter) -> list[ColumnElement[bool]]:
     """Return the conditions for a row of user_roles, which knows its user's status, too."""
-    conditions = [UserRole.role_name == wanted.role]
+    conditions = [UserRole.role_name == bindparam("role")]
     if wanted.status is not None:
-        conditions.append(UserRole.user_status == wanted.status)
+        conditions.append(UserRole.user_status == bindparam("status"))
     return conditions
 
 
