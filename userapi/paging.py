@@ -139,7 +139,7 @@ class Paginator:
         self._tie_breaker = tie_breaker
         self._many_until: dict[bytes, float] = {}
         # A query, by its identity and the sort, and what was made of it to find a page.
-        self._made: dict[tuple[int, str | None, bool], tuple[Select[Any], Select[Any]]] = {}
+        self._made: dict[tuple[int, str | None, bool, bool], tuple[Select[Any], Select[Any]]] = {}
 
     def page(
         self,
@@ -185,7 +185,7 @@ class Paginator:
                     query, order, after, limit=limit, offset=offset, few=few, either=either
                 )
                 return connection.execute(made, parameters or {}).all()
-            made = self._kept_rows(query, order, wanted.sort, few=few)
+            made = self._kept_rows(query, order, wanted.sort, first=offset == 0, few=few)
             return connection.execute(made, {**parameters, "limit": limit, "offset": offset}).all()
 
         rows: Sequence[Row[Any]] = ()
@@ -222,14 +222,20 @@ class Paginator:
         self._many_until.clear()
 
     def _kept_rows(
-        self, query: Select[Any], order: Sequence[_Ordering], sort: str | None, *, few: bool
+        self,
+        query: Select[Any],
+        order: Sequence[_Ordering],
+        sort: str | None,
+        *,
+        first: bool,
+        few: bool,
     ) -> Select[Any]:
-        """Return the same as `_rows` from its beginning; takes `limit` and `offset`."""
-        key = (id(query), sort, few)
+        """Return the same as `_rows`; takes `limit` and, where something is skipped, `offset`."""
+        key = (id(query), sort, first, few)
         of, made = self._made.get(key, (None, None))
         if made is None or of is not query:
             limit: BindParameter[int] = bindparam("limit", type_=Integer())
-            offset: BindParameter[int] = bindparam("offset", type_=Integer())
+            offset = 0 if first else bindparam("offset", type_=Integer())
             made = self._rows(query, order, None, limit=limit, offset=offset, few=few)
             if len(self._made) >= MOST_REMEMBERED:
                 self._made.clear()
@@ -275,6 +281,12 @@ class Paginator:
                 for key, part in zip(keys, order, strict=True)
             ]
             keyed = select(found)
+        elif isinstance(offset, int) and offset == 0:
+            # Nothing is skipped, so there is nothing to be spared.
+            shown = query.add_columns(*(key for key in keys if key.name in key_names))
+            if after is not None:
+                shown = shown.where(_after(order, after))
+            return shown.order_by(*(part.clause for part in order)).limit(limit)
         if after is not None:
             keyed = keyed.where(_after(order, after))
         ordered = keyed.order_by(*(part.clause for part in order))
