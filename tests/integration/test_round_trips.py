@@ -30,7 +30,7 @@ EXPECTED = {
     "POST /auth/refresh": (1, 1),
     "POST /auth/login": (3, 2),
     "POST /auth/logout": (11, 2),
-    "POST /users/": (10, 1),
+    "POST /users/": (9, 1),
     "PATCH /users/me": (10, 2),
     "GET /health/live": (0, 0),
 }

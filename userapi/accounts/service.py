@@ -2,18 +2,19 @@
 console share stands here; each public method is one transaction.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from userapi.accounts.addresses import canonical_identifier, parse_email, parse_username
-from userapi.accounts.models import PROFILE_FIELDS, User, UserStatus
+from userapi.accounts.models import PROFILE_FIELDS, User, UserStatus, searchable
 from userapi.accounts.views import UserView, find_user, is_identified_by, users
 from userapi.actor import Actor, system_actor
 from userapi.audit.actions import AuditAction
@@ -51,6 +52,8 @@ from userapi.roles.service import Roles, require_other_superadmin, role_names_of
 from userapi.sessions.service import EndReason, Sessions
 from userapi.sessions.status import LiveSessions
 from userapi.settings import Settings
+
+_INSERT = insert(users)
 
 # The moves between states that make sense; any other is a mistake of the caller.
 ALLOWED_MOVES = {
@@ -211,7 +214,7 @@ class Accounts:
                     correlation_id=actor.correlation_id,
                 )
             else:
-                self._roles.replace(user.id, [BASE_ROLE])
+                self._roles.give_first(user.id, [BASE_ROLE])
                 view = self.view(session, user.id)
                 self._audit.record(
                     AuditAction.USER_REGISTERED, actor=actor, target=("user", user.id)
@@ -251,7 +254,7 @@ class Accounts:
             if once:
                 once.begin()
             user = self._add(session, new, password_hash, status)
-            _, names = self._roles.replace(user.id, new.roles)
+            names = self._roles.give_first(user.id, new.roles)
             if new.roles:
                 self._roles.require_may_grant(actor, names)
             view = self.view(session, user.id)
@@ -502,7 +505,8 @@ class Accounts:
         user.email_verified = False
         self._touch(user)
         # Before anything else is asked of the database, for that would send the address too.
-        _flush(session)
+        with _conflicts():
+            session.flush()
         self._one_time_tokens.void_all(user.id)
         self._audit.record(
             AuditAction.USER_EMAIL_CHANGED,
@@ -520,28 +524,32 @@ class Accounts:
     def _add(
         self, session: Session, new: NewUser, password_hash: str | None, status: UserStatus
     ) -> User:
-        email = parse_email(new.email)
+        username, email = parse_username(new.username), parse_email(new.email)
         now = self._clock.now()
-        user = User(
-            id=new_id(),
-            username=parse_username(new.username),
-            email=email.shown,
-            email_normalized=email.normalized,
-            email_verified=False,
-            password_hash=password_hash,
-            password_changed_at=now if password_hash else None,
-            must_change_password=new.must_change_password,
-            status=status,
-            attributes=dict(new.metadata),
-            version=1,
-            access_version=1,
-            created_at=now,
-            updated_at=now,
-            **{name: new.profile.get(name) for name in PROFILE_FIELDS},
-        )
-        session.add(user)
-        _flush(session)
-        return user
+        profile = {name: new.profile.get(name) for name in PROFILE_FIELDS}
+        row: dict[str, Any] = {
+            "id": new_id(),
+            "username": username,
+            "email": email.shown,
+            "email_normalized": email.normalized,
+            "email_verified": False,
+            "password_hash": password_hash,
+            "password_changed_at": now if password_hash else None,
+            "must_change_password": new.must_change_password,
+            "status": status,
+            "attributes": dict(new.metadata),
+            "search_text": searchable(
+                username, email.shown, profile["first_name"], profile["last_name"]
+            ),
+            "version": 1,
+            "access_version": 1,
+            "created_at": now,
+            "updated_at": now,
+            **profile,
+        }
+        with _conflicts():
+            session.execute(_INSERT, row)
+        return User(**row)
 
     def _require_may_change(self, user_id: UUID, changes: Mapping[str, Any], actor: Actor) -> None:
         needed: set[Permission] = set()
@@ -595,7 +603,8 @@ class Accounts:
         for name, value in values.items():
             setattr(user, name, value)
         self._touch(user)
-        _flush(session)
+        with _conflicts():
+            session.flush()
         changed.pop("email_normalized", None)
         view = self.view(session, user.id)
         self._audit.record(
@@ -744,10 +753,11 @@ class Accounts:
         self._outbox.append(UserEvent(type=event, user=view.facts, changed=changed), actor=actor)
 
 
-def _flush(session: Session) -> None:
-    """Send the changes; a broken unique constraint becomes the conflict that it stands for."""
+@contextmanager
+def _conflicts() -> Iterator[None]:
+    """Make a broken unique constraint the conflict that it stands for."""
     try:
-        session.flush()
+        yield
     except IntegrityError as exc:
         taken: dict[str | None, type[ServiceError]] = {
             "uq_users_username": UsernameTaken,

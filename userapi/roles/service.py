@@ -32,6 +32,7 @@ MOST_CHAINS = 100
 _roles: Table = Role.__table__  # type: ignore[assignment]
 _parents: Table = RoleParent.__table__  # type: ignore[assignment]
 _user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_GIVE = insert(_user_roles)
 _catalogue: Table = RoleCatalogue.__table__  # type: ignore[assignment]
 
 
@@ -233,8 +234,7 @@ class Roles:
         No role at all becomes the base role. Raises Invalid for an unknown role.
         """
         session = require_transaction()
-        wanted = sorted(set(role_names)) or [BASE_ROLE]
-        self.require_known(wanted)
+        wanted = self._wanted(role_names)
         before = role_names_of(session, user_id)
         for gone in set(before) - set(wanted):
             session.execute(
@@ -242,12 +242,19 @@ class Roles:
                     _user_roles.c.user_id == user_id, _user_roles.c.role_name == gone
                 )
             )
-        added = [name for name in wanted if name not in before]
-        if added:
-            session.execute(
-                insert(_user_roles), [{"user_id": user_id, "role_name": name} for name in added]
-            )
+        _give(session, user_id, [name for name in wanted if name not in before])
         return before, wanted
+
+    def give_first(self, user_id: UUID, role_names: Collection[str]) -> list[str]:
+        """Give a new user their first roles, as `replace` does; return them."""
+        wanted = self._wanted(role_names)
+        _give(require_transaction(), user_id, wanted)
+        return wanted
+
+    def _wanted(self, role_names: Collection[str]) -> list[str]:
+        wanted = sorted(set(role_names)) or [BASE_ROLE]
+        self.require_known(wanted)
+        return wanted
 
     def require_known(self, role_names: Iterable[str]) -> None:
         """Raise Invalid that names each role that does not exist."""
@@ -287,6 +294,11 @@ class Roles:
             return
         if not actor.permissions.outranks(self.effective_now(role_names)):
             raise InsufficientRank()
+
+
+def _give(session: Session, user_id: UUID, role_names: Collection[str]) -> None:
+    if role_names:
+        session.execute(_GIVE, [{"user_id": user_id, "role_name": name} for name in role_names])
 
 
 def role_names_of(connection: Connection | Session, user_id: UUID) -> list[str]:
