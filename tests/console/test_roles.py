@@ -3,8 +3,10 @@
 import re
 
 import pytest
+from flask import Flask
 
 from tests.console.conftest import SignIn
+from tests.support.facts import audit_rows
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MakeUser
 
@@ -112,6 +114,18 @@ def test_a_role_in_use_stays_and_one_that_nobody_has_goes(
 
     assert "is deleted" in words(gone)
     assert boss.get("/roles/media-editor").status_code == 404
+
+
+def test_a_refused_change_names_the_role_in_the_audit_log(
+    app: Flask, boss: PageReader, sign_in: SignIn, make_user: MakeUser
+) -> None:
+    make_editor(boss)
+    admin = sign_in(make_user("admin2", roles=["admin"]))
+
+    assert admin.post("/roles/media-editor", version="1", permissions=[]).status_code == 403
+
+    (row,) = audit_rows(app, action="auth.permission_denied")
+    assert (row.target_type, row.target_id) == ("role", "media-editor")
 
 
 def test_who_may_only_read_roles_sees_no_form(sign_in: SignIn) -> None:

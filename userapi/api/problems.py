@@ -242,7 +242,7 @@ def _refused_target() -> tuple[str, object] | None:
     values = request.view_args or {}
     if "user_id" in values:
         return "user", values["user_id"]
-    if request.blueprint == "roles" and "name" in values:
+    if "name" in values and "/roles/<name>" in str(request.url_rule):
         return "role", str(values["name"])[:64]
     return None
 
