@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import Select
 
 from tests.browser.conftest import Site
@@ -221,29 +222,36 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
 def check_what_comes_after_a_form(
     browser: Browser, site: Site, long_name: str, check: Callable[[str], None]
 ) -> None:
+    def send(text: str) -> None:
+        form = browser.find("main")
+        press(browser, text)
+        browser.wait(staleness_of(form), "the next page")
+
     browser.get(site.url + "/console/password")
     browser.find("#new_password").send_keys("abc")
     browser.wait(lambda b: "not accepted" in b.find("#strength").text, "the strength")
     check("password that is too weak")
     browser.get(site.url + "/console/profile")
     browser.find("#timezone").send_keys("Moon/Base")
-    press(browser, "Save")
+    send("Save")
     check("profile that is refused")
     browser.get(site.url + "/console/users/import")
     file = site.service.directory / "people.csv"
     file.write_text("username,email\nzoe,zoe@example.com\nbea,not-an-address\n")
     browser.find("#file").send_keys(str(file))
-    press(browser, "Try it: change nothing")
+    send("Try it: change nothing")
     check("trial of an import")
     browser.get(site.url + f"/console/users?search={long_name}")
     browser.find("input[name=user_ids]").click()
     check("users with one ticked")
     Select(browser.find("#action")).select_by_visible_text("Unlock")
-    press(browser, "Go on …")
+    send("Go on …")
     check("question about many")
-    press(browser, "Unlock")
+    send("Unlock")
     check("results of many")
+    results = browser.find("main")
     browser.find("tbody a").click()
+    browser.wait(staleness_of(results), "the user")
     check("user")
     browser.get(site.url + "/console/audit")
     browser.find("tbody summary").click()
