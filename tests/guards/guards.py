@@ -141,10 +141,17 @@ GUARDS = [
         LOG_IN,
     ),
     Guard(
+        "A second look is for the hash that was checked",
+        SERVICE,
+        "if user.status != UserStatus.ACTIVE or found.password_hash != checked:",
+        "if user.status != UserStatus.ACTIVE:",
+        LOG_IN,
+    ),
+    Guard(
         "That is for active users alone",
         SERVICE,
-        "if user.status != UserStatus.ACTIVE or not changes_at_once():",
-        "if not changes_at_once():",
+        "if user.status != UserStatus.ACTIVE or found.password_hash != checked:",
+        "if found.password_hash != checked:",
         LOG_IN,
     ),
     # Live sessions

@@ -225,9 +225,11 @@ class StartsAtOnce:
         None, and nothing has changed, if the user has, or if several sessions have to end. `key` is
         the one that the try was counted under.
         """
+        other_keys = {self._lockout.key_of(name) for name in candidate.identifiers} - {key}
+        if len(other_keys) != 1:
+            return None  # Neither name nor address is any longer what was tried.
         row = self._sessions.new(user.id, actor=actor, remember_me=remember_me, kind=kind)
         session = UserSession(**row)
-        (other_key,) = {self._lockout.key_of(name) for name in candidate.identifiers} - {key}
         parameters = {
             "of_user": user.id,
             "seen_access": candidate.access_version,
@@ -236,7 +238,7 @@ class StartsAtOnce:
             "idle_since": session.created_at - self._sessions.idle_timeout,
             "may_stay": self._sessions.cap - 1,
             "cleared_key": key,
-            "other_key": other_key,
+            "other_key": other_keys.pop(),
             **parameters_beside(_sessions, row),
             **self._beginning(user, session.id, actor),
             **self._end(user, actor),
