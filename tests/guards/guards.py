@@ -141,17 +141,10 @@ GUARDS = [
         LOG_IN,
     ),
     Guard(
-        "A second look is for the hash that was checked",
-        SERVICE,
-        "if user.status != UserStatus.ACTIVE or found.password_hash != checked:",
-        "if user.status != UserStatus.ACTIVE:",
-        LOG_IN,
-    ),
-    Guard(
         "That is for active users alone",
         SERVICE,
-        "if user.status != UserStatus.ACTIVE or found.password_hash != checked:",
-        "if found.password_hash != checked:",
+        "        if user.status != UserStatus.ACTIVE:\n            return None\n        started",
+        "        started",
         LOG_IN,
     ),
     # Live sessions
@@ -353,8 +346,8 @@ GUARDS = [
     Guard(
         "A wrong present password counts for the name",
         SERVICE,
-        "        key = self._lockout.key_of(candidate.identifiers[0])\n",
-        "        key = self._lockout.key_of(str(candidate.id))\n",
+        "        key = self._lockout.key_of(row.username)\n",
+        "        key = self._lockout.key_of(str(row.id))\n",
         ("tests/api/test_sessions.py", "tests/api/test_account_deletion.py"),
     ),
     Guard(

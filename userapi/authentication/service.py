@@ -32,8 +32,8 @@ from userapi.authentication.signing_in import (
     Candidate,
     Started,
     StartsAtOnce,
-    candidate_of,
     find_candidate,
+    find_present,
 )
 from userapi.authentication.tokens import (
     AccessClaims,
@@ -77,8 +77,6 @@ log = structlog.get_logger(__name__)
 
 # A hash that is made anew at each of two log-ins at once changes at most this often under one.
 PASSWORD_CHANGES_WAITED_OUT = 3
-# How often a user is looked at for the statement that starts a session.
-LOOKS = 2
 
 
 class InvalidCredentials(Unauthenticated):
@@ -261,34 +259,26 @@ class Authentication:
     def _start_at_once(
         self, candidate: Candidate, key: str, actor: Actor, remember_me: bool, kind: SessionKind
     ) -> TokenPair | None:
-        """Log in by one statement where the database can; None where that decides nothing.
-
-        Whoever logged in as the same user while the password was checked has changed them; that
-        is seen by a second look, and no reason to go step by step.
-        """
+        """Log in by one statement where the database can; None where that decides nothing."""
         if not changes_at_once():
             return None
-        checked, found = candidate.password_hash, candidate
-        for _ in range(LOOKS):
-            user = found.view(self._clock.now())
-            if user.status != UserStatus.ACTIVE or found.password_hash != checked:
-                return None
-            started = self._starts.start(
-                found,
-                user.facts,
-                key=key,
-                actor=as_user(actor, user),
-                remember_me=remember_me,
-                kind=kind,
-            )
-            if started is not None:
-                return self._started(started, user)
-            with reading() as connection:
-                again = candidate_of(connection, candidate.id)
-            if again is None:
-                return None
-            found = again
-        return None
+        with reading() as connection:
+            present = find_present(connection, candidate)
+        if present is None:
+            return None
+        user = present.view(self._clock.now())
+        if user.status != UserStatus.ACTIVE:
+            return None
+        started = self._starts.start(
+            present,
+            user.facts,
+            checked_hash=candidate.password_hash,
+            key=key,
+            actor=as_user(actor, user),
+            remember_me=remember_me,
+            kind=kind,
+        )
+        return None if started is None else self._started(started, user)
 
     def _started(self, started: Started, user: UserView) -> TokenPair:
         self._live.user_changed(user.id, access_version=started.access_version)
@@ -306,11 +296,15 @@ class Authentication:
         InvalidCredentials.
         """
         with reading() as connection:
-            candidate = candidate_of(connection, user_id)
-        if candidate is None:
+            row = connection.execute(
+                select(users.c.id, users.c.username, users.c.password_hash).where(
+                    users.c.id == user_id
+                )
+            ).one_or_none()
+        if row is None:
             raise TokenRevoked()
-        key = self._lockout.key_of(candidate.identifiers[0])
-        self._check_password(password, candidate, key=key, actor=actor)
+        key = self._lockout.key_of(row.username)
+        self._check_password(password, Candidate(row.id, row.password_hash), key=key, actor=actor)
         with transaction():
             self._lockout.clear([key])
 

@@ -1,9 +1,9 @@
 """Starting a session for somebody whose password was right: the statements of it, made once.
 
 A log-in that goes well is one statement on PostgreSQL, and a transaction by itself. It counts on
-the user as they were read before the password was checked: whoever changes them, or logs in as
-them, counts `access_version` up, and then the statement finds nobody and changes nothing. That is
-looked at step by step, as is what needs more than this, and every log-in on SQLite.
+the user as they were read a moment before: whoever changes them, or logs in as them, counts
+`access_version` up, and then the statement finds nobody and changes nothing. That is looked at step
+by step, as is what needs more than this, and every log-in on SQLite.
 """
 
 from dataclasses import dataclass, replace
@@ -46,20 +46,25 @@ _sessions: Table = UserSession.__table__  # type: ignore[assignment]
 
 @dataclass(slots=True)
 class Candidate:
-    """The account that an identifier names, before the password is known to be right."""
+    """The account that an identifier names, before the password is known to be right.
 
-    row: Row[Any]
+    No more is read of it by then than of nobody: the time that it takes must not tell.
+    """
+
+    id: UUID
+    password_hash: str | None
     needs_rehash: bool = False
 
-    @property
-    def id(self) -> UUID:
-        """Return the user's id."""
-        found: UUID = self.row.id
-        return found
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """A user as they are once the password is known to be right."""
+
+    row: Row[Any]
 
     @property
     def access_version(self) -> int:
-        """Return how often the user had changed, or logged in, when they were found."""
+        """Return how often the user has changed, or logged in."""
         found: int = self.row.access_version
         return found
 
@@ -68,14 +73,8 @@ class Candidate:
         """Return the name and the address, as both are compared."""
         return self.row.username, self.row.email_normalized
 
-    @property
-    def password_hash(self) -> str | None:
-        """Return what the password is checked against."""
-        found: str | None = self.row.password_hash
-        return found
-
     def view(self, now: datetime) -> UserView:
-        """Return the user as they were when they were found."""
+        """Return the user as others see them."""
         return user_view(self.row, now)
 
 
@@ -90,27 +89,26 @@ class Started:
     ended: tuple[UUID, int] | None
 
 
-_CANDIDATES = ALL_USERS.add_columns(
-    users.c.password_hash, users.c.email_normalized, users.c.access_version
-)
 _BY_IDENTIFIER = {
-    column: _CANDIDATES.where(column == bindparam("identifier"))
+    column: select(users.c.id, users.c.password_hash).where(column == bindparam("identifier"))
     for column in (users.c.username, users.c.email_normalized)
 }
-_BY_ID = _CANDIDATES.where(users.c.id == bindparam("of_user"))
+_PRESENT = ALL_USERS.add_columns(users.c.email_normalized, users.c.access_version).where(
+    users.c.id == bindparam("of_user")
+)
 
 
 def find_candidate(connection: Connection, identifier: str) -> Candidate | None:
     """Return the account that a canonical identifier names, or None."""
     query = _BY_IDENTIFIER[identifying_column(identifier)]
     row = connection.execute(query, {"identifier": identifier}).one_or_none()
-    return None if row is None else Candidate(row)
+    return None if row is None else Candidate(*row)
 
 
-def candidate_of(connection: Connection, user_id: UUID) -> Candidate | None:
-    """Return the account of a user who is signed in already, or None."""
-    row = connection.execute(_BY_ID, {"of_user": user_id}).one_or_none()
-    return None if row is None else Candidate(row)
+def find_present(connection: Connection, candidate: Candidate) -> Present | None:
+    """Return the user whose password was right, or None if they are gone."""
+    row = connection.execute(_PRESENT, {"of_user": candidate.id}).one_or_none()
+    return None if row is None else Present(row)
 
 
 _NEW_SESSION = (
@@ -212,9 +210,10 @@ class StartsAtOnce:
 
     def start(
         self,
-        candidate: Candidate,
+        present: Present,
         user: UserFacts,
         *,
+        checked_hash: str | None,
         key: str,
         actor: Actor,
         remember_me: bool,
@@ -225,15 +224,15 @@ class StartsAtOnce:
         None, and nothing has changed, if the user has, or if several sessions have to end. `key` is
         the one that the try was counted under.
         """
-        other_keys = {self._lockout.key_of(name) for name in candidate.identifiers} - {key}
+        other_keys = {self._lockout.key_of(name) for name in present.identifiers} - {key}
         if len(other_keys) != 1:
             return None  # Neither name nor address is any longer what was tried.
         row = self._sessions.new(user.id, actor=actor, remember_me=remember_me, kind=kind)
         session = UserSession(**row)
         parameters = {
             "of_user": user.id,
-            "seen_access": candidate.access_version,
-            "checked_hash": candidate.password_hash,
+            "seen_access": present.access_version,
+            "checked_hash": checked_hash,
             "now": session.created_at,
             "idle_since": session.created_at - self._sessions.idle_timeout,
             "may_stay": self._sessions.cap - 1,
