@@ -1,7 +1,7 @@
 """Finding users: filters that combine, literal search, pages and cursors."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Connection,
     Select,
     Text,
+    and_,
     bindparam,
     exists,
     literal,
@@ -38,11 +39,12 @@ LIKE_SIGN, ESCAPED = re.compile(r"[\\%_]"), r"\\\g<0>"
 HAS_TRIGRAM = re.compile(r"[^\W_]{3}")
 # So many rows are read through an index in some 50 ms.
 RARE_ROWS = 50_000
-# Queries, by what they filter.
-MOST_KEPT = 500
 # What stands for "never" where users are sorted by their last log-in: before and after all others.
 # An index of PostgreSQL holds the same two values.
 NEVER = (datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
+
+
+_HOLDS = users.c.search_text.like(bindparam("search"), escape="\\")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,7 @@ class UserSearch:
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._clock = clock
+        # By the names of what filters, of which there are 768 combinations at most.
         self._queries: dict[tuple[object, ...], Select[Any]] = {}
         self._paginator = Paginator(
             secret=settings.secret_key,
@@ -134,29 +137,29 @@ class UserSearch:
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
         """Return the query for the users that `wanted` describes, without an order."""
         query, parameters = self._matching(wanted, connection)
-        return query.params(parameters)
+        return query if parameters is None else query.params(parameters)
 
     def _matching(
         self, wanted: UserFilter, connection: Connection
-    ) -> tuple[Select[Any], dict[str, Any]]:
-        """Return a query and its values; one query for all filters that have the same fields."""
-        grams = _grams_to_find(wanted.search, connection) if wanted.search else ()
-        # One or two characters are told by the index of grams alone.
-        told = bool(grams) and len(searchable(wanted.search or "")) <= 2
-        shape = (grams, told, wanted.locked, *wanted.fields)
+    ) -> tuple[Select[Any], dict[str, Any] | None]:
+        """Return a query and its values: one that is kept for all filters with the same fields.
+
+        Without values it is one for the very characters of a search, which is not kept.
+        """
+        text = searchable(wanted.search or "")
+        parameters = self._parameters(wanted, text)
+        searched = [_holds(text, connection)] if wanted.search else []
+        if searched and searched[0] is not _HOLDS:
+            return ALL_USERS.where(*searched, *_conditions(wanted)).params(parameters), None
+        shape = (wanted.locked, *wanted.fields)
         query = self._queries.get(shape)
         if query is None:
-            query = ALL_USERS.where(*_conditions(wanted, grams, told=told))
-            if len(self._queries) >= MOST_KEPT:
-                self._queries.clear()
-            self._queries[shape] = query
-        return query, self._parameters(wanted)
+            query = self._queries[shape] = ALL_USERS.where(*searched, *_conditions(wanted))
+        return query, parameters
 
-    def _parameters(self, wanted: UserFilter) -> dict[str, Any]:
-        given = dict(wanted.values)
-        if wanted.search:
-            text = searchable(wanted.search)
-            given["search"] = f"%{re.sub(LIKE_SIGN, ESCAPED, text)}%"
+    def _parameters(self, wanted: UserFilter, text: str) -> dict[str, Any]:
+        given = wanted.values
+        given["search"] = f"%{re.sub(LIKE_SIGN, ESCAPED, text)}%"
         if wanted.email is not None:
             given["email"] = canonical_identifier(wanted.email)
         if wanted.last_login_before is not None:
@@ -165,19 +168,9 @@ class UserSearch:
         return given
 
 
-def _conditions(
-    wanted: UserFilter, grams: Sequence[str], *, told: bool
-) -> list[ColumnElement[bool]]:
-    """Return the conditions, with the names of the filter's fields for its values.
-
-    `told` says that the grams are the whole of the search.
-    """
+def _conditions(wanted: UserFilter) -> list[ColumnElement[bool]]:
+    """Return the conditions beside the search, with the filter's fields for their values."""
     conditions: list[ColumnElement[bool]] = []
-    if grams:
-        texts = (literal(gram, Text()) for gram in grams)
-        conditions.append(holds_grams(users.c.search_text, *texts))
-    if wanted.search and not told:
-        conditions.append(users.c.search_text.like(bindparam("search"), escape="\\"))
     if wanted.role is not None:
         conditions.append(exists().where(UserRole.user_id == users.c.id, *_has_role(wanted)))
     elif wanted.status is not None:
@@ -203,22 +196,21 @@ def _conditions(
     return conditions
 
 
-def _grams_to_find(search: str, connection: Connection) -> tuple[str, ...]:
-    """Return the pairs of characters by whose index a text is to be found, if by that at all.
+def _holds(text: str, connection: Connection) -> ColumnElement[bool]:
+    """Return the condition that what is searched holds `text`, in the form that has an index.
 
     Without three letters or digits in a row there is no trigram to look for. Where its pairs of
     characters are rare, the index of grams finds such a text; where they are in every other user,
     reading the list in its order finds a page sooner, so the planner is asked how many there are.
     It answers from its statistics in half a millisecond.
     """
-    text = searchable(search)
     if connection.dialect.name != "postgresql" or HAS_TRIGRAM.search(text):
-        return ()
+        return _HOLDS
     grams = sorted({text[start : start + 2] for start in range(max(1, len(text) - 1))})
     by_index = holds_grams(users.c.search_text, *(literal(gram, Text()) for gram in grams))
     if _estimated(select(users.c.id).where(by_index), connection) > RARE_ROWS:
-        return ()
-    return tuple(grams)
+        return _HOLDS
+    return by_index if len(text) <= 2 else and_(by_index, _HOLDS)
 
 
 def _estimated(query: Select[Any], connection: Connection) -> float:
