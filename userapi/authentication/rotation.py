@@ -18,7 +18,7 @@ from userapi.accounts.views import users
 from userapi.audit.service import record_beside
 from userapi.authentication.tokens import RefreshClaims
 from userapi.roles.service import catalogue_version
-from userapi.sessions.models import UserSession
+from userapi.sessions.models import UserSession, is_live
 from userapi.sessions.status import role_names_column
 
 _sessions: Table = UserSession.__table__  # type: ignore[assignment]
@@ -66,9 +66,7 @@ _ROTATE = (
         _sessions.c.user_id == bindparam("of_user"),
         _sessions.c.generation == bindparam("seen_generation"),
         _sessions.c.version == bindparam("seen_version"),
-        _sessions.c.revoked_at.is_(None),
-        _sessions.c.expires_at > bindparam("now"),
-        _sessions.c.rotated_at > bindparam("idle_since"),
+        is_live(bindparam("now"), bindparam("idle_since")),
     )
     .values(
         generation=bindparam("next_generation"),

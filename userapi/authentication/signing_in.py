@@ -35,7 +35,7 @@ from userapi.events.catalogue import EventType, SessionEvent, UserFacts
 from userapi.events.outbox import Outbox, append_beside, waking_the_worker
 from userapi.lockout.service import Lockout, cleared_beside, other_lock
 from userapi.roles.service import catalogue_version
-from userapi.sessions.models import SessionKind, UserSession
+from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.service import EndReason, Sessions
 
 # In place of the id that the statement finds itself.
@@ -134,9 +134,7 @@ def _starting() -> Select[Any]:
         select(_sessions.c.id)
         .where(
             _sessions.c.user_id == bindparam("of_user"),
-            _sessions.c.revoked_at.is_(None),
-            _sessions.c.expires_at > bindparam("now"),
-            _sessions.c.rotated_at > bindparam("idle_since"),
+            is_live(bindparam("now"), bindparam("idle_since")),
         )
         .order_by(_sessions.c.created_at.desc(), _sessions.c.id.desc())
         .offset(bindparam("may_stay"))

@@ -2,9 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, and_, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.database import Base, UuidKey, new_id
@@ -65,4 +66,15 @@ class UserSession(Base):
             postgresql_where=text("revoked_at IS NULL"),
             sqlite_where=text("revoked_at IS NULL"),
         ),
+    )
+
+
+def is_live(now: Any, idle_since: Any) -> ColumnElement[bool]:
+    """Return the condition that a session has neither ended nor run out, nor been idle for long.
+
+    Takes moments, or the parameters of a statement that is made once.
+    """
+    columns = UserSession.__table__.c
+    return and_(
+        columns.revoked_at.is_(None), columns.expires_at > now, columns.rotated_at > idle_since
     )

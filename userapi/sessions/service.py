@@ -18,7 +18,7 @@ from userapi.errors import NotFound
 from userapi.events.catalogue import EventType, SessionEvent, UserFacts
 from userapi.events.outbox import Outbox
 from userapi.sessions.devices import device_label
-from userapi.sessions.models import SessionKind, UserSession
+from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
 from userapi.settings import Settings
 
@@ -227,11 +227,7 @@ class Sessions:
     def count_live_now(self, connection: Connection) -> int:
         """Return how many sessions are live as `connection` sees it."""
         now = self._clock.now()
-        query = select(func.count()).where(
-            _table.c.revoked_at.is_(None),
-            _table.c.expires_at > now,
-            _table.c.rotated_at > now - self._idle,
-        )
+        query = select(func.count()).where(is_live(now, now - self._idle))
         return int(connection.execute(query).scalar_one())
 
     def _view(self, row: Row[Any], current: UUID | None = None) -> SessionView:
@@ -249,11 +245,7 @@ class Sessions:
     def _live_rows(self, user_id: UUID | None) -> Select[Any]:
         """Return the query for the live sessions of a user, or of everybody."""
         now = self._clock.now()
-        query = select(_table).where(
-            _table.c.revoked_at.is_(None),
-            _table.c.expires_at > now,
-            _table.c.rotated_at > now - self._idle,
-        )
+        query = select(_table).where(is_live(now, now - self._idle))
         return query if user_id is None else query.where(_table.c.user_id == user_id)
 
     def _locked(self, query: Select[Any]) -> Sequence[Row[Any]]:
