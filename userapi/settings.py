@@ -5,6 +5,7 @@ Each field is one variable of the same name in upper case. A secret `X` may come
 takes, never its value.
 """
 
+import fcntl
 import json
 import os
 import re
@@ -28,6 +29,8 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INSTANCE_DIR = PROJECT_ROOT / "instance"
 MINIMUM_SECRET_BYTES = 32
 HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,253}[A-Za-z0-9_])?\.?", re.ASCII)
+# Made once where development and testing leave them out.
+SECRETS_OF_THE_INSTANCE = ("secret_key", "jwt_secret_key", "password_pepper", "encryption_key")
 JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
 SAME_WORDS_AS_AN_EXAMPLE = re.compile(
     r"change.?(me|this|it)|your.?(secret|key|password)|example|placeholder|insecure|"
@@ -298,6 +301,12 @@ class Settings:
     password_pepper: str = _setting(_secret, "", "Keys the pre-hash of passwords", secret=True)
     password_pepper_previous: tuple[str, ...] = _setting(
         _former_secrets, (), "Former peppers that still verify, newest first", secret=True
+    )
+    encryption_key: str = _setting(
+        _secret, "", "Encrypts what is stored secretly, in the database", secret=True
+    )
+    encryption_key_previous: tuple[str, ...] = _setting(
+        _former_secrets, (), "Former encryption keys that still decrypt, newest first", secret=True
     )
     audit_seal_key: str = _setting(
         _secret, "", "Keys the chain of audit seals; left out: derived from SECRET_KEY", secret=True
@@ -612,36 +621,60 @@ def _complete_urls(values: dict[str, Any], given: set[str]) -> None:
 
 
 def _complete_secrets(values: dict[str, Any]) -> None:
-    """Take the secrets that are left out from `secrets.json` of the instance; make it once."""
-    names = ("secret_key", "jwt_secret_key", "password_pepper")
-    if all(values.get(name) for name in names):
+    """Read the secrets that are left out from `secrets.json` of the instance; make them once."""
+    missing = [name for name in SECRETS_OF_THE_INSTANCE if not values.get(name)]
+    if not missing:
         return
     path = _instance(values) / "secrets.json"
-    made = json.dumps({name: secrets.token_urlsafe(48) for name in names}, indent=2)
-    # Written under another name and linked: two workers that start at once agree on one file, and
-    # a reader never sees half of it.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(made)
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                pass  # Another process was first; its secrets hold.
-        kept = json.loads(path.read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as exc:
+        kept = _kept_secrets(path)
+        if any(name not in kept for name in missing):
+            kept = _make_missing_secrets(path)
+    except (OSError, ValueError) as exc:
         raise SettingsError(
             [f"INSTANCE_DIR: takes a folder that can be written ({type(exc).__name__})"]
         ) from exc
+    for name in missing:
+        values[name] = kept[name]
+
+
+def _kept_secrets(path: Path) -> dict[str, str]:
+    """Return the content of `secrets.json`; empty where there is none. Raises ValueError."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    if not isinstance(document, dict):
+        raise ValueError("not a document of secrets")
+    return document
+
+
+def _make_missing_secrets(path: Path) -> dict[str, str]:
+    """Complete `secrets.json`, which an earlier release may have made with fewer secrets.
+
+    The lock makes two workers that start at once agree on one file. The file is replaced as a
+    whole, so a reader never sees half of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = _kept_secrets(path)
+        made = {n: secrets.token_urlsafe(48) for n in SECRETS_OF_THE_INSTANCE if not kept.get(n)}
+        if made:
+            kept |= made
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(json.dumps(kept, indent=2))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        return kept
     finally:
+        os.close(lock)
         with suppress(OSError):
             draft.unlink()
-    for name in names:
-        if not values.get(name):
-            values[name] = kept[name]
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -673,7 +706,7 @@ def _production_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
 def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
     """Return which secrets are missing, and which are of no worth."""
     problems = []
-    needed = {"secret_key", "password_pepper"}
+    needed = {"secret_key", "password_pepper", "encryption_key"}
     if values.get("jwt_algorithm", "HS256") == "HS256":
         needed.add("jwt_secret_key")
     for name in sorted(needed - given):

@@ -19,6 +19,7 @@ from userapi.authentication.recovery import Recovery
 from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.clock import Clock, SystemClock
+from userapi.encryption import EncryptionKeys
 from userapi.events.outbox import Outbox
 from userapi.expiring_store import CircuitBreaker, Redis
 from userapi.health import Health
@@ -61,6 +62,7 @@ class Services:
     authentication: Authentication
     bulk: BulkChanges
     access_tokens: AccessTokens
+    encryption: EncryptionKeys
     figures: Figures
     gate: HashingGate
     hasher: PasswordHasher
@@ -174,6 +176,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         authentication=authentication,
         bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
+        encryption=EncryptionKeys(
+            settings.encryption_key, previous=settings.encryption_key_previous
+        ),
         figures=Figures(clock=clock, health=health, sessions=sessions),
         gate=gate,
         hasher=hasher,

@@ -118,6 +118,7 @@ class Chaos:
             "SECRET_KEY": "chaos-signs-cursors-with-this-4fZq81Lw0c",
             "JWT_SECRET_KEY": "chaos-signs-tokens-with-this-9sXe37Kd5m",
             "PASSWORD_PEPPER": "chaos-hashes-passwords-with-this-2bTn64Rj",
+            "ENCRYPTION_KEY": "chaos-encrypts-with-this-7hRw52Jx9pQe",
             "PASSWORD_HASH_ROUNDS": "4",
             "RATE_LIMIT_ENABLED": "false",
             "DATABASE_URL": self._database.url,

@@ -29,6 +29,7 @@ PRODUCTION = {
     "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
     "JWT_SECRET_KEY": "Tg5hNq0wEr8yUi3oPl6kJm9bVc2xZa1s",
     "PASSWORD_PEPPER": "Xd7fGh2jKl5zXc8vBn1mQw4eRt6yUi9o",
+    "ENCRYPTION_KEY": "Zs3cFv6bGn8mHj1kLq4wEr7tYu9iOp2x",
     "METRICS_TOKEN": "Uy4tRe2wQa8sDf6gHj",
     "PUBLIC_BASE_URL": "https://id.acme.test",
     "TRUSTED_HOSTS": "id.acme.test",

@@ -22,6 +22,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "SECRET_KEY": "tests-sign-cursors-with-this-4fZq81Lw0c",
     "JWT_SECRET_KEY": "tests-sign-tokens-with-this-9sXe37Kd5m",
     "PASSWORD_PEPPER": "tests-hash-passwords-with-this-2bTn64Rj",
+    "ENCRYPTION_KEY": "tests-encrypt-with-this-7hRw52Jx9pQe",
     "PASSWORD_HASH_ROUNDS": "4",
     "RATE_LIMIT_ENABLED": "false",
 }

@@ -21,7 +21,7 @@ def test_the_example_as_it_stands_makes_a_service_with_the_defaults() -> None:
     given = {name: value or "" for name, value in dotenv_values(EXAMPLE).items()}
     secrets = {
         name: f"{name}-of-thirty-two-bytes-or-more"
-        for name in ("SECRET_KEY", "JWT_SECRET_KEY", "PASSWORD_PEPPER")
+        for name in ("SECRET_KEY", "JWT_SECRET_KEY", "PASSWORD_PEPPER", "ENCRYPTION_KEY")
     }
 
     from_example = Settings.from_env(given | secrets)

@@ -1,7 +1,9 @@
 """Settings: what stops the start, in which words, and that no word is the value."""
 
+import json
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ SECRETS = {
     "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
     "JWT_SECRET_KEY": "Tg5hNq0wEr8yUi3oPl6kJm9bVc2xZa1s",
     "PASSWORD_PEPPER": "Xd7fGh2jKl5zXc8vBn1mQw4eRt6yUi9o",
+    "ENCRYPTION_KEY": "Zs3cFv6bGn8mHj1kLq4wEr7tYu9iOp2x",
 }
 PRODUCTION = {
     "ENVIRONMENT": "production",
@@ -48,6 +51,8 @@ BAD_VALUES = [
     ("JWT_SECRET_KEY", "short-one", "takes a secret of at least 32 bytes"),
     ("PASSWORD_PEPPER", "short-one", "takes a secret of at least 32 bytes"),
     ("PASSWORD_PEPPER_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
+    ("ENCRYPTION_KEY", "short-one", "takes a secret of at least 32 bytes"),
+    ("ENCRYPTION_KEY_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
     ("AUDIT_SEAL_KEY", "short-one", "takes a secret of at least 32 bytes"),
     ("JWT_ALGORITHM", "none", "takes one of HS256, ES256, EdDSA, RS256"),
     ("JWT_PRIVATE_KEY_FILE", "/nowhere/key.pem", "takes the path of a file that can be read"),
@@ -132,6 +137,11 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         ({"SECRET_KEY": ""}, "SECRET_KEY: takes a secret of at least 32 bytes in production"),
         ({"JWT_SECRET_KEY": ""}, "JWT_SECRET_KEY: takes a secret of at least 32 bytes"),
         ({"PASSWORD_PEPPER": ""}, "PASSWORD_PEPPER: takes a secret of at least 32 bytes"),
+        ({"ENCRYPTION_KEY": ""}, "ENCRYPTION_KEY: takes a secret of at least 32 bytes"),
+        (
+            {"ENCRYPTION_KEY": SECRETS["PASSWORD_PEPPER"]},
+            "PASSWORD_PEPPER, ENCRYPTION_KEY: each takes a value of its own",
+        ),
         ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: takes a random value, not an example"),
         ({"SECRET_KEY": "ab" * 20}, "SECRET_KEY: takes a random value, not an example"),
         ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: takes a random value, not an example"),
@@ -219,8 +229,40 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
     second = Settings.from_env({}, instance_dir=tmp_path)
 
     assert first == second
-    assert len({first.secret_key, first.jwt_secret_key, first.password_pepper}) == 3
+    made = {first.secret_key, first.jwt_secret_key, first.password_pepper, first.encryption_key}
+    assert len(made) == 4
     assert os.stat(tmp_path / "secrets.json").st_mode & 0o077 == 0
+
+
+def test_secrets_of_an_earlier_release_are_kept_and_completed(tmp_path: Path) -> None:
+    """A `secrets.json` without the newest secret must neither break the start nor change."""
+    file = tmp_path / "secrets.json"
+    earlier = {name.lower(): SECRETS[name] for name in SECRETS if name != "ENCRYPTION_KEY"}
+    file.write_text(json.dumps(earlier))
+    file.chmod(0o600)
+
+    settings = Settings.from_env({}, instance_dir=tmp_path)
+
+    kept = json.loads(file.read_text())
+    assert settings.secret_key == SECRETS["SECRET_KEY"]
+    assert kept == {**earlier, "encryption_key": settings.encryption_key}
+    assert Settings.from_env({}, instance_dir=tmp_path) == settings
+    assert os.stat(file).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("earlier", [{}, {"secret_key": SECRETS["SECRET_KEY"]}])
+def test_processes_that_start_at_once_agree_on_the_secrets(
+    earlier: dict[str, str], tmp_path: Path
+) -> None:
+    if earlier:
+        (tmp_path / "secrets.json").write_text(json.dumps(earlier))
+
+    with ThreadPoolExecutor(16) as pool:
+        starts = [pool.submit(Settings.from_env, {}, instance_dir=tmp_path) for _ in range(16)]
+        made = {start.result() for start in starts}
+
+    assert len(made) == 1
+    assert not list(tmp_path.glob(".secrets.json.[0-9]*"))
 
 
 def test_a_password_in_parts_may_hold_any_character(tmp_path: Path) -> None:

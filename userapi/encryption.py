@@ -1,0 +1,97 @@
+"""Encryption of small values at rest, under ENCRYPTION_KEY.
+
+AES-256-GCM with a subkey for each purpose (HKDF-SHA256, RFC 5869), so that a value sealed for one
+purpose opens for no other. A sealed value names its key: values sealed under a key of
+ENCRYPTION_KEY_PREVIOUS still open, and a missing key is reported as such and not as damage.
+"""
+
+import secrets
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from userapi.errors import Unavailable
+
+FORMAT = b"\x01"
+KEY_ID_BYTES = 8
+NONCE_BYTES = 12
+_HEADER_BYTES = len(FORMAT) + KEY_ID_BYTES
+
+
+class SealedValueUnreadable(Unavailable):
+    """A value that is stored encrypted cannot be opened."""
+
+
+class EncryptionKeyMissing(SealedValueUnreadable):
+    """Neither ENCRYPTION_KEY nor ENCRYPTION_KEY_PREVIOUS holds the key that sealed the value."""
+
+    def __init__(self, key_id: str) -> None:
+        """`key_id` is the fingerprint of the missing key."""
+        super().__init__()
+        self.key_id = key_id
+
+
+class SealedValueDamaged(SealedValueUnreadable):
+    """The value was changed, or sealed for another purpose or with other associated data."""
+
+
+class EncryptionKeys:
+    """Seals with ENCRYPTION_KEY; opens with it and with the keys of ENCRYPTION_KEY_PREVIOUS."""
+
+    def __init__(self, key: str, *, previous: Sequence[str] = ()) -> None:
+        self._key = key.encode()
+        self._id = key_id(key)
+        self._keys = {bytes.fromhex(key_id(k)): k.encode() for k in (*previous, key)}
+
+    @property
+    def current_id(self) -> str:
+        """Return the fingerprint of the key that seals."""
+        return self._id
+
+    @property
+    def known_ids(self) -> frozenset[str]:
+        """Return the fingerprints of all keys that open."""
+        return frozenset(key.hex() for key in self._keys)
+
+    def seal(self, plaintext: bytes, purpose: str, associated: bytes = b"") -> bytes:
+        """Return `plaintext` encrypted, and bound to its purpose and to the associated data."""
+        header = FORMAT + bytes.fromhex(self._id)
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        cipher = AESGCM(_subkey(self._key, purpose))
+        return header + nonce + cipher.encrypt(nonce, plaintext, header + associated)
+
+    def open_sealed(self, sealed: bytes, purpose: str, associated: bytes = b"") -> bytes:
+        """Return the plaintext. Raises EncryptionKeyMissing, SealedValueDamaged."""
+        header, rest = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES:]
+        if len(header) < _HEADER_BYTES or not header.startswith(FORMAT):
+            raise SealedValueDamaged()
+        key = self._keys.get(header[len(FORMAT) :])
+        if key is None:
+            raise EncryptionKeyMissing(header[len(FORMAT) :].hex())
+        cipher = AESGCM(_subkey(key, purpose))
+        try:
+            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], header + associated)
+        except (InvalidTag, ValueError) as exc:  # ValueError: too short to hold a nonce.
+            raise SealedValueDamaged() from exc
+
+    def is_sealed_by_current(self, sealed: bytes) -> bool:
+        """Tell whether the present key sealed the value; otherwise it should be sealed again."""
+        return sealed.startswith(FORMAT + bytes.fromhex(self._id))
+
+
+def key_id(secret: str) -> str:
+    """Return the fingerprint of a secret: 16 hexadecimal digits that do not reveal it."""
+    return derive(secret.encode(), "key-id", length=KEY_ID_BYTES).hex()
+
+
+def derive(secret: bytes, purpose: str, *, length: int = 32) -> bytes:
+    """Return key material for a purpose, independent of that for any other (HKDF-SHA256)."""
+    info = b"userapi:1:" + purpose.encode()
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=info).derive(secret)
+
+
+def _subkey(secret: bytes, purpose: str) -> bytes:
+    return derive(secret, f"encryption:{purpose}")
