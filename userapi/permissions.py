@@ -55,6 +55,11 @@ DESCRIPTIONS: dict[Permission, str] = {
 }
 
 
+# What rank is made of. A permission that is added to the enumeration counts without more.
+OWN_PERMISSIONS = frozenset(str(permission) for permission in Permission)
+EVERYTHING = OWN_PERMISSIONS | {"*"}
+
+
 def is_permission(text: str) -> bool:
     """Tell whether `text` has the form of a permission."""
     return PERMISSION_PATTERN.fullmatch(text) is not None
@@ -105,9 +110,23 @@ class PermissionSet:
         """Return those of `other` that are not held here, in order."""
         return tuple(name for name in other if name not in self)
 
+    @property
+    def rank(self) -> frozenset[str]:
+        """Return the permissions of this service that are held, one by one.
+
+        A wildcard counts as what it implies here. `*` is kept, because nothing adds up to it. What
+        other services made up counts for nothing.
+        """
+        if self.holds_all:
+            return EVERYTHING
+        return frozenset(p for p in OWN_PERMISSIONS if p in self)
+
     def outranks(self, other: "PermissionSet") -> bool:
-        """Tell whether this set holds all of `other` and at least one more, or holds `*`."""
-        return self.holds_all or (self.covers(other) and not other.covers(self))
+        """Tell whether this set holds all that `other` does and at least one more, or holds `*`.
+
+        Only the permissions of this service are compared: `media:upload` gives no rank.
+        """
+        return self.holds_all or self.rank > other.rank
 
 
 NO_PERMISSIONS = PermissionSet()

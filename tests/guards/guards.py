@@ -20,6 +20,9 @@ ROTATION = "userapi/authentication/rotation.py"
 SIGNING_IN = "userapi/authentication/signing_in.py"
 ACCESS = "userapi/api/access.py"
 RECOVERY_SERVICE = "userapi/authentication/recovery.py"
+ROLES = "userapi/roles/service.py"
+EDITING = "userapi/roles/editing.py"
+PERMISSIONS = "userapi/permissions.py"
 POLICY = "userapi/passwords/policy.py"
 KEY_FILES = "userapi/authentication/key_files.py"
 MAIL_DELIVERY = "userapi/passwords/mail_delivery.py"
@@ -30,6 +33,7 @@ FORGED = ("tests/unit/test_forged_tokens.py", "tests/unit/test_tokens.py")
 LOCKING = ("tests/integration/test_lockout.py", "tests/api/test_login.py")
 RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recovery.py")
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
+RANK = ("tests/api/test_rank.py",)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
 
 
@@ -743,5 +747,27 @@ GUARDS = [
             "tests/api/test_login.py",
             "tests/integration/test_commands.py",
         ),
+    ),
+    # Rank
+    Guard(
+        "Permissions of other services give no rank",
+        PERMISSIONS,
+        "return self.holds_all or self.rank > other.rank",
+        "return self.holds_all or set(self) > set(other)",
+        RANK,
+    ),
+    Guard(
+        "Nobody takes permissions through a role from whom they do not outrank",
+        EDITING,
+        "        require_outranks_losers(actor, before=former, after=self._roles.graph_now())\n",
+        "",
+        RANK,
+    ),
+    Guard(
+        "Peers are among those whose loss is looked at",
+        ROLES,
+        "if not rank <= mine or shared in rank]",
+        "if not rank <= mine]",
+        RANK,
     ),
 ]

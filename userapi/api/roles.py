@@ -7,7 +7,7 @@ from flask import Response, url_for
 from userapi.errors import Stale
 from userapi.permissions import DESCRIPTIONS, Permission
 from userapi.roles.editing import BuiltinRole, RoleCycle, RoleDefinition, RoleInUse, RoleNameTaken
-from userapi.roles.service import PermissionEscalation, RoleNotFound, RoleView
+from userapi.roles.service import InsufficientRank, PermissionEscalation, RoleNotFound, RoleView
 
 from .access import requires
 from .blueprint import Blueprint
@@ -93,12 +93,13 @@ def show(name: str) -> Any:
     example={"description": "Looks after uploads.", "permissions": ["media:upload"]},
 )
 @blp.response(200, Role)
-@blp.raises(RoleNotFound, BuiltinRole, RoleCycle, PermissionEscalation, Stale)
+@blp.raises(RoleNotFound, BuiltinRole, RoleCycle, PermissionEscalation, InsufficientRank, Stale)
 def replace(body: dict[str, Any], name: str) -> Any:
     """Change a role; a field that is left out stays.
 
-    It shows on the next request of everybody who has the role. Needs every permission that the role
-    grants before and after.
+    It applies on the next request of everybody who has the role. Needs every permission that the
+    role grants before and after, and a higher rank than everybody who would lose a permission of
+    this service by it, also through a role that inherits from this one.
     """
     role = services().role_editor.change(name, body, actor=current_actor(), if_match=if_match())
     return _shown(role)
@@ -107,7 +108,7 @@ def replace(body: dict[str, Any], name: str) -> Any:
 @blp.route("/<name>", methods=["DELETE"])
 @requires(Permission.ROLES_MANAGE)
 @blp.response(204)
-@blp.raises(RoleNotFound, BuiltinRole, RoleInUse, PermissionEscalation, Stale)
+@blp.raises(RoleNotFound, BuiltinRole, RoleInUse, PermissionEscalation, InsufficientRank, Stale)
 def delete(name: str) -> None:
     """Delete a role that nobody has and from which no role inherits."""
     services().role_editor.delete(name, actor=current_actor(), if_match=if_match())

@@ -23,7 +23,13 @@ from userapi.events.outbox import Outbox
 from userapi.idempotency import AnswerKeeper
 from userapi.permissions import is_permission
 from userapi.roles.models import Role, RoleCatalogue, RoleParent, UserRole
-from userapi.roles.service import PermissionEscalation, RoleNotFound, Roles, RoleView
+from userapi.roles.service import (
+    PermissionEscalation,
+    RoleNotFound,
+    Roles,
+    RoleView,
+    require_outranks_losers,
+)
 
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{1,63}", re.ASCII)
 # Words of the paths under /api/v1/roles: a role of that name could not be reached.
@@ -148,7 +154,8 @@ class RoleEditor:
         """Change the given fields of a role and leave the others as they are.
 
         Raises RoleNotFound, BuiltinRole, Stale, Invalid (also for another name), RoleCycle,
-        PermissionEscalation.
+        PermissionEscalation, and InsufficientRank where somebody whom the actor does not outrank
+        would lose a permission of this service.
         """
         if changes.get("name", name) != name:
             raise invalid_field("name", "A role keeps its name.", "rename_refused")
@@ -170,7 +177,7 @@ class RoleEditor:
     def delete(self, name: str, *, actor: Actor, if_match: Collection[str] | None = None) -> None:
         """Take a role away that nobody has and no role inherits from.
 
-        Raises RoleNotFound, BuiltinRole, Stale, RoleInUse, PermissionEscalation.
+        Raises RoleNotFound, BuiltinRole, Stale, RoleInUse, PermissionEscalation, InsufficientRank.
         """
         with transaction() as session:
             known = self._locked_definitions(session)
@@ -265,9 +272,11 @@ class RoleEditor:
         for difference in differences:
             if difference.before is not None:
                 self._require_holds_all_of(difference.name, actor)
+        former = self._roles.graph_now()
         version = self._next_version(session)
         self._write(session, differences, version)
         _require_no_cycle(session)
+        require_outranks_losers(actor, before=former, after=self._roles.graph_now())
         for difference in differences:
             if difference.after is not None:
                 self._require_holds_all_of(difference.name, actor)

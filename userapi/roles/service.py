@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, aliased
 from userapi.actor import Actor
 from userapi.database import reading, require_transaction
 from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from userapi.permissions import PermissionSet
+from userapi.permissions import Permission, PermissionSet
 from userapi.roles.models import BASE_ROLE, TOP_ROLE, Role, RoleCatalogue, RoleParent, UserRole
 from userapi.tallies import TallyKind, tallied
 
@@ -34,6 +34,9 @@ _parents: Table = RoleParent.__table__  # type: ignore[assignment]
 _user_roles: Table = UserRole.__table__  # type: ignore[assignment]
 _GIVE = insert(_user_roles)
 _catalogue: Table = RoleCatalogue.__table__  # type: ignore[assignment]
+
+
+_MANAGES_ROLES = str(Permission.ROLES_MANAGE)
 
 
 class RoleNotFound(NotFound):
@@ -219,14 +222,18 @@ class Roles:
             for permission, found in sorted(chains.items())
         ]
 
-    def effective_now(self, role_names: Iterable[str]) -> PermissionSet:
-        """Return what roles grant as the open transaction sees it."""
+    def graph_now(self) -> RoleGraph:
+        """Return the roles as the open transaction sees them."""
         session = require_transaction()
         version = session.execute(select(_catalogue.c.version)).scalar_one()
         graph = self._graph
         if graph is None or graph.version != version:
             graph = _load_graph(session)
-        return graph.effective(role_names)
+        return graph
+
+    def effective_now(self, role_names: Iterable[str]) -> PermissionSet:
+        """Return what roles grant as the open transaction sees it."""
+        return self.graph_now().effective(role_names)
 
     def replace(self, user_id: UUID, role_names: Collection[str]) -> tuple[list[str], list[str]]:
         """Give a user exactly these roles, in the open transaction; return the old and the new.
@@ -294,6 +301,48 @@ class Roles:
             return
         if not actor.permissions.outranks(self.effective_now(role_names)):
             raise InsufficientRank()
+
+
+def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph) -> None:
+    """Raise InsufficientRank if somebody loses a permission of this service whom the actor does not
+    outrank; whoever changes a role that they have themselves is no obstacle.
+
+    Reads in the open transaction who has which roles. Users who cannot matter are not read: those
+    whom the actor does not outrank have a role that grants more than the actor holds, or all that
+    the actor holds, and so also the one permission that is asked for below.
+    """
+    mine = actor.permissions.rank
+    if actor.permissions.holds_all:
+        return
+    ranks = {name: before.effective([name]).rank for name in before.names}
+    losing = [name for name, rank in ranks.items() if not rank <= after.effective([name]).rank]
+    shared = _MANAGES_ROLES if _MANAGES_ROLES in mine else next(iter(sorted(mine)), None)
+    mattering = [name for name, rank in ranks.items() if not rank <= mine or shared in rank]
+    if not losing or not mattering:
+        return
+    concerned = (
+        select(_user_roles.c.user_id)
+        .where(_user_roles.c.role_name.in_(losing))
+        .intersect(
+            select(_user_roles.c.user_id).where(
+                _user_roles.c.role_name.in_(mattering), _user_roles.c.user_id != actor.id
+            )
+        )
+    )
+    held = (
+        select(func.aggregate_strings(_user_roles.c.role_name, ",").label("names"))
+        .where(_user_roles.c.user_id.in_(concerned))
+        .group_by(_user_roles.c.user_id)
+        .subquery()
+    )
+    for joined in require_transaction().scalars(select(held.c.names).distinct()):
+        names = joined.split(",")
+        theirs = before.effective(names)
+        loses = not theirs.rank <= after.effective(names).rank
+        if loses and not actor.permissions.outranks(theirs):
+            raise InsufficientRank(
+                "Somebody whom you do not outrank would lose permissions by this."
+            )
 
 
 def _give(session: Session, user_id: UUID, role_names: Collection[str]) -> None:
