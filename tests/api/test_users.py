@@ -8,6 +8,7 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events, mails
+from tests.support.mailbox import Mailbox, plain_text
 from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
 from userapi.clock import ManualClock
@@ -343,6 +344,44 @@ def test_an_administrator_changes_a_user(admin: SignedInClient, robin: MadeUser)
         "Hood",
     )
     assert answer.headers["ETag"] == '"2"'
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_ones_own_address_is_changed_by_mail_alone(
+    app: Flask, make_user: MakeUser, log_in: LogIn, method: str
+) -> None:
+    """With `users:update` a stolen token was enough to take its own account over for good."""
+    boss = make_user("boss", roles=["superadmin"])
+    client = log_in(boss)
+
+    answer = getattr(client, method)(
+        path(boss), json={"email": "thief@example.com", "first_name": "B"}
+    )
+
+    assert (answer.status_code, answer.get_json()["code"]) == (409, "self_action_refused")
+    me = client.get("/api/v1/users/me").get_json()
+    assert (me["email"], me["first_name"]) == (boss.email, None)
+    assert not audit_rows(app, action="user.email_changed")
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_the_former_address_is_told_when_an_administrator_changes_it(
+    app: Flask, admin: SignedInClient, robin: MadeUser, method: str
+) -> None:
+    getattr(admin, method)(path(robin), json={"email": "new@example.com"})
+
+    (mail,) = Mailbox(app).deliver()
+    assert mail["To"] == robin.email
+    assert "An administrator changed the e-mail address of robin" in plain_text(mail)
+    assert "new@example.com" not in mail.as_string()
+
+
+def test_an_address_that_stays_is_told_to_nobody(
+    app: Flask, admin: SignedInClient, robin: MadeUser
+) -> None:
+    admin.patch(path(robin), json={"email": robin.email, "first_name": "Robin"})
+
+    assert Mailbox(app).deliver() == []
 
 
 def test_a_stale_write_is_refused(admin: SignedInClient, robin: MadeUser) -> None:

@@ -110,6 +110,38 @@ def test_fields_are_changed_and_roles_and_status_are_left_alone(
     assert (me["roles"], me["status"]) == (["moderator"], "active")
 
 
+def test_the_former_address_is_told_when_an_administrator_changes_it(
+    app: Flask, boss: PageReader, robin: MadeUser
+) -> None:
+    path = f"/users/{robin.id}"
+    version = version_of(boss.get(path).text)
+
+    answer = boss.post(f"{path}?version={version}", username="robin", email="new@example.com")
+
+    assert answer.status_code == 303
+    (mail,) = Mailbox(app).deliver()
+    assert mail["To"] == robin.email
+
+
+def test_the_page_of_oneself_does_not_change_the_address(
+    app: Flask, sign_in: SignIn, make_user: MakeUser
+) -> None:
+    boss = make_user("boss", roles=["superadmin"])
+    reader = sign_in(boss)
+    path = f"/users/{boss.id}"
+    page = reader.get(path)
+    version = version_of(page.text)
+
+    refused = reader.post(f"{path}?version={version}", username="boss", email="thief@example.com")
+    saved = reader.post(f"{path}?version={version}", username="boss", first_name="Ada")
+
+    assert 'name="email"' not in page.text and 'href="/console/email"' in page.text
+    assert refused.status_code == 409
+    assert "through /auth/change-email" in refused.text
+    assert saved.status_code == 303
+    assert "Ada" in reader.get(path).text and boss.email in reader.get(path).text
+
+
 def test_a_change_that_somebody_else_made_is_not_overwritten(
     boss: PageReader, robin: MadeUser, log_in: LogIn
 ) -> None:

@@ -748,6 +748,13 @@ GUARDS = [
             "tests/integration/test_commands.py",
         ),
     ),
+    Guard(
+        "Nobody changes their own address without the password",
+        ACCOUNTS,
+        '        if "email" in changes and actor.is_user(user_id):\n',
+        "        if False:\n",
+        ("tests/api/test_users.py",),
+    ),
     # Rank
     Guard(
         "Permissions of other services give no rank",

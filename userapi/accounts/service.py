@@ -286,11 +286,15 @@ class Accounts:
     ) -> UserView:
         """Change the given fields and leave the others as they are.
 
-        Profile fields need nothing when they are one's own; all others need permissions. Raises
-        UserNotFound, PermissionDenied, InsufficientRank, Stale, Invalid, UsernameTaken, EmailTaken,
-        and what changing a status or roles raises.
+        Profile fields need nothing when they are one's own; all others need permissions. One's own
+        address is not changed here but confirmed by mail, and needs the password: a stolen token
+        must not be enough to take an account over. Raises UserNotFound, PermissionDenied,
+        InsufficientRank, SelfActionRefused, Stale, Invalid, UsernameTaken, EmailTaken, and what
+        changing a status or roles raises.
         """
         self._require_may_change(user_id, changes, actor)
+        if "email" in changes and actor.is_user(user_id):
+            raise SelfActionRefused("Change your own e-mail address through /auth/change-email.")
         with transaction() as session:
             user, names = self.locked(session, user_id)
             if if_match is not None and str(user.version) not in if_match:
@@ -619,6 +623,12 @@ class Accounts:
                 changes={"email": (email_before, user.email)},
             )
             self._tell(EventType.USER_EMAIL_CHANGED, view, actor)
+            self._mails.ask(
+                MailKind.EMAIL_CHANGED,
+                recipient=email_before,
+                user_id=user.id,
+                correlation_id=actor.correlation_id,
+            )
 
     def _change_one_role(
         self,

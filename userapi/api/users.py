@@ -241,7 +241,8 @@ def replace(body: dict[str, Any], user_id: UUID) -> Any:
     """Change a user; a field that is left out stays.
 
     One's own profile needs nothing; everything else `users:update`, the status `users:suspend` and
-    roles `roles:assign`.
+    roles `roles:assign`. One's own `email` is changed through `/auth/change-email`. The former
+    address of anybody else is told by mail.
     """
     return _update(user_id, body)
 
@@ -257,7 +258,8 @@ def update(body: dict[str, Any], user_id: UUID) -> Any:
     """Change a user; a field that is left out stays.
 
     One's own profile needs nothing; everything else `users:update`, the status `users:suspend` and
-    roles `roles:assign`.
+    roles `roles:assign`. One's own `email` is changed through `/auth/change-email`. The former
+    address of anybody else is told by mail.
     """
     return _update(user_id, body)
 

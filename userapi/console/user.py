@@ -174,6 +174,7 @@ def _shown(user_id: UUID) -> dict[str, Any]:
         sessions = services().sessions.list_of(user_id, current=actor.session_id)
     return {
         "user": user,
+        "own_id": actor.id,
         "outranked": actor.is_user(user_id)
         or actor.permissions.outranks(graph.effective(user.roles)),
         "roles": sorted(graph.names),

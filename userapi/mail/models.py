@@ -18,6 +18,7 @@ class MailKind(StrEnum):
     ACCOUNT_LOCKED = "account_locked"
     EMAIL_CHANGE_CONFIRM = "email_change_confirm"
     EMAIL_CHANGE_NOTICE = "email_change_notice"
+    EMAIL_CHANGED = "email_changed"
     INVITATION = "invitation"
     PASSWORD_CHANGED = "password_changed"
     PASSWORD_RESET = "password_reset"

@@ -45,7 +45,11 @@ _users = table(
     column("status"),
 )
 # These go to an address that the account does not have, or not for much longer.
-_TO_THE_GIVEN_ADDRESS = {MailKind.EMAIL_CHANGE_CONFIRM, MailKind.EMAIL_CHANGE_NOTICE}
+_TO_THE_GIVEN_ADDRESS = {
+    MailKind.EMAIL_CHANGE_CONFIRM,
+    MailKind.EMAIL_CHANGE_NOTICE,
+    MailKind.EMAIL_CHANGED,
+}
 
 
 class MailDelivery:
