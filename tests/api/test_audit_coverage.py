@@ -406,6 +406,7 @@ CAUSES: dict[str, Cause] = {
 
 NOT_BY_A_REQUEST = {
     "audit.pruned",  # flask audit prune
+    "key.revoked",  # flask keys revoke
 }
 
 

@@ -729,6 +729,29 @@ GUARDS = [
         "            owner",
         ("tests/api/test_recovery.py",),
     ),
+    # Revoked keys
+    Guard(
+        "A revoked key is gone from the state",
+        KEY_FILES,
+        "            kept = [r for r in former if r is not record]\n",
+        "            kept = list(former)\n",
+        ("tests/integration/test_key_revocation.py",),
+    ),
+    Guard(
+        "The file of a revoked key is deleted",
+        KEY_FILES,
+        "            self._write_state(kept)\n"
+        "            self.path(record).unlink(missing_ok=True)\n",
+        "            self._write_state(kept)\n",
+        ("tests/integration/test_key_revocation.py",),
+    ),
+    Guard(
+        "A revocation is audited",
+        "userapi/cli/keys.py",
+        "    _record(revocation)\n",
+        "",
+        ("tests/integration/test_key_revocation.py",),
+    ),
     # Access
     Guard(
         "A permission is asked for",

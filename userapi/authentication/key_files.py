@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from userapi.clock import Clock, rfc3339
+from userapi.errors import NotFound
 from userapi.settings import Settings, SettingsError
 
 STATE_FILE = "keys.json"
@@ -84,12 +85,27 @@ class KeyRecord:
                 raise ValueError("a moment takes its offset from UTC")
 
 
+class KeyNotFound(NotFound):
+    """The folder holds no key with that id."""
+
+    title = "There is no such key; `flask keys list` shows those that there are."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A key that was revoked, and the one that signs in its place where it was the active one."""
+
+    revoked: KeyRecord
+    signs_now: KeyRecord | None = None
+
+
 class KeyFolder:
     """The keys of the configured family in JWT_KEYS_DIR, and their way through the states."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._algorithm = settings.jwt_algorithm
         self._folder = settings.keys_folder
+        self._signs = settings.jwt_private_key_file is None
         self._clock = clock
         # A token that is signed in the last moment, and the leeway that verifiers allow.
         self._retention = timedelta(minutes=settings.jwt_access_token_expire_minutes + 1)
@@ -146,6 +162,52 @@ class KeyFolder:
                 if record not in kept:
                     self.path(record).unlink(missing_ok=True)
         return active
+
+    def revoke(self, kid: str) -> Revocation:
+        """Delete a key for good: from now on nothing verifies with it. Raises KeyNotFound.
+
+        Where it was the active key, the next one signs; a new next key is made. The state is
+        written before the file is deleted: after a crash in between, no process uses the key, and
+        the same command deletes the file.
+        """
+        with self._alone():
+            former = _read_state(self._folder)
+            record = next((r for r in former if r.kid == kid), None)
+            if record is None:
+                self._delete_stray_file(kid)
+                raise KeyNotFound()
+            kept = [r for r in former if r is not record]
+            signs_now: KeyRecord | None = None
+            if self._signs and record.algorithm == self._algorithm:
+                kept, signs_now = self._succeeded(record, kept)
+            self._write_state(kept)
+            self.path(record).unlink(missing_ok=True)
+        return Revocation(revoked=record, signs_now=signs_now)
+
+    def _succeeded(
+        self, revoked: KeyRecord, kept: list[KeyRecord]
+    ) -> tuple[list[KeyRecord], KeyRecord | None]:
+        """Return the keys that are left with what is missing made, and the new active one."""
+        if revoked.state is KeyState.RETIRED:
+            return kept, None
+        if revoked.state is KeyState.NEXT:
+            return [*kept, *self._make_missing(kept)], None
+        now = rfc3339(self._clock.now())
+        is_next = [r.algorithm == self._algorithm and r.state is KeyState.NEXT for r in kept]
+        kept = [
+            replace(r, state=KeyState.ACTIVE, since=now) if follows else r
+            for r, follows in zip(kept, is_next, strict=True)
+        ]
+        kept += self._make_missing(kept)
+        active = next(
+            r for r in kept if r.algorithm == self._algorithm and r.state is KeyState.ACTIVE
+        )
+        return kept, active
+
+    def _delete_stray_file(self, kid: str) -> None:
+        """Delete the file of a key that the state does not name any more."""
+        if THUMBPRINT.fullmatch(kid):
+            (self._folder / f"{kid}.pem").unlink(missing_ok=True)
 
     def _is_over(self, record: KeyRecord) -> bool:
         if record.state is not KeyState.RETIRED:

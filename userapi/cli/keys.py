@@ -3,17 +3,22 @@
 from datetime import datetime, timedelta
 
 import click
+import structlog
 from flask.cli import AppGroup
+from sqlalchemy.exc import SQLAlchemyError
 
-from userapi.authentication.key_files import KeyFolder, KeyRecord, KeyState
+from userapi.audit.actions import AuditAction
+from userapi.authentication.key_files import KeyFolder, KeyRecord, KeyState, Revocation, parse_keys
 from userapi.settings import JWT_ALGORITHMS
 
-from .support import print_table, safely, services
+from .support import operator, print_table, safely, services
 
 # Verifiers may keep the published keys for so long (Cache-Control of /.well-known/jwks.json).
 KEYS_KEPT_ELSEWHERE = timedelta(minutes=5)
 
-command = AppGroup("keys", help="Make, rotate and list the keys that sign access tokens.")
+log = structlog.get_logger(__name__)
+
+command = AppGroup("keys", help="Make, rotate, revoke and list the keys that sign access tokens.")
 
 
 def _require_keys() -> KeyFolder:
@@ -70,18 +75,98 @@ def list_keys() -> None:
 @command.command("rotate")
 @safely
 def rotate() -> None:
-    """Let the next key sign. The former one verifies until its tokens have expired."""
+    """Let the next key sign. The former one verifies until its tokens have expired.
+
+    For a stolen key use `flask keys revoke`: after a rotation its tokens are still accepted.
+    """
     folder = _require_folder_signs()
     now = services().clock.now()
     active = folder.rotate()
     click.secho(f"{active.kid} signs now. Running processes follow within a second.", fg="green")
     if now - datetime.fromisoformat(active.created_at) < KEYS_KEPT_ELSEWHERE:
+        _warn_of_copies_elsewhere()
+
+
+@command.command("revoke")
+@click.argument("kid")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@safely
+def revoke(kid: str, yes: bool) -> None:
+    """Delete a stolen key. Within two seconds nothing verifies its tokens.
+
+    If it was the active key, the next one signs. Clients refresh and go on.
+    """
+    folder = _require_keys()
+    _refuse_key_of_the_file(kid)
+    if not yes:
+        click.confirm(f"Every access token of {kid} stops working. Revoke the key?", abort=True)
+    revocation = folder.revoke(kid)
+    log.warning("keys.revoked", kid=kid, state=revocation.revoked.state)
+    click.secho(
+        f"{kid} is revoked and its file is deleted. Running processes follow within two seconds.",
+        fg="green",
+    )
+    _show_successor(revocation)
+    _record(revocation)
+    click.secho(
+        "Services that keep a copy of /.well-known/jwks.json may accept its tokens for five more "
+        "minutes, or until they fetch it again.",
+        fg="yellow",
+        err=True,
+    )
+
+
+def _refuse_key_of_the_file(kid: str) -> None:
+    """Explain how to revoke a key that JWT_PRIVATE_KEY_FILE holds."""
+    settings = services().settings
+    path = settings.jwt_private_key_file
+    if path is None:
+        return
+    keys = parse_keys(path, algorithm=settings.jwt_algorithm, variable="JWT_PRIVATE_KEY_FILE")
+    if kid in {key.kid for key in keys}:
+        raise click.ClickException(
+            "JWT_PRIVATE_KEY_FILE holds this key. Remove it from that file; if it is the first one,"
+            " put a new private key in its place. Running processes follow within two seconds of"
+            " the change, or restart them where the file is mounted from a secret."
+        )
+
+
+def _show_successor(revocation: Revocation) -> None:
+    active = revocation.signs_now
+    if active is None:
+        return
+    click.secho(f"{active.kid} signs now.", fg="green")
+    made = datetime.fromisoformat(active.created_at)
+    if services().clock.now() - made < KEYS_KEPT_ELSEWHERE:
+        _warn_of_copies_elsewhere()
+
+
+def _record(revocation: Revocation) -> None:
+    """Record the revocation. It holds already, also where the database is away."""
+    record, active = revocation.revoked, revocation.signs_now
+    try:
+        services().audit.record_alone(
+            AuditAction.KEY_REVOKED,
+            actor=operator(),
+            target=("key", record.kid),
+            details={"state": record.state, "signs_now": active.kid if active else None},
+        )
+    except SQLAlchemyError as exc:
+        log.error("keys.revocation_not_audited", kid=record.kid, error=type(exc).__name__)
         click.secho(
-            "It was made less than five minutes ago: services that keep a copy of "
-            "/.well-known/jwks.json may refuse its tokens until they fetch it again.",
+            "The database does not answer: the audit log has no record of it.",
             fg="yellow",
             err=True,
         )
+
+
+def _warn_of_copies_elsewhere() -> None:
+    click.secho(
+        "It was made less than five minutes ago: services that keep a copy of "
+        "/.well-known/jwks.json may refuse its tokens until they fetch it again.",
+        fg="yellow",
+        err=True,
+    )
 
 
 @command.command("generate")

@@ -1,0 +1,222 @@
+"""A stolen signing key: `flask keys revoke`, on the command line and in running processes."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+from click.testing import Result
+from flask import Flask
+
+from tests.blackbox.test_as_shipped import FAST, add_administrator, call, log_in
+from tests.support.facts import audit_rows
+from tests.support.gunicorn import GunicornService
+from userapi.authentication.key_files import KeyFolder, KeyState
+from userapi.clock import ManualClock
+from userapi.wiring import Services
+
+REVOKED_WITHIN_SECONDS = 2.0
+
+
+@pytest.fixture
+def signing(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
+    """Return an application that signs with a key of a folder."""
+    folder = {"JWT_ALGORITHM": "ES256", "JWT_KEYS_DIR": str(tmp_path / "keys")}
+    app = make_app(**folder)
+    assert flask(app, "keys", "generate").exit_code == 0
+    return app
+
+
+def flask(app: Flask, *arguments: str, stdin: str = "") -> Result:
+    return app.test_cli_runner().invoke(args=list(arguments), input=stdin)
+
+
+def folder_of(app: Flask) -> KeyFolder:
+    services: Services = app.extensions["userapi"]
+    return KeyFolder(services.settings, services.clock)
+
+
+def kid_of(app: Flask, state: KeyState) -> str:
+    (kid,) = (record.kid for record in folder_of(app).records() if record.state is state)
+    return kid
+
+
+def test_the_next_key_signs_in_place_of_a_revoked_one(signing: Flask) -> None:
+    stolen, upcoming = kid_of(signing, KeyState.ACTIVE), kid_of(signing, KeyState.NEXT)
+
+    revoked = flask(signing, "keys", "revoke", stolen, "--yes")
+
+    assert revoked.exit_code == 0, revoked.output
+    assert f"{upcoming} signs now." in revoked.output
+    assert kid_of(signing, KeyState.ACTIVE) == upcoming
+    assert stolen not in {record.kid for record in folder_of(signing).records()}
+    assert kid_of(signing, KeyState.NEXT) not in {stolen, upcoming}
+
+
+def test_the_file_of_a_revoked_key_is_deleted(signing: Flask) -> None:
+    stolen = kid_of(signing, KeyState.ACTIVE)
+    folder = signing.extensions["userapi"].settings.keys_folder
+
+    flask(signing, "keys", "revoke", stolen, "--yes")
+
+    assert not (folder / f"{stolen}.pem").exists()
+
+
+@pytest.mark.parametrize("state", [KeyState.NEXT, KeyState.RETIRED])
+def test_a_key_that_does_not_sign_can_be_revoked_too(signing: Flask, state: KeyState) -> None:
+    flask(signing, "keys", "rotate")
+    active, stolen = kid_of(signing, KeyState.ACTIVE), kid_of(signing, state)
+
+    revoked = flask(signing, "keys", "revoke", stolen, "--yes")
+
+    assert revoked.exit_code == 0, revoked.output
+    assert "signs now" not in revoked.output
+    assert kid_of(signing, KeyState.ACTIVE) == active
+    assert kid_of(signing, KeyState.NEXT) != stolen
+    assert stolen not in {record.kid for record in folder_of(signing).records()}
+
+
+def test_a_new_key_is_made_where_no_next_one_is_there(signing: Flask) -> None:
+    path = signing.extensions["userapi"].settings.keys_folder / "keys.json"
+    document = json.loads(path.read_text())
+    document["keys"] = [key for key in document["keys"] if key["state"] == "active"]
+    path.write_text(json.dumps(document))
+    stolen = kid_of(signing, KeyState.ACTIVE)
+
+    revoked = flask(signing, "keys", "revoke", stolen, "--yes")
+
+    assert kid_of(signing, KeyState.ACTIVE) != stolen
+    assert "may refuse its tokens" in revoked.output
+
+
+def test_the_revocation_is_audited(signing: Flask, app: Flask) -> None:
+    stolen, upcoming = kid_of(signing, KeyState.ACTIVE), kid_of(signing, KeyState.NEXT)
+
+    flask(signing, "keys", "revoke", stolen, "--yes")
+
+    (row,) = audit_rows(app, action="key.revoked")
+    assert (row.target_id, row.actor_type) == (stolen, "system")
+    assert row.details == {"state": "active", "signs_now": upcoming}
+
+
+def test_a_revocation_takes_a_confirmation(signing: Flask) -> None:
+    stolen = kid_of(signing, KeyState.ACTIVE)
+
+    declined = flask(signing, "keys", "revoke", stolen, stdin="n\n")
+    unanswered = flask(signing, "keys", "revoke", stolen)
+
+    assert (declined.exit_code, unanswered.exit_code) == (1, 1)
+    assert kid_of(signing, KeyState.ACTIVE) == stolen
+    assert flask(signing, "keys", "revoke", stolen, stdin="y\n").exit_code == 0
+
+
+def test_an_unknown_key_is_refused(signing: Flask) -> None:
+    before = folder_of(signing).records()
+
+    refused = [flask(signing, "keys", "revoke", kid, "--yes") for kid in ("A" * 43, "../keys", "")]
+
+    assert [result.exit_code for result in refused] == [1, 1, 1]
+    assert "There is no such key" in refused[0].output
+    assert folder_of(signing).records() == before
+
+
+def test_a_revocation_that_was_interrupted_can_be_repeated(signing: Flask) -> None:
+    """A crash between state and file leaves a private key that nobody lists."""
+    stolen = kid_of(signing, KeyState.ACTIVE)
+    path = signing.extensions["userapi"].settings.keys_folder / f"{stolen}.pem"
+    content = path.read_bytes()
+    flask(signing, "keys", "revoke", stolen, "--yes")
+    path.write_bytes(content)
+
+    flask(signing, "keys", "revoke", stolen, "--yes")
+
+    assert not path.exists()
+
+
+def test_a_key_of_the_key_file_is_explained(
+    signing: Flask, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    active = kid_of(signing, KeyState.ACTIVE)
+    own = tmp_path / "own.pem"
+    own.write_bytes((tmp_path / "keys" / f"{active}.pem").read_bytes())
+    app = make_app(JWT_ALGORITHM="ES256", JWT_PRIVATE_KEY_FILE=str(own))
+
+    refused = flask(app, "keys", "revoke", active, "--yes")
+
+    assert refused.exit_code == 1
+    assert "JWT_PRIVATE_KEY_FILE holds this key. Remove it from that file" in refused.output
+
+
+def test_a_verify_only_key_of_the_folder_leaves_no_new_keys(
+    signing: Flask, make_app: Callable[..., Flask], tmp_path: Path
+) -> None:
+    with_other_key = make_app(JWT_ALGORITHM="ES256", JWT_KEYS_DIR=str(tmp_path / "other"))
+    flask(with_other_key, "keys", "generate")
+    own = next((tmp_path / "other").glob("*.pem"))
+    app = make_app(
+        JWT_ALGORITHM="ES256",
+        JWT_KEYS_DIR=str(tmp_path / "keys"),
+        JWT_PRIVATE_KEY_FILE=str(own),
+    )
+    stolen, upcoming = kid_of(signing, KeyState.ACTIVE), kid_of(signing, KeyState.NEXT)
+
+    revoked = flask(app, "keys", "revoke", stolen, "--yes")
+
+    assert revoked.exit_code == 0, revoked.output
+    assert [record.kid for record in folder_of(app).records()] == [upcoming]
+
+
+def test_there_is_no_key_to_revoke_under_hs256(app: Flask) -> None:
+    refused = flask(app, "keys", "revoke", "A" * 43, "--yes")
+
+    assert refused.exit_code == 1
+    assert "JWT_ALGORITHM is HS256" in refused.output
+
+
+def test_a_rotation_alone_ends_no_token(signing: Flask, clock: ManualClock) -> None:
+    """What the guide promised of two rotations; only a revocation keeps that promise."""
+    stolen = kid_of(signing, KeyState.ACTIVE)
+
+    for _ in range(3):
+        flask(signing, "keys", "rotate")
+
+    assert stolen in {record.kid for record in folder_of(signing).usable()}
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[GunicornService]:
+    environment = {**FAST, "JWT_ALGORITHM": "ES256", "WEB_CONCURRENCY": "2"}
+    service = GunicornService(environment)
+    try:
+        assert service.flask("keys", "generate").returncode == 0
+        service.start()
+        add_administrator(service)
+        yield service
+    finally:
+        service.__exit__()
+
+
+def published(service: GunicornService) -> set[str]:
+    with urllib.request.urlopen(service.base_url + "/.well-known/jwks.json", timeout=10) as answer:
+        return {key["kid"] for key in json.load(answer)["keys"]}
+
+
+def test_within_two_seconds_no_process_knows_a_revoked_key(service: GunicornService) -> None:
+    token = log_in(service)
+    stolen = jwt.get_unverified_header(token)["kid"]
+    accepted = [call(service, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)]
+
+    revoked = service.flask("keys", "revoke", stolen, "--yes")
+    time.sleep(REVOKED_WITHIN_SECONDS)
+
+    assert accepted == [200] * 10
+    assert revoked.returncode == 0, revoked.stderr
+    answers = [call(service, "GET", "/api/v1/auth/me", token=token) for _ in range(20)]
+    assert {(status, body["code"]) for status, body in answers} == {(401, "token_invalid")}
+    assert not [kids for kids in (published(service) for _ in range(20)) if stolen in kids]
+    fresh = log_in(service)
+    assert jwt.get_unverified_header(fresh)["kid"] in published(service)
+    assert call(service, "GET", "/api/v1/auth/me", token=fresh)[0] == 200
