@@ -13,7 +13,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from email.utils import parseaddr
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -316,7 +316,11 @@ class Settings:
     )
 
     # Tokens
-    jwt_algorithm: str = _setting(_choice(*JWT_ALGORITHMS), "HS256", "Signature of access tokens")
+    jwt_algorithm: str = _setting(
+        _choice(*JWT_ALGORITHMS),
+        "",
+        "Signature of access tokens; left out: HS256 where JWT_SECRET_KEY is set, otherwise ES256",
+    )
     jwt_private_key_file: Path | None = _setting(
         _readable_file, None, "PEM key for ES256, EdDSA or RS256"
     )
@@ -433,6 +437,9 @@ class Settings:
     log_format: str = _setting(_choice("json", "console"), "json", "json, or console for people")
     log_file: Path | None = _setting(_path, None, "File in place of standard output")
 
+    # Derived, no variable: development creates the key pair of a signature that nobody chose.
+    creates_signing_keys: bool = False
+
     @property
     def embedded(self) -> bool:
         """Tell whether the service runs by itself: no server beside it is configured."""
@@ -478,11 +485,12 @@ class Settings:
         Raises SettingsError with every fault.
         """
         reader = _Reader(environ)
-        values = {item.name: reader.read(item.name, item.metadata) for item in fields(cls)}
+        values = {item.name: reader.read(item.name, item.metadata) for item in _declared()}
         values = {name: value for name, value in values.items() if value is not None}
         if instance_dir is not None:
             values["instance_dir"] = instance_dir
         _complete_urls(values, reader.given)
+        _choose_signature(values)
         problems = reader.problems
         production = values.get("environment") == "production"
         if not production and not problems:
@@ -500,6 +508,11 @@ class Settings:
     def load(cls) -> "Settings":
         """Return the settings of this process: its environment over the file `.env`."""
         return cls.from_env(_environment())
+
+
+def _declared() -> list[Field[Any]]:
+    """Return the fields that are read from a variable."""
+    return [item for item in fields(Settings) if "parse" in item.metadata]
 
 
 def _environment() -> dict[str, str]:
@@ -531,7 +544,7 @@ def variables() -> list[Variable]:
         Variable(
             item.name.upper(), _shown(item.default), item.metadata["about"], item.metadata["secret"]
         )
-        for item in fields(Settings)
+        for item in _declared()
     ]
 
 
@@ -620,9 +633,24 @@ def _complete_urls(values: dict[str, Any], given: set[str]) -> None:
         )
 
 
+def _choose_signature(values: dict[str, Any]) -> None:
+    """Choose HS256 where its secret is set, otherwise ES256, unless the operator has chosen."""
+    if values.get("jwt_algorithm"):
+        return
+    if values.get("jwt_secret_key"):
+        values["jwt_algorithm"] = "HS256"
+    else:
+        values["jwt_algorithm"] = "ES256"
+        values["creates_signing_keys"] = (
+            values.get("environment") != "production" and "jwt_private_key_file" not in values
+        )
+
+
 def _complete_secrets(values: dict[str, Any]) -> None:
     """Read the secrets that are left out from `secrets.json` of the instance; make them once."""
     missing = [name for name in SECRETS_OF_THE_INSTANCE if not values.get(name)]
+    if values["jwt_algorithm"] != "HS256" and "jwt_secret_key" in missing:
+        missing.remove("jwt_secret_key")
     if not missing:
         return
     path = _instance(values) / "secrets.json"
@@ -707,7 +735,7 @@ def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
     """Return which secrets are missing, and which are of no worth."""
     problems = []
     needed = {"secret_key", "password_pepper", "encryption_key"}
-    if values.get("jwt_algorithm", "HS256") == "HS256":
+    if values["jwt_algorithm"] == "HS256":
         needed.add("jwt_secret_key")
     for name in sorted(needed - given):
         problems.append(
@@ -720,7 +748,7 @@ def weak_secrets(values: Mapping[str, Any]) -> list[str]:
     """Return which secrets look like an example, or stand in two variables, in a line each."""
     problems = []
     by_value: dict[str, list[str]] = {}
-    for item in fields(Settings):
+    for item in _declared():
         if not item.metadata["secret"] or item.name.endswith("_url"):
             continue
         value = values.get(item.name)

@@ -77,6 +77,23 @@ def test_it_does_not_serve_without_a_key_to_sign_with(tmp_path: Path) -> None:
     assert "Traceback" not in run.stdout + run.stderr
 
 
+def test_production_without_a_key_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
+    run = start(
+        GUNICORN,
+        INSTANCE_DIR=str(tmp_path),
+        ENVIRONMENT="production",
+        DATABASE_URL="postgresql://userapi:kingfisher-79@127.0.0.1:1/userapi",
+        SECRET_KEY="kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
+        PASSWORD_PEPPER="Xd7fGh2jKl5zXc8vBn1mQw4eRt6yUi9o",
+        ENCRYPTION_KEY="pR9sTu1vWx3yZa5bCd7eFg9hIj1kLm3n",
+    )
+
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("userapi: JWT_ALGORITHM: ES256 takes a key; run `flask keys generate`")
+    assert "JWT_PRIVATE_KEY_FILE" in line and "JWT_SECRET_KEY" in line
+
+
 def test_a_used_port_is_told_without_a_traceback(occupied: GunicornService, tmp_path: Path) -> None:
     run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), BIND=f"127.0.0.1:{occupied.port}")
 

@@ -66,6 +66,7 @@ def test_every_pod_is_locked_down(name: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
+        "/etc/userapi/signing-key",
         "/tmp",
         "/var/lib/userapi",
     }
@@ -115,15 +116,35 @@ def test_the_service_takes_its_settings(tmp_path: Path) -> None:
         "REDIS_URL": "redis://:kP6nT3rB9yH2@redis:6379/0",
         "RABBITMQ_URL": "amqp://userapi:jF5cL8wX2gM7@rabbitmq:5672/",
         "SECRET_KEY": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        "JWT_SECRET_KEY": "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752",
         "PASSWORD_PEPPER": "fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13",
         "ENCRYPTION_KEY": "6b51d431df5d7f141cbececcf79edf3dd861c3b4069f0b11661a3eefacbba918",
         "METRICS_TOKEN": "a4e624d686e03ed2767c0abd85c14426b0b1157d2ce81d27bb4fe4f6f01d688a",
     }
     guide = (REPOSITORY / "docs" / "operating.md").read_text("utf-8")
 
-    settings = Settings.from_env({**given, **secrets}, instance_dir=tmp_path)
+    key = tmp_path / "key.pem"
+    key.write_text("mounted from the secret userapi-signing-key")
+
+    settings = Settings.from_env(
+        {**given, **secrets, "JWT_PRIVATE_KEY_FILE": str(key)}, instance_dir=tmp_path
+    )
 
     assert set(given) <= known
     assert settings.is_production
+    assert settings.jwt_algorithm == "ES256"
     assert all(f"--from-literal={name}=" in guide for name in secrets)
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_every_pod_reads_the_shared_signing_key(name: str) -> None:
+    path = Path(one("ConfigMap/userapi")["data"]["JWT_PRIVATE_KEY_FILE"])
+    spec = PODS[name]["spec"]
+    (volume,) = (v for v in spec["volumes"] if v["name"] == "signing-key")
+    ours = [c for c in spec["containers"] if c["image"] == "userapi"]
+    mounts = {mount["name"]: mount for c in ours for mount in c["volumeMounts"]}
+    guide = (REPOSITORY / "docs" / "operating.md").read_text("utf-8")
+
+    assert volume["secret"] == {"secretName": "userapi-signing-key", "defaultMode": 0o440}
+    assert mounts["signing-key"]["mountPath"] == str(path.parent)
+    assert mounts["signing-key"]["readOnly"] is True
+    assert f"generic userapi-signing-key --from-file={path.name}" in guide

@@ -1,4 +1,4 @@
-"""examples/verify_tokens.py, beside the service that signs with ES256."""
+"""examples/verify_tokens.py, beside the service as it starts by itself."""
 
 import json
 import urllib.error
@@ -23,10 +23,7 @@ from tests.support.ports import free_port
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[GunicornService]:
-    service = GunicornService({**FAST, "JWT_ALGORITHM": "ES256"})
-    made = service.flask("keys", "generate")
-    assert made.returncode == 0, made.stderr
-    with service:
+    with GunicornService(FAST) as service:
         add_administrator(service)
         yield service
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from userapi.authentication.keys import KeyRing
+from userapi.clock import SystemClock
 from userapi.settings import Settings, variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -240,6 +242,8 @@ def test_with_fresh_secrets_the_service_accepts_its_production_settings(tmp_path
     assert "@postgresql:5432/userapi" in settings.database_url
     assert "@redis:6379/0" in settings.redis_url
     assert settings.rabbitmq_url.startswith("amqp://userapi:")
+    assert settings.jwt_algorithm == "ES256"
+    KeyRing(settings, SystemClock()).require_active()
 
 
 def test_secrets_that_are_there_are_kept(tmp_path: Path) -> None:

@@ -538,3 +538,52 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match="^JWT_KEYS_DIR: takes a folder that can be written"):
         KeyFolder(settings, ManualClock()).generate()
+
+
+# The first start
+
+
+def test_development_creates_a_key_pair_where_nothing_is_chosen(tmp_path: Path) -> None:
+    settings = Settings.from_env({}, instance_dir=tmp_path)
+
+    first = KeyRing(settings, ManualClock())
+    second = KeyRing(settings, ManualClock())
+
+    assert first.algorithm == "ES256"
+    assert first.active().kid == second.active().kid
+    assert {key["alg"] for key in first.jwks()["keys"]} == {"ES256"}
+    assert len(first.jwks()["keys"]) == 2
+
+
+def test_processes_that_start_at_once_agree_on_the_key_pair(tmp_path: Path) -> None:
+    settings = Settings.from_env({}, instance_dir=tmp_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        rings = list(pool.map(lambda _: KeyRing(settings, ManualClock()), range(8)))
+
+    assert len({ring.active().kid for ring in rings}) == 1
+    assert len(list((tmp_path / "keys").glob("*.pem"))) == 2
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"JWT_ALGORITHM": "ES256"}, {"ENVIRONMENT": "production"}],
+    ids=["algorithm", "production"],
+)
+def test_no_key_is_created_in_production_or_where_the_operator_chose(
+    chosen: dict[str, str], tmp_path: Path
+) -> None:
+    settings = Settings.from_env(
+        {
+            "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
+            "PASSWORD_PEPPER": "Xd7fGh2jKl5zXc8vBn1mQw4eRt6yUi9o",
+            "ENCRYPTION_KEY": "pR9sTu1vWx3yZa5bCd7eFg9hIj1kLm3n",
+            "DATABASE_URL": "postgresql://userapi:pa55@db.internal/userapi",
+            **chosen,
+        },
+        instance_dir=tmp_path,
+    )
+
+    with pytest.raises(SettingsError, match="run `flask keys generate`.*or set JWT_SECRET_KEY"):
+        KeyRing(settings, ManualClock()).require_active()
+    assert not (tmp_path / "keys").exists()

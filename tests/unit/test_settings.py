@@ -135,7 +135,10 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     ("given", "expected"),
     [
         ({"SECRET_KEY": ""}, "SECRET_KEY: takes a secret of at least 32 bytes in production"),
-        ({"JWT_SECRET_KEY": ""}, "JWT_SECRET_KEY: takes a secret of at least 32 bytes"),
+        (
+            {"JWT_SECRET_KEY": "", "JWT_ALGORITHM": "HS256"},
+            "JWT_SECRET_KEY: takes a secret of at least 32 bytes",
+        ),
         ({"PASSWORD_PEPPER": ""}, "PASSWORD_PEPPER: takes a secret of at least 32 bytes"),
         ({"ENCRYPTION_KEY": ""}, "ENCRYPTION_KEY: takes a secret of at least 32 bytes"),
         (
@@ -187,6 +190,23 @@ def test_another_algorithm_needs_no_shared_key(tmp_path: Path) -> None:
     assert problems(given, tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "algorithm"),
+    [
+        ({}, "ES256"),
+        ({"JWT_SECRET_KEY": SECRETS["JWT_SECRET_KEY"]}, "HS256"),
+        ({"JWT_ALGORITHM": "EdDSA", "JWT_SECRET_KEY": SECRETS["JWT_SECRET_KEY"]}, "EdDSA"),
+        ({"JWT_ALGORITHM": "HS256"}, "HS256"),
+        ({**PRODUCTION, "JWT_SECRET_KEY": ""}, "ES256"),
+        (PRODUCTION, "HS256"),
+    ],
+)
+def test_the_signature_is_es256_unless_a_shared_secret_is_set(
+    given: dict[str, str], algorithm: str, tmp_path: Path
+) -> None:
+    assert Settings.from_env(given, instance_dir=tmp_path).jwt_algorithm == algorithm
+
+
 def test_a_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
     given = {"LOCKOUT_BASE_SECONDS": "60", "LOCKOUT_MAX_SECONDS": "59"}
 
@@ -229,7 +249,9 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
     second = Settings.from_env({}, instance_dir=tmp_path)
 
     assert first == second
-    made = {first.secret_key, first.jwt_secret_key, first.password_pepper, first.encryption_key}
+    assert len({first.secret_key, first.password_pepper, first.encryption_key}) == 3
+    hs256 = Settings.from_env({"JWT_ALGORITHM": "HS256"}, instance_dir=tmp_path)
+    made = {hs256.secret_key, hs256.jwt_secret_key, hs256.password_pepper, hs256.encryption_key}
     assert len(made) == 4
     assert os.stat(tmp_path / "secrets.json").st_mode & 0o077 == 0
 

@@ -64,6 +64,10 @@ class KeyRing:
         else:
             self._folder = KeyFolder(settings, clock)
             self._keys = self._read(self._folder)
+            if self._keys.active is None and settings.creates_signing_keys:
+                # Processes that start at once agree: the folder is locked while keys are made.
+                self._folder.generate()
+                self._keys = self._read(self._folder)
 
     @property
     def algorithm(self) -> str:
@@ -91,8 +95,8 @@ class KeyRing:
         if self._keys.active is None:
             raise SettingsError(
                 [
-                    f"JWT_ALGORITHM: {self._algorithm} takes a key; run `flask keys generate`"
-                    " or set JWT_PRIVATE_KEY_FILE"
+                    f"JWT_ALGORITHM: {self._algorithm} takes a key; run `flask keys generate`,"
+                    " set JWT_PRIVATE_KEY_FILE, or set JWT_SECRET_KEY and JWT_ALGORITHM=HS256"
                 ]
             )
 
