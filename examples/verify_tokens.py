@@ -25,7 +25,7 @@ ALGORITHM = os.environ.get("ALGORITHM", "ES256")  # Ours to choose, never the to
 KEYS_FRESH_SECONDS = 300  # As long as the answer's Cache-Control allows.
 KEYS_USABLE_SECONDS = 3600  # While the service is away, the keys of before go on.
 LEAST_SECONDS_BETWEEN_FETCHES = 10  # Whoever sends made-up kids does not make us ask each time.
-REQUIRED = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "roles", "permissions"]
+REQUIRED = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "roles"]
 
 
 class Refused(Exception):
@@ -75,13 +75,17 @@ keys = PublishedKeys(f"{USERS_URL}/.well-known/jwks.json")
 
 
 def verify(token: str) -> dict:
-    """Return what a token says, by its signature alone. Raises Refused, Unsure."""
+    """Return what a token says, by its signature alone. Raises Refused, Unsure.
+
+    A token that would be too long to send leaves its permissions out and has the claim
+    `permissions_omitted`.
+    """
     try:
         header = jwt.get_unverified_header(token)
         # A refresh token is signed as well; only this type opens an API (RFC 9068).
         if str(header.get("typ")).lower().removeprefix("application/") != "at+jwt":
             raise Refused("not an access token")
-        return jwt.decode(
+        said = jwt.decode(
             token,
             keys.find(str(header.get("kid"))),
             algorithms=[ALGORITHM],
@@ -92,6 +96,9 @@ def verify(token: str) -> dict:
         )
     except jwt.PyJWTError as exc:
         raise Refused(str(exc)) from exc
+    if ("permissions" in said) == (said.get("permissions_omitted") is True):
+        raise Refused("the permissions are missing")
+    return said
 
 
 def verify_now(token: str) -> dict:
@@ -128,6 +135,8 @@ class Media(BaseHTTPRequestHandler):
             return self._send(401, {"error": "a token is needed"})
         try:
             said = check(token)
+            if permission is not None and "permissions" not in said:
+                said = verify_now(token)  # The service knows what the token leaves out.
         except Refused as exc:
             return self._send(401, {"error": str(exc)})
         except Unsure as exc:

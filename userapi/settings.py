@@ -332,6 +332,11 @@ class Settings:
     jwt_access_token_expire_minutes: int = _setting(
         _integer(1, 1440), 30, "Life of an access token, in minutes"
     )
+    jwt_max_bytes: int = _setting(
+        _integer(256, 8000),
+        4096,
+        "Longest access token; a longer one leaves its permissions out",
+    )
     jwt_refresh_token_expire_days: int = _setting(
         _integer(1, 365), 7, "End of a session without remember_me, in days"
     )

@@ -153,16 +153,9 @@ def _change_password(_boss: SignedInClient, _robin: MadeUser, session: SignedInC
     assert session.post("/api/v1/auth/change-password", json=body).status_code == 200
 
 
-def _ask_for_another_password(
-    boss: SignedInClient, robin: MadeUser, _session: SignedInClient
-) -> None:
-    body = {"must_change_password": True}
-    assert boss.patch(f"/api/v1/users/{robin.id}", json=body).status_code == 200
-
-
 @pytest.mark.parametrize(
     "end",
-    [_suspend, _delete, _change_password, _ask_for_another_password],
+    [_suspend, _delete, _change_password],
     ids=lambda function: function.__name__,
 )
 def test_what_no_endpoint_takes_is_inactive(
@@ -178,6 +171,21 @@ def test_what_no_endpoint_takes_is_inactive(
 
     assert not is_signed_in(session)
     assert introspect(inspector, session.access_token) == INACTIVE
+
+
+def test_whoever_must_change_the_password_is_told_as_holding_nothing(
+    inspector: SignedInClient, make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = make_user("restricted", roles=["moderator"])
+    session = log_in(robin)
+    body = {"must_change_password": True}
+    assert inspector.patch(f"/api/v1/users/{robin.id}", json=body).status_code == 200
+
+    for token in (session.access_token, session.refresh_token):
+        found = introspect(inspector, token)
+
+        assert found["active"] is True
+        assert (found["sub"], found["roles"], found["scope"]) == (robin.id, [], "")
 
 
 def test_a_changed_role_shows_at_once(

@@ -148,3 +148,9 @@ def test_a_service_that_starts_again_is_found_again(fronted: Fronted) -> None:
     time.sleep(0.1)
 
     assert fronted.ask("/api/v1/health/live")[0] == 200
+
+
+def test_a_token_of_the_greatest_length_reaches_the_service(fronted: Fronted) -> None:
+    status, _, body = fronted.ask("/api/v1/auth/verify", Authorization="Bearer " + "x" * 4096)
+
+    assert (status, json.loads(body)["code"]) == (401, "token_invalid")

@@ -104,6 +104,31 @@ def test_a_permission_is_asked_for(service: GunicornService, media: str) -> None
     assert call("DELETE", media, token=pair["access_token"])[0] == 403
 
 
+@pytest.mark.parametrize(("last", "status"), [("media:delete", 200), ("media:read", 403)])
+def test_permissions_that_a_token_omits_are_asked_for(
+    service: GunicornService, media: str, last: str, status: int
+) -> None:
+    """Six roles of sixty permissions: through Gunicorn such a token was 431 at every request."""
+    admin = log_in(service)["access_token"]
+    name = last.replace(":", "-")
+    roles = [f"{name}-{number}" for number in range(6)]
+    for role in roles:
+        permissions = [f"{role}-resource:action-{number:02d}" for number in range(59)]
+        body = {"name": role, "permissions": [*permissions, last]}
+        assert call("POST", f"{service.base_url}/api/v1/roles/", token=admin, body=body)[0] == 201
+    holder = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    body = {**holder, "roles": roles}
+    assert call("POST", f"{service.base_url}/api/v1/users/", token=admin, body=body)[0] == 201
+    login = {"username": name, "password": PASSWORD}
+    _, pair = call("POST", f"{service.base_url}/api/v1/auth/login", body=login)
+    token = pair["access_token"]
+
+    assert "permissions" not in jwt.decode(token, options={"verify_signature": False})
+    assert call("GET", f"{service.base_url}/api/v1/auth/me", token=token)[0] == 200
+    assert call("GET", media, token=token) == (200, {"user_id": pair["user"]["id"]})
+    assert call("DELETE", media, token=token)[0] == status
+
+
 def test_an_outage_of_the_service_is_no_401(service: GunicornService, media: str) -> None:
     token = log_in(service)["access_token"]
     assert call("GET", media, token=token)[0] == 200

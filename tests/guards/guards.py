@@ -778,6 +778,27 @@ GUARDS = [
         "        if False:\n",
         ("tests/api/test_users.py",),
     ),
+    Guard(
+        "Tokens of whoever must change the password say nothing",
+        SERVICE,
+        "    return () if holder.must_change_password else holder.roles\n",
+        "    return holder.roles\n",
+        ("tests/api/test_long_tokens.py",),
+    ),
+    Guard(
+        "Introspection says nothing of whoever must change the password",
+        "userapi/authentication/introspection.py",
+        "roles = () if live.must_change_password else live.roles",
+        "roles = live.roles",
+        ("tests/api/test_introspection.py",),
+    ),
+    Guard(
+        "A token without permissions says that they are omitted",
+        TOKENS,
+        'if self._payload["permissions_omitted"] is not True or "permissions" in self._payload:\n',
+        "if False:\n",
+        FORGED,
+    ),
     # Rank
     Guard(
         "Permissions of other services give no rank",

@@ -56,18 +56,17 @@ class Introspection:
             live = self._authentication.require_live(claims)
         except Unauthenticated:
             return None
-        if live.must_change_password:
-            # No endpoint takes it for anything else, so no other service should.
-            return None
         if isinstance(claims, RefreshClaims) and not self._is_present(claims):
             return None
-        permissions = self._roles.graph(live.catalogue_version).effective(live.roles)
+        # Whoever must change the password may do nothing else, here or elsewhere.
+        roles = () if live.must_change_password else live.roles
+        permissions = self._roles.graph(live.catalogue_version).effective(roles)
         return ActiveToken(
             sub=live.user_id,
             sid=live.session_id,
             username=live.username,
             scope=" ".join(permissions),
-            roles=live.roles,
+            roles=roles,
             token_type="access" if isinstance(claims, AccessClaims) else "refresh",
             exp=claims.expires_at,
             iat=claims.issued_at,

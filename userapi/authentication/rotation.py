@@ -46,6 +46,7 @@ class Holder:
     status: str
     roles: list[str]
     catalogue_version: int
+    must_change_password: bool
 
 
 _own_columns = (
@@ -82,6 +83,7 @@ _HOLDER = (
         users.c.status,
         role_names_column(users.c.id),
         catalogue_version().label("catalogue_version"),
+        users.c.must_change_password,
     )
     .where(users.c.id == bindparam("of_user"))
     .with_for_update(read=True, of=users)

@@ -254,7 +254,7 @@ class Authentication:
                 )
         if refusal is not None:
             raise refusal
-        return self._pair(started, view.roles, self._roles.graph(), user=view)
+        return self._pair(started, _entitled(view), self._roles.graph(), user=view)
 
     def _start_at_once(
         self, candidate: Candidate, key: str, actor: Actor, remember_me: bool, kind: SessionKind
@@ -287,7 +287,8 @@ class Authentication:
             self._live.session_changed(session_id, version=version, live=False)
         own = started.session
         user = replace(user, last_login_at=own.created_at, locked_until=started.locked_until)
-        return self._pair(own, user.roles, self._roles.graph(started.catalogue_version), user=user)
+        graph = self._roles.graph(started.catalogue_version)
+        return self._pair(own, _entitled(user), graph, user=user)
 
     def require_password(self, user_id: UUID, password: str, *, actor: Actor) -> None:
         """Check the present password of somebody who is signed in already.
@@ -341,7 +342,7 @@ class Authentication:
             self._audit.record(
                 AuditAction.AUTH_PASSWORD_CHANGED, actor=actor, target=("user", user.id)
             )
-        return self._pair(own, view.roles, self._roles.graph())
+        return self._pair(own, _entitled(view), self._roles.graph())
 
     def give_password(self, user_id: UUID, new: str, *, actor: Actor) -> None:
         """Set somebody's password for them; every session they have ends.
@@ -401,7 +402,7 @@ class Authentication:
         """
         claims = self._refresh_tokens.verify(refresh_token)
         own, holder = self._move_on(claims, actor) or self._decide(claims, actor)
-        return self._pair(own, holder.roles, self._roles.graph(holder.catalogue_version))
+        return self._pair(own, _entitled(holder), self._roles.graph(holder.catalogue_version))
 
     def _move_on(self, claims: RefreshClaims, actor: Actor) -> tuple[OwnSession, Holder] | None:
         """Rotate by one statement where the database can; None where that decides nothing."""
@@ -688,6 +689,14 @@ class Authentication:
             session_version=own.version,
             user=user,
         )
+
+
+def _entitled(holder: UserView | Holder) -> Sequence[str]:
+    """Return the roles that the tokens of somebody may speak of.
+
+    None for whoever must change the password first: no other service may take those for more.
+    """
+    return () if holder.must_change_password else holder.roles
 
 
 def _as_holder(actor: Actor, claims: RefreshClaims) -> Actor:

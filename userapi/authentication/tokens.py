@@ -82,7 +82,8 @@ class AccessClaims:
     session_version: int
     jti: str
     roles: tuple[str, ...]
-    permissions: tuple[str, ...]
+    permissions: tuple[str, ...] | None
+    """What the token says; None where it would have become too long to be sent."""
     issued_at: int
     not_before: int
     expires_at: int
@@ -110,6 +111,7 @@ class AccessTokens:
         self._issuer = settings.jwt_issuer
         self._audience = settings.jwt_audience
         self._lifetime = timedelta(minutes=settings.jwt_access_token_expire_minutes)
+        self._most_bytes = settings.jwt_max_bytes
         self._remembered = _RememberedTokens()
 
     def configure(self, app: "Flask") -> None:
@@ -133,27 +135,26 @@ class AccessTokens:
     def issue(self, grant: AccessGrant) -> IssuedToken:
         """Return a token that says what `grant` does, from now on.
 
-        Raises Unavailable where there is no key to sign with.
+        Without the permissions where it would be longer than JWT_MAX_BYTES: servers and proxies
+        refuse requests with long headers. Raises Unavailable where there is no key to sign with.
         """
         now = int(self._clock.now().timestamp())
         expires_at = now + int(self._lifetime.total_seconds())
         jti = str(new_id())
         # Asked once: a rotation between two answers would put the id of another key in the header.
         key = self._keys.active()
-        token = create_access_token(
-            identity=_Signature(str(grant.user_id), key),
-            additional_claims={
-                "sid": str(grant.session_id),
-                "sv": grant.session_version,
-                "jti": jti,
-                "iat": now,
-                "nbf": now,
-                "exp": expires_at,
-                "roles": list(grant.roles),
-                "permissions": list(grant.permissions),
-            },
-            additional_headers={"typ": ACCESS_TYPE, "kid": key.kid},
-        )
+        claims: dict[str, Any] = {
+            "sid": str(grant.session_id),
+            "sv": grant.session_version,
+            "jti": jti,
+            "iat": now,
+            "nbf": now,
+            "exp": expires_at,
+            "roles": list(grant.roles),
+        }
+        token = _sign(key, grant.user_id, {**claims, "permissions": list(grant.permissions)})
+        if len(token) > self._most_bytes:
+            token = _sign(key, grant.user_id, {**claims, "permissions_omitted": True})
         return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti)
 
     def verify(self, token: str) -> AccessClaims:
@@ -195,11 +196,20 @@ class AccessTokens:
             session_version=read.integer("sv"),
             jti=read.text("jti"),
             roles=read.texts("roles"),
-            permissions=read.texts("permissions"),
+            permissions=read.permissions(),
             issued_at=read.timestamp("iat"),
             not_before=read.timestamp("nbf"),
             expires_at=read.timestamp("exp"),
         )
+
+
+def _sign(key: SigningKey, user_id: UUID, claims: Mapping[str, Any]) -> str:
+    token: str = create_access_token(
+        identity=_Signature(str(user_id), key),
+        additional_claims=dict(claims),
+        additional_headers={"typ": ACCESS_TYPE, "kid": key.kid},
+    )
+    return token
 
 
 class _RememberedTokens:
@@ -341,6 +351,14 @@ class _ClaimReader:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise TokenInvalid()
         return tuple(value)
+
+    def permissions(self) -> tuple[str, ...] | None:
+        """Return the permissions; None for a token that says of itself that it omits them."""
+        if "permissions_omitted" not in self._payload:
+            return self.texts("permissions")
+        if self._payload["permissions_omitted"] is not True or "permissions" in self._payload:
+            raise TokenInvalid()
+        return None
 
     def integer(self, name: str) -> int:
         value = self._payload.get(name)
