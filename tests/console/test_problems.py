@@ -112,3 +112,26 @@ def test_a_file_is_kept_for_good_only_under_the_name_of_its_content(reader: Page
             lifetimes.append(answer.headers["Cache-Control"])
 
     assert lifetimes == ["public, max-age=31536000, immutable", "no-cache", "no-cache"]
+
+
+def test_what_is_wrong_with_a_field_that_the_form_lacks_is_listed(sign_in: SignIn) -> None:
+    """Such an error was shown nowhere: the page said that something was marked, and nothing was."""
+    reader = sign_in(roles=("admin",))
+    reader.get("/users/new")
+
+    page = reader.post(
+        "/users/new", username="ada", email="ada@example.com", timezone="Middle/Earth"
+    )
+
+    assert page.status_code == 422
+    assert "Nothing was saved. timezone:" in words(page)
+
+
+def test_where_all_is_marked_nothing_is_listed(sign_in: SignIn) -> None:
+    reader = sign_in(roles=("admin",))
+    reader.get("/users/new")
+
+    page = reader.post("/users/new", username="a", email="ada@example.com")
+
+    assert "<ul>" not in page.text.partition('role="alert"')[2].partition("</div>")[0]
+    assert 'id="username-error"' in page.text

@@ -283,19 +283,56 @@ def refuse(error: ServiceError, template: str, **values: Any) -> Response:
     """Draw a form again, with what was typed and what was wrong with it."""
     response = problems.handle_service_error(error)
     problem = orjson.loads(response.get_data())
-    errors: dict[str, list[str]] = {}
+    errors = FieldErrors()
     for item in problem.get("errors", ()):
-        errors.setdefault(item["field"].split(".")[0], []).append(item["message"])
-    drawn = page(
-        template,
-        response.status_code,
-        problem=problem,
-        errors=errors,
-        form=request.form,
-        **values,
-    )
+        errors.add(item["field"].split(".")[0], item["message"])
+
+    def draw() -> Response:
+        return page(
+            template,
+            response.status_code,
+            problem=problem,
+            errors=errors,
+            form=request.form,
+            **values,
+        )
+
+    drawn = draw()
+    unplaced = errors.unread
+    if unplaced:
+        # The form has no input for these fields, so their errors are listed above it.
+        problem["unplaced"] = [
+            item for item in problem["errors"] if item["field"].split(".")[0] in unplaced
+        ]
+        drawn = draw()
     _keep_headers(response, drawn)
     return drawn
+
+
+class FieldErrors(dict[str, list[str]]):
+    """What is wrong with each field. Remembers which fields a template has shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: set[str] = set()
+
+    @property
+    def unread(self) -> set[str]:
+        """Return the fields whose errors nobody has read so far."""
+        return set(self) - self._read
+
+    def add(self, name: str, message: str) -> None:
+        """Add what is wrong with a field."""
+        self.setdefault(name, []).append(message)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the messages of a field, and remember that they were read."""
+        self._read.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> list[str]:
+        self._read.add(name)
+        return super().__getitem__(name)
 
 
 def flash_refusal(error: ServiceError, endpoint: str, **values: Any) -> Response:
