@@ -1,7 +1,13 @@
-"""Exports as NDJSON and as CSV that a spreadsheet may open: no text is ever taken for a formula."""
+"""Exports as NDJSON and as CSV that a spreadsheet may open: no text is ever taken for a formula.
 
+The guard against formulas is an apostrophe. `without_guard` removes it, so that what an export
+writes can be imported again unchanged.
+"""
+
+import codecs
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +17,16 @@ import orjson
 
 from userapi.clock import rfc3339
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# With the full-width and small forms, which Japanese and Chinese editions of Excel treat alike.
+FORMULA_STARTS = "=+-@＝＋－＠﹦﹢﹣﹫"
+# A spreadsheet whose list separator is not the comma splits a line elsewhere, also within quotes
+# that do not begin a cell there. So the guard covers every position where a cell could begin.
+_FORMULA = f"[{re.escape(FORMULA_STARTS)}]"
+_SKIPPED = r"""(?:[^\S\t\r\n]|["'])*+"""
+_AT_START = re.compile(rf"'*[\t\r\n]|{_SKIPPED}{_FORMULA}")
+_WITHIN = re.compile(rf"[;|\t\r\n](?={_SKIPPED}{_FORMULA})")
+_GUARDED_WITHIN = re.compile(rf"([;|\t\r\n])'(?={_SKIPPED}{_FORMULA})")
+_WITHIN_JSON = re.compile(rf"([;|]{_SKIPPED})({_FORMULA})")
 
 
 class ExportFormat(StrEnum):
@@ -40,20 +55,45 @@ def export_pieces(
             yield b"".join(_json_line({name: row[name] for name in columns}) for row in chunk)
 
 
+def with_byte_order_mark(pieces: Iterable[bytes], form: ExportFormat) -> Iterator[bytes]:
+    """Yield a mark before an export that is CSV: by it Excel recognises UTF-8."""
+    if form is ExportFormat.CSV:
+        yield codecs.BOM_UTF8
+    yield from pieces
+
+
 def csv_line(values: Iterable[object]) -> str:
-    """Return one line of CSV (RFC 4180); what a spreadsheet would calculate gets a quote before."""
+    """Return one line of CSV (RFC 4180) in which no cell is a formula."""
     line = io.StringIO()
-    csv.writer(line).writerow([_harmless(value) for value in values])
+    csv.writer(line).writerow([_cell(value) for value in values])
     return line.getvalue()
 
 
-def _harmless(value: object) -> str:
+def with_guard(text: str) -> str:
+    """Return the text with an apostrophe wherever a spreadsheet could begin to read a formula."""
+    guarded = _WITHIN.sub(r"\g<0>'", text)
+    return f"'{guarded}" if guarded != text or _AT_START.match(text) else text
+
+
+def without_guard(text: str) -> str:
+    """Return the text that `with_guard` made this one of; any other text as it is."""
+    bare = text[1:]
+    if text.startswith("'") and (_AT_START.match(bare) or _WITHIN.search(bare)):
+        return _GUARDED_WITHIN.sub(r"\1", bare)
+    return text
+
+
+def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
         return rfc3339(value)
-    text = orjson.dumps(value).decode() if isinstance(value, dict | list | bool) else str(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    if isinstance(value, dict | list | bool):
+        # Inside of strings JSON has a spelling of its own for any character, so it stays JSON.
+        return _WITHIN_JSON.sub(
+            lambda found: f"{found[1]}\\u{ord(found[2]):04x}", orjson.dumps(value).decode()
+        )
+    return with_guard(str(value))
 
 
 def _json_line(row: Mapping[str, Any]) -> bytes:

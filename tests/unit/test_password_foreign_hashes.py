@@ -47,6 +47,7 @@ FORMATS = {
     "bcrypt-2b": _bcrypt(b"2b"),
     "bcrypt-2y": _bcrypt(b"2y"),
     "argon2id": _argon2id(),
+    "argon2id of Django": f"argon2{_argon2id()}",
     "django": _django(),
     "werkzeug": _werkzeug(),
 }

@@ -4,17 +4,23 @@ Nothing here looks at the database. A fault of one row stays with that row; only
 of the file unreadable is raised.
 """
 
+import codecs
 import csv
+import io
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NoReturn
+from itertools import chain
+from typing import Any, BinaryIO, NoReturn, TextIO
 
+from userapi.accounts import exports
 from userapi.accounts.addresses import EmailAddress, parse_email, parse_username
 from userapi.accounts.models import UserStatus
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
+from userapi.export import without_guard
 from userapi.passwords.foreign_hashes import check_foreign_hash
 
 COLUMNS = (
@@ -28,6 +34,20 @@ COLUMNS = (
     "status",
 )
 REQUIRED = ("username", "email")
+# What an export has and an import does not set. Such columns are ignored and named in the answer.
+IGNORED = frozenset(exports.COLUMNS) - set(COLUMNS)
+# An export has none of these, so no apostrophe in them is a guard.
+UNGUARDED = frozenset({"password", "password_hash"})
+DELIMITERS = (",", ";", "\t")
+ENCODINGS = {
+    "utf-8": "utf-8-sig",
+    "utf8": "utf-8-sig",
+    "utf-16": "utf-16",
+    "windows-1252": "cp1252",
+    "cp1252": "cp1252",
+    "iso-8859-1": "latin-1",
+    "latin1": "latin-1",
+}
 LONGEST = {
     "username": 256,
     "email": 320,
@@ -37,7 +57,27 @@ LONGEST = {
     "last_name": 100,
     "status": 16,
 }
+NO_ARRAY = "A JSON array is not NDJSON: write each user as a JSON object on a line of its own."
 LONGEST_LINE = 64 * 1024
+# So much of a file tells what it is.
+HEAD_BYTES = 4096
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_OTHER_KINDS = {
+    b"PK\x03\x04": "an Excel workbook or another ZIP archive. In Excel, save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook. In Excel, save it as CSV",
+    b"\x1f\x8b": "compressed with gzip. Decompress it first",
+    b"BZh": "compressed with bzip2. Decompress it first",
+    b"\xfd7zXZ": "compressed with xz. Decompress it first",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard. Decompress it first",
+    b"%PDF": "a PDF document. Save it as CSV",
+}
+_STATED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?[\r\n]*', re.IGNORECASE)
 MOST_ROLES = 50
 
 
@@ -84,15 +124,84 @@ class ImportedUser:
     status: UserStatus | None
 
 
-def read_rows(lines: Iterable[str], file_format: ImportFormat) -> Iterator[Row]:
-    """Return the rows of a file. Raises Invalid for a bad header, and MalformedFile."""
-    try:
-        if file_format is ImportFormat.CSV:
-            yield from _read_csv(lines)
-        else:
-            yield from _read_ndjson(lines)
-    except UnicodeDecodeError as exc:
-        raise MalformedFile("The file is not UTF-8.") from exc
+def open_text(file: BinaryIO, file_format: ImportFormat, *, charset: str | None = None) -> TextIO:
+    """Return the text of a file that can be read twice. A byte order mark outweighs `charset`.
+
+    `charset` is one of ENCODINGS; UTF-8 if left out. Raises MalformedFile for what is no text.
+    """
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    for signature, kind in _OTHER_KINDS.items():
+        if head.startswith(signature):
+            raise MalformedFile(f"The file is {kind}, and import that file.")
+    marked = [name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)]
+    encoding = marked[0] if marked else ENCODINGS[charset or "utf-8"]
+    if not marked and (encoding == "utf-16" or b"\0" in head):
+        raise MalformedFile(
+            "The file is UTF-16 without a byte order mark, or not text. Save it as UTF-8."
+        )
+    newline = "" if file_format is ImportFormat.CSV else "\n"
+    return io.TextIOWrapper(file, encoding=encoding, newline=newline)
+
+
+class UserFile:
+    """The rows of a file of users, read once."""
+
+    def __init__(self, lines: Iterable[str], file_format: ImportFormat) -> None:
+        self._lines = lines
+        self._format = file_format
+        self._ignored: dict[str, None] = {}
+
+    @property
+    def ignored_columns(self) -> tuple[str, ...]:
+        """Return which columns of an export were met so far; their values are not used."""
+        return tuple(self._ignored)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows. Raises Invalid for a bad header, and MalformedFile."""
+        try:
+            rows = self._csv() if self._format is ImportFormat.CSV else _read_ndjson(self._lines)
+            for row in rows:
+                yield self._without_ignored(row)
+        except UnicodeError as exc:
+            raise MalformedFile(_undecodable(exc)) from exc
+
+    def _without_ignored(self, row: Row) -> Row:
+        found = [name for name in row.values if name in IGNORED]
+        if not found:
+            return row
+        self._ignored.update(dict.fromkeys(found))
+        kept = {name: value for name, value in row.values.items() if name not in IGNORED}
+        return Row(row.number, kept, row.faults)
+
+    def _csv(self) -> Iterator[Row]:
+        try:
+            lines, delimiter, passed = _after_preamble(self._lines)
+        except csv.Error as exc:
+            raise MalformedFile(f"The file is not valid CSV: {exc} (header).") from exc
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        try:
+            header = next(reader, None)
+            if header is None:
+                raise invalid_field("header", "The file has no header.", "required")
+            columns = _checked_header(header)
+            self._ignored.update(dict.fromkeys(name for name in columns if name in IGNORED))
+            yield from _csv_rows(reader, columns)
+        except csv.Error as exc:
+            line = passed + reader.line_num
+            raise MalformedFile(f"The file is not valid CSV: {exc} (line {line}).") from exc
+
+
+def _undecodable(error: UnicodeError) -> str:
+    name = getattr(error, "encoding", "")
+    if "utf-16" in name or "utf-32" in name:
+        return "The file is not valid UTF-16: it ends in the middle of a character or is damaged."
+    if "utf-8" not in name:
+        return f"The file is not in the encoding {name}, which was stated for it."
+    return (
+        "The file is not UTF-8. Save it as UTF-8 (in Excel: CSV UTF-8), or state its encoding: "
+        "windows-1252 or iso-8859-1."
+    )
 
 
 def checked_user(row: Row) -> ImportedUser:
@@ -131,57 +240,109 @@ def _read_ndjson(lines: Iterable[str]) -> Iterator[Row]:
             values = json.loads(
                 text, parse_constant=_refuse_constant, object_pairs_hook=_without_duplicates
             )
-        except (ValueError, RecursionError):
-            yield Row(number, {}, (FieldError("row", "Is no JSON.", "malformed_json"),))
+        except (ValueError, RecursionError) as exc:
+            if number == 1 and text.startswith("["):
+                raise MalformedFile(NO_ARRAY) from exc
+            yield Row(number, {}, (FieldError("row", "Is not valid JSON.", "malformed_json"),))
             continue
         if isinstance(values, dict):
             yield Row(number, values)
+        elif isinstance(values, list):
+            yield Row(number, {}, (FieldError("row", NO_ARRAY, "wrong_type"),))
         else:
-            yield Row(number, {}, (FieldError("row", "Takes an object.", "wrong_type"),))
+            yield Row(number, {}, (FieldError("row", "Must be a JSON object.", "wrong_type"),))
 
 
-def _read_csv(lines: Iterable[str]) -> Iterator[Row]:
-    reader = csv.reader(lines, strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
-            raise invalid_field("header", "The file has no header.", "required")
-        columns = _checked_header(header)
-        number = 0
-        for cells in reader:
-            if not cells:
-                continue
-            number += 1
-            if len(cells) != len(columns):
-                message = f"Has {len(cells)} cells and not {len(columns)}."
-                yield Row(number, {}, (FieldError("row", message, "wrong_number_of_cells"),))
-                continue
-            # An empty cell is a value that was left out: CSV knows no other way to say so.
-            yield Row(number, {n: cell for n, cell in zip(columns, cells, strict=True) if cell})
-    except csv.Error as exc:
-        raise MalformedFile(f"The file is no CSV: {exc} (line {reader.line_num}).") from exc
+def _after_preamble(lines: Iterable[str]) -> tuple[Iterator[str], str, int]:
+    """Return the lines from the header on, what separates cells, and how many lines came before.
+
+    Excel writes `sep=;` as a first line where it matters. Otherwise the header tells.
+    """
+    waiting = iter(lines)
+    stated = None
+    for passed, line in enumerate(waiting):
+        if stated is None and (match := _STATED_DELIMITER.fullmatch(line)):
+            stated = match[1]
+            if stated not in {*DELIMITERS, "|"}:
+                message = "sep= must name a comma, a semicolon or a tab."
+                raise invalid_field("header", message, "invalid_choice")
+        elif line.strip(' \t\r\n,;"'):
+            return chain([line], waiting), stated or _delimiter_of(line), passed
+    return iter(()), ",", 0
+
+
+def _delimiter_of(header: str) -> str:
+    """Return the delimiter that makes the most known columns of the header, or the most columns."""
+
+    def columns(delimiter: str) -> tuple[int, int]:
+        cells, *_ = csv.reader([header], delimiter=delimiter)
+        return sum(_column(cell) is not None for cell in cells), len(cells)
+
+    return max(DELIMITERS, key=columns)
+
+
+def _compact(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+_COLUMN_OF = {_compact(name): name for name in (*COLUMNS, *sorted(IGNORED))}
+
+
+def _column(name: str) -> str | None:
+    """Return which column a header names: `E-Mail`, `First Name` and `FIRST_NAME` are fine."""
+    return _COLUMN_OF.get(_compact(name))
+
+
+def _csv_rows(reader: Iterator[list[str]], columns: Sequence[str]) -> Iterator[Row]:
+    number = 0
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        number += 1
+        while len(cells) > len(columns) and not cells[-1].strip():
+            cells.pop()
+        if len(cells) != len(columns):
+            message = f"The row has {len(cells)} cells, but the header has {len(columns)} columns."
+            yield Row(number, {}, (FieldError("row", message, "wrong_number_of_cells"),))
+            continue
+        # An empty cell is a value that was left out: CSV has no other way to say so.
+        yield Row(
+            number,
+            {
+                name: cell if name in UNGUARDED else without_guard(cell)
+                for name, cell in zip(columns, cells, strict=True)
+                if cell
+            },
+        )
 
 
 def _checked_header(header: Sequence[str]) -> list[str]:
-    columns = [name.strip() for name in header]
-    faults = [
-        FieldError(f"header.{name or index}", "There is no such column.", "unknown_field")
-        for index, name in enumerate(columns)
-        if name not in COLUMNS
-    ]
+    names = [name.strip() for name in header]
+    while names and not names[-1]:
+        names.pop()
+    columns = [_column(name) for name in names]
+    faults = []
+    for number, (name, column) in enumerate(zip(names, columns, strict=True), start=1):
+        if not name:
+            message = f"Column {number} has no name."
+            faults.append(FieldError(f"header.{number}", message, "unknown_field"))
+        elif column is None:
+            message = (
+                f"Column {number}, {name[:100]!r}, is unknown. Known columns: {', '.join(COLUMNS)}."
+            )
+            faults.append(FieldError(f"header.{name[:100]}", message, "unknown_field"))
+        elif column in columns[: number - 1]:
+            first = columns.index(column) + 1
+            message = f"Column {number} repeats column {first}, {column}."
+            faults.append(FieldError(f"header.{column}", message, "repeated"))
     faults += [
-        FieldError(f"header.{name}", "Stands more than once.", "repeated")
-        for name in COLUMNS
-        if columns.count(name) > 1
-    ]
-    faults += [
-        FieldError(f"header.{name}", "This column is missing.", "required")
+        FieldError(f"header.{name}", f"The column {name} is missing.", "required")
         for name in REQUIRED
         if name not in columns
     ]
     if faults:
         raise Invalid(faults)
-    return columns
+    return [column for column in columns if column is not None]
 
 
 def _form_faults(values: Mapping[str, Any]) -> Iterator[FieldError]:
@@ -221,7 +382,8 @@ def _role_faults(value: Any) -> Iterator[FieldError]:
     elif isinstance(value, list):
         names = value
     else:
-        yield FieldError("roles", "Takes a list of names, or names with ; between.", "wrong_type")
+        message = "Must be a list of names, or a text with ; or , between names."
+        yield FieldError("roles", message, "wrong_type")
         return
     if len(names) > MOST_ROLES:
         yield FieldError("roles", f"Takes at most {MOST_ROLES} roles.", "too_long")
@@ -231,7 +393,8 @@ def _role_faults(value: Any) -> Iterator[FieldError]:
 
 
 def _role_names(value: str | Sequence[str]) -> tuple[str, ...]:
-    names = value.split(";") if isinstance(value, str) else value
+    # In a file whose cells are separated by semicolons, people separate roles by commas.
+    names = re.split("[;,]", value) if isinstance(value, str) else value
     return tuple(sorted({name.strip() for name in names if name.strip()}))
 
 

@@ -45,5 +45,8 @@ def index(query: dict[str, Any]) -> Any:
 def export(query: dict[str, Any]) -> Any:
     """Download the audit log as NDJSON or CSV. Newest first, with the filters of the list."""
     form: ExportFormat = query.pop("form", ExportFormat.NDJSON)
+    bom: bool = query.pop("bom")
     pieces = services().audit_reader.export(AuditFilter(**query), form, actor=current_actor())
-    return export_response(pieces, form=form, name="audit-logs", now=services().clock.now())
+    return export_response(
+        pieces, form=form, name="audit-logs", now=services().clock.now(), bom=bom
+    )

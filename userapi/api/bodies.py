@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Collection
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ BODY_LIMIT_BYTES = 64 * 1024
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
 DEEPEST_LEVEL = 32
 FORM = "application/x-www-form-urlencoded"
+UTF_8 = frozenset({"utf-8", "utf8"})
 
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
@@ -105,11 +107,11 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def require_media_type(*accepted: str) -> str:
+def require_media_type(*accepted: str, charsets: Collection[str] = UTF_8) -> str:
     """Return the media type of the body. Raises UnsupportedMediaType."""
     media_type = request.mimetype
     charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if media_type not in accepted or charset not in {"utf-8", "utf8"}:
+    if media_type not in accepted or charset not in charsets:
         raise UnsupportedMediaType(f"This endpoint takes {' or '.join(accepted)}.")
     return media_type
 

@@ -4,9 +4,16 @@ import io
 from typing import Any
 
 import orjson
-from flask import Response
+from flask import Response, request
 
-from userapi.accounts.import_files import ImportFormat, MalformedFile, Row, read_rows
+from userapi.accounts.import_files import (
+    ENCODINGS,
+    ImportFormat,
+    MalformedFile,
+    Row,
+    UserFile,
+    open_text,
+)
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.search import UserFilter
 from userapi.errors import invalid_field
@@ -15,9 +22,10 @@ from userapi.permissions import Permission
 
 from .access import requires
 from .blueprint import WITH_A_BODY, Blueprint
-from .bodies import IMPORT_LIMIT_BYTES, read_body, require_media_type
+from .bodies import IMPORT_LIMIT_BYTES, UTF_8, read_body, require_media_type
 from .context import current_actor, services
 from .exports import export_response
+from .problems import UnsupportedMediaType
 from .schemas.transfers import ExportQuery, ImportAnswer, ImportQuery
 
 NDJSON = "application/x-ndjson"
@@ -26,6 +34,14 @@ CSV = "text/csv"
 # `flask users import` takes any number.
 MOST_PASSWORDS = 200
 MOST_ROWS = 20_000
+WORKBOOKS = frozenset(
+    {
+        "application/vnd.ms-excel",
+        "application/vnd.ms-excel.sheet.macroenabled.12",
+        "application/vnd.oasis.opendocument.spreadsheet",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    }
+)
 FILE_SCHEMA = {"schema": {"type": "string", "format": "binary"}}
 
 blp = Blueprint(
@@ -56,13 +72,15 @@ def import_users(query: dict[str, Any]) -> Any:
     """Import users from NDJSON or CSV. None that is there already is changed.
 
     Columns: username, email, password or password_hash, first_name, last_name, roles (a list, or
-    names with `;` between), status. A hash is bcrypt, argon2id, Django's pbkdf2_sha256 or
-    werkzeug's scrypt. Without password and hash a user is invited by mail. Takes 10 MiB, 20 000
-    rows and 200 plain passwords; roles other than `user` need `roles:assign`. Each row has its own
-    result.
+    names with `;` or `,` between), status. The other columns of an export are ignored and listed
+    in `ignored_columns`. A hash is bcrypt, argon2id, Django's pbkdf2_sha256 or werkzeug's scrypt.
+    Without password and hash a user is invited by mail. CSV may be separated by commas, semicolons
+    or tabs and be UTF-8, UTF-16 with a byte order mark or, with `charset=` in Content-Type,
+    windows-1252 or iso-8859-1. Takes 10 MiB, 20 000 rows and 200 plain passwords; roles other than
+    `user` need `roles:assign`. Each row has its own result.
     """
-    form = ImportFormat.CSV if require_media_type(NDJSON, CSV) == CSV else ImportFormat.NDJSON
-    rows = rows_of(read_body(IMPORT_LIMIT_BYTES), form)
+    form, charset = _kind_of_body()
+    rows, ignored = rows_of(read_body(IMPORT_LIMIT_BYTES), form, charset=charset)
     dry_run = query["dry_run"]
     batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)
     results = [result for batch in batches for result in batch]
@@ -71,6 +89,7 @@ def import_users(query: dict[str, Any]) -> Any:
         "dry_run": dry_run,
         "created": created,
         "failed": len(results) - created,
+        "ignored_columns": ignored,
         "results": [_shown(result) for result in results],
     }
     return Response(orjson.dumps(answer), 200, mimetype="application/json")
@@ -90,23 +109,37 @@ def export_users(query: dict[str, Any]) -> Any:
     In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe. A file that
     breaks off is not complete: it ends in order only when every user is in it.
     """
-    form = query.pop("format")
+    form, bom = query.pop("format"), query.pop("bom")
     pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
-    return export_response(pieces, form=form, name="users", now=services().clock.now())
+    return export_response(pieces, form=form, name="users", now=services().clock.now(), bom=bom)
 
 
-def rows_of(raw: bytes, form: ImportFormat) -> list[Row]:
-    """Return all rows of a file: what makes it unreadable is found before any is taken.
+def _kind_of_body() -> tuple[ImportFormat, str | None]:
+    """Return what the body says that it is. Raises UnsupportedMediaType."""
+    if request.mimetype in WORKBOOKS:
+        raise UnsupportedMediaType(
+            "This endpoint takes application/x-ndjson or text/csv. In Excel, save the workbook as "
+            "CSV, and import that file."
+        )
+    charset = request.mimetype_params.get("charset")
+    if request.mimetype == CSV:
+        require_media_type(CSV, charsets=ENCODINGS)
+        return ImportFormat.CSV, charset and charset.lower()
+    require_media_type(NDJSON, CSV, charsets=UTF_8)
+    return ImportFormat.NDJSON, None
 
-    Raises MalformedFile, Invalid for more than one request takes.
+
+def rows_of(
+    raw: bytes, form: ImportFormat, *, charset: str | None = None
+) -> tuple[list[Row], tuple[str, ...]]:
+    """Return all rows of a file, and the columns of it that are ignored.
+
+    What makes the file unreadable is found before any row is imported. Raises MalformedFile,
+    Invalid for more than one request takes.
     """
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise MalformedFile("The file is not UTF-8.") from exc
-    lines = io.StringIO(text, newline="" if form is ImportFormat.CSV else "\n")
+    file = UserFile(open_text(io.BytesIO(raw), form, charset=charset), form)
     rows: list[Row] = []
-    for row in read_rows(lines, form):
+    for row in file:
         rows.append(row)
         if len(rows) > MOST_ROWS:
             message = f"Takes at most {MOST_ROWS} rows; split the file."
@@ -114,7 +147,7 @@ def rows_of(raw: bytes, form: ImportFormat) -> list[Row]:
     if sum(row.has_password for row in rows) > MOST_PASSWORDS:
         message = f"Takes at most {MOST_PASSWORDS} plain passwords; split the file."
         raise invalid_field("body", message, "too_many_passwords")
-    return rows
+    return rows, file.ignored_columns
 
 
 def _shown(result: ImportResult) -> dict[str, Any]:

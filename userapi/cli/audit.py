@@ -13,7 +13,7 @@ from flask.cli import AppGroup
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.audit.verification import Anchor, Finding
-from userapi.export import ExportFormat
+from userapi.export import ExportFormat, with_byte_order_mark
 from userapi.paging import PageRequest
 
 from .support import operator, print_table, safely, services
@@ -140,14 +140,18 @@ def list_rows(limit: int, **filters: Any) -> None:
     default="ndjson",
     show_default=True,
 )
+@click.option("--bom", is_flag=True, help="Begin CSV with a byte order mark, for Excel.")
 @click.option(
     "--output", type=click.File("wb", lazy=True), default="-", help="File; standard output if not."
 )
 @safely
-def export(form: str, output: Any, **filters: Any) -> None:
+def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
     """Write rows as NDJSON or CSV, the newest first."""
     wanted = _wanted(**filters)
-    for piece in services().audit_reader.export(wanted, ExportFormat(form), actor=operator()):
+    pieces = services().audit_reader.export(wanted, ExportFormat(form), actor=operator())
+    if bom:
+        pieces = with_byte_order_mark(pieces, ExportFormat(form))
+    for piece in pieces:
         output.write(piece)
 
 

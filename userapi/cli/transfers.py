@@ -11,13 +11,15 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from userapi.accounts.import_files import ImportFormat, read_rows
+from userapi.accounts.import_files import ImportFormat, UserFile, open_text
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
-from userapi.export import ExportFormat
+from userapi.export import ExportFormat, with_byte_order_mark
 
 from .support import operator, safely, services
+
+WORKBOOK_SUFFIXES = {"xls", "xlsm", "xlsx", "ods"}
 
 
 @click.command("import")
@@ -28,9 +30,14 @@ from .support import operator, safely, services
     type=click.Choice([str(f) for f in ImportFormat]),
     help="What the file is; told by its name if left out.",
 )
+@click.option(
+    "--encoding",
+    type=click.Choice(["utf-8", "utf-16", "windows-1252", "iso-8859-1"], case_sensitive=False),
+    help="How the text is encoded; a byte order mark tells it, otherwise UTF-8.",
+)
 @click.option("--dry-run", is_flag=True, help="Check every row and change nothing.")
 @safely
-def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
+def import_users(file: Path, format_name: str | None, encoding: str | None, dry_run: bool) -> None:
     """Import users from NDJSON or CSV. Refused rows are told, the others come in.
 
     Can be called again with the same file after an interruption: a row whose user name and e-mail
@@ -41,18 +48,20 @@ def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
     if not file.is_file():
         raise click.ClickException(f"{file} is read twice, and so has to be a file and no pipe.")
     # Read once before anything is changed: it gives the length, and finds what cannot be read.
-    with _opened(file, file_format) as lines:
-        length = sum(1 for _ in read_rows(lines, file_format))
+    with _opened(file, file_format, encoding) as lines:
+        whole = UserFile(lines, file_format)
+        length = sum(1 for _ in whole)
+    if whole.ignored_columns:
+        click.echo(f"Ignored columns: {', '.join(whole.ignored_columns)}.", err=True)
     counts: Counter[str] = Counter()
     with (
-        _opened(file, file_format) as lines,
+        _opened(file, file_format, encoding) as lines,
         click.progressbar(
             length=length, label="Checking" if dry_run else "Importing", show_pos=True
         ) as bar,
     ):
-        rows = read_rows(lines, file_format)
         for results in services().user_imports.run(
-            rows, actor=operator(), dry_run=dry_run, resume=True
+            UserFile(lines, file_format), actor=operator(), dry_run=dry_run, resume=True
         ):
             for result in results:
                 counts[result.status] += 1
@@ -76,6 +85,7 @@ def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
     type=click.Choice([str(f) for f in ExportFormat]),
     help="What to write; told by the file's name if left out, otherwise ndjson.",
 )
+@click.option("--bom", is_flag=True, help="Begin CSV with a byte order mark, for Excel.")
 @click.option("--search", help="Part of a name or address.")
 @click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
 @click.option("--role", help="Only those with this role.")
@@ -83,6 +93,7 @@ def import_users(file: Path, format_name: str | None, dry_run: bool) -> None:
 def export_users(
     file: Path | None,
     format_name: str | None,
+    bom: bool,
     search: str | None,
     status: str | None,
     role: str | None,
@@ -92,6 +103,8 @@ def export_users(
     chosen = ExportFormat(format_name or (suffix if suffix in list(ExportFormat) else "ndjson"))
     wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
     pieces = services().user_exports.pieces(wanted, chosen, actor=operator())
+    if bom:
+        pieces = with_byte_order_mark(pieces, chosen)
     with _written(file) as out:
         for piece in pieces:
             out.write(piece)
@@ -101,16 +114,25 @@ def export_users(
 
 def _format_of(file: Path, name: str | None) -> ImportFormat:
     suffix = file.suffix.lstrip(".").lower()
-    by_suffix = {"csv": "csv", "ndjson": "ndjson", "jsonl": "ndjson"}
+    by_suffix = {
+        "csv": "csv",
+        "tsv": "csv",
+        "ndjson": "ndjson",
+        "jsonl": "ndjson",
+        "json": "ndjson",
+    }
     chosen = name or by_suffix.get(suffix)
     if chosen is None:
+        if suffix in WORKBOOK_SUFFIXES:
+            raise click.UsageError("Save the workbook as CSV, and import that file.")
         raise click.UsageError("Say what the file is with --format ndjson or --format csv.")
     return ImportFormat(chosen)
 
 
-def _opened(file: Path, file_format: ImportFormat) -> TextIO:
-    newline = "" if file_format is ImportFormat.CSV else "\n"
-    return file.open(encoding="utf-8-sig", newline=newline)
+@contextmanager
+def _opened(file: Path, file_format: ImportFormat, encoding: str | None) -> Iterator[TextIO]:
+    with file.open("rb") as raw, open_text(raw, file_format, charset=encoding) as lines:
+        yield lines
 
 
 @contextmanager

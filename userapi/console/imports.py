@@ -1,5 +1,6 @@
 """The page that takes users in from a file: tried first, then meant."""
 
+import io
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 from flask import request
 from werkzeug.wrappers import Response
 
-from userapi.accounts.import_files import ImportFormat, MalformedFile
+from userapi.accounts.import_files import ENCODINGS, ImportFormat, MalformedFile, open_text
 from userapi.accounts.imports import ImportResult
 from userapi.api.bodies import IMPORT_LIMIT_BYTES
 from userapi.api.context import current_actor, services
 from userapi.api.transfers import rows_of
-from userapi.errors import ServiceError
+from userapi.errors import ServiceError, invalid_field
 from userapi.permissions import Permission
 
 from .pages import blp, growing_page, page, refuse, requires
@@ -20,6 +21,7 @@ from .pages import blp, growing_page, page, refuse, requires
 # A file up to this size goes along with the page that shows the trial; a larger one is sent again.
 CARRIED_BYTES = 200_000
 RESULTS_SHOWN = 500
+NDJSON_NAMES = (".ndjson", ".jsonl", ".json")
 
 
 class ImportRun:
@@ -61,9 +63,10 @@ def import_users() -> Response:
     """Try a file, or take its users in; show how far it is, and what became of each row."""
     try:
         name, raw = _file()
-        form = ImportFormat.NDJSON if name.endswith((".ndjson", ".jsonl")) else ImportFormat.CSV
+        form = ImportFormat.NDJSON if name.lower().endswith(NDJSON_NAMES) else ImportFormat.CSV
+        charset = _charset()
         dry_run = "meant" not in request.form
-        rows = rows_of(raw, form)
+        rows, ignored = rows_of(raw, form, charset=charset)
         run = ImportRun(
             services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run), len(rows)
         )
@@ -74,11 +77,26 @@ def import_users() -> Response:
         dry_run=dry_run,
         file_name=name,
         run=run,
-        carried=raw.decode("utf-8-sig") if dry_run and len(raw) <= CARRIED_BYTES else None,
+        ignored=ignored,
+        carried=(
+            open_text(io.BytesIO(raw), form, charset=charset).read()
+            if dry_run and len(raw) <= CARRIED_BYTES
+            else None
+        ),
     )
 
 
 import_users.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
+
+
+def _charset() -> str | None:
+    """Return the encoding that was chosen for a file that does not tell its own."""
+    charset = request.form.get("encoding") or None
+    if "carried" in request.form or charset is None:
+        return None
+    if charset not in ENCODINGS:
+        raise invalid_field("encoding", "Choose one of the encodings.", "invalid_choice")
+    return charset
 
 
 def _file() -> tuple[str, bytes]:

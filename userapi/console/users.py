@@ -60,8 +60,9 @@ def export_users() -> Response:
     """Download the users that the filters of the page leave."""
     query = read_query(ExportQuery, **{k: v for k, v in _given().items() if k != "page_size"})
     form = query.pop("format")
+    del query["bom"]  # What a person downloads here goes into a spreadsheet.
     pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
-    return export_response(pieces, form=form, name="users", now=services().clock.now())
+    return export_response(pieces, form=form, name="users", now=services().clock.now(), bom=True)
 
 
 @blp.route("/users/new", methods=["GET"])

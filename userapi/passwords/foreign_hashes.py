@@ -129,7 +129,8 @@ def read_foreign_hash(text: str, *, field: str = "password_hash") -> ForeignHash
     """Return the hash that `text` holds. Raises UnusableHash."""
     if match := _BCRYPT.fullmatch(text):
         return _bcrypt(match, field)
-    if match := _ARGON2ID.fullmatch(text):
+    # Django puts the name of its hasher before the standard form.
+    if match := _ARGON2ID.fullmatch(text.removeprefix("argon2")):
         return _argon2id(match, field)
     if match := _DJANGO.fullmatch(text):
         return _django(match, field)

@@ -6,7 +6,7 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.export import ExportFormat
 
 from .common import PageOf, PageQuery
-from .fields import Choice, Moment, StrictSchema, Text
+from .fields import Choice, Moment, QueryBoolean, StrictSchema, Text
 
 
 class AuditFilters(StrictSchema):
@@ -30,6 +30,10 @@ class AuditExportQuery(AuditFilters):
     """Filters that combine, and the form that is wanted."""
 
     form = Choice(ExportFormat, data_key="format", metadata={"default": "ndjson"})
+    bom = QueryBoolean(
+        load_default=False,
+        metadata={"description": "Begin CSV with a byte order mark, for Excel."},
+    )
 
 
 class AuditEntry(Schema):

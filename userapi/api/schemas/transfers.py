@@ -37,6 +37,13 @@ class ImportAnswer(Schema):
     dry_run = fields.Boolean()
     created = fields.Integer()
     failed = fields.Integer()
+    ignored_columns = fields.List(
+        fields.String(),
+        metadata={
+            "example": ["id", "created_at"],
+            "description": "Columns that an export has and an import does not use.",
+        },
+    )
     results = fields.List(fields.Nested(ImportResult))
 
 
@@ -44,3 +51,7 @@ class ExportQuery(UserFilterQuery):
     """Which users, and as what."""
 
     format = Choice(ExportFormat, load_default=ExportFormat.NDJSON)
+    bom = QueryBoolean(
+        load_default=False,
+        metadata={"description": "Begin CSV with a byte order mark, for Excel."},
+    )
