@@ -27,6 +27,7 @@ TOKENS_KEPT = timedelta(days=7)
 FAILURES_KEPT = timedelta(hours=24)
 SENT_EVENTS_KEPT = timedelta(days=7)
 SENT_MAILS_KEPT = timedelta(days=30)
+PARKED_MAILS_KEPT = timedelta(days=30)
 HEARTBEATS_KEPT = timedelta(days=1)
 
 
@@ -72,5 +73,6 @@ class CleanUp:
             ),
             (OutboxEvent, OutboxEvent.sent_at < now - SENT_EVENTS_KEPT),
             (OutgoingMail, OutgoingMail.sent_at < now - SENT_MAILS_KEPT),
+            (OutgoingMail, OutgoingMail.parked_at < now - PARKED_MAILS_KEPT),
             (WorkerHeartbeat, WorkerHeartbeat.last_seen_at < now - HEARTBEATS_KEPT),
         ]

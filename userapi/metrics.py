@@ -22,6 +22,7 @@ from userapi.database import counting, reading, statements_may_take
 from userapi.events.models import OutboxEvent, PublishedEvents
 from userapi.health import Health, Status
 from userapi.heartbeat import WorkerHeartbeat
+from userapi.mail.models import OutgoingMail
 from userapi.sessions.service import Sessions
 from userapi.tallies import TallyKind, counts_of
 
@@ -145,7 +146,13 @@ class Figures:
         self._dependencies = _Kept(self._ask_dependencies, DEPENDENCIES_KEPT_SECONDS)
         self._counts = [
             _Kept(partial(_counted, count), FIGURES_KEPT_SECONDS, times=KEPT_FOR_TIMES)
-            for count in (self._users, self._active_sessions, self._outbox, self._worker)
+            for count in (
+                self._users,
+                self._active_sessions,
+                self._outbox,
+                self._mails,
+                self._worker,
+            )
         ]
 
     def collect(self) -> Iterator[Metric]:
@@ -203,6 +210,25 @@ class Figures:
             "outbox_parked",
             "Events that the broker refused for good",
             value=connection.execute(refused).scalar_one(),
+        )
+
+    def _mails(self, connection: Connection) -> Iterator[Metric]:
+        unsent = OutgoingMail.sent_at.is_(None)
+        waiting, oldest = connection.execute(
+            select(func.count(), func.min(OutgoingMail.created_at)).where(
+                unsent, OutgoingMail.parked_at.is_(None)
+            )
+        ).one()
+        age = (self._clock.now() - oldest).total_seconds() if waiting else 0.0
+        yield GaugeMetricFamily("mails_waiting", "Mails not sent yet", value=waiting)
+        yield GaugeMetricFamily(
+            "mail_oldest_seconds", "Age of the oldest of them", value=max(0.0, age)
+        )
+        parked = select(func.count()).where(unsent, OutgoingMail.parked_at.is_not(None))
+        yield GaugeMetricFamily(
+            "mails_parked",
+            "Mails that the mail server refused for good",
+            value=connection.execute(parked).scalar_one(),
         )
 
     def _published(self) -> Iterator[Metric]:

@@ -1,6 +1,7 @@
 """What Prometheus sees."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from flask import Flask
@@ -13,6 +14,7 @@ from userapi.clock import ManualClock
 from userapi.database import db, transaction
 from userapi.events.models import OutboxEvent
 from userapi.heartbeat import WorkerHeartbeat
+from userapi.mail.models import MailKind, OutgoingMail
 
 
 def series(client: JsonClient) -> set[str]:
@@ -106,6 +108,32 @@ def test_the_worker_and_refused_events_show(
     assert sample(client, "outbox_pending") == 0
     seen = sample(client, "worker_last_seen_timestamp_seconds")
     assert seen == pytest.approx(clock.now().timestamp())
+
+
+def test_mails_that_wait_and_those_that_were_refused_are_counted(
+    make_app: Callable[..., Flask], make_user: MakeUser, clock: ManualClock
+) -> None:
+    robin = make_user("robin")
+    app = make_app()
+    client = JsonClient(app)
+    assert sample(client, "mails_waiting") == 0
+    assert sample(client, "mail_oldest_seconds") == 0
+    for age, values in ((70, {}), (7, {}), (700, {"parked_at": clock.now()})):
+        with app.app_context(), transaction() as session:
+            session.add(
+                OutgoingMail(
+                    kind=MailKind.PASSWORD_CHANGED,
+                    recipient=robin.email,
+                    created_at=clock.now() - timedelta(seconds=age),
+                    next_attempt_at=clock.now(),
+                    **values,
+                )
+            )
+
+    client = JsonClient(make_app())  # Figures are kept for a moment.
+    assert sample(client, "mails_waiting") == 2
+    assert sample(client, "mails_parked") == 1
+    assert sample(client, "mail_oldest_seconds") == pytest.approx(70, abs=30)
 
 
 def test_no_caller_adds_a_series(make_app: Callable[..., Flask], make_user: MakeUser) -> None:

@@ -20,6 +20,7 @@ from userapi.cli import diagnosis
 from userapi.clock import ManualClock
 from userapi.database import db, transaction
 from userapi.heartbeat import WorkerHeartbeat
+from userapi.mail.models import MailKind, OutgoingMail
 
 MakeApp = Callable[..., Flask]
 # What a good production deployment says of itself; servers are those of the tests.
@@ -424,6 +425,30 @@ def test_events_that_were_refused_for_good_are_a_warning(
     mark, mend = finding(doctor(app), "RabbitMQ has refused 1 events for good")
     assert mark == "!"
     assert "flask events replay --parked" in mend
+
+
+@pytest.mark.both_databases
+def test_mails_that_wait_too_long_or_were_refused_are_a_warning(
+    app: Flask, clock: ManualClock
+) -> None:
+    for values in ({}, {"parked_at": clock.now()}):
+        with app.app_context(), transaction() as session:
+            session.add(
+                OutgoingMail(
+                    kind=MailKind.PASSWORD_CHANGED,
+                    recipient="robin@example.com",
+                    created_at=clock.now() - timedelta(hours=3),
+                    next_attempt_at=clock.now(),
+                    **values,
+                )
+            )
+
+    result = doctor(app)
+
+    assert finding(result, "1 mails wait, the oldest for 3 hours")[0] == "!"
+    mark, mend = finding(result, "the mail server has refused 1 mails for good")
+    assert mark == "!"
+    assert "flask mails retry --parked" in mend
 
 
 def test_a_mail_folder_that_cannot_be_written_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:

@@ -87,11 +87,15 @@ class _TidyController(Controller):
 
 @dataclass(slots=True)
 class SmtpServer:
-    """A server on a port of its own; `refusals` are answers to RCPT by address."""
+    """A server on a port of its own; `refusals` are answers to RCPT by address, `answer_to_mail`
+    is one to MAIL. It breaks the connection off at a recipient in `breaks_off`.
+    """
 
     certificate: Path | None = None
     credentials: tuple[str, str] | None = None
     refusals: dict[str, str] = field(default_factory=dict)
+    breaks_off: set[str] = field(default_factory=set)
+    answer_to_mail: str | None = None
     answer_to_quit: str = "221 Bye"
     delivered: list[Delivered] = field(default_factory=list)
     passwords_seen: list[str] = field(default_factory=list)
@@ -125,6 +129,20 @@ class SmtpServer:
         self.passwords_seen.append(given[1])
         return AuthResult(success=given == self.credentials, handled=False)
 
+    async def handle_MAIL(  # noqa: N802
+        self,
+        server: SMTP,
+        session: Session,
+        envelope: Envelope,
+        address: str,
+        options: list[str],
+    ) -> str:
+        """Take or refuse a sender."""
+        if self.answer_to_mail is not None:
+            return self.answer_to_mail
+        envelope.mail_from = address
+        return "250 OK"
+
     async def handle_RCPT(  # noqa: N802 (the library's name)
         self,
         server: SMTP,
@@ -134,6 +152,8 @@ class SmtpServer:
         options: list[str],
     ) -> str:
         """Take or refuse a recipient."""
+        if address in self.breaks_off and isinstance(server.transport, asyncio.WriteTransport):
+            server.transport.abort()
         if address in self.refusals:
             return self.refusals[address]
         envelope.rcpt_tos.append(address)

@@ -15,6 +15,7 @@ COMMANDS = {
     "doctor": "userapi.cli.doctor",
     "events": "userapi.cli.events",
     "keys": "userapi.cli.keys",
+    "mails": "userapi.cli.mails",
     "roles": "userapi.cli.roles",
     "seed": "userapi.cli.seed",
     "sessions": "userapi.cli.sessions",

@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 
 import psycopg2
 import redis
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from userapi.authentication.key_files import KeyFolder, KeyState
 from userapi.database import SESSION_SETTINGS, connect_alone, db, has_pooler
 from userapi.events.publisher import AmqpPublisher
 from userapi.health import Check, Status, head_revision
 from userapi.mail.mailer import connect
+from userapi.mail.models import OutgoingMail
 from userapi.settings import Settings, SettingsError, files_with_secrets, weak_secrets
 from userapi.wiring import Services
 
@@ -32,6 +33,7 @@ LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 LARGEST_SKEW_SECONDS = 10
 WORKER_SEEN_SECONDS = 60
 OLDEST_EVENT_SECONDS = 60
+OLDEST_MAIL_SECONDS = 900
 OLDEST_KEY = timedelta(days=365)
 LEAST_POSTGRESQL = 130000
 REDIS_TIMEOUT_SECONDS = 2
@@ -79,6 +81,7 @@ def diagnose(services: Services) -> Iterator[Finding]:
     yield from _rabbitmq(settings)
     if components["database"].status is Status.UP:
         yield from _worker(services, components["database"])
+        yield from _unsent_mails(services)
     yield from _mail(settings)
 
 
@@ -501,6 +504,33 @@ def _worker(services: Services, check: Check) -> Iterator[Finding]:
             parked,
             f"RabbitMQ has refused {parked} events for good",
             "See `flask events list --state parked`; then `flask events replay --parked`.",
+        ),
+    )
+
+
+def _unsent_mails(services: Services) -> Iterator[Finding]:
+    """Look at the mails that wait, and at those that the mail server has refused for good."""
+    row = db.session.execute(
+        select(
+            func.count().filter(OutgoingMail.parked_at.is_(None)).label("waiting"),
+            func.min(OutgoingMail.created_at)
+            .filter(OutgoingMail.parked_at.is_(None))
+            .label("oldest"),
+            func.count(OutgoingMail.parked_at).label("parked"),
+        ).where(OutgoingMail.sent_at.is_(None))
+    ).one()
+    age = (services.clock.now() - row.oldest).total_seconds() if row.waiting else 0.0
+    yield from _warnings(
+        "mail",
+        (
+            age > OLDEST_MAIL_SECONDS,
+            f"{row.waiting} mails wait, the oldest for {_span(age)}",
+            "See `flask mails list --state waiting`, and that `flask worker` runs.",
+        ),
+        (
+            row.parked,
+            f"the mail server has refused {row.parked} mails for good",
+            "See `flask mails list --state parked`; then `flask mails retry --parked`.",
         ),
     )
 

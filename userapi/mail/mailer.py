@@ -11,7 +11,7 @@ from email.message import EmailMessage
 from email.policy import default as default_policy
 from email.utils import format_datetime, make_msgid
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import idna
 
@@ -24,16 +24,28 @@ TIMEOUT_SECONDS = 5
 LONGEST_LINE = 998  # RFC 5322 §2.1.1
 
 
-class MailRefused(Exception):
-    """The server does not want this mail; another attempt is of no use."""
+class _MailFailed(Exception):
+    """A mail was not sent. The text names the kind of failure; `answer` is what the server said."""
+
+    def __init__(self, reason: str, answer: str = "") -> None:
+        super().__init__(reason)
+        self.answer = answer
 
 
-class MailUnavailable(Exception):
-    """The mail cannot be sent now."""
+class MailRefused(_MailFailed):
+    """The server refuses this mail for good; another attempt is of no use."""
+
+
+class MailUnavailable(_MailFailed):
+    """The mail cannot be sent now. Unless it is a ServerUnavailable, others may be."""
 
 
 class ServerUnavailable(MailUnavailable):
-    """No mail can be sent now."""
+    """No mail can be sent now. `broke_off`: the server failed in the middle of this one."""
+
+    def __init__(self, reason: str, answer: str = "", *, broke_off: bool = False) -> None:
+        super().__init__(reason, answer)
+        self.broke_off = broke_off
 
 
 Send = Callable[[Message], None]
@@ -131,16 +143,27 @@ class _SmtpConnection:
             try:
                 self._server = connect(self._settings)
             except (smtplib.SMTPException, OSError) as exc:
-                raise ServerUnavailable(type(exc).__name__) from exc
+                raise ServerUnavailable(*_told(exc)) from exc
         try:
             self._server.send_message(mail)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as exc:
-            if _is_final(exc):
-                raise MailRefused(type(exc).__name__) from exc
-            raise MailUnavailable(type(exc).__name__) from exc
+            self._judge(exc)
+        except smtplib.SMTPNotSupportedError as exc:
+            # The server cannot deliver to an address beyond ASCII, and will not learn it.
+            raise MailRefused(*_told(exc)) from exc
+        except smtplib.SMTPSenderRefused as exc:
+            # MAIL_FROM, the login or the server's disk: the same for every mail.
+            self.close()
+            raise ServerUnavailable(*_told(exc)) from exc
         except (smtplib.SMTPException, OSError) as exc:
             self.close()
-            raise MailUnavailable(type(exc).__name__) from exc
+            raise ServerUnavailable(*_told(exc), broke_off=True) from exc
+
+    def _judge(self, error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> NoReturn:
+        """Raise what a refusal of one mail means."""
+        if all(code >= 500 for code in _codes(error)):
+            raise MailRefused(*_told(error)) from error
+        raise MailUnavailable(*_told(error)) from error
 
     def close(self) -> None:
         """Say good-bye. What the server says to that changes nothing: the mails are taken."""
@@ -175,10 +198,22 @@ def build_mailer(settings: Settings, clock: Clock) -> Mailer:
     return FileMailer(settings.mail_folder, sender=settings.mail_from, clock=clock)
 
 
-def _is_final(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> bool:
+def _codes(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> list[int]:
     if isinstance(error, smtplib.SMTPDataError):
-        return error.smtp_code >= 500
-    return all(code >= 500 for code, _ in error.recipients.values())
+        return [error.smtp_code]
+    return [code for code, _ in error.recipients.values()]
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """Return the kind of an error, and what the server said, as one printable line."""
+    answer: object = ""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        answer = b", ".join(b"%d %s" % (code, text) for code, text in error.recipients.values())
+    elif isinstance(error, smtplib.SMTPResponseException):
+        text = error.smtp_error
+        answer = b"%d %s" % (error.smtp_code, text.encode() if isinstance(text, str) else text)
+    line = answer.decode("ascii", "replace") if isinstance(answer, bytes) else str(answer)
+    return type(error).__name__, "".join(c if c.isprintable() else " " for c in line)[:400]
 
 
 def _composed(message: Message, sender: str, clock: Clock) -> EmailMessage:

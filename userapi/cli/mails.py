@@ -1,0 +1,84 @@
+"""flask mails: what waits to be sent, what the mail server has refused, and deciding about it."""
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from flask.cli import AppGroup
+
+from userapi.clock import rfc3339
+from userapi.mail.journal import MailJournal, MailState
+
+from .support import print_table, safely, services
+
+command = AppGroup("mails", help="List, retry and discard mails that are not sent.")
+
+
+@command.command("list")
+@click.option("--state", type=click.Choice([str(state) for state in MailState]))
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@safely
+def list_mails(state: str | None, limit: int, as_json: bool) -> None:
+    """List mails that are not sent, the oldest first."""
+    mails = _journal().unsent(state=MailState(state) if state else None, limit=limit)
+    if as_json:
+        click.echo(json.dumps({"items": [asdict(mail) for mail in mails]}, default=_plain))
+        return
+    print_table(
+        ["ID", "KIND", "TO", "STATE", "SINCE (UTC)", "TRIES", "NEXT TRY", "ERROR"],
+        [
+            [
+                mail.id,
+                mail.kind,
+                mail.recipient,
+                mail.state,
+                f"{mail.created_at:%Y-%m-%d %H:%M:%S}",
+                mail.attempts,
+                f"{mail.next_attempt_at:%H:%M:%S}" if mail.next_attempt_at else None,
+                mail.last_error,
+            ]
+            for mail in mails
+        ],
+    )
+
+
+@command.command("retry")
+@click.argument("mail_id", metavar="[ID]", type=click.UUID, required=False)
+@click.option("--parked", is_flag=True, help="All mails that the server has refused for good.")
+@safely
+def retry(mail_id: UUID | None, parked: bool) -> None:
+    """Send mails now. One by its id, all parked ones, or else all that wait.
+
+    The worker sends them within half a minute. A link in a mail is made when it is sent.
+    """
+    if mail_id is not None and parked:
+        raise click.UsageError("Give an id or --parked, not both.")
+    count = 1
+    if mail_id is not None:
+        _journal().retry(mail_id)
+    elif parked:
+        count = _journal().retry_parked()
+    else:
+        count = _journal().retry_waiting()
+    click.secho(f"{count} mails will be sent now.", fg="green")
+
+
+@command.command("discard")
+@click.argument("mail_id", metavar="ID", type=click.UUID)
+@safely
+def discard(mail_id: UUID) -> None:
+    """Delete a mail that is not sent."""
+    _journal().discard(mail_id)
+    click.secho("The mail is deleted.", fg="green")
+
+
+def _journal() -> MailJournal:
+    return MailJournal(services().clock)
+
+
+def _plain(value: Any) -> str:
+    return rfc3339(value) if isinstance(value, datetime) else str(value)
