@@ -15,7 +15,7 @@ from userapi.accounts.service import Accounts
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
-from userapi.errors import Forbidden, ServiceError, Unavailable, invalid_field
+from userapi.errors import Forbidden, Invalid, ServiceError, Unavailable, invalid_field
 from userapi.permissions import Permission
 from userapi.roles.service import Roles
 
@@ -120,6 +120,8 @@ class BulkChanges:
                 details={"code": exc.code, "action": str(action)},
             )
             return exc.code
+        except Invalid as exc:
+            return exc.errors[0].code if exc.errors else exc.code
         except ServiceError as exc:
             return exc.code
         return None

@@ -22,6 +22,7 @@ from userapi.accounts.models import UserStatus
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
 from userapi.export import without_guard
 from userapi.passwords.foreign_hashes import check_foreign_hash
+from userapi.roles.models import MOST_ROLES
 
 COLUMNS = (
     "username",
@@ -78,7 +79,6 @@ _OTHER_KINDS = {
     b"%PDF": "a PDF document. Save it as CSV",
 }
 _STATED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?[\r\n]*', re.IGNORECASE)
-MOST_ROLES = 50
 
 
 class ImportFormat(StrEnum):
@@ -386,7 +386,7 @@ def _role_faults(value: Any) -> Iterator[FieldError]:
         yield FieldError("roles", message, "wrong_type")
         return
     if len(names) > MOST_ROLES:
-        yield FieldError("roles", f"Takes at most {MOST_ROLES} roles.", "too_long")
+        yield FieldError("roles", f"Takes at most {MOST_ROLES} roles.", "too_many_roles")
         return
     for index, name in enumerate(names):
         yield from _text_faults(f"roles.{index}", name, 64)

@@ -10,6 +10,8 @@ from userapi.database import Base, JsonDocument
 
 BASE_ROLE = "user"
 TOP_ROLE = "superadmin"
+# Of one user. Roles are listed in every access token, which has to stay short enough to be sent.
+MOST_ROLES = 50
 
 
 class Role(Base):

@@ -21,9 +21,17 @@ from sqlalchemy.orm import Session, aliased
 
 from userapi.actor import Actor
 from userapi.database import reading, require_transaction
-from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, invalid_field
 from userapi.permissions import Permission, PermissionSet
-from userapi.roles.models import BASE_ROLE, TOP_ROLE, Role, RoleCatalogue, RoleParent, UserRole
+from userapi.roles.models import (
+    BASE_ROLE,
+    MOST_ROLES,
+    TOP_ROLE,
+    Role,
+    RoleCatalogue,
+    RoleParent,
+    UserRole,
+)
 from userapi.tallies import TallyKind, tallied
 
 # Roles that inherit on many ways have chains without number: so many of the shortest are told.
@@ -238,11 +246,14 @@ class Roles:
     def replace(self, user_id: UUID, role_names: Collection[str]) -> tuple[list[str], list[str]]:
         """Give a user exactly these roles, in the open transaction; return the old and the new.
 
-        No role at all becomes the base role. Raises Invalid for an unknown role.
+        No role at all becomes the base role. Raises Invalid for an unknown role, and for more roles
+        than a user may have, unless there are only fewer of them than before.
         """
         session = require_transaction()
-        wanted = self._wanted(role_names)
         before = role_names_of(session, user_id)
+        wanted = self._wanted(role_names)
+        if not set(wanted) < set(before):
+            require_few_roles(wanted)
         for gone in set(before) - set(wanted):
             session.execute(
                 delete(_user_roles).where(
@@ -255,6 +266,7 @@ class Roles:
     def give_first(self, user_id: UUID, role_names: Collection[str]) -> list[str]:
         """Give a new user their first roles, as `replace` does; return them."""
         wanted = self._wanted(role_names)
+        require_few_roles(wanted)
         _give(require_transaction(), user_id, wanted)
         return wanted
 
@@ -301,6 +313,12 @@ class Roles:
             return
         if not actor.permissions.outranks(self.effective_now(role_names)):
             raise InsufficientRank()
+
+
+def require_few_roles(role_names: Collection[str]) -> None:
+    """Raise Invalid for more roles than a user may have."""
+    if len(set(role_names)) > MOST_ROLES:
+        raise invalid_field("roles", f"Takes at most {MOST_ROLES} roles.", "too_many_roles")
 
 
 def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph) -> None:

@@ -12,6 +12,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from userapi.api.problems import Coded
 from userapi.clock import rfc3339
+from userapi.roles.models import MOST_ROLES
 
 RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
@@ -152,6 +153,17 @@ class TextList(fields.List[str]):
         if not isinstance(value, list):
             raise wrong_type("a list of texts")
         return super()._deserialize(value, attr, data, **kwargs)
+
+
+class RoleNameList(TextList):
+    """The names of the roles of one user."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(most_items=MOST_ROLES, most=64, **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        if len(set(value)) > MOST_ROLES:
+            raise ValidationError(Coded(f"Takes at most {MOST_ROLES} roles.", "too_many_roles"))
 
 
 class UuidList(fields.List[UUID]):

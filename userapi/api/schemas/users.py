@@ -17,10 +17,10 @@ from .fields import (
     Moment,
     OptionalBody,
     QueryBoolean,
+    RoleNameList,
     StrictBoolean,
     StrictSchema,
     Text,
-    TextList,
     UuidList,
 )
 
@@ -108,7 +108,7 @@ class UserCreation(Registration):
     """What an administrator gives for a new user; without a password it is an invitation."""
 
     password = Password()
-    roles = TextList(most_items=50, most=64, metadata={"example": ["user"]})
+    roles = RoleNameList(metadata={"example": ["user"]})
     status = Choice(UserStatus)
     metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
     must_change_password = StrictBoolean()
@@ -122,7 +122,7 @@ class UserUpdate(ProfileUpdate):
     metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
     must_change_password = StrictBoolean()
     status = Choice(UserStatus)
-    roles = TextList(most_items=50, most=64, metadata={"example": ["user", "moderator"]})
+    roles = RoleNameList(metadata={"example": ["user", "moderator"]})
 
 
 class User(Schema):
@@ -212,7 +212,7 @@ class RoleNames(Schema):
 class RoleAssignment(StrictSchema):
     """The roles that a user is to have."""
 
-    roles = TextList(required=True, most_items=50, most=64, metadata={"example": ["moderator"]})
+    roles = RoleNameList(required=True, metadata={"example": ["moderator"]})
 
 
 class ExplainedPermission(Schema):
