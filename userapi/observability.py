@@ -15,6 +15,7 @@ from typing import Any, TextIO
 import orjson
 import structlog
 
+from userapi.characters import escaped
 from userapi.clock import SystemClock, rfc3339
 from userapi.settings import Settings, SettingsError
 
@@ -224,7 +225,7 @@ def _render_json(_logger: Any, _method: str, event: Event) -> str:
     if not line or len(line) > LONGEST_LINE:
         line = orjson.dumps({_plain(key): _plain(value) for key, value in ordered.items()})
     # Other controls than those of ASCII stand inside of strings, where JSON may spell them out.
-    return line.decode() if line.isascii() else _spelled_out(line.decode())
+    return line.decode() if line.isascii() else escaped(line.decode())
 
 
 LONGEST_LINE = 65536
@@ -247,7 +248,7 @@ def _escape_controls(_logger: Any, _method: str, event: Event) -> Event:
     """Spell out what would begin a new line or command a terminal."""
     for key, value in event.items():
         if isinstance(value, str):
-            event[key] = _spelled_out(value)
+            event[key] = escaped(value)
     return event
 
 
@@ -256,15 +257,4 @@ def _write_traceback(out: TextIO, exc_info: Any) -> None:
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exc_info)
     for line in text.getvalue().splitlines():
-        out.write("\n" + _spelled_out(line))
-
-
-# Control characters, separators that some readers take for the end of a line, those that change the
-# direction of writing, and halves of characters, which have no UTF-8.
-_CONTROLS = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
-)
-
-
-def _spelled_out(text: str) -> str:
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+        out.write("\n" + escaped(line))

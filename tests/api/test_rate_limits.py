@@ -8,7 +8,7 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.users import LogIn, MakeUser
-from userapi.api.proxies import plain_address
+from userapi.network_addresses import canonical_address
 from userapi.clock import ManualClock
 
 LOGIN = "/api/v1/auth/login"
@@ -196,10 +196,13 @@ def test_what_is_no_address_is_not_believed(
         ("[2001:db8::5]", "2001:db8::5"),
         ("[2001:db8::5]:41000", "2001:db8::5"),
         ("fe80::1%" + "x" * 3000, "fe80::1"),
+        ("::ffff:203.0.113.5", "203.0.113.5"),
+        ("::FFFF:cb00:7105", "203.0.113.5"),
+        ("[::ffff:203.0.113.5%eth0]:41000", "203.0.113.5"),
     ],
 )
 def test_an_address_is_taken_as_proxies_write_it(written: str, address: str) -> None:
-    assert plain_address(written) == address
+    assert canonical_address(written) == address
 
 
 @pytest.mark.parametrize("header", ["X-Real-IP", "Forwarded", "X-Forwarded-Host", "Client-IP"])

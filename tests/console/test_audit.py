@@ -111,3 +111,11 @@ def test_looking_at_the_page_is_recorded_and_needs_the_permission(
 
     assert "ip_address 192.0.2.9" in page
     assert sign_in(make_user("robin", roles=["moderator"])).get("/audit").status_code == 403
+
+
+def test_the_address_is_found_however_it_is_written(boss: PageReader) -> None:
+    found = boss.get("/audit?ip_address=::ffff:127.0.0.1")
+    refused = boss.get("/audit?ip_address=not-an-ip")
+
+    assert (found.status_code, "auth.login" in words(found)) == (200, True)
+    assert (refused.status_code, "Takes an IP address" in words(refused)) == (422, True)

@@ -188,3 +188,22 @@ def test_there_are_no_keys_under_hs256(app: Flask) -> None:
 
     assert result.exit_code == 1
     assert "JWT_ALGORITHM is HS256" in result.output
+
+
+def test_names_from_elsewhere_do_not_steer_the_terminal(app: Flask, make_user: MakeUser) -> None:
+    """A name can hold the override that turns what follows it round."""
+    make_user("robin", first_name="a\u202egnp.exe", last_name="\u2066x\u2069")
+
+    shown = app.test_cli_runner().invoke(args=["users", "show", "robin"])
+    refused = app.test_cli_runner().invoke(args=["users", "set-role", "robin", "no\x9b31m\u202e"])
+
+    assert "a?gnp.exe" in shown.output and "?x?" in shown.output
+    assert not [c for c in shown.output + refused.output if c in "\u202e\u2066\u2069\x9b"]
+
+
+def test_a_pasted_name_finds_its_user(app: Flask, make_user: MakeUser) -> None:
+    make_user("robin")
+
+    shown = app.test_cli_runner().invoke(args=["users", "show", "\u00a0robin@example.com\u200b"])
+
+    assert (shown.exit_code, "robin" in shown.output) == (0, True)

@@ -10,6 +10,7 @@ from uuid import UUID
 from flask import g, request
 
 from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
+from userapi.characters import without_controls
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
 from userapi.errors import Forbidden
 from userapi.permissions import Permission
@@ -149,7 +150,7 @@ def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:
     asked = present(request)
     return Actor(
         ip_address=asked.remote_addr,
-        user_agent=asked.headers.get("User-Agent"),
+        user_agent=without_controls(asked.headers.get("User-Agent", "")) or None,
         correlation_id=correlation_id,
         traceparent=traceparent,
     )

@@ -98,11 +98,9 @@ def client_network() -> str:
     if ":" not in text:
         return text
     try:
-        address = ipaddress.IPv6Address(text.partition("%")[0])
+        address = ipaddress.IPv6Address(text)
     except ValueError:
         return text
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 

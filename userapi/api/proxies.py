@@ -1,44 +1,31 @@
-"""Proxies in front of the service: what they say of where a request comes from."""
+"""Where a request comes from: the socket's address, or what trusted proxies in front say."""
 
-import ipaddress
-import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-# Some proxies write the port of the client, too.
-WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+", re.ASCII)
+from userapi.network_addresses import canonical_address
 
 
 def init_app(app: Flask, count: int) -> None:
-    """Believe so many of the last proxies, and nothing that came before them."""
-    if not count:
-        return
+    """Trust so many of the last proxies, and give every request an address in one form."""
     serve = app.wsgi_app
 
-    def serve_at_plain_address(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        peer = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
-        environ["REMOTE_ADDR"] = plain_address(environ["REMOTE_ADDR"]) or peer
+    def serve_at_canonical_address(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        address = environ.get("REMOTE_ADDR", "")
+        canonical = canonical_address(address)
+        if canonical is None and count:
+            # RFC 7239 §6 lets proxies write "unknown" or what they like, and where there are fewer
+            # of them than are trusted it is the client who writes.
+            address = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
+            canonical = canonical_address(address)
+        environ["REMOTE_ADDR"] = canonical or address
         return serve(environ, start_response)
 
-    app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-        serve_at_plain_address, x_for=count, x_proto=count
-    )
-
-
-@lru_cache(maxsize=4096)
-def plain_address(text: str) -> str | None:
-    """Return the IP address that a proxy names, without port or zone; None if it is none.
-
-    RFC 7239 §6 lets proxies write "unknown" or what they like, and where fewer of them stand in
-    front than are counted it is the client who writes.
-    """
-    ported = WITH_PORT.fullmatch(text)
-    address = (ported[1] or ported[2]) if ported else text
-    try:
-        return str(ipaddress.ip_address(address.partition("%")[0]))
-    except ValueError:
-        return None
+    app.wsgi_app = serve_at_canonical_address  # type: ignore[method-assign]
+    if count:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            serve_at_canonical_address, x_for=count, x_proto=count
+        )

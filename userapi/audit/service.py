@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Connection,
     FromClause,
     Insert,
     Row,
@@ -35,6 +36,7 @@ from userapi.database import (
     transaction,
 )
 from userapi.export import ExportFormat, export_pieces
+from userapi.network_addresses import former_spellings
 from userapi.paging import Page, PageRequest, Paginator, SortKey
 from userapi.permissions import Permission
 from userapi.settings import Settings
@@ -57,7 +59,7 @@ Changes = Mapping[str, tuple[Any, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which rows are wanted; what is None does not filter."""
+    """Which rows are wanted; what is None does not filter. The address is a canonical one."""
 
     actor_id: UUID | None = None
     target_id: str | None = None
@@ -209,6 +211,18 @@ def matching(wanted: AuditFilter) -> Select[Any]:
     return query
 
 
+def _spellings(connection: Connection, wanted: AuditFilter) -> list[str]:
+    """Return every spelling of the wanted address, if rows have another one than the canonical.
+
+    Rows are never changed, so those of earlier releases keep theirs.
+    """
+    former = former_spellings(wanted.ip_address) if wanted.ip_address else ()
+    query = select(literal(1)).where(_table.c.ip_address.in_(former)).limit(1)
+    if not former or wanted.ip_address is None or connection.execute(query).first() is None:
+        return []
+    return [wanted.ip_address, *former]
+
+
 def involves_user(user_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     """Return the conditions for what a user did, and for what was done to them."""
     return (
@@ -274,8 +288,15 @@ class AuditReader:
     def page(self, wanted: AuditFilter, page: PageRequest, *, actor: Actor) -> Page[Row[Any]]:
         """Return the wanted part, newest first. Raises as `Paginator.page` does."""
         with reading() as connection:
+            spellings = _spellings(connection, wanted)
+            query = matching(replace(wanted, ip_address=None) if spellings else wanted)
             found = self._paginator.page(
-                connection, matching(wanted), page, filters=asdict(wanted), item=lambda row: row
+                connection,
+                query,
+                page,
+                filters=asdict(wanted),
+                item=lambda row: row,
+                either=[_table.c.ip_address == spelling for spelling in spellings],
             )
         self._record_reading(wanted, actor)
         return found
@@ -296,7 +317,12 @@ class AuditReader:
         first chunk is read before this returns.
         """
         self._record_reading(wanted, actor, export=str(form))
-        query = matching(wanted).order_by(_table.c.occurred_at.desc(), _table.c.id.desc())
+        with reading() as connection:
+            spellings = _spellings(connection, wanted)
+        query = matching(replace(wanted, ip_address=None) if spellings else wanted)
+        if spellings:
+            query = query.where(_table.c.ip_address.in_(spellings))
+        query = query.order_by(_table.c.occurred_at.desc(), _table.c.id.desc())
         chunks = _chunks(_read_chunk(query), query)
         return export_pieces(
             ([row._mapping for row in chunk] for chunk in chunks),  # type: ignore[misc]

@@ -13,7 +13,9 @@ from flask.cli import AppGroup
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.audit.verification import Anchor, Finding
+from userapi.characters import printable
 from userapi.export import ExportFormat, with_byte_order_mark
+from userapi.network_addresses import parse_address
 from userapi.paging import PageRequest
 
 from .support import operator, print_table, safely, services
@@ -87,7 +89,7 @@ def _wanted(
         target_id=target_id,
         action=AuditAction(action) if action else None,
         outcome=Outcome(outcome) if outcome else None,
-        ip_address=ip_address,
+        ip_address=None if ip_address is None else parse_address(ip_address),
         correlation_id=correlation_id,
         since=since.replace(tzinfo=UTC) if since else None,
         until=until.replace(tzinfo=UTC) if until else None,
@@ -119,10 +121,10 @@ def list_rows(limit: int, **filters: Any) -> None:
                 row.occurred_at.strftime("%Y-%m-%d %H:%M:%S"),
                 row.action,
                 row.outcome,
-                _printable(row.actor_username or row.actor_type),
-                _printable(f"{row.target_type}:{row.target_id}" if row.target_type else ""),
-                _printable(row.ip_address or ""),
-                _printable(row.correlation_id or ""),
+                row.actor_username or row.actor_type,
+                f"{row.target_type}:{row.target_id}" if row.target_type else "",
+                row.ip_address,
+                row.correlation_id,
             ]
             for row in rows
         ],
@@ -199,7 +201,7 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
     def report(finding: Finding) -> None:
         reported.append(1)
         if len(reported) <= MOST_FINDINGS_SHOWN:
-            click.secho(f"{finding.kind}: {finding}", fg="red")
+            click.secho(printable(f"{finding.kind}: {finding}"), fg="red")
 
     reported: list[int] = []
     verified = services().audit_verification.verify(report, anchor=anchor)
@@ -214,8 +216,3 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
         ctx.exit(1)
     click.secho("The audit log verifies.", fg="green")
     click.echo(f"Anchor to keep elsewhere: {verified.head.seal}:{verified.head.mac}")
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer a terminal: user agents and names come from anywhere."""
-    return "".join(c if c.isprintable() else "?" for c in text)

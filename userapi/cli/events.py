@@ -10,6 +10,7 @@ import click
 from flask.cli import AppGroup
 from kombu.connection import Connection as Broker
 
+from userapi.characters import printable
 from userapi.events.catalogue import EventType
 from userapi.events.journal import LOOK_BACK, EventJournal, EventState, EventView
 
@@ -66,7 +67,7 @@ def tail(lines: int, follow: bool, broker: bool) -> None:
     """Show events as they come."""
     try:
         for line in _from_broker() if broker else _from_outbox(lines, follow=follow):
-            click.echo(line)
+            click.echo(printable(line))
     except KeyboardInterrupt:
         return
 

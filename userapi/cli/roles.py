@@ -7,6 +7,7 @@ import click
 import yaml
 from flask.cli import AppGroup
 
+from userapi.characters import printable
 from userapi.roles.editing import RoleDefinition, RoleDifference
 
 from .support import operator, print_table, safely, services
@@ -111,7 +112,7 @@ def _show(difference: RoleDifference) -> None:
         if field == "description":
             for sign, text, color in (("-", old, "red"), ("+", new, "green")):
                 if text:
-                    click.secho(f"    {sign} {field}: {text}", fg=color)
+                    click.secho(f"    {sign} {field}: {printable(text)}", fg=color)
             continue
         for gone in sorted(set(old or ()) - set(new or ())):
             click.secho(f"    - {field}: {gone}", fg="red")

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.actor import Actor, system_actor
+from userapi.characters import printable
 from userapi.errors import Invalid, ServiceError
 from userapi.settings import SettingsError
 from userapi.wiring import Services
@@ -40,9 +41,10 @@ def safely(command: Command) -> Command:
             return command(*args, **kwargs)
         except Invalid as exc:
             lines = [f"{error.field}: {error.message}" for error in exc.errors]
-            raise click.ClickException("\n       ".join(lines or [exc.detail])) from exc
+            told = "\n       ".join(map(printable, lines or [exc.detail]))
+            raise click.ClickException(told) from exc
         except ServiceError as exc:
-            raise click.ClickException(exc.detail) from exc
+            raise click.ClickException(printable(exc.detail)) from exc
         except SettingsError as exc:
             raise click.ClickException(str(exc)) from exc
         except (DBAPIError, PoolTimeout) as exc:
@@ -71,8 +73,11 @@ def made_password() -> str:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in columns as wide as they need to be."""
-    cells = [list(head), *[["" if c is None else str(c) for c in row] for row in rows]]
+    """Print rows in columns as wide as they need to be.
+
+    Names and addresses come from anywhere, so what would steer a terminal is escaped.
+    """
+    cells = [list(head), *[["" if c is None else printable(str(c)) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

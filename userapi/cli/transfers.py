@@ -15,6 +15,7 @@ from userapi.accounts.import_files import ImportFormat, UserFile, open_text
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
+from userapi.characters import printable
 from userapi.export import ExportFormat, with_byte_order_mark
 
 from .support import operator, safely, services
@@ -156,4 +157,4 @@ def _written(file: Path | None) -> Iterator[BinaryIO]:
 def _reason(result: ImportResult) -> str:
     if not result.errors:
         return result.code or ""
-    return "; ".join(f"{error.field}: {error.message}" for error in result.errors)
+    return printable("; ".join(f"{e.field}: {e.message}" for e in result.errors))

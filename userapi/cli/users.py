@@ -9,6 +9,7 @@ from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
 from userapi.accounts.service import NewUser
 from userapi.accounts.views import UserView
+from userapi.characters import printable
 from userapi.clock import rfc3339
 from userapi.paging import PageRequest
 from userapi.roles.models import TOP_ROLE
@@ -97,7 +98,7 @@ def show(name: str) -> None:
     user = services().accounts.get_by_name(name)
     for field, value in user.public.items():
         shown = rfc3339(value) if isinstance(value, datetime) else value
-        click.echo(f"{field + ':':22} {'' if shown is None else shown}")
+        click.echo(f"{field + ':':22} {'' if shown is None else printable(str(shown))}")
 
 
 @command.command("set-password")

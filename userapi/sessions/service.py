@@ -12,11 +12,13 @@ from sqlalchemy import Connection, Row, Select, Table, func, insert, select, upd
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
+from userapi.characters import without_controls
 from userapi.clock import Clock
 from userapi.database import after_commit, new_id, reading, require_transaction, transaction
 from userapi.errors import NotFound
 from userapi.events.catalogue import EventType, SessionEvent, UserFacts
 from userapi.events.outbox import Outbox
+from userapi.network_addresses import canonical_address
 from userapi.sessions.devices import device_label
 from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
@@ -236,8 +238,8 @@ class Sessions:
             created_at=row.created_at,
             last_used_at=row.last_used_at,
             expires_at=row.expires_at,
-            ip_address=row.ip_address,
-            user_agent=row.user_agent,
+            ip_address=canonical_address(row.ip_address or "") or row.ip_address,
+            user_agent=without_controls(row.user_agent or "") or None,
             device=device_label(row.user_agent),
             current=row.id == current,
         )

@@ -6,7 +6,7 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.export import ExportFormat
 
 from .common import PageOf, PageQuery
-from .fields import Choice, Moment, QueryBoolean, StrictSchema, Text
+from .fields import Choice, Moment, NetworkAddress, QueryBoolean, StrictSchema, Text
 
 
 class AuditFilters(StrictSchema):
@@ -16,7 +16,7 @@ class AuditFilters(StrictSchema):
     target_id = Text(most=64)
     action = Choice(AuditAction)
     outcome = Choice(Outcome)
-    ip_address = Text(most=45)
+    ip_address = NetworkAddress(most=100)
     correlation_id = Text(most=64)
     since = Moment()
     until = Moment()

@@ -11,7 +11,9 @@ import orjson
 from marshmallow import Schema, ValidationError, fields, validate
 
 from userapi.api.problems import Coded
+from userapi.characters import is_blank, without_blanks_around
 from userapi.clock import rfc3339
+from userapi.network_addresses import canonical_address
 from userapi.roles.models import MOST_ROLES
 
 RFC3339 = re.compile(
@@ -62,6 +64,37 @@ class Text(fields.String):
             raise wrong_type("a text")
         require_clean(value)
         return value
+
+
+class PastedText(Text):
+    """A text that people copy and paste: blanks around it are no part of it."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        if isinstance(value, str):
+            value = without_blanks_around(value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class NetworkAddress(PastedText):
+    """An IP address in any spelling; read as its canonical form."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
+        text = super()._deserialize(value, attr, data, **kwargs)
+        address = canonical_address(text)
+        if address is None:
+            raise ValidationError(
+                Coded("Takes an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address")
+            )
+        return address
+
+
+class NameText(Text):
+    """What something is called or described by: not only blanks and invisible characters."""
+
+    def _validate(self, value: Any) -> None:
+        super()._validate(value)
+        if value and is_blank(value):
+            raise ValidationError(Coded("Must contain visible characters.", "blank"))
 
 
 class StrictBoolean(fields.Boolean):

@@ -1,0 +1,56 @@
+"""IP addresses in one form: stored, counted and compared alike, however they are written.
+
+An IPv4 address that a dual-stack socket writes as `::ffff:192.0.2.7` is the IPv4 address. IPv6 is
+compressed and in lower case (RFC 5952), without a zone, which means something on one machine only.
+"""
+
+import re
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from userapi.characters import without_blanks_around
+from userapi.errors import invalid_field
+
+# Brackets as in URLs; some proxies write the port of the client, too.
+WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+", re.ASCII)
+# Longer texts are not kept: a client could fill the memory with them.
+LONGEST_KEPT = 64
+
+
+def canonical_address(text: str) -> str | None:
+    """Return an address in its one form, without port and zone; None if the text is no address."""
+    return _kept(text) if len(text) <= LONGEST_KEPT else _read(text)
+
+
+def _read(text: str) -> str | None:
+    ported = WITH_PORT.fullmatch(text)
+    written = (ported[1] or ported[2]) if ported else text
+    try:
+        address = ip_address(written.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+_kept = lru_cache(maxsize=4096)(_read)
+
+
+def parse_address(text: str, *, field: str = "ip_address") -> str:
+    """Return an address that somebody typed in its one form. Raises Invalid that names `field`."""
+    address = canonical_address(without_blanks_around(text))
+    if address is None:
+        raise invalid_field(
+            field, "Takes an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address"
+        )
+    return address
+
+
+def former_spellings(address: str) -> tuple[str, ...]:
+    """Return how else earlier releases stored a canonical address."""
+    if ":" in address:
+        return ()
+    packed = IPv4Address(address).packed.hex()
+    mapped = f"::ffff:{int(packed[:4], 16):x}:{int(packed[4:], 16):x}"
+    return (f"::ffff:{address}", mapped)
