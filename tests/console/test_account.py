@@ -169,3 +169,37 @@ def test_people_delete_their_account_by_their_password(
 
     assert (refused.status_code, gone.location) == (401, "/console/sign-in")
     assert reader.sign_in(robin).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        " {token}\n",
+        "{base}/console/set-password#token={token}",
+        "\u00a0<{base}/console/set-password#token={token}>",
+        "https://links.example/?url=https%3A%2F%2Fid.example%2Fset-password%23token%3D{token}&x=1",
+    ],
+)
+def test_a_whole_link_can_be_pasted_in_place_of_its_code(
+    reader: PageReader, make_user: MakeUser, app: Flask, pasted: str
+) -> None:
+    """People copy the link of an invitation, and some mail programs wrap it in one of theirs."""
+    robin = make_user("robin")
+    reader.get("/forgot-password")
+    reader.post("/forgot-password", email=f" {robin.email} ")
+    code = pasted.format(base="http://127.0.0.1:8000", token=Mailbox(app).token())
+    reader.get("/set-password")
+
+    done = reader.post("/set-password", token=code, new_password=NEW_PASSWORD)
+
+    assert done.status_code == 303
+    answer = reader.post("/sign-in", username=" robin ", password=NEW_PASSWORD)
+    assert answer.status_code == 303
+
+
+def test_a_link_that_is_no_longer_good_is_refused_like_its_code(reader: PageReader) -> None:
+    reader.get("/verify-email")
+
+    answer = reader.post("/verify-email", token="https://id.example/console/x#token=" + "a" * 43)
+
+    assert answer.status_code == 400

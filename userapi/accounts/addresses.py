@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import email_validator
 
+from userapi.characters import without_blanks_around
 from userapi.errors import Invalid, invalid_field
 
 USERNAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,63}", re.ASCII)
@@ -33,10 +34,13 @@ class EmailAddress:
 def parse_email(text: str, *, field: str = "email") -> EmailAddress:
     """Return the address. Its unique form is case-folded NFKC with the domain in IDNA.
 
+    Blanks around it, which come along when it is pasted, are no part of it.
     Raises Invalid that names `field`.
     """
     try:
-        checked = email_validator.validate_email(text, check_deliverability=False)
+        checked = email_validator.validate_email(
+            without_blanks_around(text), check_deliverability=False
+        )
     except email_validator.EmailNotValidError as exc:
         raise invalid_field(field, str(exc), "invalid_email") from exc
     local = unicodedata.normalize("NFKC", checked.local_part).casefold()
@@ -46,6 +50,7 @@ def parse_email(text: str, *, field: str = "email") -> EmailAddress:
 
 def canonical_identifier(text: str) -> str:
     """Return what was typed at log-in in the form in which names and addresses are compared."""
+    text = without_blanks_around(text)
     if "@" in text:
         try:
             return parse_email(text).normalized
@@ -55,7 +60,8 @@ def canonical_identifier(text: str) -> str:
 
 
 def parse_username(text: str, *, reserved_allowed: bool = True) -> str:
-    """Return the name in lower case. Raises Invalid."""
+    """Return the name in lower case, without the blanks around it. Raises Invalid."""
+    text = without_blanks_around(text)
     if not USERNAME_PATTERN.fullmatch(text):
         raise invalid_field(
             "username",

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NoReturn, TextIO
 from userapi.accounts import exports
 from userapi.accounts.addresses import EmailAddress, parse_email, parse_username
 from userapi.accounts.models import UserStatus
+from userapi.characters import is_blank
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
 from userapi.export import without_guard
 from userapi.passwords.foreign_hashes import check_foreign_hash
@@ -59,6 +60,7 @@ LONGEST = {
     "status": 16,
 }
 NO_ARRAY = "A JSON array is not NDJSON: write each user as a JSON object on a line of its own."
+NAMES = ("first_name", "last_name")
 LONGEST_LINE = 64 * 1024
 # So much of a file tells what it is.
 HEAD_BYTES = 4096
@@ -374,6 +376,8 @@ def _text_faults(name: str, value: Any, longest: int) -> Iterator[FieldError]:
     elif any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         message = "Must not hold control characters or lone surrogates."
         yield FieldError(name, message, "invalid_characters")
+    elif name in NAMES and value and is_blank(value):
+        yield FieldError(name, "Must contain visible characters.", "blank")
 
 
 def _role_faults(value: Any) -> Iterator[FieldError]:

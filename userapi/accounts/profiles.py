@@ -10,9 +10,28 @@ from babel import Locale, UnknownLocaleError
 NATIONAL_NUMBER = re.compile(r"[0-9(][0-9 ()./-]{3,23}[0-9]", re.ASCII)
 
 
+# A language tag (RFC 5646 §2.1): language, script and region, which CLDR knows, then variants,
+# extensions and private use, which only have a form. `_` in place of `-` is CLDR's own spelling.
+LANGUAGE_TAG = re.compile(
+    r"(?P<language>[a-z]{2,3}|[a-z]{5,8})"
+    r"(?P<script>[-_][a-z]{4})?(?P<region>[-_](?:[a-z]{2}|[0-9]{3}))?"
+    r"(?P<variants>(?:[-_](?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*)"
+    r"(?P<extensions>(?:[-_][0-9a-wyz](?:[-_][a-z0-9]{2,8})+)*)"
+    r"(?:[-_]x(?:[-_][a-z0-9]{1,8})+)?",
+    re.ASCII | re.IGNORECASE,
+)
+# Files beside the zones of the database that name no place.
+NO_TIMEZONES = frozenset({"Factory", "localtime", "posixrules"})
+NO_TIMEZONE_FOLDERS = ("posix/", "right/")
+
+
 @lru_cache(maxsize=1)
 def _timezones() -> frozenset[str]:
-    return frozenset(zoneinfo.available_timezones())
+    return frozenset(
+        name
+        for name in zoneinfo.available_timezones() - NO_TIMEZONES
+        if not name.startswith(NO_TIMEZONE_FOLDERS)
+    )
 
 
 def is_timezone(name: str) -> bool:
@@ -22,12 +41,29 @@ def is_timezone(name: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_locale(tag: str) -> bool:
-    """Tell whether CLDR has this language tag, written as de, de-CH or de_CH (BCP 47)."""
+    """Tell whether this is a language tag (BCP 47) whose language CLDR has: de, de-CH or de_CH.
+
+    Names of POSIX locales such as de_CH.UTF-8 and de@euro are none.
+    """
+    match = LANGUAGE_TAG.fullmatch(tag)
+    if match is None or _repeats(_subtags(match["variants"])):
+        return False
+    if _repeats([part for part in _subtags(match["extensions"]) if len(part) == 1]):
+        return False
+    known = match["language"] + (match["script"] or "") + (match["region"] or "")
     try:
-        Locale.parse(tag.replace("-", "_"))
+        Locale.parse(known.replace("-", "_"))
     except (UnknownLocaleError, ValueError, TypeError):
         return False
     return True
+
+
+def _subtags(text: str) -> list[str]:
+    return [part for part in re.split("[-_]", text.lower()) if part]
+
+
+def _repeats(parts: list[str]) -> bool:
+    return len(set(parts)) != len(parts)
 
 
 def is_phone_number(text: str) -> bool:

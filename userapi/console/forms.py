@@ -1,8 +1,10 @@
 """What a form sends, read by the same schemas as the bodies and queries of the API."""
 
+import re
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 from flask import request
 from marshmallow import Schema, ValidationError, fields
@@ -10,6 +12,8 @@ from werkzeug.datastructures import MultiDict
 
 from userapi.api.problems import invalid_from_messages
 from userapi.clock import rfc3339
+
+_TOKEN_IN_LINK = re.compile(r"#token=([A-Za-z0-9_-]+)", re.ASCII)
 
 
 def read_form(schema: type[Schema], **given: Any) -> dict[str, Any]:
@@ -32,6 +36,16 @@ def read_query(schema: type[Schema], **given: Any) -> dict[str, Any]:
     reader = schema()
     typed = {name: request.args.get(name) or None for name in reader.fields}
     return _loaded(reader, typed | given)
+
+
+def pasted_token(name: str = "token") -> str | None:
+    """Return the one-time token that a field of the form holds, alone or in its whole link.
+
+    Some mail programs wrap links in links of their own, where the fragment is percent-encoded.
+    """
+    text = request.form.get(name) or None
+    found = text and _TOKEN_IN_LINK.search(unquote(text))
+    return found[1] if found else text
 
 
 def day(name: str, *, after: int = 0) -> str | None:

@@ -14,7 +14,7 @@ from userapi.api.schemas.auth import (
 )
 from userapi.errors import ServiceError
 
-from .forms import read_form
+from .forms import pasted_token, read_form
 from .pages import blp, done, page, public, refuse
 
 
@@ -49,7 +49,7 @@ def set_password_page() -> Response:
 def set_password() -> Response:
     """Set the password that a link from a mail is good for."""
     try:
-        body = read_form(PasswordResetConfirmation)
+        body = read_form(PasswordResetConfirmation, token=pasted_token())
         services().recovery.confirm_reset(
             body["token"], body["new_password"], actor=current_actor()
         )
@@ -70,7 +70,7 @@ def verify_email_page() -> Response:
 def verify_email() -> Response:
     """Confirm the address. Not by the link alone: programs that look at mails open links, too."""
     try:
-        body = read_form(EmailVerification)
+        body = read_form(EmailVerification, token=pasted_token())
         services().recovery.verify_email(body["token"], actor=current_actor())
     except ServiceError as error:
         return refuse(error, "verify_email.html")

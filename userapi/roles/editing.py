@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
+from userapi.characters import is_blank
 from userapi.clock import Clock
 from userapi.database import after_commit, transaction
 from userapi.errors import Conflict, FieldError, Invalid, Stale, invalid_field
@@ -386,6 +387,8 @@ def _checked(wanted: RoleDefinition) -> RoleDefinition:
     if len(wanted.description) > DESCRIPTION_LENGTH:
         message = f"Takes at most {DESCRIPTION_LENGTH} characters."
         faults.append(FieldError("description", message, "too_long"))
+    elif wanted.description and is_blank(wanted.description):
+        faults.append(FieldError("description", "Must contain visible characters.", "blank"))
     faults += [
         FieldError(
             f"permissions.{index}",

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from .fields import Moment, OptionalBody, StrictBoolean, StrictSchema, Text
+from .fields import Moment, OptionalBody, PastedText, StrictBoolean, StrictSchema, Text
 from .users import Password, User
 
 IDENTIFIER_CHARACTERS = 320
@@ -11,7 +11,7 @@ IDENTIFIER_CHARACTERS = 320
 class Login(StrictSchema):
     """A name or an address, and the password."""
 
-    username = Text(
+    username = PastedText(
         required=True,
         least=1,
         most=IDENTIFIER_CHARACTERS,
@@ -72,8 +72,8 @@ class PasswordQuestion(StrictSchema):
     """A password that somebody thinks of, and for whom."""
 
     password = Password(required=True)
-    username = Text(most=256, allow_none=True)
-    email = Text(most=320, allow_none=True)
+    username = PastedText(most=256, allow_none=True)
+    email = PastedText(most=320, allow_none=True)
 
 
 class PasswordIssue(Schema):
@@ -113,26 +113,26 @@ class Verified(Schema):
 class PasswordResetRequest(StrictSchema):
     """Whose password is forgotten."""
 
-    email = Text(required=True, least=1, most=320, metadata={"example": "ada@example.com"})
+    email = PastedText(required=True, least=1, most=320, metadata={"example": "ada@example.com"})
 
 
 class PasswordResetConfirmation(StrictSchema):
     """The token of the mail and the new password."""
 
-    token = Text(required=True, load_only=True, metadata={"example": "Zm9y…"})
+    token = PastedText(required=True, load_only=True, metadata={"example": "Zm9y…"})
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
 
 
 class EmailVerification(StrictSchema):
     """The token of the mail."""
 
-    token = Text(required=True, load_only=True, metadata={"example": "Zm9y…"})
+    token = PastedText(required=True, load_only=True, metadata={"example": "Zm9y…"})
 
 
 class EmailChange(StrictSchema):
     """The new address and the present password."""
 
-    new_email = Text(required=True, most=320, metadata={"example": "ada@example.org"})
+    new_email = PastedText(required=True, most=320, metadata={"example": "ada@example.org"})
     current_password = Password(required=True)
 
 

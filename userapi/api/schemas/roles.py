@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from .fields import Moment, StrictSchema, Text, TextList
+from .fields import Moment, NameText, StrictSchema, Text, TextList
 
 
 class Role(Schema):
@@ -25,7 +25,7 @@ class RoleUpdate(StrictSchema):
     """What can be changed of a role; a field that is left out stays."""
 
     name = Text(most=256, metadata={"description": "The present name: a role keeps it."})
-    description = Text(most=500, metadata={"example": "Looks after what people upload."})
+    description = NameText(most=500, metadata={"example": "Looks after what people upload."})
     permissions = TextList(most_items=500, most=140, metadata={"example": ["media:upload"]})
     parents = TextList(most_items=50, most=64, metadata={"example": ["user"]})
 

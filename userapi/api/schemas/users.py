@@ -15,7 +15,9 @@ from .fields import (
     Choice,
     JsonObject,
     Moment,
+    NameText,
     OptionalBody,
+    PastedText,
     QueryBoolean,
     RoleNameList,
     StrictBoolean,
@@ -86,8 +88,8 @@ class WebAddress(Text):
 class ProfileUpdate(StrictSchema):
     """The fields that people write about themselves; null clears one."""
 
-    first_name = Text(most=100, allow_none=True, metadata={"example": "Ada"})
-    last_name = Text(most=100, allow_none=True, metadata={"example": "Lovelace"})
+    first_name = NameText(most=100, allow_none=True, metadata={"example": "Ada"})
+    last_name = NameText(most=100, allow_none=True, metadata={"example": "Lovelace"})
     phone = PhoneNumber(most=32, allow_none=True, metadata={"example": "+41 44 668 18 00"})
     locale = LanguageTag(most=35, allow_none=True, metadata={"example": "en-GB"})
     timezone = TimeZone(most=64, allow_none=True, metadata={"example": "Europe/London"})
@@ -99,8 +101,8 @@ class ProfileUpdate(StrictSchema):
 class Registration(ProfileUpdate):
     """What somebody gives who registers."""
 
-    username = Text(required=True, most=256, metadata={"example": "ada"})
-    email = Text(required=True, most=320, metadata={"example": "ada@example.com"})
+    username = PastedText(required=True, most=256, metadata={"example": "ada"})
+    email = PastedText(required=True, most=320, metadata={"example": "ada@example.com"})
     password = Password(required=True)
 
 
@@ -117,8 +119,8 @@ class UserCreation(Registration):
 class UserUpdate(ProfileUpdate):
     """What can be changed; a field that is left out stays."""
 
-    username = Text(most=256, metadata={"example": "ada"})
-    email = Text(most=320, metadata={"example": "ada@example.com"})
+    username = PastedText(most=256, metadata={"example": "ada"})
+    email = PastedText(most=320, metadata={"example": "ada@example.com"})
     metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
     must_change_password = StrictBoolean()
     status = Choice(UserStatus)
@@ -164,7 +166,7 @@ class UserFilterQuery(StrictSchema):
     search = Text(most=200, metadata={"description": "Part of a name or address; no wildcards."})
     status = Choice(UserStatus)
     role = Text(most=64)
-    email = Text(most=320, metadata={"description": "The whole address."})
+    email = PastedText(most=320, metadata={"description": "The whole address."})
     created_after = Moment()
     created_before = Moment()
     last_login_after = Moment()
