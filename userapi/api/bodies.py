@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Collection
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
@@ -22,7 +21,7 @@ DEEPEST_LEVEL = 32
 FORM = "application/x-www-form-urlencoded"
 UTF_8 = frozenset({"utf-8", "utf8"})
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+TOO_DEEP = f"More than {DEEPEST_LEVEL} levels of nesting."
 
 
 class MalformedJson(Malformed):
@@ -65,28 +64,39 @@ def parse_json(raw: bytes) -> Any:
     Refused beside what is no JSON at all: NaN and infinities, a member that stands twice, more
     than 32 levels, another encoding than UTF-8 and a byte order mark.
     """
-    _require_shallow(raw)
     try:
-        return json.loads(
+        value = json.loads(
             raw.decode("utf-8"),
             parse_constant=_refuse_constant,
             parse_float=_finite,
             object_pairs_hook=_without_duplicates,
         )
-    except (ValueError, RecursionError) as exc:
+    except RecursionError as exc:
+        raise MalformedJson(TOO_DEEP) from exc
+    except ValueError as exc:
         raise MalformedJson() from exc
+    _require_shallow(value)
+    return value
 
 
-def _require_shallow(raw: bytes) -> None:
-    depth = 0
-    for match in _STRUCTURE.finditer(raw):
-        first = match.group()[:1]
-        if first in b"[{":
-            depth += 1
-            if depth > DEEPEST_LEVEL:
-                raise MalformedJson(f"More than {DEEPEST_LEVEL} levels of nesting.")
-        elif first in b"]}":
-            depth -= 1
+def _require_shallow(value: Any) -> None:
+    """Raise MalformedJson for a value that is nested too deeply.
+
+    Counted in the parsed value, level by level. The raw text is read by the JSON parser alone,
+    whose time is linear.
+    """
+    containers = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST_LEVEL):
+        if not containers:
+            return
+        containers = [
+            member
+            for container in containers
+            for member in (container.values() if isinstance(container, dict) else container)
+            if isinstance(member, dict | list)
+        ]
+    if containers:
+        raise MalformedJson(TOO_DEEP)
 
 
 def _refuse_constant(name: str) -> NoReturn:
