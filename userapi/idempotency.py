@@ -6,15 +6,19 @@ effect, so it exists exactly when the effect does.
 
 from datetime import datetime
 from typing import Any, Protocol
+from uuid import UUID
 
-from sqlalchemy import Index, LargeBinary, String
+from sqlalchemy import Index, LargeBinary, String, delete
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, JsonDocument
+from userapi.database import Base, JsonDocument, require_transaction
 
 
 class IdempotencyKey(Base):
-    """The first answer to a key. `scope_hash` covers endpoint, actor and key."""
+    """The first answer to a key. `scope_hash` covers caller, method, path and key.
+
+    `user_id` is the user that the answer shows; the row is deleted with them.
+    """
 
     __tablename__ = "idempotency_keys"
 
@@ -23,10 +27,14 @@ class IdempotencyKey(Base):
     status: Mapped[int]
     headers: Mapped[dict[str, str]] = mapped_column(JsonDocument)
     body: Mapped[bytes] = mapped_column(LargeBinary)
+    user_id: Mapped[UUID | None]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]
 
-    __table_args__ = (Index("ix_idempotency_keys_expires_at", "expires_at"),)
+    __table_args__ = (
+        Index("ix_idempotency_keys_expires_at", "expires_at"),
+        Index("ix_idempotency_keys_user_id", "user_id"),
+    )
 
 
 class AnswerKeeper(Protocol):
@@ -36,6 +44,17 @@ class AnswerKeeper(Protocol):
         """Claim the key; the first statement of the transaction."""
         ...
 
-    def keep(self, result: Any) -> None:
-        """Keep the answer that `result` makes; the last statement of the transaction."""
+    def keep(self, result: Any, *, user_id: UUID | None = None) -> None:
+        """Keep the answer that `result` makes; the last statement of the transaction.
+
+        `user_id` is the user whom the answer shows.
+        """
         ...
+
+
+def drop_answers_about(user_id: UUID) -> None:
+    """Delete the kept answers that show a user, in the open transaction."""
+    require_transaction().execute(
+        delete(IdempotencyKey).where(IdempotencyKey.user_id == user_id),
+        execution_options={"synchronize_session": False},
+    )

@@ -799,6 +799,20 @@ GUARDS = [
         "if False:\n",
         FORGED,
     ),
+    Guard(
+        "Kept answers of strangers are kept apart by their networks",
+        "userapi/api/idempotency.py",
+        'caller = f"network:{client_network()}" if actor.id is None',
+        'caller = "anonymous" if actor.id is None',
+        ("tests/api/test_idempotency.py",),
+    ),
+    Guard(
+        "A kept answer goes with the user that it shows",
+        ACCOUNTS,
+        "        drop_answers_about(user.id)\n",
+        "",
+        ("tests/api/test_idempotency.py",),
+    ),
     # Rank
     Guard(
         "Permissions of other services give no rank",

@@ -38,7 +38,7 @@ from userapi.errors import (
 )
 from userapi.events.catalogue import EventType, UserEvent
 from userapi.events.outbox import Outbox
-from userapi.idempotency import AnswerKeeper
+from userapi.idempotency import AnswerKeeper, drop_answers_about
 from userapi.lockout.service import Lockout
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
@@ -229,7 +229,7 @@ class Accounts:
                     )
             answer = None if verifying else view
             if once:
-                once.keep(answer)
+                once.keep(answer, user_id=answer.id if answer else None)
         return answer
 
     def create(self, new: NewUser, *, actor: Actor, once: AnswerKeeper | None = None) -> UserView:
@@ -271,7 +271,7 @@ class Accounts:
                 )
                 self._audit.record(AuditAction.USER_INVITED, actor=actor, target=("user", user.id))
             if once:
-                once.keep(view)
+                once.keep(view, user_id=view.id)
         return view
 
     # Changing
@@ -465,6 +465,7 @@ class Accounts:
         )
         self._tell(EventType.USER_DELETED, view, actor)
         self.end_copies(user)
+        drop_answers_about(user.id)
         session.execute(delete(users).where(users.c.id == user.id))
 
     def forget_failures(self, user: User) -> None:

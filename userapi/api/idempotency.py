@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 from flask import Response, g, request
 from psycopg2 import errors as pg_errors
@@ -19,6 +20,7 @@ from userapi.idempotency import AnswerKeeper, IdempotencyKey
 
 from .bodies import read_body
 from .context import current_actor, services
+from .limits import client_network
 
 KEPT_FOR = timedelta(hours=24)
 LONGEST_WAIT_SECONDS = 5
@@ -92,7 +94,7 @@ class _KeptAnswer:
                 raise RequestInProgress() from exc
             raise
 
-    def keep(self, result: Any) -> None:
+    def keep(self, result: Any, *, user_id: UUID | None = None) -> None:
         """Keep the answer in the transaction of its effect."""
         self.response = response = self._answer(result)
         require_transaction().execute(
@@ -102,6 +104,7 @@ class _KeptAnswer:
                 status=response.status_code,
                 headers={n: response.headers[n] for n in KEPT_HEADERS if n in response.headers},
                 body=response.get_data(),
+                user_id=user_id,
             )
         )
 
@@ -116,7 +119,7 @@ class _NotKept:
     def begin(self) -> None:
         """Claim nothing."""
 
-    def keep(self, result: Any) -> None:
+    def keep(self, result: Any, *, user_id: UUID | None = None) -> None:
         """Make the answer."""
         self.response = self._answer(result)
 
@@ -185,8 +188,14 @@ def _replayed(scope: str, fingerprint: str) -> Response | None:
 
 
 def _scope(key: str) -> str:
-    parts = f"{request.endpoint}\0{current_actor().id or 'anonymous'}\0{key}"
-    return hashlib.sha256(parts.encode()).hexdigest()
+    """Return what a key is unique within: the caller, the method and the path.
+
+    Callers without a token are kept apart by their networks: none gets the answer of another.
+    """
+    actor = current_actor()
+    caller = f"network:{client_network()}" if actor.id is None else f"{actor.type}:{actor.id}"
+    parts = "\0".join((caller, request.method, request.path.rstrip("/"), key))
+    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _fingerprint() -> str:
