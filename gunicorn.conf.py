@@ -8,6 +8,7 @@ import fcntl
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -54,17 +55,27 @@ def _remove_unless_held(lock: Path) -> None:
         return  # It is in use, or another user's, or another master was quicker.
 
 
+# Until Gunicorn handles it, Ctrl-C ends the process without a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 # Before anything imports prometheus_client, which looks at the variable once.
 _metrics_dir, _held = _prepare_metrics_dir()
 
-from userapi.settings import Settings, faults_end_the_process  # noqa: E402 - see above
+from userapi.settings import (  # noqa: E402 - see above
+    Settings,
+    SettingsError,
+    faults_end_the_process,
+    read_environment,
+)
 
 with faults_end_the_process():
     _settings = Settings.load()
+_environment = read_environment()
 
 
 def _number(variable: str, default: int, most: int, least: int = 1) -> int:
-    given = os.environ.get(variable) or str(default)
+    given = _environment.get(variable) or str(default)
     if not given.isascii() or not given.isdigit() or not least <= int(given) <= most:
         print(f"userapi: {variable}: takes a whole number from {least} to {most}", file=sys.stderr)
         sys.exit(1)
@@ -72,7 +83,7 @@ def _number(variable: str, default: int, most: int, least: int = 1) -> int:
 
 
 wsgi_app = "wsgi:app"
-bind = os.environ.get("BIND", "127.0.0.1:8000")
+bind = _settings.bind
 # Alone, without Redis, one process counts the limits for all; its threads share the work.
 workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
 worker_class = "userapi.server.Worker"
@@ -106,8 +117,16 @@ def on_starting(server: Any) -> None:
     from flask_migrate import upgrade
 
     from userapi import create_app
+    from userapi.listening import require_free
     from userapi.database import db
 
+    if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
+        try:
+            # The former process may need a moment to end.
+            require_free(bind, within_seconds=3)
+        except SettingsError as exc:
+            server.log.error(str(exc))
+            sys.exit(1)
     with faults_end_the_process():
         application = create_app(_settings)
         application.extensions["userapi"].keys.require_active()

@@ -1,11 +1,16 @@
 """When a worker was last seen: one row for each."""
 
-from datetime import datetime
+import os
+import socket
+from datetime import datetime, timedelta
 
-from sqlalchemy import String
+from sqlalchemy import String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base
+from userapi.database import Base, db
+
+# Three heartbeats.
+SEEN_RECENTLY = timedelta(seconds=15)
 
 
 class WorkerHeartbeat(Base):
@@ -15,3 +20,38 @@ class WorkerHeartbeat(Base):
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     last_seen_at: Mapped[datetime]
+
+
+def own_name() -> str:
+    """Return the name that this process has as a worker."""
+    return f"{_host()}:{os.getpid()}"
+
+
+def running_workers(now: datetime) -> list[str]:
+    """Return the names of the workers that are at work, as far as the database knows.
+
+    One of this machine whose process has ended is not among them, however recent its heartbeat.
+    """
+    names = db.session.scalars(
+        select(WorkerHeartbeat.name)
+        .where(WorkerHeartbeat.last_seen_at > now - SEEN_RECENTLY)
+        .order_by(WorkerHeartbeat.name)
+    )
+    return [name for name in names if not _has_ended(name)]
+
+
+def _host() -> str:
+    return socket.gethostname()[:100]
+
+
+def _has_ended(name: str) -> bool:
+    host, _, process = name.rpartition(":")
+    if host != _host():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, ValueError):
+        return False
+    return False

@@ -70,7 +70,7 @@ def configure_logging(settings: Settings) -> None:
         _mask_secrets,
     ]
     renderers: list[Any] = [structlog.processors.format_exc_info, _render_json]
-    if settings.log_format == "console":
+    if _is_for_people(settings):
         renderers = [
             _escape_controls,
             structlog.dev.ConsoleRenderer(
@@ -89,6 +89,8 @@ def configure_logging(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = _file_handler(settings.log_file) if settings.log_file else _QuietStreamHandler()
+    if _is_for_people(settings) and sys.stdout.isatty():
+        handler.addFilter(_is_no_farewell)
     handler.setFormatter(
         _Formatter(
             foreign_pre_chain=shared,
@@ -105,6 +107,24 @@ def configure_logging(settings: Settings) -> None:
         logger.handlers = []
         logger.propagate = True
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _is_for_people(settings: Settings) -> bool:
+    """Tell whether lines are for people: as chosen, otherwise where they go to a terminal."""
+    if settings.log_format:
+        return settings.log_format == "console"
+    return settings.log_file is None and sys.stdout.isatty()
+
+
+# What Gunicorn and the worker log at each stop; on a terminal somebody has just pressed Ctrl-C.
+_FAREWELLS = re.compile(r"Handling signal|Worker exiting|Shutting down|worker\.stopped")
+
+
+def _is_no_farewell(record: logging.LogRecord) -> bool:
+    if record.levelno > logging.INFO:
+        return True
+    text = record.msg.get("event", "") if isinstance(record.msg, dict) else record.msg
+    return not _FAREWELLS.match(str(text))
 
 
 def _file_handler(path: Path) -> logging.Handler:
@@ -178,9 +198,7 @@ class AccessLog:
     NAME = "userapi.access"
 
     def __init__(self, settings: Settings) -> None:
-        self._structured = (
-            structlog.get_logger(self.NAME) if settings.log_format != "json" else None
-        )
+        self._structured = structlog.get_logger(self.NAME) if _is_for_people(settings) else None
         self._logger = logging.getLogger(self.NAME)
 
     def write(self, fields: Mapping[str, Any]) -> None:

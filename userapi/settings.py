@@ -274,8 +274,11 @@ class Settings:
     instance_dir: Path = _setting(
         _path, DEFAULT_INSTANCE_DIR, "Folder of the embedded default: database, secrets, mails"
     )
+    bind: str = _setting(_text(200), "127.0.0.1:8000", "Address and port")
     public_base_url: str = _setting(
-        _http_url, "http://127.0.0.1:8000", "Base of the links in mails"
+        _http_url,
+        "http://localhost:8000",
+        "Base of the links in mails; left out: localhost with the port of BIND",
     )
     console_enabled: bool = _setting(_boolean, True, "Serve the pages under /console/")
     docs_enabled: bool = _setting(_boolean, True, "Serve /docs, /redoc and /openapi.json")
@@ -439,7 +442,11 @@ class Settings:
     log_level: str = _setting(
         _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged"
     )
-    log_format: str = _setting(_choice("json", "console"), "json", "json, or console for people")
+    log_format: str = _setting(
+        _choice("json", "console"),
+        "",
+        "json, or console for people; left out: console on a terminal, otherwise json",
+    )
     log_file: Path | None = _setting(_path, None, "File in place of standard output")
 
     # Derived, no variable: development creates the key pair of a signature that nobody chose.
@@ -469,6 +476,11 @@ class Settings:
     def is_https(self) -> bool:
         """Tell whether people reach the service over https."""
         return self.public_base_url.startswith("https://")
+
+    @property
+    def local_url(self) -> str:
+        """Return the URL at which this machine reaches the service."""
+        return _local_url(self.bind)
 
     @property
     def mail_folder(self) -> Path:
@@ -506,13 +518,14 @@ class Settings:
                 problems += _production_faults(values, reader.given)
         if problems:
             raise SettingsError(problems)
+        values.setdefault("public_base_url", _local_url(values.get("bind", "")))
         values.setdefault("database_url", f"sqlite:///{_instance(values) / 'userapi.sqlite3'}")
         return cls(**values)
 
     @classmethod
     def load(cls) -> "Settings":
         """Return the settings of this process: its environment over the file `.env`."""
-        return cls.from_env(_environment())
+        return cls.from_env(read_environment())
 
 
 def _declared() -> list[Field[Any]]:
@@ -520,14 +533,15 @@ def _declared() -> list[Field[Any]]:
     return [item for item in fields(Settings) if "parse" in item.metadata]
 
 
-def _environment() -> dict[str, str]:
+def read_environment() -> dict[str, str]:
+    """Return the variables of this process over those of the file `.env`."""
     in_file = {k: v for k, v in dotenv_values(PROJECT_ROOT / ".env").items() if v is not None}
     return {**in_file, **os.environ}
 
 
 def files_with_secrets() -> list[Path]:
     """Return the files that the environment of this process takes secrets from."""
-    environ = _environment()
+    environ = read_environment()
     named = [environ.get(f"{variable.name}_FILE") for variable in variables() if variable.secret]
     files = [PROJECT_ROOT / ".env", *(Path(name) for name in named if name)]
     return [file for file in files if file.is_file()]
@@ -636,6 +650,18 @@ def _complete_urls(values: dict[str, Any], given: set[str]) -> None:
             f"@{values['rabbitmq_host']}:{values.get('rabbitmq_port', 5672)}"
             f"/{quote(values.get('rabbitmq_vhost', '/'), safe='')}"
         )
+
+
+def _local_url(bind: str) -> str:
+    """Return the URL at which this machine reaches what listens on an address."""
+    host, _, port = bind.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or host.startswith("unix:"):
+        return "http://localhost:8000"
+    # Passkeys and cookies want a name: browsers know `localhost`, and both answer.
+    everywhere_or_here = host in {"", "localhost", "0.0.0.0", "[::]", "[::1]"}
+    if everywhere_or_here or host.startswith("127.") or not _is_host(host):
+        host = "localhost"
+    return f"http://{host}:{port}"
 
 
 def _choose_signature(values: dict[str, Any]) -> None:

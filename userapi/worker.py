@@ -6,10 +6,8 @@ run: one publishes and the others stand by, mails and seals are shared out by th
 """
 
 import fcntl
-import os
 import random
 import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -31,7 +29,7 @@ from userapi.events.leadership import AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
 from userapi.events.publisher import AmqpPublisher
 from userapi.events.relay import Relay
-from userapi.heartbeat import WorkerHeartbeat
+from userapi.heartbeat import WorkerHeartbeat, own_name
 from userapi.mail.queue import NOTIFY_CHANNEL as MAILS
 from userapi.settings import Settings
 from userapi.tallies import add_up_changes
@@ -299,7 +297,7 @@ class _Heartbeat:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._name = f"{socket.gethostname()[:100]}:{os.getpid()}"
+        self._name = own_name()
 
     def beat(self) -> int:
         """Write down that this worker is alive."""

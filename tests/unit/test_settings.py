@@ -207,6 +207,29 @@ def test_the_signature_is_es256_unless_a_shared_secret_is_set(
     assert Settings.from_env(given, instance_dir=tmp_path).jwt_algorithm == algorithm
 
 
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("", "http://localhost:8000"),
+        ("127.0.0.1:8123", "http://localhost:8123"),
+        ("0.0.0.0:9000", "http://localhost:9000"),
+        ("[::]:9000", "http://localhost:9000"),
+        (":9000", "http://localhost:9000"),
+        ("192.0.2.7:9000", "http://192.0.2.7:9000"),
+        ("unix:/run/userapi.sock", "http://localhost:8000"),
+        ("127.0.0.1:none", "http://localhost:8000"),
+    ],
+)
+def test_links_in_mails_follow_the_port_that_is_served(bind: str, url: str, tmp_path: Path) -> None:
+    given = {"BIND": bind, "PUBLIC_BASE_URL": "https://id.example.com"}
+
+    left_out = Settings.from_env({"BIND": bind}, instance_dir=tmp_path)
+    chosen = Settings.from_env(given, instance_dir=tmp_path)
+
+    assert left_out.public_base_url == url
+    assert chosen.public_base_url == "https://id.example.com"
+
+
 def test_a_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
     given = {"LOCKOUT_BASE_SECONDS": "60", "LOCKOUT_MAX_SECONDS": "59"}
 
