@@ -110,15 +110,15 @@ forwarded_allow_ips = "127.0.0.1"
 
 
 def on_starting(server: Any) -> None:
-    """Look for a key to sign with, and migrate the embedded database.
+    """Look for a usable database and a key to sign with, and migrate the embedded database.
 
     A deployment with a server migrates by `flask db upgrade`.
     """
     from flask_migrate import upgrade
 
     from userapi import create_app
+    from userapi.database import db, require_unicode_database
     from userapi.listening import require_free
-    from userapi.database import db
 
     if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
         try:
@@ -128,6 +128,7 @@ def on_starting(server: Any) -> None:
             server.log.error(str(exc))
             sys.exit(1)
     with faults_end_the_process():
+        require_unicode_database(_settings)
         application = create_app(_settings)
         application.extensions["userapi"].keys.require_active()
     if _settings.embedded:

@@ -14,6 +14,8 @@ from alembic.util import CommandError
 from alembic.script import ScriptDirectory
 from flask import current_app
 
+from userapi.database_encoding import UnsupportedEncoding
+
 ADVISORY_LOCK = 7120061
 NUMBER = re.compile(r"[0-9]{4}", re.ASCII)
 
@@ -75,4 +77,6 @@ def run() -> None:
 try:
     run()
 except sa.exc.OperationalError as exc:
+    if isinstance(exc.orig, UnsupportedEncoding):
+        raise CommandError(str(exc.orig)) from exc
     raise CommandError(f"The database does not answer as it should: {exc.orig}") from exc

@@ -44,8 +44,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
+from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
 from userapi.deadlines import BoundedConnection
-from userapi.settings import PROJECT_ROOT, Settings
+from userapi.settings import PROJECT_ROOT, Settings, SettingsError
 
 CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MILLISECONDS = 3000
@@ -82,8 +83,10 @@ class ServiceConnection(BoundedConnection):
         """Connect, in autocommit: a read is one round trip, and transactions begin by a BEGIN.
 
         Switching a connection to and fro for each read would cost two round trips more.
+        Raises UnsupportedEncoding.
         """
         super().__init__(*args, **kwargs)
+        require_unicode(self)
         self.autocommit = True
 
     def commit(self) -> None:
@@ -203,6 +206,7 @@ def connect_arguments(application_name: str) -> dict[str, Any]:
         "connection_factory": ServiceConnection,
         "connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "application_name": application_name,
+        "client_encoding": CLIENT_ENCODING,
         "tcp_user_timeout": 5000,
         "keepalives_idle": 10,
         "keepalives_interval": 3,
@@ -219,6 +223,21 @@ def connect_alone(settings: Settings, application_name: str) -> ServiceConnectio
     url = settings.database_url.replace("+psycopg2", "", 1)
     connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
     return connection
+
+
+def require_unicode_database(settings: Settings) -> None:
+    """Raise SettingsError where the database cannot hold Unicode.
+
+    One that does not answer is no reason to stop: it may be back before the first request.
+    """
+    if settings.uses_sqlite:
+        return
+    try:
+        connect_alone(settings, "userapi-start").close()
+    except UnsupportedEncoding as exc:
+        raise SettingsError([str(exc)]) from exc
+    except psycopg2.Error:
+        return
 
 
 def has_pooler(connection: psycopg2.extensions.connection) -> bool:

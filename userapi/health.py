@@ -23,6 +23,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 from userapi.clock import Clock
+from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
 from userapi.deadlines import BoundedConnection
 from userapi.settings import PROJECT_ROOT, Settings
 
@@ -40,6 +41,7 @@ class Status(StrEnum):
 
     DISABLED = "disabled"
     DOWN = "down"
+    UNSUPPORTED = "unsupported"
     UP = "up"
 
 
@@ -50,6 +52,8 @@ class Check:
     status: Status
     latency_ms: float | None = None
     migration: str | None = None
+    # Of a database that cannot be used because of it.
+    encoding: str | None = None
     pending: int | None = None
     oldest_seconds: float | None = None
     worker_seen: datetime | None = None
@@ -93,6 +97,8 @@ class Health:
         """Return whether requests can be served. Only the database decides it."""
         checks = self._checks()
         statuses = {name: check.status for name, check in checks.items()}
+        if checks["database"].encoding is not None:
+            statuses["database_encoding"] = Status.UNSUPPORTED
         if statuses["database"] is not Status.UP or self._draining.is_set():
             status = "not_ready"
         elif Status.DOWN in statuses.values():
@@ -145,13 +151,17 @@ class Health:
             connection: Any = sqlite3.connect(f"file:{path}?mode=ro", timeout=1, uri=True)
         else:
             url = self._settings.database_url.replace("+psycopg2", "", 1)
-            connection = psycopg2.connect(
-                url,
-                connection_factory=_CheckedConnection,
-                connect_timeout=CHECK_SECONDS + 1,
-                options=f"-c statement_timeout={CHECK_SECONDS}s",
-                application_name="userapi-health",
-            )
+            try:
+                connection = psycopg2.connect(
+                    url,
+                    connection_factory=_CheckedConnection,
+                    connect_timeout=CHECK_SECONDS + 1,
+                    options=f"-c statement_timeout={CHECK_SECONDS}s",
+                    application_name="userapi-health",
+                    client_encoding=CLIENT_ENCODING,
+                )
+            except UnsupportedEncoding as exc:
+                return Check(status=Status.DOWN, encoding=exc.encoding)
         try:
             cursor = connection.cursor()
             cursor.execute("SELECT version_num FROM alembic_version")
@@ -213,6 +223,11 @@ class _CheckedConnection(BoundedConnection):
     """A connection that waits for an answer hardly longer than the server for its statement."""
 
     answer_seconds = CHECK_SECONDS + 0.3
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Connect. Raises UnsupportedEncoding."""
+        super().__init__(*args, **kwargs)
+        require_unicode(self)
 
 
 def _found(name: str, future: Future[Check]) -> Check:

@@ -179,7 +179,7 @@ class Figures:
             "dependency_up", "Whether a dependency answers", labels=["dependency"]
         )
         for name, status in self._health.readiness().checks.items():
-            if status is not Status.DISABLED:
+            if status in (Status.UP, Status.DOWN):
                 up.add_metric([name], 1.0 if status is Status.UP else 0.0)
         yield up
 

@@ -281,6 +281,15 @@ def _database(services: Services, check: Check) -> Iterator[Finding]:
         yield Finding("database", Level.OK, f"{kind} answers, migrated to {check.migration}")
         if not services.settings.uses_sqlite:
             yield from _postgresql(services)
+    elif check.encoding is not None:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            f"{kind} has a database with the encoding {check.encoding}, which cannot hold every"
+            " name",
+            "Make one with ENCODING 'UTF8' TEMPLATE template0, move the data there by pg_dump and"
+            " psql, and name it in DATABASE_URL.",
+        )
     elif check.migration is not None:
         yield Finding(
             "database",

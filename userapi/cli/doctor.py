@@ -3,14 +3,14 @@
 import click
 
 from .diagnosis import Level, diagnose
-from .support import safely, services
+from .support import safely_on_any_database, services
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.FAULT: "✗"}
 
 
 @click.command("doctor", help="Look for what is wrong or unwise, and say how to mend it.")
-@safely
+@safely_on_any_database
 def command() -> None:
     """Print every finding; exit with 1 where something cannot work as it is."""
     findings = list(diagnose(services()))

@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.actor import Actor, system_actor
 from userapi.characters import printable
+from userapi.database import require_unicode_database
 from userapi.errors import Invalid, ServiceError
 from userapi.settings import SettingsError
 from userapi.wiring import Services
@@ -32,7 +33,21 @@ def operator() -> Actor:
 
 
 def safely(command: Command) -> Command:
-    """Run a command in the application's context; a refusal is a message and exit code 1."""
+    """Run a command in the application's context; a refusal is a message and exit code 1.
+
+    A database that cannot hold Unicode is one, whatever the command.
+    """
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        require_unicode_database(services().settings)
+        return command(*args, **kwargs)
+
+    return safely_on_any_database(cast(Command, run))
+
+
+def safely_on_any_database(command: Command) -> Command:
+    """Do the same for a command that is there to say what is wrong with the database."""
 
     @with_appcontext
     @wraps(command)

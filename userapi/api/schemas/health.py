@@ -26,6 +26,12 @@ class Checks(Schema):
     database = fields.String(metadata={"example": "up"})
     redis = fields.String(metadata={"example": "up"})
     rabbitmq = fields.String(metadata={"example": "disabled"})
+    database_encoding = fields.String(
+        metadata={
+            "example": "unsupported",
+            "description": "Only there where the database cannot hold Unicode: unsupported.",
+        }
+    )
 
 
 class Readiness(Schema):
