@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 # With what a request does besides, whoever finds Redis away is answered less than 50 ms later.
 TIMEOUT_SECONDS = 0.04
 SPARED_SECONDS = 2.0
+# Never exists.
+PROBE_KEY = "userapi:probe"
 
 Word = bytes | str | int
 
@@ -214,6 +216,16 @@ class Redis:
                 raise answer
         self._idle.append(connection)
         return answers
+
+
+def require_writable(client: redis.Redis) -> None:
+    """Raise RedisError unless Redis accepts writes now.
+
+    A full Redis, a replica and one that cannot save answer PING and reads, but refuse what sessions
+    and counts need. A write is refused before it is looked at, so one without an effect is enough:
+    SET with XX changes only a key that exists.
+    """
+    client.set(PROBE_KEY, "", xx=True, px=1)
 
 
 def _packed(words: tuple[Word, ...]) -> bytes:

@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from userapi.clock import Clock
 from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
 from userapi.deadlines import BoundedConnection
+from userapi.expiring_store import require_writable
 from userapi.settings import PROJECT_ROOT, Settings
 
 log = structlog.get_logger(__name__)
@@ -197,7 +198,7 @@ class Health:
             retry=None,
         )
         try:
-            client.ping()
+            require_writable(client)
         finally:
             client.close()
         return Check(status=Status.UP)

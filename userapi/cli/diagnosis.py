@@ -22,6 +22,7 @@ from sqlalchemy import func, select, text
 from userapi.authentication.key_files import KeyFolder, KeyState
 from userapi.database import SESSION_SETTINGS, connect_alone, db, has_pooler
 from userapi.events.publisher import AmqpPublisher
+from userapi.expiring_store import require_writable
 from userapi.health import Check, Status, head_revision
 from userapi.mail.mailer import connect
 from userapi.mail.models import OutgoingMail
@@ -405,6 +406,39 @@ def _postgresql(services: Services) -> Iterator[Finding]:
     )
 
 
+# What a Redis says that answers and accepts no writes → what that means, and the mend.
+_REFUSED_WRITES = (
+    (
+        "used memory",
+        "is full, and accepts no writes (OOM)",
+        "Raise maxmemory, or see what fills it: redis-cli --bigkeys.",
+    ),
+    (
+        "read only replica",
+        "is a replica, and accepts no writes (READONLY)",
+        "Name the primary in REDIS_URL.",
+    ),
+    (
+        "MISCONF",
+        "cannot save its data to the disk, and accepts no writes (MISCONF)",
+        "Make room on its disk, or let it write there; its log says what is wrong.",
+    ),
+    (
+        "NOREPLICAS",
+        "has too few replicas, and accepts no writes (NOREPLICAS)",
+        "Bring the replicas back, or lower min-replicas-to-write.",
+    ),
+)
+
+
+def _refused_writes(error: redis.ResponseError) -> tuple[str, str] | None:
+    """Return what it means that Redis refused a write, and the mend; None for another refusal."""
+    for words, about, mend in _REFUSED_WRITES:
+        if words in str(error):
+            return about, mend
+    return None
+
+
 def _redis(settings: Settings) -> Iterator[Finding]:
     """Look at Redis: whether it answers, and what it throws away when it is full."""
     if not settings.redis_url:
@@ -421,10 +455,15 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         retry=None,
     )
     try:
+        require_writable(client)
         memory = client.info("memory")
     except redis.AuthenticationError:
         yield Finding("redis", Level.FAULT, "refuses the password", "Correct it in REDIS_URL.")
     except redis.ResponseError as exc:
+        refused = _refused_writes(exc)
+        if refused is not None:
+            yield Finding("redis", Level.FAULT, *refused)
+            return
         yield Finding(
             "redis",
             Level.WARNING,

@@ -18,7 +18,7 @@ from flask_session.redis import RedisSessionInterface
 from flask_wtf import CSRFProtect
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from userapi.api.problems import handle_service_error
@@ -41,6 +41,12 @@ class StoreAway(Unavailable):
     """The store of the browser sessions does not answer."""
 
     title = "Browser sessions cannot be read at the moment."
+
+
+class StoreRefuses(StoreAway):
+    """The store answers, and accepts no writes."""
+
+    title = "Browser sessions cannot be stored at the moment."
 
 
 class _AwaySession(ServerSideSession):  # type: ignore[misc]  # has no annotations
@@ -68,7 +74,8 @@ class _OnlyForPages(ServerSideSessionInterface):  # type: ignore[misc]  # has no
             super().save_session(app, session, response)
         except (RedisError, OSError) as exc:
             log.warning("console.store_unavailable", error=type(exc).__name__)
-            _put_problem_in(response)
+            refuses = isinstance(exc, ResponseError)
+            _put_problem_in(response, StoreRefuses() if refuses else StoreAway())
 
     def _upsert_session(
         self, session_lifetime: timedelta, session: ServerSideSession, store_id: str
@@ -91,9 +98,9 @@ def require_store(session: SessionMixin) -> None:
         raise StoreAway()
 
 
-def _put_problem_in(response: Response) -> None:
+def _put_problem_in(response: Response, error: StoreAway) -> None:
     """Make the answer a page that says why the one that was drawn is not shown."""
-    answer = handle_service_error(StoreAway())
+    answer = handle_service_error(error)
     wait = answer.headers["Retry-After"]
     problem = orjson.loads(answer.get_data())
     response.status_code = answer.status_code
