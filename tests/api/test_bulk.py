@@ -77,6 +77,62 @@ def test_what_is_refused_for_one_leaves_the_others_alone(
     assert (denied.target_id, denied.outcome) == (peer, "denied")
 
 
+def test_all_refusals_of_one_request_make_one_row_with_their_number(
+    app: Flask, admin: SignedInClient, three: list[str], make_user: MakeUser
+) -> None:
+    """One request of a thousand refused users wrote a thousand rows."""
+    peers = [make_user(f"peer{number}", roles=["admin"]).id for number in range(24)]
+    own = admin.get("/api/v1/users/me").get_json()["id"]
+
+    answer = run(admin, "delete", [*peers, three[0], own]).get_json()
+
+    assert (answer["succeeded"], answer["failed"]) == (1, 25)
+    assert {result.get("code") for result in answer["results"][:24]} == {"insufficient_rank"}
+    (denied,) = audit_rows(app, action="auth.permission_denied")
+    assert (denied.outcome, denied.target_id) == ("denied", None)
+    assert denied.details == {
+        "action": "delete",
+        "code": "insufficient_rank",
+        "codes": {"insufficient_rank": 24},
+        "refused": 24,
+        "user_ids": peers[:20],
+    }
+
+
+@pytest.mark.parametrize(
+    ("action", "permission"),
+    [
+        ("suspend", "users:suspend"),
+        ("activate", "users:suspend"),
+        ("unlock", "users:unlock"),
+        ("delete", "users:delete"),
+        ("assign_role", "roles:assign"),
+        ("remove_role", "roles:assign"),
+    ],
+)
+def test_a_refusal_names_the_permission_of_its_action(
+    make_user: MakeUser, log_in: LogIn, three: list[str], action: str, permission: str
+) -> None:
+    """A user without any of the permissions was told of `users:suspend`, whatever they wanted."""
+    more = {"role": "user"} if action.endswith("role") else {}
+
+    answer = run(log_in(make_user("plain")), action, three, **more)
+
+    assert code_of(answer) == (403, "permission_denied")
+    assert answer.get_json()["permission"] == permission
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"action": ["delete"]}', b'{"action": "x"}', b""])
+def test_a_refusal_comes_before_any_fault_of_the_body(
+    make_user: MakeUser, log_in: LogIn, body: bytes
+) -> None:
+    client = log_in(make_user("plain"))
+
+    answer = client.post(BULK, data=body, content_type="application/json")
+
+    assert code_of(answer) == (403, "permission_denied")
+
+
 def test_an_id_that_stands_twice_is_handled_once(
     app: Flask, admin: SignedInClient, three: list[str]
 ) -> None:

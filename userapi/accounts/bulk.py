@@ -1,5 +1,6 @@
 """The same done to many users: each by itself, in its own transaction and with its own result."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,8 @@ from userapi.permissions import Permission
 from userapi.roles.service import Roles
 
 MOST_USERS = 1000
+# So many of the refused users are named in the audit row beside their number.
+MOST_RECORDED = 20
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +57,11 @@ _ABOUT_ONE_ROW = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkResult:
-    """What became of one user; `code` says why not."""
+    """What became of one user; `code` says why not, `forbidden` whether the actor may not."""
 
     id: UUID
     code: str | None = None
+    forbidden: bool = False
 
     @property
     def status(self) -> str:
@@ -98,33 +102,59 @@ class BulkChanges:
                 results.append(BulkResult(id=user_id, code=Unavailable.code))
                 continue
             try:
-                code = self._run_one(action, user_id, actor, reason, role)
+                result = self._run_one(action, user_id, actor, reason, role)
             except (OperationalError, PoolTimeout) as exc:
                 log.warning("bulk.interrupted", action=str(action), error=type(exc).__name__)
                 outage = not isinstance(getattr(exc, "orig", None), _ABOUT_ONE_ROW)
-                code = Unavailable.code
-            results.append(BulkResult(id=user_id, code=code))
-        return results
+                result = BulkResult(id=user_id, code=Unavailable.code)
+            results.append(result)
+        return self._with_refusals_recorded(results, action, actor)
 
     def _run_one(
         self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str | None
-    ) -> str | None:
+    ) -> BulkResult:
         try:
             self._change(action, user_id, actor, reason, role)
         except Forbidden as exc:
+            return BulkResult(id=user_id, code=exc.code, forbidden=True)
+        except Invalid as exc:
+            return BulkResult(id=user_id, code=exc.errors[0].code if exc.errors else exc.code)
+        except ServiceError as exc:
+            return BulkResult(id=user_id, code=exc.code)
+        return BulkResult(id=user_id)
+
+    def _with_refusals_recorded(
+        self, results: list[BulkResult], action: BulkAction, actor: Actor
+    ) -> list[BulkResult]:
+        """Record all that the actor may not do as one row, or refuse it for another reason.
+
+        A refusal that leaves no trace is none that can be given.
+        """
+        refused = [result for result in results if result.forbidden]
+        if not refused:
+            return results
+        codes = Counter(str(result.code) for result in refused)
+        try:
             self._audit.record_alone(
                 AuditAction.AUTH_PERMISSION_DENIED,
                 actor=actor,
-                target=("user", user_id),
+                target=("user", refused[0].id) if len(refused) == 1 else None,
                 outcome=Outcome.DENIED,
-                details={"code": exc.code, "action": str(action)},
+                details={
+                    "code": codes.most_common(1)[0][0],
+                    "codes": dict(sorted(codes.items())),
+                    "action": str(action),
+                    "refused": len(refused),
+                    "user_ids": [result.id for result in refused[:MOST_RECORDED]],
+                },
             )
-            return exc.code
-        except Invalid as exc:
-            return exc.errors[0].code if exc.errors else exc.code
-        except ServiceError as exc:
-            return exc.code
-        return None
+        except (OperationalError, PoolTimeout) as exc:
+            log.warning("bulk.interrupted", action=str(action), error=type(exc).__name__)
+            return [
+                BulkResult(id=result.id, code=Unavailable.code) if result.forbidden else result
+                for result in results
+            ]
+        return results
 
     def _change(
         self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str | None

@@ -32,12 +32,14 @@ def requires(
     *permissions: Permission,
     or_self: str | None = None,
     unless: Callable[[], bool] | None = None,
+    missing: Callable[[], Permission | None] | None = None,
 ) -> Callable[[View], View]:
     """Let in whoever holds one of the permissions.
 
     With `or_self` also the user whom that argument of the view names. What one may neither change
     nor see is not there: reading it is a 404 for somebody who may read no other users. `unless`
-    tells whether the operator has opened the endpoint to everybody.
+    tells whether the operator has opened the endpoint to everybody. `missing` tells which of the
+    permissions this request needs, so that the refusal names that one.
     """
 
     def decorate(view: View) -> View:
@@ -51,7 +53,8 @@ def requires(
                     hidden = or_self is not None and request.method in {"GET", "HEAD"}
                     if hidden and Permission.USERS_READ not in actor.permissions:
                         raise Concealed(permissions[0])
-                    raise PermissionDenied(permissions[0])
+                    named = missing() if missing is not None else None
+                    raise PermissionDenied(named or permissions[0])
             _check_query(view)
             return view(*args, **kwargs)
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flask import Response, url_for
 
+from userapi.accounts.bulk import PERMISSIONS, BulkAction
 from userapi.accounts.models import PROFILE_FIELDS
 from userapi.accounts.search import UserFilter
 from userapi.accounts.service import (
@@ -18,7 +19,7 @@ from userapi.accounts.service import (
 )
 from userapi.accounts.views import UserView
 from userapi.authentication.service import InvalidCredentials
-from userapi.errors import Stale
+from userapi.errors import Malformed, Stale
 from userapi.lockout.service import TooManyAttempts
 from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
 from userapi.passwords.gate import Busy
@@ -28,6 +29,7 @@ from userapi.sessions.service import EndReason, SessionNotFound
 
 from .access import requires, signed_in
 from .blueprint import Blueprint
+from .bodies import parse_json, read_body
 from .context import current_actor, current_session, services
 from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
 from .responses import as_json, if_match, profile_response, user_response
@@ -369,12 +371,25 @@ def end_session(user_id: UUID, session_id: UUID) -> None:
     )
 
 
+def _permission_of_action() -> Permission | None:
+    """Return the permission of the action that the body names; None if it names none."""
+    try:
+        body = parse_json(read_body())
+    except Malformed:
+        return None
+    action = body.get("action") if isinstance(body, dict) else None
+    if not isinstance(action, str) or action not in list(BulkAction):
+        return None
+    return PERMISSIONS[BulkAction(action)]
+
+
 @blp.route("/bulk", methods=["POST"])
 @requires(
     Permission.USERS_SUSPEND,
     Permission.USERS_UNLOCK,
     Permission.USERS_DELETE,
     Permission.ROLES_ASSIGN,
+    missing=_permission_of_action,
 )
 @blp.arguments(BulkRequest, example=BULK_EXAMPLE)
 @blp.response(200, BulkAnswer)

@@ -144,28 +144,11 @@ class AuditTrail:
         """Add a row for each target, with its details, to the open transaction by one statement."""
         if not about:
             return
-        now = self._clock.now()
         require_transaction().execute(
-            insert(_table),
+            _INSERT,
             [
-                {
-                    "id": new_id(),
-                    "occurred_at": now,
-                    "action": action,
-                    "outcome": Outcome.SUCCESS,
-                    "actor_id": actor.id,
-                    "actor_username": actor.username,
-                    "actor_type": actor.type,
-                    "session_id": actor.session_id,
-                    "target_type": target_type,
-                    "target_id": str(target_id),
-                    "ip_address": actor.ip_address,
-                    "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
-                    "correlation_id": actor.correlation_id,
-                    "changes": None,
-                    "details": dict(details) if details else None,
-                }
-                for (target_type, target_id), details in about.items()
+                self._row(action, actor=actor, target=target, details=details)
+                for target, details in about.items()
             ],
         )
 
