@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Table, delete, or_, select
+from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
+from userapi.accounts.import_jobs import ImportedRow, ImportJob
 from userapi.clock import Clock
 from userapi.database import transaction
 from userapi.events.models import OutboxEvent
@@ -28,6 +29,7 @@ FAILURES_KEPT = timedelta(hours=24)
 SENT_EVENTS_KEPT = timedelta(days=7)
 SENT_MAILS_KEPT = timedelta(days=30)
 PARKED_MAILS_KEPT = timedelta(days=30)
+IMPORTS_KEPT = timedelta(days=30)
 HEARTBEATS_KEPT = timedelta(days=1)
 
 
@@ -56,6 +58,7 @@ class CleanUp:
         return deleted
 
     def _rules(self, now: datetime) -> list[tuple[Any, ColumnElement[bool]]]:
+        old_imports = select(ImportJob.id).where(ImportJob.finished_at < now - IMPORTS_KEPT)
         return [
             (IdempotencyKey, IdempotencyKey.expires_at < now),
             (OneTimeToken, OneTimeToken.expires_at < now - TOKENS_KEPT),
@@ -74,5 +77,11 @@ class CleanUp:
             (OutboxEvent, OutboxEvent.sent_at < now - SENT_EVENTS_KEPT),
             (OutgoingMail, OutgoingMail.sent_at < now - SENT_MAILS_KEPT),
             (OutgoingMail, OutgoingMail.parked_at < now - PARKED_MAILS_KEPT),
+            (ImportedRow, ImportedRow.import_id.in_(old_imports)),
+            (
+                ImportJob,
+                ImportJob.id.in_(old_imports)
+                & ~exists().where(ImportedRow.import_id == ImportJob.id),
+            ),
             (WorkerHeartbeat, WorkerHeartbeat.last_seen_at < now - HEARTBEATS_KEPT),
         ]

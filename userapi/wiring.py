@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from userapi.accounts.bulk import BulkChanges
 from userapi.accounts.exports import UserExports
+from userapi.accounts.import_jobs import ImportJobs
 from userapi.accounts.imports import UserImports
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
@@ -28,7 +29,7 @@ from userapi.mail.mailer import build_mailer
 from userapi.mail.messages import Messages
 from userapi.mail.queue import MailQueue
 from userapi.metrics import Figures, Metrics
-from userapi.passwords.gate import HashingGate
+from userapi.passwords.gate import HashingGate, background_gate
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
@@ -67,6 +68,7 @@ class Services:
     gate: HashingGate
     hasher: PasswordHasher
     health: Health
+    import_jobs: ImportJobs
     introspection: Introspection
     keys: KeyRing
     live_sessions: LiveSessions
@@ -109,12 +111,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         observe_wait=metrics.hash_wait_seconds.observe,
         track=metrics.hash_queue.track_inprogress,
     )
-    hasher = PasswordHasher(
-        pepper=settings.password_pepper,
-        former_peppers=settings.password_pepper_previous,
-        rounds=settings.password_hash_rounds,
-        gate=gate,
-    )
+    hasher = _hasher(settings, gate)
     policy = PasswordPolicy(settings)
     live: LiveSessions = DatabaseLiveSessions(settings, clock, ShownUsers())
     rates: RateCounter = MemoryRateCounter(clock)
@@ -162,6 +159,19 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         count_lock=metrics.lockouts.inc,
     )
     user_search = UserSearch(settings, clock)
+    encryption = EncryptionKeys(settings.encryption_key, previous=settings.encryption_key_previous)
+
+    def user_imports(hasher: PasswordHasher) -> UserImports:
+        return UserImports(
+            clock=clock,
+            audit=audit,
+            outbox=outbox,
+            roles=roles,
+            hasher=hasher,
+            policy=policy,
+            one_time_tokens=one_time_tokens,
+        )
+
     return Services(
         settings=settings,
         clock=clock,
@@ -176,13 +186,18 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         authentication=authentication,
         bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
-        encryption=EncryptionKeys(
-            settings.encryption_key, previous=settings.encryption_key_previous
-        ),
+        encryption=encryption,
         figures=Figures(clock=clock, health=health, sessions=sessions),
         gate=gate,
         hasher=hasher,
         health=health,
+        import_jobs=ImportJobs(
+            clock=clock,
+            encryption=encryption,
+            imports=user_imports(_hasher(settings, background_gate())),
+            roles=roles,
+            cursor_key=settings.secret_key,
+        ),
         introspection=Introspection(settings=settings, authentication=authentication, roles=roles),
         keys=keys,
         live_sessions=live,
@@ -215,14 +230,15 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         statistics=Statistics(clock=clock, sessions=sessions),
         role_editor=RoleEditor(clock=clock, audit=audit, outbox=outbox, roles=roles, watcher=live),
         user_exports=UserExports(clock=clock, audit=audit, search=user_search),
-        user_imports=UserImports(
-            clock=clock,
-            audit=audit,
-            outbox=outbox,
-            roles=roles,
-            hasher=hasher,
-            policy=policy,
-            one_time_tokens=one_time_tokens,
-        ),
+        user_imports=user_imports(hasher),
         user_search=user_search,
+    )
+
+
+def _hasher(settings: Settings, gate: HashingGate) -> PasswordHasher:
+    return PasswordHasher(
+        pepper=settings.password_pepper,
+        former_peppers=settings.password_pepper_previous,
+        rounds=settings.password_hash_rounds,
+        gate=gate,
     )

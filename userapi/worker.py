@@ -22,10 +22,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from userapi.accounts.import_jobs import NOTIFY_CHANNEL as IMPORTS
 from userapi.cleanup import CleanUp
 from userapi.database import ServiceConnection, connect_alone, db, has_pooler, transaction
 from userapi.errors import ServiceError
-from userapi.events.leadership import AdvisoryLock, FileLock, Leadership
+from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
 from userapi.events.publisher import AmqpPublisher
 from userapi.events.relay import Relay
@@ -81,6 +82,7 @@ def tasks_of(services: Services) -> list[Task]:
         ),
         Task(name="seals", run=services.audit_seals.seal_due, interval_seconds=1),
         Task(name="tallies", run=add_up_changes, interval_seconds=1),
+        build_imports(services),
         Task(name="clean-up", run=CleanUp(services.clock).delete_due, interval_seconds=60),
         Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
     ]
@@ -98,16 +100,30 @@ def tasks_of(services: Services) -> list[Task]:
     return tasks
 
 
+def build_imports(services: Services) -> Task:
+    """Return the task that imports files. One worker at a time does it, the others stand by."""
+    leadership = _leadership(services.settings, key=IMPORTS_LOCK, name="imports")
+    return Task(
+        name="imports",
+        run=lambda: services.import_jobs.advance() if leadership.holds() else 0,
+        interval_seconds=1,
+        channel=IMPORTS,
+        close=leadership.release,
+    )
+
+
 def build_relay(services: Services) -> Relay:
     """Return what publishes the outbox. Connects when it is first used."""
     settings = services.settings
-    leadership: Leadership = (
-        FileLock(settings.instance_dir / "relay.lock")
-        if settings.uses_sqlite
-        else AdvisoryLock(settings)
-    )
+    leadership = _leadership(settings, key=RELAY_LOCK, name="relay")
     publisher = AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
     return Relay(clock=services.clock, publisher=publisher, leadership=leadership)
+
+
+def _leadership(settings: Settings, *, key: int, name: str) -> Leadership:
+    if settings.uses_sqlite:
+        return FileLock(settings.instance_dir / f"{name}.lock")
+    return AdvisoryLock(settings, key=key, name=name)
 
 
 class Worker:

@@ -283,24 +283,11 @@ def test_a_body_over_ten_mebibytes_is_413(admin: SignedInClient) -> None:
     assert (answer.status_code, answer.get_json()["code"]) == (413, "body_too_large")
 
 
-@pytest.mark.parametrize(
-    ("rows", "code"),
-    [
-        (["{}"] * 20_001, "too_many_rows"),
-        (
-            [json.dumps(row_of(f"u{n}", password=PASSWORD)) for n in range(201)],
-            "too_many_passwords",
-        ),
-    ],
-    ids=["rows", "passwords"],
-)
-def test_what_one_request_cannot_do_is_refused_at_once(
-    admin: SignedInClient, rows: list[str], code: str
-) -> None:
-    answer = send(admin, *rows)
+def test_what_one_request_cannot_do_is_refused_at_once(admin: SignedInClient) -> None:
+    answer = send(admin, *["{}"] * 20_001)
 
     assert answer.status_code == 422
-    assert answer.get_json()["errors"][0]["code"] == code
+    assert answer.get_json()["errors"][0]["code"] == "too_many_rows"
 
 
 def test_importing_takes_its_permission(make_user: MakeUser, log_in: LogIn) -> None:

@@ -150,6 +150,7 @@ def _checks(table: sa.Table) -> list[str]:
 
 
 CHOICES = {
+    "state": "queued",
     "status": "active",
     "outcome": "success",
     "actor_type": "system",

@@ -206,6 +206,15 @@ def _undecodable(error: UnicodeError) -> str:
     )
 
 
+def checked_form(row: Row) -> Row:
+    """Return the row with every fault of its form, and then without its values.
+
+    So the values of a row without faults are texts, and lists of texts, that can be stored.
+    """
+    faults = row.faults or tuple(_form_faults(row.values))
+    return Row(row.number, {}, faults) if faults else row
+
+
 def checked_user(row: Row) -> ImportedUser:
     """Return what the row describes. Raises Invalid with every fault."""
     faults = list(row.faults) or list(_form_faults(row.values))

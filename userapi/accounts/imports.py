@@ -1,8 +1,8 @@
 """Taking users in from files: in batches, a row that is refused never spoils another one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -67,11 +67,22 @@ class ImportResult:
 
 
 @dataclass(slots=True)
-class _Seen:
+class SeenInFile:
     """Names and addresses of earlier rows of the same file."""
 
-    usernames: set[str]
-    emails: set[str]
+    usernames: set[str] = field(default_factory=set)
+    emails: set[str] = field(default_factory=set)
+
+    def add(self, row: Row) -> None:
+        """Add a row that was found good. Raises Invalid for another one."""
+        user = checked_user(row)
+        self.usernames.add(user.username)
+        self.emails.add(user.email.normalized)
+
+
+# Called with the results of a batch in the transaction that adds its users.
+Keep = Callable[[Sequence[ImportResult], Session], None]
+_KeepAdded = Callable[[Mapping[int, ImportResult], Session], None]
 
 
 class UserImports:
@@ -106,7 +117,7 @@ class UserImports:
         name and address belong to one user already is skipped instead of refused. When the
         database goes away after the first batch, the rows that were not reached say so.
         """
-        seen = _Seen(set(), set())
+        seen = SeenInFile()
         done_any = outage = False
         waiting = iter(rows)
         while batch := list(islice(waiting, BATCH)):
@@ -114,7 +125,7 @@ class UserImports:
                 yield [_refused(row.number, Unavailable()) for row in batch]
                 continue
             try:
-                yield self._import(batch, seen, actor=actor, dry_run=dry_run, resume=resume)
+                yield self.run_batch(batch, seen, actor=actor, dry_run=dry_run, resume=resume)
                 done_any = True
             except (OperationalError, PoolTimeout) as exc:
                 if not done_any:
@@ -123,21 +134,41 @@ class UserImports:
                 outage = True
                 yield [_refused(row.number, Unavailable()) for row in batch]
 
-    def _import(
-        self, rows: Sequence[Row], seen: _Seen, *, actor: Actor, dry_run: bool, resume: bool
+    def run_batch(
+        self,
+        rows: Sequence[Row],
+        seen: SeenInFile,
+        *,
+        actor: Actor,
+        dry_run: bool = False,
+        resume: bool = False,
+        keep: Keep | None = None,
     ) -> list[ImportResult]:
+        """Import the rows in one transaction and return their results, in order.
+
+        `keep` is called within it, also where no user is added; what it raises rolls it back.
+        """
         results: dict[int, ImportResult] = {}
         users = self._well_formed(rows, results)
         users = self._permitted(users, results, actor)
         users = self._absent(users, results, resume)
         users = self._first_of_their_name(users, results, seen)
+
+        def in_order(added: Mapping[int, ImportResult]) -> list[ImportResult]:
+            return [(added.get(row.number) or results[row.number]) for row in rows]
+
+        added: dict[int, ImportResult] = {}
+        hashed: list[ImportedUser] = []
         if dry_run:
             results |= {u.row: ImportResult(row=u.row, status="created") for u in users}
         else:
             hashed = self._with_hashes(users, results)
-            if hashed:
-                results |= self._add_patiently(hashed, actor)
-        return [results[row.number] for row in rows]
+        if hashed:
+            added = self._add_patiently(hashed, actor, keep and _ordered(keep, in_order))
+        elif keep is not None:
+            with transaction() as session:
+                keep(in_order({}), session)
+        return in_order(added)
 
     def _well_formed(
         self, rows: Sequence[Row], results: dict[int, ImportResult]
@@ -197,7 +228,7 @@ class UserImports:
         return absent
 
     def _first_of_their_name(
-        self, users: Sequence[ImportedUser], results: dict[int, ImportResult], seen: _Seen
+        self, users: Sequence[ImportedUser], results: dict[int, ImportResult], seen: SeenInFile
     ) -> list[ImportedUser]:
         first = []
         for user in users:
@@ -238,18 +269,20 @@ class UserImports:
         return done
 
     def _add_patiently(
-        self, users: Sequence[ImportedUser], actor: Actor
+        self, users: Sequence[ImportedUser], actor: Actor, keep: _KeepAdded | None
     ) -> dict[int, ImportResult]:
         """Add the users; try again where somebody else is adding the same names right now."""
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._add(users, actor)
+                return self._add(users, actor, keep)
             except OperationalError as exc:
                 if not isinstance(exc.orig, _HELD_BY_ANOTHER):
                     raise
-        return self._add(users, actor)
+        return self._add(users, actor, keep)
 
-    def _add(self, users: Sequence[ImportedUser], actor: Actor) -> dict[int, ImportResult]:
+    def _add(
+        self, users: Sequence[ImportedUser], actor: Actor, keep: _KeepAdded | None
+    ) -> dict[int, ImportResult]:
         """Add the users in one transaction. Somebody else may have taken a name meanwhile."""
         results: dict[int, ImportResult] = {}
         with transaction() as session:
@@ -272,6 +305,8 @@ class UserImports:
             there = [(i, user) for i, (user, _) in records.items() if i in added]
             if there:
                 self._complete(session, there, actor)
+            if keep is not None:
+                keep(results, session)
         return results
 
     def _record(self, user: ImportedUser) -> dict[str, Any]:
@@ -348,6 +383,12 @@ class UserImports:
             actor=actor,
             about={("user", user_id): None for user_id, _ in invited},
         )
+
+
+def _ordered(
+    keep: Keep, in_order: Callable[[Mapping[int, ImportResult]], Sequence[ImportResult]]
+) -> _KeepAdded:
+    return lambda added, session: keep(in_order(added), session)
 
 
 def _is_invited(user: ImportedUser) -> bool:

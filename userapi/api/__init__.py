@@ -61,6 +61,7 @@ def _let_origins_in(app: Flask, origins: tuple[str, ...]) -> None:
         expose_headers=[
             "ETag",
             "Location",
+            "Preference-Applied",
             "Retry-After",
             "X-Correlation-ID",
             "X-RateLimit-Limit",
@@ -72,6 +73,7 @@ def _let_origins_in(app: Flask, origins: tuple[str, ...]) -> None:
             "Content-Type",
             "Idempotency-Key",
             "If-Match",
+            "Prefer",
             "X-Correlation-ID",
             "X-Request-ID",
             "traceparent",

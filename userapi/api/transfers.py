@@ -1,10 +1,14 @@
 """Users as files: POST /api/v1/users/import and GET /api/v1/users/export."""
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any
+from uuid import UUID
 
 import orjson
-from flask import Response, request
+from flask import Response, request, url_for
 
 from userapi.accounts.import_files import (
     ENCODINGS,
@@ -14,9 +18,11 @@ from userapi.accounts.import_files import (
     UserFile,
     open_text,
 )
+from userapi.accounts.import_jobs import ImportNotFound, ImportView
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.search import UserFilter
 from userapi.errors import invalid_field
+from userapi.paging import InvalidCursor, Page, PageRequest, PageTooDeep
 from userapi.passwords.gate import Busy
 from userapi.permissions import Permission
 
@@ -26,12 +32,20 @@ from .bodies import IMPORT_LIMIT_BYTES, UTF_8, read_body, require_media_type
 from .context import current_actor, services
 from .exports import export_response
 from .problems import UnsupportedMediaType
-from .schemas.transfers import ExportQuery, ImportAnswer, ImportQuery
+from .responses import as_json
+from .schemas.common import PageQuery
+from .schemas.transfers import (
+    ExportQuery,
+    ImportAnswer,
+    ImportJob,
+    ImportQuery,
+    ImportResultPage,
+)
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
-# A hash takes a quarter of a second of a core: so many are what one request can honestly wait for.
-# `flask users import` takes any number.
+RESPOND_ASYNC = "respond-async"
+# A hash takes a quarter of a second of a core: a request waits for no more than so many.
 MOST_PASSWORDS = 200
 MOST_ROWS = 20_000
 WORKBOOKS = frozenset(
@@ -63,8 +77,29 @@ def takes_files(view: Any) -> Any:
 @requires(Permission.USERS_IMPORT)
 @blp.arguments(ImportQuery, location="query")
 @blp.response(200, ImportAnswer)
+@blp.alt_response(
+    202,
+    schema=ImportJob,
+    success=True,
+    description="The worker imports the rows.",
+    headers={
+        "Location": {"description": "Where to ask for progress.", "schema": {"type": "string"}},
+        "Preference-Applied": {
+            "description": "`respond-async`, where that was preferred.",
+            "schema": {"type": "string"},
+        },
+    },
+)
 @blp.raises(MalformedFile, Busy)
 @blp.doc(
+    parameters=[
+        {
+            "in": "header",
+            "name": "Prefer",
+            "description": "`respond-async`: answer 202 at once (RFC 7240).",
+            "schema": {"type": "string", "example": RESPOND_ASYNC},
+        }
+    ],
     requestBody={"required": True, "content": {NDJSON: FILE_SCHEMA, CSV: FILE_SCHEMA}},
 )
 @takes_files
@@ -76,12 +111,20 @@ def import_users(query: dict[str, Any]) -> Any:
     in `ignored_columns`. A hash is bcrypt, argon2id, Django's pbkdf2_sha256 or werkzeug's scrypt.
     Without password and hash a user is invited by mail. CSV may be separated by commas, semicolons
     or tabs and be UTF-8, UTF-16 with a byte order mark or, with `charset=` in Content-Type,
-    windows-1252 or iso-8859-1. Takes 10 MiB, 20 000 rows and 200 plain passwords; roles other than
-    `user` need `roles:assign`. Each row has its own result.
+    windows-1252 or iso-8859-1. Takes 10 MiB and 20 000 rows; roles other than `user` need
+    `roles:assign`. Each row has its own result.
+
+    With more than 200 plain passwords, or with `Prefer: respond-async`, the answer is 202: the
+    worker imports the rows, and `Location` tells how far it is.
     """
     form, charset = _kind_of_body()
     rows, ignored = rows_of(read_body(IMPORT_LIMIT_BYTES), form, charset=charset)
     dry_run = query["dry_run"]
+    if _prefers_async() or takes_long(rows):
+        job = services().import_jobs.create(
+            rows, actor=current_actor(), dry_run=dry_run, ignored_columns=ignored
+        )
+        return _accepted(job)
     batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)
     results = [result for batch in batches for result in batch]
     created = sum(result.status == "created" for result in results)
@@ -90,9 +133,47 @@ def import_users(query: dict[str, Any]) -> Any:
         "created": created,
         "failed": len(results) - created,
         "ignored_columns": ignored,
-        "results": [_shown(result) for result in results],
+        "results": [shown_result(result) for result in results],
     }
     return Response(orjson.dumps(answer), 200, mimetype="application/json")
+
+
+@blp.route("/imports/<uuid:import_id>", methods=["GET"])
+@requires(Permission.USERS_IMPORT)
+@blp.response(200, ImportJob)
+@blp.raises(ImportNotFound)
+def show_import(import_id: UUID) -> Any:
+    """Show how far an import is.
+
+    `created` counts the users that were created; those that would be, where it is a dry run. A job
+    fails when whoever started it is suspended or loses `users:import`: the rest of the rows is
+    refused. It is deleted 30 days after its end.
+    """
+    return as_json(services().import_jobs.get(import_id))
+
+
+@blp.route("/imports/<uuid:import_id>", methods=["DELETE"])
+@requires(Permission.USERS_IMPORT)
+@blp.response(204)
+@blp.raises(ImportNotFound)
+def cancel_import(import_id: UUID) -> None:
+    """Cancel what is not done yet of an import. Users that were created stay.
+
+    The stored rows are deleted. An import that has ended stays as it is.
+    """
+    services().import_jobs.cancel(import_id)
+
+
+@blp.route("/imports/<uuid:import_id>/results", methods=["GET"])
+@requires(Permission.USERS_IMPORT)
+@blp.arguments(PageQuery, location="query")
+@blp.response(200, ImportResultPage)
+@blp.raises(InvalidCursor, PageTooDeep, ImportNotFound)
+def import_results(query: dict[str, Any], import_id: UUID) -> Any:
+    """List what became of each row that is done, in the order of the file."""
+    found = services().import_jobs.results(import_id, PageRequest(**query))
+    page: Page[Any] = found
+    return as_json(replace(page, items=[shown_result(item) for item in found.items]))
 
 
 @blp.route("/export", methods=["GET"])
@@ -144,13 +225,34 @@ def rows_of(
         if len(rows) > MOST_ROWS:
             message = f"Takes at most {MOST_ROWS} rows; split the file."
             raise invalid_field("body", message, "too_many_rows")
-    if sum(row.has_password for row in rows) > MOST_PASSWORDS:
-        message = f"Takes at most {MOST_PASSWORDS} plain passwords; split the file."
-        raise invalid_field("body", message, "too_many_passwords")
     return rows, file.ignored_columns
 
 
-def _shown(result: ImportResult) -> dict[str, Any]:
+def takes_long(rows: Sequence[Row]) -> bool:
+    """Tell whether there are more passwords to hash than a request waits for."""
+    return sum(row.has_password for row in rows) > MOST_PASSWORDS
+
+
+def _prefers_async() -> bool:
+    """Tell whether the caller prefers not to wait (RFC 7240 §4.1)."""
+    preferences = chain.from_iterable(
+        header.split(",") for header in request.headers.getlist("Prefer")
+    )
+    return any(
+        preference.partition(";")[0].strip().lower() == RESPOND_ASYNC for preference in preferences
+    )
+
+
+def _accepted(job: ImportView) -> Response:
+    response = as_json(job, 202)
+    response.headers["Location"] = url_for("transfers.show_import", import_id=job.id)
+    if _prefers_async():
+        response.headers["Preference-Applied"] = RESPOND_ASYNC
+    return response
+
+
+def shown_result(result: ImportResult) -> dict[str, Any]:
+    """Return a result as answers show it."""
     shown: dict[str, Any] = {"row": result.row, "status": result.status}
     if result.id is not None:
         shown["id"] = result.id

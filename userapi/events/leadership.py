@@ -14,8 +14,9 @@ from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# Another than that of the migrations; locks are per database.
-ADVISORY_LOCK = 7120062
+# Others than that of the migrations; locks are per database.
+RELAY_LOCK = 7120062
+IMPORTS_LOCK = 7120063
 
 
 class Leadership(Protocol):
@@ -33,8 +34,10 @@ class Leadership(Protocol):
 class AdvisoryLock:
     """The place as a lock of a PostgreSQL session: it ends with the connection that holds it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, key: int = RELAY_LOCK, name: str = "relay") -> None:
         self._settings = settings
+        self._key = key
+        self._name = name
         self._connection: ServiceConnection | None = None
         self._held = False
 
@@ -42,19 +45,19 @@ class AdvisoryLock:
         """Tell whether this worker has the lock. Raises psycopg2.Error while the server is away."""
         try:
             if self._connection is None:
-                self._connection = connect_alone(self._settings, "userapi-relay")
+                self._connection = connect_alone(self._settings, f"userapi-{self._name}")
             with self._connection.cursor() as cursor:
                 if self._held:
                     # Whoever lost the connection has lost the lock.
                     cursor.execute("SELECT 1")
                     return True
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", (ADVISORY_LOCK,))
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", (self._key,))
                 (self._held,) = cursor.fetchone() or (False,)
         except psycopg2.Error:
             self.release()
             raise
         if self._held:
-            log.info("relay.took_over")
+            log.info(f"{self._name}.took_over")
         return self._held
 
     def release(self) -> None:

@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 # Added to the niceness of the process: the kernel then weighs a hash at a tenth of a request.
 LOWER_PRIORITY = 10
 LOWEST_PRIORITY = 19
+BACKGROUND_QUEUE = 16
 
 
 class Busy(Unavailable):
@@ -39,6 +40,7 @@ class HashingGate:
         *,
         queue_limit: int,
         threads: int | None = None,
+        lowered_by: int = LOWER_PRIORITY,
         observe: Callable[[float], None] | None = None,
         observe_wait: Callable[[float], None] | None = None,
         track: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -49,6 +51,7 @@ class HashingGate:
         Both are called in the caller's thread: one at a lower priority would hold their locks long.
         """
         self._threads = threads or _usable_cores()
+        self._lowered_by = lowered_by
         self._limit = queue_limit + self._threads
         self._observe = observe
         self._observe_wait = observe_wait
@@ -84,7 +87,10 @@ class HashingGate:
             # Made at the first use: Gunicorn loads the application before it forks its workers.
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(
-                    self._threads, thread_name_prefix="hashing", initializer=_lower_priority
+                    self._threads,
+                    thread_name_prefix="hashing",
+                    initializer=_lower_priority,
+                    initargs=(self._lowered_by,),
                 )
             self._inside += 1
             return self._executor
@@ -100,13 +106,25 @@ def _timed(function: Callable[[], Result]) -> tuple[Result, float, float]:
     return function(), begun, time.perf_counter()
 
 
+def background_gate() -> HashingGate:
+    """Return a gate for hashes that nobody waits for: log-ins come first, and keep half the cores.
+
+    At the lowest priority the kernel weighs a hash at a seventh of one for a log-in.
+    """
+    return HashingGate(
+        queue_limit=BACKGROUND_QUEUE,
+        threads=max(1, _usable_cores() // 2),
+        lowered_by=LOWEST_PRIORITY,
+    )
+
+
 def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _lower_priority() -> None:
+def _lower_priority(lowered_by: int) -> None:
     """Give way to request threads. On Linux a priority belongs to a thread (setpriority(2))."""
     if not hasattr(os, "setpriority"):
         return
@@ -115,7 +133,7 @@ def _lower_priority() -> None:
         os.setpriority(
             os.PRIO_PROCESS,
             threading.get_native_id(),
-            min(own + LOWER_PRIORITY, LOWEST_PRIORITY),
+            min(own + lowered_by, LOWEST_PRIORITY),
         )
     except OSError:
         pass  # A sandbox may forbid it; hashing then merely competes as an equal.

@@ -2,10 +2,11 @@
 
 from marshmallow import Schema, fields, validate
 
+from userapi.accounts.import_jobs import ImportState
 from userapi.export import ExportFormat
 
-from .common import ProblemField
-from .fields import Choice, QueryBoolean, StrictSchema
+from .common import PageOf, ProblemField
+from .fields import Choice, Moment, QueryBoolean, StrictSchema
 from .users import UserFilterQuery
 
 
@@ -45,6 +46,32 @@ class ImportAnswer(Schema):
         },
     )
     results = fields.List(fields.Nested(ImportResult))
+
+
+class ImportResultPage(PageOf):
+    """A part of what became of the rows."""
+
+    items = fields.List(fields.Nested(ImportResult))
+
+
+class ImportJob(Schema):
+    """An import that the worker does."""
+
+    id = fields.UUID()
+    state = fields.String(
+        validate=validate.OneOf([str(state) for state in ImportState]),
+        metadata={"example": "running"},
+    )
+    dry_run = fields.Boolean()
+    rows = fields.Integer(metadata={"example": 5000, "description": "How many the file has."})
+    done = fields.Integer(metadata={"example": 1200})
+    created = fields.Integer(metadata={"example": 1199})
+    failed = fields.Integer(metadata={"example": 1})
+    ignored_columns = fields.List(fields.String(), metadata={"example": []})
+    created_by = fields.UUID(metadata={"description": "Who started it."})
+    created_at = Moment()
+    started_at = Moment(allow_none=True)
+    finished_at = Moment(allow_none=True)
 
 
 class ExportQuery(UserFilterQuery):

@@ -1,0 +1,458 @@
+"""Imports that the worker does: how they are asked for, followed, cancelled and continued."""
+
+import copy
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from flask import Flask
+from sqlalchemy import Table, func, select, update
+
+from tests.support.client import JsonClient
+from tests.support.facts import audit_rows, events
+from tests.support.users import LogIn, MakeUser, SignedInClient
+from userapi.accounts.import_jobs import (
+    BATCH_PASSWORDS,
+    ImportBatch,
+    ImportedRow,
+    ImportJob,
+    ImportJobs,
+)
+from userapi.accounts.imports import UserImports
+from userapi.cleanup import CleanUp
+from userapi.clock import ManualClock
+from userapi.database import reading, transaction
+from userapi.wiring import Services
+
+IMPORT = "/api/v1/users/import"
+NDJSON = "application/x-ndjson"
+PASSWORD = "marble-heron-58-lantern"
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+def admin(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
+    return log_in(make_user("boss", roles=["admin"]))
+
+
+def row_of(name: str, **more: Any) -> dict[str, Any]:
+    return {"username": name, "email": f"{name}@example.com", **more}
+
+
+def with_passwords(count: int) -> list[dict[str, Any]]:
+    return [row_of(f"user{number:04}", password=PASSWORD) for number in range(1, count + 1)]
+
+
+def ask(
+    client: SignedInClient,
+    rows: list[dict[str, Any]],
+    *,
+    headers: dict[str, str] | None = None,
+    **query: str,
+) -> Any:
+    body = "\n".join(json.dumps(row) for row in rows)
+    return client.post(
+        IMPORT, data=body.encode(), headers={"Content-Type": NDJSON} | (headers or {}), query=query
+    )
+
+
+def advance(app: Flask, services: Services, *, batches: int = 1000) -> None:
+    """Let the worker do so many batches, or all there are."""
+    with app.app_context():
+        for _ in range(batches):
+            if not services.import_jobs.advance():
+                return
+
+
+def another_worker(services: Services) -> ImportJobs:
+    """Return the jobs as another process has them, which knows nothing but the database."""
+    other = copy.copy(services.import_jobs)
+    other._worker, other._seen = "another", {}
+    return other
+
+
+def counted(app: Flask, model: Any) -> int:
+    table: Table = model.__table__
+    with app.app_context(), reading() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def all_results(client: SignedInClient, location: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query = {"page_size": "100"}
+    while True:
+        page = client.get(f"{location}/results", query=query).get_json()
+        found += page["items"]
+        if page["next_cursor"] is None:
+            return found
+        query = {"page_size": "100", "cursor": page["next_cursor"]}
+
+
+def test_more_passwords_than_a_request_waits_for_make_a_job(
+    app: Flask, services: Services, admin: SignedInClient, client: JsonClient
+) -> None:
+    answer = ask(admin, with_passwords(201))
+
+    assert answer.status_code == 202
+    job = answer.get_json()
+    location = answer.headers["Location"]
+    assert location == f"/api/v1/users/imports/{job['id']}"
+    assert (job["state"], job["rows"], job["done"]) == ("queued", 201, 0)
+    assert admin.get("/api/v1/users/?search=user0").get_json()["total"] == 0
+
+    advance(app, services, batches=1)
+    half = admin.get(location).get_json()
+    assert (half["state"], half["done"]) == ("running", BATCH_PASSWORDS)
+    assert half["started_at"] and half["finished_at"] is None
+
+    advance(app, services)
+    done = admin.get(location).get_json()
+    assert (done["state"], done["done"], done["created"], done["failed"]) == ("done", 201, 201, 0)
+    assert done["finished_at"] and done["dry_run"] is False
+    results = all_results(admin, location)
+    assert [result["row"] for result in results] == list(range(1, 202))
+    assert {result["status"] for result in results} == {"created"}
+    user = admin.get(f"/api/v1/users/{results[200]['id']}").get_json()
+    assert user["username"] == "user0201"
+    credentials = {"username": "user0201", "password": PASSWORD}
+    assert client.post("/api/v1/auth/login", json=credentials).status_code == 200
+
+
+def test_two_hundred_passwords_are_answered_at_once(admin: SignedInClient) -> None:
+    answer = ask(admin, with_passwords(200))
+
+    assert (answer.status_code, answer.get_json()["created"]) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("respond-async", 202),
+        ("wait=10, Respond-Async", 202),
+        ("respond-async; foo=bar", 202),
+        ("wait=10", 200),
+        ("handling=lenient", 200),
+    ],
+)
+def test_who_prefers_not_to_wait_gets_a_job(
+    admin: SignedInClient, header: str, status: int
+) -> None:
+    answer = ask(admin, [row_of("ada")], headers={"Prefer": header})
+
+    assert answer.status_code == status
+    applied = answer.headers.get("Preference-Applied")
+    assert applied == ("respond-async" if status == 202 else None)
+
+
+def test_a_job_leaves_the_rows_and_events_of_its_request(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    ask(
+        admin,
+        [row_of("ada", roles=["moderator"]), row_of("bob")],
+        headers=ASYNC | {"X-Correlation-ID": "case-9", "User-Agent": "tester/1"},
+    )
+
+    advance(app, services)
+
+    rows = audit_rows(app, action="user.imported")
+    assert [(r.actor_username, r.actor_type, r.correlation_id, r.user_agent) for r in rows] == [
+        ("boss", "user", "case-9", "tester/1")
+    ] * 2
+    created = events(app, type_="user.created")[-2:]
+    assert [event.data["username"] for event in created] == ["ada", "bob"]
+
+
+def test_a_dry_run_tells_what_would_be_and_changes_nothing(
+    app: Flask, services: Services, admin: SignedInClient, make_user: MakeUser
+) -> None:
+    make_user("user0003")
+    rows = with_passwords(300)
+    rows[299] = row_of("user0001", password=PASSWORD)
+
+    location = ask(admin, rows, dry_run="true").headers["Location"]
+    advance(app, services)
+
+    job = admin.get(location).get_json()
+    assert (job["state"], job["dry_run"], job["created"], job["failed"]) == ("done", True, 298, 2)
+    refused = [r for r in all_results(admin, location) if r["status"] == "error"]
+    assert [(r["row"], r["code"]) for r in refused] == [
+        (3, "username_taken"),
+        (300, "username_taken"),
+    ]
+    assert audit_rows(app, action="user.imported") == []
+    assert counted(app, ImportBatch) == 0
+
+
+def test_a_dry_run_that_another_worker_continues_knows_the_rows_before(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    rows = [*with_passwords(250), row_of("user0001"), row_of("new", email="user0002@example.com")]
+    location = ask(admin, rows, dry_run="true").headers["Location"]
+    advance(app, services, batches=3)
+
+    other = another_worker(services)
+    with app.app_context():
+        while other.advance():
+            pass
+
+    assert admin.get(location).get_json()["state"] == "done"
+    refused = [r["code"] for r in all_results(admin, location) if r["status"] == "error"]
+    assert refused == ["username_taken", "email_taken"]
+
+
+def test_bad_rows_are_told_with_their_faults(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    rows = [row_of("ada"), row_of("x"), {"username": "bob", "email": 7, "odd": {"deep": [1]}}]
+
+    location = ask(admin, rows, headers=ASYNC).headers["Location"]
+    advance(app, services)
+
+    results = all_results(admin, location)
+    assert [result["status"] for result in results] == ["created", "error", "error"]
+    assert results[1]["errors"][0]["field"] == "username"
+    assert {error["field"] for error in results[2]["errors"]} == {"email", "odd"}
+
+
+def test_results_come_in_pages(app: Flask, services: Services, admin: SignedInClient) -> None:
+    other = ask(admin, [row_of("zoe")], headers=ASYNC).headers["Location"]
+    location = ask(admin, [row_of(f"u{n:03}") for n in range(25)], headers=ASYNC).headers[
+        "Location"
+    ]
+    advance(app, services)
+
+    page = admin.get(f"{location}/results", query={"page": "2", "page_size": "10"}).get_json()
+
+    assert [item["row"] for item in page["items"]] == list(range(11, 21))
+    assert (page["total"], page["pages"], page["total_is_exact"]) == (25, 3, True)
+    assert len(admin.get(f"{other}/results").get_json()["items"]) == 1
+    refused = admin.get(f"{other}/results", query={"cursor": page["next_cursor"]})
+    assert (refused.status_code, refused.get_json()["code"]) == (400, "invalid_cursor")
+
+
+def test_what_is_not_done_can_be_cancelled(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    location = ask(admin, with_passwords(250)).headers["Location"]
+    advance(app, services, batches=2)
+
+    assert admin.delete(location).status_code == 204
+    advance(app, services)
+
+    job = admin.get(location).get_json()
+    assert (job["state"], job["done"], job["created"]) == ("cancelled", 20, 20)
+    assert job["finished_at"]
+    assert len(all_results(admin, location)) == 20
+    assert counted(app, ImportBatch) == 0
+    assert admin.delete(location).status_code == 204
+
+
+def test_an_import_that_has_ended_stays_done_when_it_is_cancelled(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    location = ask(admin, [row_of("ada")], headers=ASYNC).headers["Location"]
+    advance(app, services)
+
+    assert admin.delete(location).status_code == 204
+    assert admin.get(location).get_json()["state"] == "done"
+
+
+def test_an_unknown_import_is_404(admin: SignedInClient) -> None:
+    unknown = "/api/v1/users/imports/01900000-0000-7000-8000-000000000000"
+
+    for method, path in [("GET", ""), ("DELETE", ""), ("GET", "/results")]:
+        answer = admin.request(method, unknown + path)
+        assert (answer.status_code, answer.get_json()["code"]) == (404, "not_found")
+    assert admin.get("/api/v1/users/imports/nonsense").status_code == 404
+
+
+def test_a_cancellation_during_a_batch_rolls_the_batch_back(
+    app: Flask, services: Services, admin: SignedInClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = ask(admin, with_passwords(201)).headers["Location"]
+    hashing = UserImports._with_hashes
+
+    def cancelled_meanwhile(self: UserImports, *args: Any) -> Any:
+        services.import_jobs.cancel(UUID(location.rpartition("/")[2]))
+        return hashing(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UserImports, "_with_hashes", cancelled_meanwhile)
+        advance(app, services)
+
+    assert admin.get(location).get_json()["done"] == 0
+    assert admin.get("/api/v1/users/?search=user0").get_json()["total"] == 0
+
+
+def test_a_batch_that_another_worker_took_over_is_done_once(
+    app: Flask, services: Services, admin: SignedInClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = ask(admin, with_passwords(201)).headers["Location"]
+    other = another_worker(services)
+    hashing = UserImports._with_hashes
+
+    def overtaken(self: UserImports, *args: Any) -> Any:
+        hashed = hashing(self, *args)
+        with monkeypatch.context() as patched:
+            patched.setattr(UserImports, "_with_hashes", hashing)
+            assert other.advance() == BATCH_PASSWORDS
+        return hashed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UserImports, "_with_hashes", overtaken)
+        advance(app, services, batches=1)
+
+    assert admin.get(location).get_json()["done"] == BATCH_PASSWORDS
+    assert len(all_results(admin, location)) == BATCH_PASSWORDS
+    assert len(audit_rows(app, action="user.imported")) == BATCH_PASSWORDS
+
+
+@pytest.mark.parametrize("loss", ["suspended", "without the permission", "deleted"])
+def test_the_rest_is_refused_when_who_asked_may_import_no_more(
+    app: Flask,
+    services: Services,
+    make_user: MakeUser,
+    log_in: LogIn,
+    loss: str,
+) -> None:
+    chief = log_in(make_user("chief", roles=["superadmin"]))
+    boss = make_user("boss", roles=["admin"])
+    location = ask(log_in(boss), with_passwords(250)).headers["Location"]
+    advance(app, services, batches=1)
+
+    if loss == "suspended":
+        chief.post(f"/api/v1/users/{boss.id}/suspend")
+    elif loss == "deleted":
+        chief.delete(f"/api/v1/users/{boss.id}")
+    else:
+        chief.put(f"/api/v1/users/{boss.id}/roles", json={"roles": ["moderator"]})
+    advance(app, services)
+
+    job = chief.get(location).get_json()
+    assert (job["state"], job["done"], job["created"], job["failed"]) == ("failed", 250, 10, 240)
+    results = all_results(chief, location)
+    assert [result["row"] for result in results] == list(range(1, 251))
+    assert {result.get("code") for result in results[10:]} == {"permission_denied"}
+    assert counted(app, ImportBatch) == 0
+
+
+def test_a_suspension_during_a_batch_counts_for_that_batch(
+    app: Flask,
+    services: Services,
+    make_user: MakeUser,
+    log_in: LogIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chief = log_in(make_user("chief", roles=["superadmin"]))
+    boss = make_user("boss", roles=["admin"])
+    location = ask(log_in(boss), with_passwords(201)).headers["Location"]
+    hashing = UserImports._with_hashes
+
+    def suspended_meanwhile(self: UserImports, *args: Any) -> Any:
+        chief.post(f"/api/v1/users/{boss.id}/suspend")
+        return hashing(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UserImports, "_with_hashes", suspended_meanwhile)
+        advance(app, services)
+
+    job = chief.get(location).get_json()
+    assert (job["state"], job["created"], job["failed"]) == ("failed", 0, 201)
+
+
+def test_roles_are_judged_by_what_the_asker_holds_at_each_batch(
+    app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
+) -> None:
+    chief = log_in(make_user("chief", roles=["superadmin"]))
+    importers = {"name": "importers", "permissions": ["users:import"]}
+    chief.post("/api/v1/roles/", json=importers)
+    boss = make_user("boss", roles=["admin"])
+    rows = [{**row, "roles": ["moderator"]} for row in with_passwords(201)]
+    location = ask(log_in(boss), rows).headers["Location"]
+    advance(app, services, batches=1)
+
+    chief.put(f"/api/v1/users/{boss.id}/roles", json={"roles": ["importers"]})
+    advance(app, services)
+
+    job = chief.get(location).get_json()
+    assert (job["state"], job["created"], job["failed"]) == ("done", 10, 191)
+    assert all_results(chief, location)[-1]["code"] == "permission_denied"
+
+
+def test_rows_rest_encrypted_and_go_with_their_batch(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    ask(admin, with_passwords(201))
+    table: Table = ImportBatch.__table__  # type: ignore[assignment]
+
+    with app.app_context(), reading() as connection:
+        stored = b"".join(connection.scalars(select(table.c.sealed)))
+    assert b"user0001" not in stored and PASSWORD.encode() not in stored
+
+    before = counted(app, ImportBatch)
+    advance(app, services, batches=1)
+    assert counted(app, ImportBatch) == before - 1
+    advance(app, services)
+    assert counted(app, ImportBatch) == 0
+
+
+def test_rows_that_cannot_be_read_any_more_end_the_job(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    location = ask(admin, [row_of("ada"), row_of("bob")], headers=ASYNC).headers["Location"]
+    table: Table = ImportBatch.__table__  # type: ignore[assignment]
+    with app.app_context(), transaction() as session:
+        session.execute(update(table).values(sealed=b"\x01damaged"))
+
+    advance(app, services)
+
+    assert admin.get(location).get_json()["state"] == "failed"
+    assert [result["code"] for result in all_results(admin, location)] == ["unreadable"] * 2
+
+
+def test_imports_share_the_worker(app: Flask, services: Services, admin: SignedInClient) -> None:
+    """A small file does not wait for thousands of passwords."""
+    ask(admin, with_passwords(300))
+    small = ask(admin, [row_of("ada")], headers=ASYNC).headers["Location"]
+
+    advance(app, services, batches=5)
+
+    assert admin.get(small).get_json()["created"] == 1
+
+
+def test_an_old_import_is_deleted_with_its_results(
+    app: Flask, services: Services, admin: SignedInClient, clock: ManualClock
+) -> None:
+    ask(admin, [row_of("ada"), row_of("bob")], headers=ASYNC)
+    advance(app, services)
+
+    clock.advance(days=29)
+    _clean_up(app, clock)
+    assert counted(app, ImportJob) == 1
+
+    clock.advance(days=2)
+    _clean_up(app, clock)
+    assert (counted(app, ImportJob), counted(app, ImportedRow)) == (0, 0)
+
+
+def _clean_up(app: Flask, clock: ManualClock) -> None:
+    with app.app_context():
+        while CleanUp(clock).delete_due():
+            pass
+
+
+def test_ignored_columns_are_told(app: Flask, services: Services, admin: SignedInClient) -> None:
+    answer = ask(admin, [row_of("ada", id="x", created_at=None)], headers=ASYNC)
+
+    assert answer.get_json()["ignored_columns"] == ["id", "created_at"]
+
+
+def test_a_file_without_rows_is_done_at_once(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    location = ask(admin, [], headers=ASYNC).headers["Location"]
+    advance(app, services)
+
+    assert admin.get(location).get_json()["state"] == "done"
