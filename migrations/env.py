@@ -1,22 +1,41 @@
 """Runs migrations inside the application, on the database that its settings name.
 
-Each migration is a transaction of its own. On PostgreSQL an advisory lock lets one process migrate
-while others wait, and a lock that cannot be had soon is given up rather than queued for: a queued
-DDL statement would stop everybody behind it.
+Each migration is a transaction of its own; `userapi.migrating` says what is done beside it. One
+process migrates while others wait for their turn. They ask for it again and again, each time in a
+transaction of its own: one that waited inside a statement would hold a snapshot, which building an
+index concurrently waits for in turn.
+
+A lock that cannot be had soon is given up rather than queued for, because a queued DDL statement
+stops everybody behind it. The migration is then tried again, for a quarter of an hour.
 """
 
+import fcntl
 import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 from alembic import context
-from alembic.util import CommandError
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from flask import current_app
+from psycopg2.errors import DeadlockDetected, LockNotAvailable
+
+from userapi.migrating import LOCK_TIMEOUT
+
+log = structlog.get_logger("userapi.migrations")
 
 from userapi.database_encoding import UnsupportedEncoding
 
 ADVISORY_LOCK = 7120061
+TURN_POLL_SECONDS = 0.5
+LONGEST_TURN_SECONDS = 30 * 60
+TRY_AGAIN_SECONDS = 2.0
+LONGEST_TRIES_SECONDS = 15 * 60
 NUMBER = re.compile(r"[0-9]{4}", re.ASCII)
 
 migrate = current_app.extensions["migrate"]
@@ -42,36 +61,108 @@ def number_revisions(_context: Any, _revision: Any, directives: list[Any]) -> No
 
 def run() -> None:
     """Bring the database to the wanted revision."""
-    with engine.connect() as connection:
-        is_postgresql = connection.dialect.name == "postgresql"
-        if is_postgresql:
-            connection.execute(sa.text("SET statement_timeout = 0"))
-            # Nor is an answer given up: an index on a large table takes its time.
-            driver_connection: Any = connection.connection.dbapi_connection
-            usual_bound = driver_connection.answer_seconds
-            driver_connection.answer_seconds = None
-            connection.execute(sa.text("SET lock_timeout = '10s'"))
-            connection.execute(sa.text(f"SELECT pg_advisory_lock({ADVISORY_LOCK})"))
-            connection.commit()
-        context.configure(
-            connection=connection,
-            target_metadata=metadata,
-            compare_type=True,
-            transaction_per_migration=True,
-            include_object=only_ours,
-            process_revision_directives=number_revisions,
-            render_as_batch=False,
-        )
-        try:
-            with context.begin_transaction():
-                context.run_migrations()
-        finally:
-            if is_postgresql:
+    if engine.dialect.name == "sqlite":
+        # Before connecting, which changes the file, too.
+        with turn_on_sqlite(), engine.connect() as connection:
+            run_migrations(connection)
+        return
+    with engine.connect() as connection, without_time_outs(connection), turn(connection):
+        give_up_at = time.monotonic() + LONGEST_TRIES_SECONDS
+        while True:
+            try:
+                run_migrations(connection)
+                return
+            except sa.exc.OperationalError as exc:
                 connection.rollback()
-                connection.execute(sa.text(f"SELECT pg_advisory_unlock({ADVISORY_LOCK})"))
-                connection.execute(sa.text("RESET ALL"))
-                connection.commit()
-                driver_connection.answer_seconds = usual_bound
+                is_locked = isinstance(exc.orig, LockNotAvailable | DeadlockDetected)
+                if not is_locked or time.monotonic() > give_up_at:
+                    raise
+                log.warning("migration.waits_for_lock", error=type(exc.orig).__name__)
+                time.sleep(TRY_AGAIN_SECONDS)
+
+
+def run_migrations(connection: sa.Connection) -> None:
+    """Run what is missing."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+        connection.commit()
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        compare_type=True,
+        transaction_per_migration=True,
+        include_object=only_ours,
+        process_revision_directives=number_revisions,
+        render_as_batch=False,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+@contextmanager
+def without_time_outs(connection: sa.Connection) -> Iterator[None]:
+    """Let statements take as long as they take: an index on a large table, for example."""
+    driver_connection: Any = connection.connection.dbapi_connection
+    usual_bound = driver_connection.answer_seconds
+    driver_connection.answer_seconds = None
+    connection.execute(
+        sa.text("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
+    )
+    connection.commit()
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(sa.text("RESET ALL"))
+        connection.commit()
+        driver_connection.answer_seconds = usual_bound
+
+
+@contextmanager
+def turn(connection: sa.Connection) -> Iterator[None]:
+    """Wait until no other process migrates. The lock ends with the connection."""
+    wait_for_turn(lambda: _has_lock(connection))
+    try:
+        yield
+    finally:
+        connection.rollback()
+        connection.execute(sa.text(f"SELECT pg_advisory_unlock({ADVISORY_LOCK})"))
+        connection.commit()
+
+
+def _has_lock(connection: sa.Connection) -> bool:
+    has_it = connection.execute(sa.text(f"SELECT pg_try_advisory_lock({ADVISORY_LOCK})")).scalar()
+    connection.commit()
+    return bool(has_it)
+
+
+@contextmanager
+def turn_on_sqlite() -> Iterator[None]:
+    """Wait until no other process migrates this file."""
+    with Path(f"{engine.url.database}-migration").open("wb") as file:
+        wait_for_turn(lambda: _has_file(file.fileno()))
+        yield
+
+
+def _has_file(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def wait_for_turn(has_turn: Callable[[], bool]) -> None:
+    """Ask until it is our turn. Raises CommandError after half an hour."""
+    give_up_at = time.monotonic() + LONGEST_TURN_SECONDS
+    waits = False
+    while not has_turn():
+        if time.monotonic() > give_up_at:
+            raise CommandError("Another process has migrated the database for half an hour.")
+        if not waits:
+            log.info("migration.waits_for_turn")
+            waits = True
+        time.sleep(TURN_POLL_SECONDS)
 
 
 try:

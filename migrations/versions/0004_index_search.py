@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from userapi.migrating import beside_requests, build_index, on_postgresql
+
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -10,11 +12,11 @@ depends_on = None
 
 def upgrade() -> None:
     """Add a trigram index on PostgreSQL; SQLite reads its small table."""
-    if op.get_bind().dialect.name == "postgresql":
-        op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
-        op.execute(
-            "CREATE INDEX ix_users_search_text_trgm ON users USING gin (search_text gin_trgm_ops)"
-        )
+    if not on_postgresql():
+        return
+    op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
+    with beside_requests():
+        build_index("ix_users_search_text_trgm", "users", "USING gin (search_text gin_trgm_ops)")
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from userapi.migrating import beside_requests, build_index, on_postgresql
+
 revision = "0006"
 down_revision = "0005"
 branch_labels = None
@@ -11,11 +13,18 @@ depends_on = None
 
 def upgrade() -> None:
     """Add an index that answers the count by itself."""
+    if on_postgresql():
+        with beside_requests():
+            build_index(
+                "ix_user_sessions_live_expires_at",
+                "user_sessions",
+                "(expires_at, rotated_at) WHERE revoked_at IS NULL",
+            )
+        return
     op.create_index(
         "ix_user_sessions_live_expires_at",
         "user_sessions",
         ["expires_at", "rotated_at"],
-        postgresql_where=sa.text("revoked_at IS NULL"),
         sqlite_where=sa.text("revoked_at IS NULL"),
     )
 

@@ -7,6 +7,8 @@ for each. Only PostgreSQL has them: a million users take it a minute, during whi
 
 from alembic import op
 
+from userapi.migrating import beside_requests, build_index, on_postgresql
+
 revision = "0007"
 down_revision = "0006"
 branch_labels = None
@@ -25,7 +27,7 @@ INDEXES = {
 
 def upgrade() -> None:
     """Add the indexes."""
-    if op.get_bind().dialect.name != "postgresql":
+    if not on_postgresql():
         return
     op.execute("""
         CREATE OR REPLACE FUNCTION search_grams(text) RETURNS text[]
@@ -37,11 +39,9 @@ def upgrade() -> None:
             )
         $$
         """)
-    with op.get_context().autocommit_block():
+    with beside_requests():
         for name, definition in INDEXES.items():
-            # One that an interrupted try has left behind is not valid.
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON users {definition}")
+            build_index(name, "users", definition)
     op.execute("ANALYZE users")
 
 

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from userapi.migrating import beside_requests, build_index, on_postgresql
+
 revision = "0008"
 down_revision = "0007"
 branch_labels = None
@@ -19,9 +21,14 @@ PARTIAL = {
 
 def upgrade() -> None:
     """Add the indexes."""
+    if on_postgresql():
+        with beside_requests():
+            for name, (table, column) in PARTIAL.items():
+                build_index(name, table, f"({column}) WHERE {column} IS NOT NULL")
+        return
     for name, (table, column) in PARTIAL.items():
         where = sa.text(f"{column} IS NOT NULL")
-        op.create_index(name, table, [column], postgresql_where=where, sqlite_where=where)
+        op.create_index(name, table, [column], sqlite_where=where)
 
 
 def downgrade() -> None:

@@ -2,12 +2,13 @@
 
 Who changes a user adds a line to `tally_changes`, and no two of them wait for one another, as they
 would for a number that both count up. The worker adds the lines to `tallies`; the two together are
-right at any moment. Users cannot change while those that are there are counted: at a million of
-them for two seconds.
+right at any moment. Users go on changing while those that are there are counted.
 """
 
 import sqlalchemy as sa
 from alembic import op
+
+from userapi.migrating import beside_requests, has_table, on_postgresql
 
 revision = "0010"
 down_revision = "0009"
@@ -21,6 +22,29 @@ SQLITE_DAY = "substr({}, 1, 10)"
 
 def upgrade() -> None:
     """Add the tables, what writes into them, and what there is already."""
+    if not has_table("tallies"):
+        _add_tables()
+    if on_postgresql():
+        with beside_requests():
+            pass  # Commits, so that from now on every change of a user has its line.
+        day = POSTGRESQL_DAY.format("last_login_at")
+        # One statement sees one moment: what is counted is every change whose line is deleted.
+        before = "WITH counted AS (DELETE FROM tally_changes)"
+    else:
+        day, before = SQLITE_DAY.format("last_login_at"), ""
+    op.execute(f"""
+        {before}
+        INSERT INTO tallies (kind, key, count)
+        SELECT 'status', status, count(*) FROM users GROUP BY status
+        UNION ALL
+        SELECT 'last_login_day', {day}, count(*) FROM users
+            WHERE last_login_at IS NOT NULL GROUP BY {day}
+        UNION ALL
+        SELECT 'role', role_name, count(*) FROM user_roles GROUP BY role_name
+        """)
+
+
+def _add_tables() -> None:
     op.create_table(
         "tallies",
         sa.Column("kind", sa.String(length=32), nullable=False),
@@ -41,22 +65,10 @@ def upgrade() -> None:
         sa.Column("change", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_tally_changes"),
     )
-    # Triggers first: on PostgreSQL they keep changes out until the count is committed.
-    if op.get_bind().dialect.name == "postgresql":
+    if on_postgresql():
         _trigger_on_postgresql()
-        day = POSTGRESQL_DAY.format("last_login_at")
     else:
         _trigger_on_sqlite()
-        day = SQLITE_DAY.format("last_login_at")
-    op.execute(f"""
-        INSERT INTO tallies (kind, key, count)
-        SELECT 'status', status, count(*) FROM users GROUP BY status
-        UNION ALL
-        SELECT 'last_login_day', {day}, count(*) FROM users
-            WHERE last_login_at IS NOT NULL GROUP BY {day}
-        UNION ALL
-        SELECT 'role', role_name, count(*) FROM user_roles GROUP BY role_name
-        """)
 
 
 def _trigger_on_postgresql() -> None:

@@ -9,18 +9,23 @@ the rows that are there get theirs; a million take half a minute.
 import sqlalchemy as sa
 from alembic import op
 
+from userapi.migrating import (
+    beside_requests,
+    build_index,
+    drop_index,
+    has_column,
+    in_batches,
+    on_postgresql,
+)
+
 revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
 
-BATCH = 10_000
-LEAST = "00000000-0000-0000-0000-000000000000"
-
-NEXT = sa.text("""
-    SELECT user_id FROM user_roles WHERE user_id > :last ORDER BY user_id
-    OFFSET :size - 1 LIMIT 1
-    """)
+FOLLOWING = sa.text(
+    "SELECT user_id FROM user_roles WHERE user_id > :last ORDER BY user_id OFFSET 9999 LIMIT 1"
+)
 # Where the trigger was here first, what it wrote is newer than what this statement sees of users.
 COPY = """
     UPDATE user_roles SET user_status = users.status FROM users
@@ -30,14 +35,26 @@ COPY = """
 
 def upgrade() -> None:
     """Add the copy, what keeps it, and the index."""
-    op.add_column("user_roles", sa.Column("user_status", sa.String(length=16), nullable=True))
-    if op.get_bind().dialect.name == "postgresql":
-        _upgrade_postgresql()
+    if on_postgresql():
+        if not has_column("user_roles", "user_status"):
+            _add_copy_on_postgresql()
+        with beside_requests():
+            in_batches(_copy, FOLLOWING)
+            build_index(
+                "ix_user_roles_role_name_user_status_user_id",
+                "user_roles",
+                "(role_name, user_status, user_id)",
+            )
+            drop_index("ix_user_roles_role_name_user_id")
+            # Every row is new, and no index answers by itself before the old ones are swept away.
+            op.execute("VACUUM ANALYZE user_roles")
     else:
+        op.add_column("user_roles", sa.Column("user_status", sa.String(length=16), nullable=True))
         _upgrade_sqlite()
 
 
-def _upgrade_postgresql() -> None:
+def _add_copy_on_postgresql() -> None:
+    op.add_column("user_roles", sa.Column("user_status", sa.String(length=16), nullable=True))
     op.execute("""
         CREATE FUNCTION copy_status_to_new_role() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -61,29 +78,12 @@ def _upgrade_postgresql() -> None:
         "CREATE TRIGGER users_status_copied AFTER UPDATE OF status ON users"
         " FOR EACH ROW WHEN (OLD.status <> NEW.status) EXECUTE FUNCTION copy_status_to_roles()"
     )
-    with op.get_context().autocommit_block():
-        _copy_in_batches()
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_user_roles_role_name_user_status_user_id")
-        op.execute(
-            "CREATE INDEX CONCURRENTLY ix_user_roles_role_name_user_status_user_id"
-            " ON user_roles (role_name, user_status, user_id)"
-        )
-        op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix_user_roles_role_name_user_id")
-        # Every row is new, and no index answers by itself before the old ones are swept away.
-        op.execute("VACUUM ANALYZE user_roles")
 
 
-def _copy_in_batches() -> None:
-    connection, last = op.get_bind(), LEAST
-    while True:
-        following = connection.execute(NEXT, {"last": last, "size": BATCH}).scalar()
-        if following is None:
-            connection.execute(sa.text(COPY), {"last": last})
-            return
-        connection.execute(
-            sa.text(f"{COPY} AND user_id <= :following"), {"last": last, "following": following}
-        )
-        last = following
+def _copy(last: str, end: str | None) -> None:
+    statement = COPY if end is None else f"{COPY} AND user_id <= :end"
+    values = {"last": last} if end is None else {"last": last, "end": end}
+    op.get_bind().execute(sa.text(statement), values)
 
 
 def _upgrade_sqlite() -> None:

@@ -1,0 +1,82 @@
+"""Steps of migrations that can be repeated after a failure, and that let requests go on.
+
+On PostgreSQL a migration is a short transaction, which either happens or does not, and then, within
+`beside_requests`, statements that commit one by one. Each of those finds out what an earlier try
+has left to do.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from alembic import op
+
+# A statement that waits for a lock keeps everybody behind it waiting, so it gives up soon, and the
+# migration is tried again.
+LOCK_TIMEOUT = "2s"
+
+_IS_VALID = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
+
+
+def on_postgresql() -> bool:
+    """Tell whether the migration runs on PostgreSQL."""
+    return op.get_bind().dialect.name == "postgresql"
+
+
+def has_table(name: str) -> bool:
+    """Tell whether the table is there."""
+    return sa.inspect(op.get_bind()).has_table(name)
+
+
+def has_column(table: str, name: str) -> bool:
+    """Tell whether the table has the column."""
+    return any(column["name"] == name for column in sa.inspect(op.get_bind()).get_columns(table))
+
+
+@contextmanager
+def beside_requests() -> Iterator[None]:
+    """Commit what the migration has done so far, and each statement of the block by itself.
+
+    Locks are waited for as long as it takes, so only statements belong here that keep nobody
+    waiting meanwhile: those with CONCURRENTLY, VALIDATE CONSTRAINT, changes of few rows.
+    """
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = 0")
+        yield
+        op.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+
+
+def build_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:
+    """Build an index of PostgreSQL within `beside_requests`, unless it is there and whole.
+
+    `definition` is what follows the name of the table: `(a, b) WHERE c IS NULL`. An interrupted
+    CREATE INDEX CONCURRENTLY leaves an index that is not valid; that one is dropped first.
+    """
+    if _is_valid(name):
+        return
+    op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    kind = "UNIQUE INDEX" if unique else "INDEX"
+    op.execute(f"CREATE {kind} CONCURRENTLY {name} ON {table} {definition}")
+
+
+def drop_index(name: str) -> None:
+    """Drop an index of PostgreSQL within `beside_requests`, if it is there."""
+    op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+
+
+def in_batches(change: Callable[[str, str | None], None], following: sa.TextClause) -> None:
+    """Call `change` for each range of ids, from after the first up to the second; None: to the end.
+
+    `following` selects the id that ends the batch that begins after `:last`.
+    """
+    last = "00000000-0000-0000-0000-000000000000"
+    while True:
+        end = op.get_bind().execute(following, {"last": last}).scalar()
+        change(last, None if end is None else str(end))
+        if end is None:
+            return
+        last = str(end)
+
+
+def _is_valid(name: str) -> bool:
+    return bool(op.get_bind().execute(_IS_VALID, {"name": name}).scalar())
