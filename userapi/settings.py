@@ -429,10 +429,19 @@ class Settings:
 
     # Mail
     smtp_host: str = _setting(_plain_host, "", "Mail server; left out: .eml files in MAIL_DIR")
-    smtp_port: int = _setting(_integer(1, 65535), 587, "Port")
+    smtp_port: int = _setting(
+        _integer(1, 65535), None, "Port; left out: 587, or 465 with SMTP_TLS=implicit"
+    )
     smtp_user: str = _setting(_text(255), "", "User")
     smtp_password: str = _setting(_text(500), "", "Password", secret=True)
-    smtp_starttls: bool = _setting(_boolean, True, "Encrypt with STARTTLS")
+    smtp_tls: str = _setting(
+        _choice("none", "starttls", "implicit"),
+        "starttls",
+        "Encryption: none, starttls, or implicit (from the first byte)",
+    )
+    smtp_starttls: bool = _setting(
+        _boolean, None, "Former spelling: true is SMTP_TLS=starttls, false is none"
+    )
     mail_from: str = _setting(_sender, "no-reply@localhost.localdomain", "Sender of the mails")
     mail_dir: Path | None = _setting(
         _path, None, "Folder of the .eml files; left out: INSTANCE_DIR/mail"
@@ -508,7 +517,7 @@ class Settings:
             values["instance_dir"] = instance_dir
         _complete_urls(values, reader.given)
         _choose_signature(values)
-        problems = reader.problems
+        problems = reader.problems + _choose_mail_encryption(values)
         production = values.get("environment") == "production"
         if not production and not problems:
             _complete_secrets(values)
@@ -734,6 +743,20 @@ def _make_missing_secrets(path: Path) -> dict[str, str]:
         os.close(lock)
         with suppress(OSError):
             draft.unlink()
+
+
+def _choose_mail_encryption(values: dict[str, Any]) -> list[str]:
+    """Complete how mails are encrypted, and the port for it; return what contradicts itself."""
+    starttls, tls = values.get("smtp_starttls"), values.get("smtp_tls")
+    if tls is None:
+        tls = "none" if starttls is False else "starttls"
+    elif (
+        starttls is not None and starttls != (tls == "starttls") and (starttls or tls != "implicit")
+    ):
+        return ["SMTP_STARTTLS: contradicts SMTP_TLS; leave SMTP_STARTTLS out"]
+    values["smtp_tls"], values["smtp_starttls"] = tls, tls == "starttls"
+    values.setdefault("smtp_port", 465 if tls == "implicit" else 587)
+    return []
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:

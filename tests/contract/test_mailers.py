@@ -104,7 +104,7 @@ def make_mailer(tmp_path: Path, manual_clock: ManualClock) -> MakeMailer:
             **ENVIRONMENT,
             "SMTP_HOST": HOST,
             "SMTP_PORT": str(port),
-            "SMTP_STARTTLS": "false",
+            "SMTP_TLS": "none",
             "MAIL_FROM": SENDER,
             **environment,
         }
@@ -339,7 +339,7 @@ def encrypting(certificate: Path) -> Iterator[SmtpServer]:
 
 
 LOGGED_IN = {
-    "SMTP_STARTTLS": "true",
+    "SMTP_TLS": "starttls",
     "SMTP_USER": "service",
     "SMTP_PASSWORD": "mail-password",
 }
@@ -373,7 +373,7 @@ def test_a_server_that_does_not_encrypt_gets_nothing(
     server: SmtpServer, make_mailer: MakeMailer
 ) -> None:
     with pytest.raises(ServerUnavailable) as refused:
-        send(make_mailer(server.port, SMTP_STARTTLS="true"), message())
+        send(make_mailer(server.port, SMTP_TLS="starttls"), message())
 
     assert str(refused.value) == "SMTPNotSupportedError"
     assert server.delivered == []
@@ -393,3 +393,56 @@ def test_a_wrong_password_sends_nothing_and_is_not_told(
 
     assert str(refused.value) == "SMTPAuthenticationError"
     assert encrypting.delivered == []
+
+
+# Implicit TLS
+
+
+@pytest.fixture
+def encrypted_from_the_start(certificate: Path) -> Iterator[SmtpServer]:
+    server = SmtpServer(
+        certificate=certificate, implicit_tls=True, credentials=("service", "mail-password")
+    )
+    server.start()
+    yield server
+    server.stop()
+
+
+IMPLICIT = {"SMTP_TLS": "implicit", "SMTP_USER": "service", "SMTP_PASSWORD": "mail-password"}
+
+
+def test_mails_go_to_a_server_that_is_encrypted_from_the_first_byte(
+    encrypted_from_the_start: SmtpServer,
+    make_mailer: MakeMailer,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Port 465 of many providers: the service waited there for a greeting that never came."""
+    server = encrypted_from_the_start
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    send(make_mailer(server.port, **IMPLICIT), message())
+
+    assert [delivered.encrypted for delivered in server.delivered] == [True]
+    assert server.passwords_seen == ["mail-password"]
+
+
+def test_a_server_that_is_not_trusted_sees_nothing_of_implicit_tls(
+    encrypted_from_the_start: SmtpServer, make_mailer: MakeMailer
+) -> None:
+    server = encrypted_from_the_start
+    with pytest.raises(ServerUnavailable) as refused:
+        send(make_mailer(server.port, **IMPLICIT), message())
+
+    assert str(refused.value) == "SSLCertVerificationError"
+    assert (server.passwords_seen, server.delivered) == ([], [])
+
+
+def test_a_server_without_tls_gets_nothing_under_implicit_tls(
+    server: SmtpServer, make_mailer: MakeMailer
+) -> None:
+    with pytest.raises(ServerUnavailable) as refused:
+        send(make_mailer(server.port, SMTP_TLS="implicit"), message())
+
+    assert str(refused.value) == "SSLError"
+    assert server.delivered == []

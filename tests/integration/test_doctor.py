@@ -475,8 +475,12 @@ def test_a_mail_server_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     [
         ({"SMTP_HOST": "127.0.0.1"}, "MAIL_FROM is nobody's address"),
         (
+            {"SMTP_HOST": socket.gethostname(), "SMTP_TLS": "none"},
+            "SMTP_TLS is none",
+        ),
+        (
             {"SMTP_HOST": socket.gethostname(), "SMTP_STARTTLS": "false"},
-            "SMTP_STARTTLS is false",
+            "SMTP_TLS is none",
         ),
     ],
 )

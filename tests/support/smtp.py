@@ -92,6 +92,7 @@ class SmtpServer:
     """
 
     certificate: Path | None = None
+    implicit_tls: bool = False
     credentials: tuple[str, str] | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     breaks_off: set[str] = field(default_factory=set)
@@ -108,7 +109,11 @@ class SmtpServer:
         if self.certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.certificate)
-            options |= {"tls_context": context, "require_starttls": True}
+            if self.implicit_tls:
+                # The library knows of no other encryption than STARTTLS when it offers AUTH.
+                options |= {"ssl_context": context, "auth_require_tls": False}
+            else:
+                options |= {"tls_context": context, "require_starttls": True}
         if self.credentials is not None:
             options |= {"authenticator": self._authenticate, "auth_required": True}
         self._controller = _TidyController(self, hostname=HOST, port=self.port, **options)
@@ -170,7 +175,7 @@ class SmtpServer:
                 recipients=[str(address) for address in envelope.rcpt_tos],
                 mail=message_from_bytes(content, policy=default_policy),
                 connection=int(session.peer[1]) if session.peer else 0,
-                encrypted=session.ssl is not None,
+                encrypted=self.implicit_tls or session.ssl is not None,
             )
         )
         return "250 OK"

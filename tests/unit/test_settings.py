@@ -326,3 +326,38 @@ def test_a_password_in_parts_may_hold_any_character(tmp_path: Path) -> None:
     assert settings.database_url == url
     assert settings.redis_url == "redis://:a%2Fb%40c@cache.internal:6379/0"
     assert settings.rabbitmq_url == "amqp://guest:guest@broker.internal:5672/%2F"
+
+
+@pytest.mark.parametrize(
+    ("given", "tls", "port"),
+    [
+        ({}, "starttls", 587),
+        ({"SMTP_TLS": "none"}, "none", 587),
+        ({"SMTP_TLS": "implicit"}, "implicit", 465),
+        ({"SMTP_TLS": "Implicit", "SMTP_PORT": "2465"}, "implicit", 2465),
+        ({"SMTP_STARTTLS": "true"}, "starttls", 587),
+        ({"SMTP_STARTTLS": "false"}, "none", 587),
+        ({"SMTP_STARTTLS": "true", "SMTP_TLS": "starttls"}, "starttls", 587),
+        ({"SMTP_STARTTLS": "false", "SMTP_TLS": "none"}, "none", 587),
+        ({"SMTP_STARTTLS": "false", "SMTP_TLS": "implicit"}, "implicit", 465),
+    ],
+)
+def test_mails_are_encrypted_as_either_spelling_says(
+    given: dict[str, str], tls: str, port: int, tmp_path: Path
+) -> None:
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    assert (settings.smtp_tls, settings.smtp_port) == (tls, port)
+
+
+@pytest.mark.parametrize(
+    ("starttls", "tls"), [("true", "none"), ("true", "implicit"), ("false", "starttls")]
+)
+def test_two_spellings_that_contradict_each_other_are_refused(
+    starttls: str, tls: str, tmp_path: Path
+) -> None:
+    given = {"SMTP_STARTTLS": starttls, "SMTP_TLS": tls}
+
+    assert problems(given, tmp_path) == [
+        "SMTP_STARTTLS: contradicts SMTP_TLS; leave SMTP_STARTTLS out"
+    ]

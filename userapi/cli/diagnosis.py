@@ -604,7 +604,7 @@ def _mail(settings: Settings) -> Iterator[Finding]:
             "mail",
             Level.FAULT,
             f"the mail server refuses ({type(exc).__name__})",
-            "Check SMTP_HOST, SMTP_PORT, SMTP_STARTTLS, SMTP_USER and SMTP_PASSWORD.",
+            "Check SMTP_HOST, SMTP_PORT, SMTP_TLS, SMTP_USER and SMTP_PASSWORD.",
         )
     else:
         yield Finding("mail", Level.OK, f"{settings.smtp_host} answers")
@@ -616,9 +616,19 @@ def _mail(settings: Settings) -> Iterator[Finding]:
             "Set it to an address of your domain.",
         ),
         (
-            not settings.smtp_starttls and settings.smtp_host not in LOCAL_HOSTS,
-            "SMTP_STARTTLS is false: links that reset passwords can be read on their way",
-            "Set it to true.",
+            settings.smtp_tls == "none" and settings.smtp_host not in LOCAL_HOSTS,
+            "SMTP_TLS is none: links that reset passwords can be read on their way",
+            "Set it to starttls or implicit.",
+        ),
+        (
+            settings.smtp_tls == "starttls" and settings.smtp_port == 465,
+            "SMTP_TLS is starttls, but port 465 is for implicit TLS",
+            "Set SMTP_TLS to implicit, or SMTP_PORT to 587.",
+        ),
+        (
+            settings.smtp_tls == "implicit" and settings.smtp_port in (25, 587),
+            f"SMTP_TLS is implicit, but port {settings.smtp_port} is for STARTTLS",
+            "Set SMTP_TLS to starttls, or SMTP_PORT to 465.",
         ),
     )
 

@@ -111,6 +111,10 @@ class _Smtp(smtplib.SMTP):
             return super().getreply()
 
 
+class _SmtpOverTls(_Smtp, smtplib.SMTP_SSL):
+    """The same, encrypted from the first byte (RFC 8314 §3)."""
+
+
 class SmtpMailer:
     """Hands mails to a mail server, those of a batch in one connection."""
 
@@ -180,11 +184,16 @@ def connect(settings: Settings) -> smtplib.SMTP:
     Raises SMTPException, OSError; also for a certificate that does not fit, for otherwise links
     and the password would be shown to whoever stands in between.
     """
-    server = _Smtp(settings.smtp_host, settings.smtp_port, timeout=TIMEOUT_SECONDS)
+    host, port, context = settings.smtp_host, settings.smtp_port, ssl.create_default_context()
+    server = (
+        _SmtpOverTls(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        if settings.smtp_tls == "implicit"
+        else _Smtp(host, port, timeout=TIMEOUT_SECONDS)
+    )
     with ExitStack() as unfinished:
         unfinished.callback(server.close)
-        if settings.smtp_starttls:
-            server.starttls(context=ssl.create_default_context())
+        if settings.smtp_tls == "starttls":
+            server.starttls(context=context)
         if settings.smtp_user:
             server.login(settings.smtp_user, settings.smtp_password)
         unfinished.pop_all()
