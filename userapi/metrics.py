@@ -17,6 +17,7 @@ from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
 from userapi.database import counting, reading, statements_may_take
 from userapi.events.models import OutboxEvent, PublishedEvents
@@ -138,10 +139,13 @@ class Figures:
     scrape never fails because of them, it goes without those that cannot be had.
     """
 
-    def __init__(self, *, clock: Clock, health: Health, sessions: Sessions) -> None:
+    def __init__(
+        self, *, clock: Clock, health: Health, sessions: Sessions, seals: AuditSeals
+    ) -> None:
         self._clock = clock
         self._health = health
         self._sessions = sessions
+        self._seals = seals
         # For as long as is promised, however long a server that is away let itself be waited for.
         self._dependencies = _Kept(self._ask_dependencies, DEPENDENCIES_KEPT_SECONDS)
         self._counts = [
@@ -152,6 +156,7 @@ class Figures:
                 self._outbox,
                 self._mails,
                 self._worker,
+                self._seal_keys,
             )
         ]
 
@@ -247,6 +252,13 @@ class Figures:
                 "When a worker was last at work, in seconds since 1970",
                 value=seen.timestamp(),
             )
+
+    def _seal_keys(self, connection: Connection) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "audit_seal_keys_missing",
+            "Keys that seals of the audit log need and that are not configured",
+            value=len(self._seals.missing_keys(connection)),
+        )
 
 
 def _counted(count: Callable[[Connection], Iterator[Metric]]) -> list[Metric]:

@@ -312,7 +312,13 @@ class Settings:
         _former_secrets, (), "Former encryption keys that still decrypt, newest first", secret=True
     )
     audit_seal_key: str = _setting(
-        _secret, "", "Keys the chain of audit seals; left out: derived from SECRET_KEY", secret=True
+        _secret,
+        "",
+        "Keys the chain of audit seals; left out: derived from ENCRYPTION_KEY",
+        secret=True,
+    )
+    audit_seal_key_previous: tuple[str, ...] = _setting(
+        _former_secrets, (), "Former keys of audit seals that still verify", secret=True
     )
     metrics_token: str = _setting(
         _bearer, "", "Bearer token that /metrics asks for; empty: none", secret=True

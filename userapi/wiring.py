@@ -9,8 +9,8 @@ from userapi.accounts.imports import UserImports
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.accounts.views import ShownUsers
-from userapi.audit.chain import Chain
 from userapi.audit.pruning import AuditPruning
+from userapi.audit.seal_keys import SealKeys, seal_keys
 from userapi.audit.seals import AuditSeals
 from userapi.audit.service import AuditReader, AuditTrail
 from userapi.authentication.introspection import Introspection
@@ -58,6 +58,7 @@ class Services:
     audit: AuditTrail
     audit_pruning: AuditPruning
     audit_reader: AuditReader
+    audit_seal_keys: SealKeys
     audit_seals: AuditSeals
     audit_verification: AuditVerification
     authentication: Authentication
@@ -95,9 +96,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     clock = clock or SystemClock()
     audit = AuditTrail(clock)
     health = Health(settings, clock)
-    chain = Chain(settings.audit_seal_key or settings.secret_key)
-    seals = AuditSeals(clock=clock, chain=chain)
-    verification = AuditVerification(chain=chain)
+    keys_of_seals = seal_keys(settings)
+    seals = AuditSeals(clock=clock, keys=keys_of_seals, trail=audit)
+    verification = AuditVerification(keys=keys_of_seals)
     outbox = Outbox(clock)
     mails = MailQueue(clock)
     roles = Roles()
@@ -181,13 +182,14 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
             clock=clock, trail=audit, seals=seals, verification=verification
         ),
         audit_reader=AuditReader(settings=settings, trail=audit),
+        audit_seal_keys=keys_of_seals,
         audit_seals=seals,
         audit_verification=verification,
         authentication=authentication,
         bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
         encryption=encryption,
-        figures=Figures(clock=clock, health=health, sessions=sessions),
+        figures=Figures(clock=clock, health=health, sessions=sessions, seals=seals),
         gate=gate,
         hasher=hasher,
         health=health,

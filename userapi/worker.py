@@ -80,7 +80,7 @@ def tasks_of(services: Services) -> list[Task]:
             run=lambda: services.accounts.lift_due(BATCH),
             interval_seconds=1,
         ),
-        Task(name="seals", run=services.audit_seals.seal_due, interval_seconds=1),
+        Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
         Task(name="tallies", run=add_up_changes, interval_seconds=1),
         build_imports(services),
         Task(name="clean-up", run=CleanUp(services.clock).delete_due, interval_seconds=60),

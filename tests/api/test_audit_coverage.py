@@ -405,6 +405,7 @@ CAUSES: dict[str, Cause] = {
 }
 
 NOT_BY_A_REQUEST = {
+    "audit.anchored",  # flask audit anchor
     "audit.pruned",  # flask audit prune
     "key.revoked",  # flask keys revoke
 }

@@ -29,7 +29,13 @@ from tests.support.worker_process import WorkerProcess
 API = "/api/v1"
 SETTINGS = (
     *("SECRET_KEY", "JWT_SECRET_KEY", "PASSWORD_PEPPER", "PASSWORD_PEPPER_PREVIOUS"),
-    *("ENCRYPTION_KEY", "ENCRYPTION_KEY_PREVIOUS", "AUDIT_SEAL_KEY", "METRICS_TOKEN"),
+    *(
+        "ENCRYPTION_KEY",
+        "ENCRYPTION_KEY_PREVIOUS",
+        "AUDIT_SEAL_KEY",
+        "AUDIT_SEAL_KEY_PREVIOUS",
+        "METRICS_TOKEN",
+    ),
 )
 HARMLESS = "canaryrobin"
 

@@ -54,6 +54,7 @@ BAD_VALUES = [
     ("ENCRYPTION_KEY", "short-one", "takes a secret of at least 32 bytes"),
     ("ENCRYPTION_KEY_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
     ("AUDIT_SEAL_KEY", "short-one", "takes a secret of at least 32 bytes"),
+    ("AUDIT_SEAL_KEY_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
     ("JWT_ALGORITHM", "none", "takes one of HS256, ES256, EdDSA, RS256"),
     ("JWT_PRIVATE_KEY_FILE", "/nowhere/key.pem", "takes the path of a file that can be read"),
     ("PASSWORD_HASH_ROUNDS", "3", "takes a whole number from 4 to 16"),

@@ -6,6 +6,7 @@ from enum import StrEnum
 class AuditAction(StrEnum):
     """What happened, as `subject.past_tense`. Alphabetical."""
 
+    AUDIT_ANCHORED = "audit.anchored"
     AUDIT_PRUNED = "audit.pruned"
     AUDIT_READ = "audit.read"
     AUTH_LOGIN = "auth.login"

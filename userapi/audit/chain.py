@@ -16,6 +16,7 @@ import orjson
 from sqlalchemy import Row
 
 from userapi.clock import rfc3339
+from userapi.encryption import key_id
 
 # The values that a row's MAC is over, in this order. A new column of the table needs a new label.
 SEALED_COLUMNS = (
@@ -38,6 +39,7 @@ SEALED_COLUMNS = (
 ROW_LABEL = "audit-row:1"
 SEAL_LABEL = "audit-seal:1"
 HEAD_LABEL = "audit-head:1"
+START_LABEL = "audit-chain-start:1"
 
 # The moment of an entry whose row was gone before it could be sealed: no pruning explains it.
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -75,14 +77,28 @@ class Head:
     pruned_rows: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainStart:
+    """Where `flask audit anchor` began a new chain, and why."""
+
+    number: int
+    started_at: datetime
+    reason: str
+    former_mac: str
+    lost_keys: str
+    key_id: str
+
+
 class Chain:
     """Makes the MACs, by keys that are derived from one secret."""
 
     def __init__(self, secret: str) -> None:
+        self.key_id = key_id(secret)
         root = hmac.digest(secret.encode(), b"audit-seals", "sha256")
         self._row_key = hmac.digest(root, ROW_LABEL.encode(), "sha256")
         self._seal_key = hmac.digest(root, SEAL_LABEL.encode(), "sha256")
         self._head_key = hmac.digest(root, HEAD_LABEL.encode(), "sha256")
+        self._start_key = hmac.digest(root, START_LABEL.encode(), "sha256")
 
     def entry(self, row: Row[Any]) -> Entry:
         """Return what a seal keeps of a row, which has all of SEALED_COLUMNS."""
@@ -102,6 +118,21 @@ class Chain:
         """Return the MAC of a seal: over the one before it and all its rows, in order."""
         head = orjson.dumps([number, rfc3339(sealed_at), previous_mac, len(entries)])
         return hmac.digest(self._seal_key, head + b"\0" + entries, "sha256").hex()
+
+    def made(self, seal: Row[Any]) -> bool:
+        """Tell whether a seal has the MAC that this chain gives it."""
+        mac = self.seal_mac(
+            number=seal.number,
+            sealed_at=seal.sealed_at,
+            previous_mac=seal.previous_mac,
+            entries=seal.entries,
+        )
+        return hmac.compare_digest(mac, seal.mac)
+
+    def start_mac(self, start: ChainStart) -> str:
+        """Return the MAC of the beginning of a chain."""
+        values = asdict(start) | {"started_at": rfc3339(start.started_at)}
+        return hmac.digest(self._start_key, orjson.dumps(values), "sha256").hex()
 
     def head_mac(self, head: Head) -> str:
         """Return the MAC of the head."""

@@ -90,8 +90,11 @@ class AuditSeal(Base):
     entries: Mapped[bytes] = mapped_column(LargeBinary)
     previous_mac: Mapped[str] = mapped_column(String(64))
     mac: Mapped[str] = mapped_column(String(64))
+    # None where an earlier release made the seal.
+    key_id: Mapped[str | None] = mapped_column(String(16))
 
     __table_args__ = (
+        Index("ix_audit_seals_key_id_number", "key_id", "number"),
         Index("ix_audit_seals_earliest_at", "earliest_at"),
         Index("ix_audit_seals_latest_at", "latest_at"),
     )
@@ -112,8 +115,26 @@ class AuditSealHead(Base):
     pruned_before: Mapped[datetime | None]
     pruned_rows: Mapped[int] = mapped_column(BigInteger)
     mac: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str | None] = mapped_column(String(16))
 
     __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
+
+
+class AuditChainStart(Base):
+    """Where a new chain began, why, and which keys were given up. Under a MAC of the new chain.
+
+    `number` is that of the first seal of the new chain; `former_mac` is the last seal before it.
+    """
+
+    __tablename__ = "audit_chain_starts"
+
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    started_at: Mapped[datetime]
+    reason: Mapped[str] = mapped_column(String(500))
+    former_mac: Mapped[str] = mapped_column(String(64))
+    lost_keys: Mapped[str] = mapped_column(String(1000))
+    key_id: Mapped[str] = mapped_column(String(16))
+    mac: Mapped[str] = mapped_column(String(64))
 
 
 class AuditDailyCount(Base):

@@ -191,6 +191,25 @@ def seal() -> None:
     click.secho(f"Sealed {sealed} rows.", fg="green")
 
 
+@command.command("anchor")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded for good.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@safely
+def anchor_chain(reason: str, yes: bool) -> None:
+    """Begin a new chain of seals. For one whose key is lost for good.
+
+    The former seals stay. `flask audit verify` reports where the new chain begins, and why.
+    """
+    if not yes:
+        click.confirm(
+            "Seals whose key is lost can never be verified again. Begin a new chain?", abort=True
+        )
+    start = services().audit_seals.begin_chain(reason, actor=operator())
+    click.secho(f"A new chain begins at seal {start.number}.", fg="green")
+    if start.lost_keys:
+        click.secho(f"Given up: seals of the keys {start.lost_keys}.", fg="yellow")
+
+
 @command.command("verify")
 @click.option("--anchor", type=AnchorText(), help="A seal that was noted before, as NUMBER:MAC.")
 @click.pass_context
@@ -211,6 +230,18 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
         f"{verified.rows} rows in {verified.seals} seals checked; {verified.waiting} wait for a"
         f" seal, {verified.pruned} were pruned."
     )
+    for start in verified.starts:
+        click.secho(
+            f"A new chain begins at seal {start.number}, {start.started_at:%Y-%m-%d %H:%M} UTC:"
+            f" {printable(start.reason)}",
+            fg="yellow",
+        )
+    if verified.unchecked:
+        click.secho(
+            f"{verified.unchecked} seals were made with a key that is not here: neither they nor"
+            " their rows can be checked.",
+            fg="yellow",
+        )
     if verified.findings:
         click.secho(f"The audit log does not verify: {verified.findings} findings.", fg="red")
         ctx.exit(1)

@@ -20,7 +20,7 @@ import redis
 from sqlalchemy import func, select, text
 
 from userapi.authentication.key_files import KeyFolder, KeyState
-from userapi.database import SESSION_SETTINGS, connect_alone, db, has_pooler
+from userapi.database import SESSION_SETTINGS, connect_alone, db, has_pooler, reading
 from userapi.events.publisher import AmqpPublisher
 from userapi.expiring_store import require_writable
 from userapi.health import Check, Status, head_revision
@@ -83,6 +83,7 @@ def diagnose(services: Services) -> Iterator[Finding]:
     if components["database"].status is Status.UP:
         yield from _worker(services, components["database"])
         yield from _unsent_mails(services)
+        yield from _audit(services)
     yield from _mail(settings)
 
 
@@ -580,6 +581,24 @@ def _unsent_mails(services: Services) -> Iterator[Finding]:
             f"the mail server has refused {row.parked} mails for good",
             "See `flask mails list --state parked`; then `flask mails retry --parked`.",
         ),
+    )
+
+
+def _audit(services: Services) -> Iterator[Finding]:
+    """Look for the keys that the seals of the audit log need."""
+    with reading() as connection:
+        missing = services.audit_seals.missing_keys(connection)
+    if not missing:
+        yield Finding("audit", Level.OK, "the keys of all seals are here")
+        return
+    yield Finding(
+        "audit",
+        Level.FAULT,
+        f"seals were made with a key that is not here ({', '.join(missing)}): nothing is sealed"
+        " under a chain that cannot be checked",
+        "Set AUDIT_SEAL_KEY_PREVIOUS or ENCRYPTION_KEY_PREVIOUS to the former key, or"
+        " AUDIT_SEAL_KEY_PREVIOUS to the former SECRET_KEY for an `unnamed` one. If it is lost:"
+        " `flask audit anchor --reason TEXT`.",
     )
 
 
