@@ -115,7 +115,7 @@ class SmtpServer:
             else:
                 options |= {"tls_context": context, "require_starttls": True}
         if self.credentials is not None:
-            options |= {"authenticator": self._authenticate, "auth_required": True}
+            options |= {"authenticator": self._authenticate, "auth_required": not self.implicit_tls}
         self._controller = _TidyController(self, hostname=HOST, port=self.port, **options)
         self._controller.start()
         return self
