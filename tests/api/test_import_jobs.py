@@ -13,13 +13,12 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts.import_jobs import (
-    BATCH_PASSWORDS,
     ImportBatch,
     ImportedRow,
     ImportJob,
     ImportJobs,
 )
-from userapi.accounts.imports import UserImports
+from userapi.accounts.imports import BATCH_PASSWORDS, UserImports
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.database import reading, transaction

@@ -11,6 +11,7 @@ from tests.support.client import JsonClient
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MakeUser
 from userapi.clock import ManualClock
+from userapi.wiring import Services
 
 pytestmark = pytest.mark.both_databases
 
@@ -139,3 +140,52 @@ def test_a_moderator_sees_figures_but_not_the_state_of_servers(sign_in: SignIn) 
 
 def test_a_plain_user_begins_with_the_own_profile(sign_in: SignIn) -> None:
     assert sign_in().get("/").location == "/console/profile"
+
+
+def passwords(count: int) -> bytes:
+    rows = [f"u{n:03},u{n:03}@example.com,marble-heron-58-lantern" for n in range(count)]
+    return "\n".join(["username,email,password", *rows, "x,bad,"]).encode()
+
+
+def test_a_file_with_many_passwords_is_left_to_the_worker(
+    app: Flask, services: Services, boss: PageReader
+) -> None:
+    boss.get("/users/import")
+    answer = boss.post(
+        "/users/import", file=(io.BytesIO(passwords(201)), "people.csv"), meant="yes"
+    )
+    assert answer.status_code == 303
+    waiting = boss.follow(answer)
+    assert "queued 0 of 202 rows are done" in words(waiting)
+    assert 'http-equiv="refresh"' in waiting.text and 'hx-trigger="every 2s"' in waiting.text
+
+    with app.app_context():
+        while services.import_jobs.advance():
+            pass
+
+    done = boss.follow(answer)
+    assert "done 202 of 202 rows are done: 201 were created, 1 were refused." in words(done)
+    assert "202 validation failed; username:" in words(done)
+    assert "refresh" not in done.text and "every 2s" not in done.text
+    everything = boss.get(f"{answer.location.removeprefix('/console')}?all=yes")
+    assert "Next rows" in words(everything) and ">created</a>" in everything.text
+    assert "202 of 202, 1 refused" in words(boss.get("/users/import"))
+
+
+def test_an_import_of_the_worker_can_be_cancelled(boss: PageReader) -> None:
+    boss.get("/users/import")
+    answer = boss.post(
+        "/users/import", file=(io.BytesIO(passwords(201)), "people.csv"), meant="yes"
+    )
+    page = answer.location.removeprefix("/console")
+    boss.get(page)
+
+    boss.follow(boss.post(f"{page}/cancel"))
+
+    assert "cancelled 0 of 202 rows are done" in words(boss.get(page))
+
+
+def test_a_trial_of_many_passwords_is_answered_at_once(boss: PageReader) -> None:
+    tried = upload(boss, passwords(201))
+
+    assert "201 would be created, 1 would be refused. Nothing has changed yet." in tried

@@ -10,6 +10,8 @@ from flask import Flask
 
 from tests.support.facts import audit_rows
 from tests.support.users import MakeUser
+from userapi.accounts.import_files import Row
+from userapi.accounts.imports import batches_of
 from userapi.wiring import Services
 
 pytestmark = pytest.mark.both_databases
@@ -122,3 +124,27 @@ def test_an_export_goes_to_standard_output(app: Flask, make_user: MakeUser) -> N
 
     assert output.startswith("id,username,email,")
     assert output.count("\n") == 2
+
+
+def test_hundreds_of_plain_passwords_come_in_with_a_bar_that_moves(
+    app: Flask, services: Services, tmp_path: Path
+) -> None:
+    rows = [
+        {"username": f"u{n:03}", "email": f"u{n:03}@example.com", "password": "marble-heron-58"}
+        for n in range(205)
+    ]
+    file = tmp_path / "users.ndjson"
+    file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+    result = run(app, "import", file)
+
+    assert "205 came in, 0 were there already, 0 were refused." in result.output
+    with app.app_context():
+        batches = [len(batch) for batch in batches_of(Row(n, row) for n, row in enumerate(rows))]
+    assert batches == [10] * 20 + [5]
+
+
+def test_rows_without_passwords_come_in_large_batches() -> None:
+    rows = [Row(number, {"username": "x"}) for number in range(600)]
+
+    assert [len(batch) for batch in batches_of(rows)] == [250, 250, 100]

@@ -81,6 +81,7 @@ def test_every_duty_of_the_worker_is_a_task(services: Services) -> None:
         "seals",
         "clean-up",
         "heartbeat",
+        "imports",
         "mail",
         "suspensions",
         "tallies",

@@ -6,7 +6,7 @@ batch, and whatever is left of them at the end of the job.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from userapi.accounts.import_files import Row, checked_form
-from userapi.accounts.imports import ImportResult, SeenInFile, UserImports
+from userapi.accounts.imports import ImportResult, SeenInFile, UserImports, batches_of
 from userapi.accounts.models import User, UserStatus
 from userapi.actor import Actor, ActorType, PermissionDenied
 from userapi.clock import Clock
@@ -46,10 +46,6 @@ from userapi.roles.service import Roles, role_names_of
 
 NOTIFY_CHANNEL = "userapi_imports"
 PURPOSE = "import-rows"
-# A batch with passwords is short, since a hash takes a quarter of a second: a cancellation, a
-# suspension of whoever asked for the import, and a stop of the worker have to wait for one batch.
-BATCH_ROWS = 250
-BATCH_PASSWORDS = 10
 # A batch that fails so many times in a row ends the job: others wait behind it.
 MOST_ATTEMPTS = 10
 
@@ -213,7 +209,7 @@ class ImportJobs:
                 "number": number,
                 "sealed": self._sealed(import_id, number, batch),
             }
-            for number, batch in enumerate(_batches_of(rows))
+            for number, batch in enumerate(batches_of(map(checked_form, rows)))
         ]
         with transaction() as session:
             session.execute(
@@ -505,19 +501,6 @@ class ImportJobs:
 
 def _bound_to(import_id: UUID, number: int) -> bytes:
     return f"{import_id}:{number}".encode()
-
-
-def _batches_of(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    batch: list[Row] = []
-    passwords = 0
-    for row in map(checked_form, rows):
-        batch.append(row)
-        passwords += row.has_password
-        if len(batch) == BATCH_ROWS or passwords == BATCH_PASSWORDS:
-            yield batch
-            batch, passwords = [], 0
-    if batch:
-        yield batch
 
 
 def _stored(actor: Actor) -> dict[str, Any]:

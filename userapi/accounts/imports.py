@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +34,9 @@ from userapi.roles.models import BASE_ROLE, UserRole
 from userapi.roles.service import PermissionEscalation, RoleGraph, Roles
 
 # Whoever takes a name that the batch holds waits until it is done: about half a second.
-BATCH = 250
+BATCH_ROWS = 250
+# A hash takes a quarter of a second. Whoever watches or stops an import waits for one batch.
+BATCH_PASSWORDS = 10
 # Each waits for its turn in the hashing gate, so that log-ins find room there, too.
 HASHING_THREADS = 4
 
@@ -119,8 +120,7 @@ class UserImports:
         """
         seen = SeenInFile()
         done_any = outage = False
-        waiting = iter(rows)
-        while batch := list(islice(waiting, BATCH)):
+        for batch in batches_of(rows):
             if outage:
                 yield [_refused(row.number, Unavailable()) for row in batch]
                 continue
@@ -383,6 +383,20 @@ class UserImports:
             actor=actor,
             about={("user", user_id): None for user_id, _ in invited},
         )
+
+
+def batches_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the rows in batches; those with passwords to hash in short ones."""
+    batch: list[Row] = []
+    passwords = 0
+    for row in rows:
+        batch.append(row)
+        passwords += row.has_password
+        if len(batch) == BATCH_ROWS or passwords == BATCH_PASSWORDS:
+            yield batch
+            batch, passwords = [], 0
+    if batch:
+        yield batch
 
 
 def _ordered(

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
+from uuid import UUID
 
 from flask import request
 from werkzeug.wrappers import Response
@@ -12,15 +13,20 @@ from userapi.accounts.import_files import ENCODINGS, ImportFormat, MalformedFile
 from userapi.accounts.imports import ImportResult
 from userapi.api.bodies import IMPORT_LIMIT_BYTES
 from userapi.api.context import current_actor, services
-from userapi.api.transfers import rows_of
+from userapi.api.schemas.common import PageQuery
+from userapi.api.transfers import rows_of, takes_long
 from userapi.errors import ServiceError, invalid_field
+from userapi.paging import PageRequest
 from userapi.permissions import Permission
 
-from .pages import blp, growing_page, page, refuse, requires
+from .forms import read_query
+from .pages import blp, go_to, growing_page, page, refuse, requires
 
 # A file up to this size goes along with the page that shows the trial; a larger one is sent again.
 CARRIED_BYTES = 200_000
 RESULTS_SHOWN = 500
+RESULTS_PER_PAGE = "50"
+LATEST_SHOWN = 5
 NDJSON_NAMES = (".ndjson", ".jsonl", ".json")
 
 
@@ -54,7 +60,7 @@ class ImportRun:
 @requires(Permission.USERS_IMPORT)
 def import_page() -> Response:
     """Show the form that takes a file."""
-    return page("import.html")
+    return page("import.html", latest=services().import_jobs.latest(LATEST_SHOWN))
 
 
 @blp.route("/users/import", methods=["POST"])
@@ -67,6 +73,11 @@ def import_users() -> Response:
         charset = _charset()
         dry_run = "meant" not in request.form
         rows, ignored = rows_of(raw, form, charset=charset)
+        if takes_long(rows) and not dry_run:
+            job = services().import_jobs.create(
+                rows, actor=current_actor(), dry_run=False, ignored_columns=ignored
+            )
+            return go_to("import_progress", import_id=job.id)
         run = ImportRun(
             services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run), len(rows)
         )
@@ -84,6 +95,27 @@ def import_users() -> Response:
             else None
         ),
     )
+
+
+@blp.route("/users/imports/<uuid:import_id>", methods=["GET"])
+@requires(Permission.USERS_IMPORT)
+def import_progress(import_id: UUID) -> Response:
+    """Show how far an import is that the worker does, and what became of its rows."""
+    job = services().import_jobs.get(import_id)
+    refused_only = "all" not in request.args
+    part = read_query(PageQuery, page_size=RESULTS_PER_PAGE)
+    results = services().import_jobs.results(
+        import_id, PageRequest(**part), refused_only=refused_only
+    )
+    return page("import_progress.html", job=job, results=results, refused_only=refused_only)
+
+
+@blp.route("/users/imports/<uuid:import_id>/cancel", methods=["POST"])
+@requires(Permission.USERS_IMPORT)
+def cancel_import(import_id: UUID) -> Response:
+    """Cancel what is not done yet of an import."""
+    services().import_jobs.cancel(import_id)
+    return go_to("import_progress", import_id=import_id)
 
 
 import_users.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
