@@ -1,5 +1,6 @@
 """Every road an error can take: each answer is a problem document (RFC 9457)."""
 
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -213,3 +214,90 @@ def test_https_is_insisted_on_where_it_is_used(make_app: Callable[..., Flask]) -
     client = JsonClient(make_app(PUBLIC_BASE_URL="https://id.example.com"))
 
     assert "max-age=" in client.get("/").headers["Strict-Transport-Security"]
+
+
+JSON_LOGIN = '{"username":"robin","password":"wrong-one-1"}'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "hint"),
+    [
+        ("utf-8-sig", "byte order mark"),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("utf-32", "UTF-16 or UTF-32"),
+    ],
+)
+def test_json_in_another_encoding_is_refused_with_a_hint(
+    client: JsonClient, encoding: str, hint: str
+) -> None:
+    """PowerShell and Notepad write such files; the answer said only that it is no JSON."""
+    answer = client.post(
+        "/api/v1/auth/login", data=JSON_LOGIN.encode(encoding), content_type="application/json"
+    )
+
+    problem = answer.get_json()
+    assert (answer.status_code, problem["code"]) == (400, "malformed_json")
+    assert hint in problem["detail"] and "Send JSON as UTF-8" in problem["detail"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate, gzip", "br", "zstd", "unknown"])
+def test_a_compressed_body_is_refused_with_a_hint(client: JsonClient, coding: str) -> None:
+    answer = client.post(
+        "/api/v1/auth/login",
+        data=gzip.compress(JSON_LOGIN.encode()),
+        content_type="application/json",
+        headers={"Content-Encoding": coding},
+    )
+
+    problem = answer.get_json()
+    assert (answer.status_code, problem["code"]) == (415, "unsupported_media_type")
+    assert "Content-Encoding" in problem["detail"]
+    assert answer.headers["Accept-Encoding"] == "identity"
+
+
+def test_a_compressed_import_is_refused_with_a_hint(make_user: MakeUser, log_in: LogIn) -> None:
+    admin = log_in(make_user("boss", roles=["admin"]))
+
+    answer = admin.post(
+        "/api/v1/users/import",
+        data=gzip.compress(b"username,email\nada,ada@example.com\n"),
+        content_type="text/csv",
+        headers={"Content-Encoding": "gzip"},
+    )
+
+    assert (answer.status_code, "Content-Encoding" in answer.get_json()["detail"]) == (415, True)
+
+
+def test_a_body_that_says_it_is_not_compressed_is_taken(client: JsonClient) -> None:
+    answer = client.post(
+        "/api/v1/auth/login",
+        data=JSON_LOGIN,
+        content_type="application/json",
+        headers={"Content-Encoding": "identity"},
+    )
+
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("raw", "detail"),
+    [
+        (b" \n", "The body is empty. This endpoint takes JSON."),
+        (b'{"a": 1,\n "b" 2}', "The body is not well-formed JSON at line 2, column 6."),
+        (b'{"a": 1, "a": 2}', "An object has two members of the same name."),
+        (b'{"a": NaN}', "NaN is not a JSON value."),
+        (b'{"a": 1e999}', "A number is out of range."),
+        (b'{"a": "\xe9"}', "The body is not UTF-8."),
+    ],
+)
+def test_what_is_wrong_with_json_is_told(client: JsonClient, raw: bytes, detail: str) -> None:
+    assert assert_problem(send(client, raw), 400, "malformed_json")["detail"] == detail
+
+
+def test_a_charset_that_is_not_utf_8_is_told(client: JsonClient) -> None:
+    answer = send(client, b"{}", "application/json; charset=utf-16")
+
+    detail = assert_problem(answer, 415, "unsupported_media_type")["detail"]
+    assert detail == "This charset is not supported. Send UTF-8."

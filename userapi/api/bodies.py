@@ -1,5 +1,6 @@
 """Reading request bodies strictly: what is not exactly JSON of a sensible size does not get in."""
 
+import codecs
 import json
 import math
 from collections.abc import Collection
@@ -13,7 +14,12 @@ from webargs.multidictproxy import MultiDictProxy
 
 from userapi.errors import Malformed, invalid_field
 
-from .problems import BodyTooLarge, UnsupportedMediaType, invalid_from_messages
+from .problems import (
+    BodyTooLarge,
+    UnsupportedCoding,
+    UnsupportedMediaType,
+    invalid_from_messages,
+)
 
 BODY_LIMIT_BYTES = 64 * 1024
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
@@ -32,8 +38,12 @@ class MalformedJson(Malformed):
 
 
 def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
-    """Return the whole body, also a chunked one. Raises BodyTooLarge past `limit` bytes."""
+    """Return the whole body, also a chunked one.
+
+    Raises BodyTooLarge past `limit` bytes, and UnsupportedCoding for a compressed one.
+    """
     if "body" not in g:
+        _require_no_coding()
         if (request.content_length or 0) > limit:
             raise BodyTooLarge()
         chunks: list[bytes] = []
@@ -46,6 +56,12 @@ def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
         g.body = b"".join(chunks)
     body: bytes = g.body
     return body
+
+
+def _require_no_coding() -> None:
+    codings = request.headers.get("Content-Encoding", "")
+    if codings.strip().lower() not in ("", "identity"):
+        raise UnsupportedCoding()
 
 
 def refuse_large_body() -> None:
@@ -64,6 +80,9 @@ def parse_json(raw: bytes) -> Any:
     Refused beside what is no JSON at all: NaN and infinities, a member that stands twice, more
     than 32 levels, another encoding than UTF-8 and a byte order mark.
     """
+    if not raw.strip():
+        raise MalformedJson("The body is empty. This endpoint takes JSON.")
+    _require_plain_utf_8(raw)
     try:
         value = json.loads(
             raw.decode("utf-8"),
@@ -73,10 +92,26 @@ def parse_json(raw: bytes) -> Any:
         )
     except RecursionError as exc:
         raise MalformedJson(TOO_DEEP) from exc
+    except json.JSONDecodeError as exc:
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise MalformedJson(f"The body is not well-formed JSON at {where}.") from exc
+    except UnicodeDecodeError as exc:
+        raise MalformedJson("The body is not UTF-8.") from exc
     except ValueError as exc:
         raise MalformedJson() from exc
     _require_shallow(value)
     return value
+
+
+def _require_plain_utf_8(raw: bytes) -> None:
+    """Raise MalformedJson for what programs of Windows write, and say what it is."""
+    if raw.startswith(codecs.BOM_UTF8):
+        raise MalformedJson(
+            "The body begins with a byte order mark. Send JSON as UTF-8 without one (RFC 8259)."
+        )
+    # JSON begins with an ASCII character, which has a zero byte beside it in UTF-16 and UTF-32.
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:2]:
+        raise MalformedJson("The body is UTF-16 or UTF-32. Send JSON as UTF-8 (RFC 8259).")
 
 
 def _require_shallow(value: Any) -> None:
@@ -100,20 +135,20 @@ def _require_shallow(value: Any) -> None:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise MalformedJson(f"{name} is not a JSON value.")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number out of range")
+        raise MalformedJson("A number is out of range.")
     return number
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a member stands twice")
+        raise MalformedJson("An object has two members of the same name.")
     return found
 
 
@@ -121,8 +156,10 @@ def require_media_type(*accepted: str, charsets: Collection[str] = UTF_8) -> str
     """Return the media type of the body. Raises UnsupportedMediaType."""
     media_type = request.mimetype
     charset = request.mimetype_params.get("charset", "utf-8").lower()
-    if media_type not in accepted or charset not in charsets:
+    if media_type not in accepted:
         raise UnsupportedMediaType(f"This endpoint takes {' or '.join(accepted)}.")
+    if charset not in charsets:
+        raise UnsupportedMediaType("This charset is not supported. Send UTF-8.")
     return media_type
 
 

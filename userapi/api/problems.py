@@ -83,6 +83,15 @@ class UnsupportedMediaType(HTTPException):
     description = "This endpoint takes application/json."
 
 
+class UnsupportedCoding(UnsupportedMediaType):
+    """The body is compressed, which no endpoint takes."""
+
+    description = (
+        "The body has a Content-Encoding, which this service does not decode."
+        " Send it uncompressed, without that header."
+    )
+
+
 def status_of(error: type[ServiceError]) -> int:
     """Return the status of a domain error by its category."""
     for category in error.__mro__:
@@ -164,6 +173,8 @@ def handle_http_exception(error: HTTPException) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    if isinstance(error, UnsupportedCoding):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110 §15.5.16
     if status >= 500:
         log.error("request.failed", status=status, exc_info=error.__cause__ or error)
     return problem_response(
