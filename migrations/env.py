@@ -25,11 +25,11 @@ from alembic.util import CommandError
 from flask import current_app
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 
+from userapi.database_encoding import UnsupportedEncoding
 from userapi.migrating import LOCK_TIMEOUT
+from userapi.private_files import make_file
 
 log = structlog.get_logger("userapi.migrations")
-
-from userapi.database_encoding import UnsupportedEncoding
 
 ADVISORY_LOCK = 7120061
 TURN_POLL_SECONDS = 0.5
@@ -139,7 +139,9 @@ def _has_lock(connection: sa.Connection) -> bool:
 @contextmanager
 def turn_on_sqlite() -> Iterator[None]:
     """Wait until no other process migrates this file."""
-    with Path(f"{engine.url.database}-migration").open("wb") as file:
+    path = Path(f"{engine.url.database}-migration")
+    make_file(path)
+    with path.open("rb") as file:
         wait_for_turn(lambda: _has_file(file.fileno()))
         yield
 

@@ -7,6 +7,7 @@ from flask import Flask
 
 from userapi import api, cli, console, database, observability
 from userapi.clock import Clock
+from userapi.private_files import tighten_instance
 from userapi.settings import Settings
 from userapi.wiring import build_services
 
@@ -25,6 +26,7 @@ def create_app(settings: Settings | None = None, *, clock: Clock | None = None) 
     Raises SettingsError, with every fault, where the environment does not make a service.
     """
     settings = settings or Settings.load()
+    tighten_instance(settings.instance_dir)
     observability.configure_logging(settings)
     app = _Application("userapi", instance_path=str(settings.instance_dir), static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key, DEBUG=settings.debug, TESTING=False)

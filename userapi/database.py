@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -46,6 +47,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
 from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
 from userapi.deadlines import BoundedConnection
+from userapi.private_files import make_file
 from userapi.settings import PROJECT_ROOT, Settings, SettingsError
 
 CONNECT_TIMEOUT_SECONDS = 2
@@ -253,6 +255,13 @@ def _dump_json(value: Any) -> str:
 
 
 def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "do_connect")
+    def keep_private(*_arguments: Any) -> None:
+        path = Path(engine.url.database or "")
+        # Where the folder is missing the driver says so.
+        if path.parent.is_dir():
+            make_file(path)
+
     @event.listens_for(engine, "connect")
     def configure(dbapi_connection: Any, _record: Any) -> None:
         # The driver would begin transactions late and lazily; the listener below does it instead.

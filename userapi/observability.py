@@ -17,6 +17,7 @@ import structlog
 
 from userapi.characters import escaped
 from userapi.clock import SystemClock, rfc3339
+from userapi.private_files import make_file, make_folder
 from userapi.settings import Settings, SettingsError
 
 CORRELATION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
@@ -88,7 +89,9 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = _file_handler(settings.log_file) if settings.log_file else _QuietStreamHandler()
+    handler = (
+        _file_handler(settings, settings.log_file) if settings.log_file else _QuietStreamHandler()
+    )
     if _is_for_people(settings) and sys.stdout.isatty():
         handler.addFilter(_is_no_farewell)
     handler.setFormatter(
@@ -127,8 +130,11 @@ def _is_no_farewell(record: logging.LogRecord) -> bool:
     return not _FAREWELLS.match(str(text))
 
 
-def _file_handler(path: Path) -> logging.Handler:
+def _file_handler(settings: Settings, path: Path) -> logging.Handler:
     try:
+        if path.is_relative_to(settings.instance_dir):
+            make_folder(path.parent)
+            return _PrivateFileHandler(path, encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
         return _QuietFileHandler(path, encoding="utf-8")
     except OSError as exc:
@@ -166,6 +172,20 @@ class _QuietFileHandler(logging.handlers.WatchedFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
         """Let the line go."""
+
+
+class _PrivateFileHandler(_QuietFileHandler):
+    """The same for a file that nobody but its owner reads, also after it was moved away."""
+
+    def __init__(self, path: Path, *, encoding: str) -> None:
+        make_file(path)
+        super().__init__(path, encoding=encoding)
+
+    def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
+        """Make the file anew where it was moved."""
+        if time.monotonic() >= self._looks_again_at:
+            make_file(Path(self.baseFilename))
+        super().reopenIfNeeded()
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

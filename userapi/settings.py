@@ -25,6 +25,8 @@ import psycopg2.extensions
 import redis
 from dotenv import dotenv_values
 
+from userapi.private_files import make_folder
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_INSTANCE_DIR = PROJECT_ROOT / "instance"
 MINIMUM_SECRET_BYTES = 32
@@ -729,7 +731,7 @@ def _make_missing_secrets(path: Path) -> dict[str, str]:
     The lock makes two workers that start at once agree on one file. The file is replaced as a
     whole, so a reader never sees half of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     lock = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

@@ -27,6 +27,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from userapi.clock import Clock, rfc3339
 from userapi.errors import NotFound
+from userapi.private_files import make_folder
 from userapi.settings import Settings, SettingsError
 
 STATE_FILE = "keys.json"
@@ -247,7 +248,7 @@ class KeyFolder:
     def _alone(self) -> Iterator[None]:
         """Change the folder while no other command does: a lost update would lose a key."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -26,6 +26,7 @@ from userapi.expiring_store import require_writable
 from userapi.health import Check, Status, head_revision
 from userapi.mail.mailer import connect
 from userapi.mail.models import OutgoingMail
+from userapi.private_files import make_folder
 from userapi.settings import Settings, SettingsError, files_with_secrets, weak_secrets
 from userapi.wiring import Services
 
@@ -655,7 +656,7 @@ def _mail(settings: Settings) -> Iterator[Finding]:
 def _mail_folder(settings: Settings) -> Iterator[Finding]:
     folder = settings.mail_folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as exc:

@@ -23,6 +23,7 @@ from redis.retry import Retry
 
 from userapi.api.problems import handle_service_error
 from userapi.errors import Unavailable
+from userapi.private_files import make_folder
 from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -135,6 +136,7 @@ def _store(app: Flask, settings: Settings) -> _OnlyForPages:
     options: dict[str, Any] = {"key_prefix": KEY_PREFIX, "permanent": False}
     if not settings.redis_url:
         folder = settings.instance_dir / "console"
+        make_folder(folder)
         cache = FileSystemCache(str(folder), threshold=MOST_FILES, mode=0o600)
         return _FileSessions(app, client=cache, **options)
     client = Redis.from_url(

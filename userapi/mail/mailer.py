@@ -18,6 +18,7 @@ import idna
 from userapi.clock import Clock
 from userapi.deadlines import ends_within
 from userapi.mail.messages import Message
+from userapi.private_files import make_folder
 from userapi.settings import Settings
 
 TIMEOUT_SECONDS = 5
@@ -82,7 +83,7 @@ class FileMailer:
         name = f"{self._clock.now():%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}.eml"
         draft = self._folder / f".{name}"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._folder)
             try:
                 descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, "wb") as file:
