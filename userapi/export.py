@@ -29,6 +29,10 @@ _GUARDED_WITHIN = re.compile(rf"([;|\t\r\n])'(?={_SKIPPED}{_FORMULA})")
 _WITHIN_JSON = re.compile(rf"([;|]{_SKIPPED})({_FORMULA})")
 
 
+# So much of a document is sent at once, or a little more.
+PIECE_BYTES = 64 * 1024
+
+
 class ExportFormat(StrEnum):
     """The forms that an export comes in."""
 
@@ -99,3 +103,38 @@ def _cell(value: object) -> str:
 def _json_line(row: Mapping[str, Any]) -> bytes:
     shown = {n: rfc3339(v) if isinstance(v, datetime) else v for n, v in row.items()}
     return orjson.dumps(shown, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def document_pieces(
+    values: Mapping[str, object], lists: Mapping[str, Iterable[object]]
+) -> Iterator[bytes]:
+    """Yield one JSON object piece by piece: first the members of `values`, then those of `lists`.
+
+    The lists are read as they are sent. Where reading one fails the object stays open, so that
+    nobody takes the part for the whole.
+    """
+    opening = "{"
+    for name, value in values.items():
+        yield f"{opening}{_json(name)}:{_json(value)}".encode()
+        opening = ","
+    for name, items in lists.items():
+        yield f"{opening}{_json(name)}:[".encode()
+        yield from _list_pieces(items)
+        yield b"]"
+        opening = ","
+    yield b"}"
+
+
+def _list_pieces(items: Iterable[object]) -> Iterator[bytes]:
+    piece = bytearray()
+    for number, item in enumerate(items):
+        piece += b"," if number else b""
+        piece += orjson.dumps(item, option=orjson.OPT_UTC_Z)
+        if len(piece) > PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
+
+
+def _json(value: object) -> str:
+    return orjson.dumps(value, option=orjson.OPT_UTC_Z).decode()

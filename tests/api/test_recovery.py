@@ -1,20 +1,27 @@
 """Getting back in, proving addresses, leaving: all that goes by mail."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events, mails
 from tests.support.mailbox import Mailbox, plain_text, tokens_in
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
+from userapi.actor import Actor, ActorType, system_actor
+from userapi.audit.actions import AuditAction
+from userapi.audit.service import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
-from userapi.database import db
+from userapi.database import db, new_id, transaction
+from userapi.sessions.models import UserSession
+from userapi.wiring import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 
@@ -401,6 +408,85 @@ def test_people_get_all_that_is_held_about_them(
     assert [row["action"] for row in document["audit"]] == ["user.created", "auth.login"]
     assert "password_hash" not in str(document)
     assert len(audit_rows(app, action="user.exported")) == 1
+
+
+def fill_log(app: Flask, user: MadeUser, number: int) -> None:
+    """Record so many deeds of a user, and as many of somebody else about them, alternately."""
+    actor = Actor(type=ActorType.USER, id=UUID(user.id), username=user.username)
+    services: Services = app.extensions["userapi"]
+    with app.app_context(), transaction():
+        for count in range(number):
+            services.audit.record(
+                AuditAction.USER_UPDATED,
+                actor=system_actor("tests") if count % 2 else actor,
+                target=("user", user.id),
+                details={"count": count},
+            )
+
+
+def test_a_long_export_is_one_document_in_order(app: Flask, robin: MadeUser, log_in: LogIn) -> None:
+    session = log_in(robin)
+    fill_log(app, robin, 2 * ROWS_PER_CHUNK + 10)
+
+    answer = session.get("/api/v1/users/me/export")
+
+    rows = answer.get_json()["audit"]
+    counts = [row["details"]["count"] for row in rows if row["action"] == "user.updated"]
+    assert counts == list(range(2 * ROWS_PER_CHUNK + 10))
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="my-data.json"'
+
+
+def test_all_sessions_of_a_long_list_are_in_the_export(
+    app: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    session = log_in(robin)
+    made = {str(new_id()) for _ in range(1200)}
+    services: Services = app.extensions["userapi"]
+    now = services.clock.now()
+    with app.app_context(), transaction() as database:
+        database.execute(
+            insert(UserSession),
+            [
+                {
+                    "id": UUID(session_id),
+                    "user_id": UUID(robin.id),
+                    "kind": "api",
+                    "rotated_at": now,
+                    "created_at": now,
+                    "last_used_at": now,
+                    "expires_at": now,
+                }
+                for session_id in made
+            ],
+        )
+
+    document = session.get("/api/v1/users/me/export").get_json()
+
+    assert {s["id"] for s in document["sessions"]} == made | {session.session_id}
+
+
+def test_a_fault_on_the_way_leaves_no_document_that_looks_complete(
+    app: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    session = log_in(robin)
+    fill_log(app, robin, 2 * ROWS_PER_CHUNK + 10)
+    answer = session.get("/api/v1/users/me/export", buffered=False)
+    pieces = answer.iter_encoded()
+    sent = [next(pieces)]
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_logs RENAME TO audit_logs_away"))
+
+    try:
+        with pytest.raises(Exception, match="audit_logs"):
+            for piece in pieces:
+                sent.append(piece)
+    finally:
+        with app.app_context(), db.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE audit_logs_away RENAME TO audit_logs"))
+
+    with pytest.raises(ValueError, match="Expecting|Unterminated"):
+        json.loads(b"".join(sent))
 
 
 # Introspection and revocation

@@ -22,3 +22,10 @@ def export_response(
     filename = f"{name}-{now:%Y%m%dT%H%M%SZ}.{form}"
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return response
+
+
+def document_response(pieces: Iterator[bytes], *, filename: str) -> Response:
+    """Return a download of one JSON document; an error on the way breaks the connection off."""
+    response = Response(stream_with_context(pieces), mimetype="application/json")
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return response

@@ -1,9 +1,10 @@
 """Starting, listing and ending sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -25,6 +26,8 @@ from userapi.sessions.status import LiveSessions
 from userapi.settings import Settings
 
 USER_AGENT_LENGTH = 512
+
+ROWS_PER_CHUNK = 1000
 
 _table: Table = UserSession.__table__  # type: ignore[assignment]
 _INSERT = insert(_table)
@@ -178,11 +181,15 @@ class Sessions:
             rows = connection.execute(query).all()
         return [self._view(row, current) for row in rows]
 
-    def all_of(self, user_id: UUID) -> list[dict[str, Any]]:
-        """Return every session of a user that is kept, ended ones too."""
-        query = select(_table).where(_table.c.user_id == user_id).order_by(_table.c.created_at)
-        with reading() as connection:
-            return [dict(row._mapping) for row in connection.execute(query)]
+    def all_of(self, user_id: UUID) -> Iterator[dict[str, Any]]:
+        """Return every session of a user that is kept, ended ones too, the oldest first.
+
+        Memory does not grow with their number. The first ones are read at once, so that a database
+        that is away is an error before anything is sent.
+        """
+        query = select(_table).where(_table.c.user_id == user_id).order_by(_table.c.id)
+        first = _read_rows(query)
+        return chain.from_iterable(_chunks(first, query))
 
     def list_live(
         self, *, user_id: UUID | None = None, limit: int
@@ -286,3 +293,18 @@ class Sessions:
                 self._live.session_changed(session_id, version=version, live=False)
 
         after_commit(tell)
+
+
+def _chunks(first: list[dict[str, Any]], query: Select[Any]) -> Iterator[list[dict[str, Any]]]:
+    """Yield chunk after chunk by their ids; no connection is held while one is sent."""
+    rows = first
+    while rows:
+        yield rows
+        if len(rows) < ROWS_PER_CHUNK:
+            return
+        rows = _read_rows(query.where(_table.c.id > rows[-1]["id"]))
+
+
+def _read_rows(query: Select[Any]) -> list[dict[str, Any]]:
+    with reading() as connection:
+        return [dict(row._mapping) for row in connection.execute(query.limit(ROWS_PER_CHUNK))]
