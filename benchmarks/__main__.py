@@ -44,6 +44,8 @@ UNLIMITED = {
         "RATE_LIMIT_REGISTER",
         "RATE_LIMIT_PASSWORD_RESET",
         "RATE_LIMIT_REFRESH",
+        "RATE_LIMIT_EMAIL_CHANGE",
+        "RATE_LIMIT_PASSWORD_STRENGTH",
     )
 }
 BARE, SELECT, BCRYPT = "bare Flask", "Flask with one SELECT", "bcrypt"

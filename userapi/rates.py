@@ -29,6 +29,22 @@ end
 return {count, left}
 """)
 
+# Counts under KEYS[2] where the value at KEYS[1] begins with ARGV[1], and under KEYS[3] where it
+# does not. Counts nothing where the value is missing or begins with ARGV[2].
+_HIT_ONE_OF = Script("""
+local value = redis.call('GET', KEYS[1])
+if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then return {0, 0, 0} end
+local chosen = 3
+if string.sub(value, 1, #ARGV[1]) == ARGV[1] then chosen = 2 end
+local count = redis.call('INCRBY', KEYS[chosen], 1)
+local left = redis.call('PTTL', KEYS[chosen])
+if left < 0 then
+  redis.call('PEXPIRE', KEYS[chosen], ARGV[3])
+  left = tonumber(ARGV[3])
+end
+return {count, left, chosen - 1}
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -46,21 +62,50 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What a request has been counted as: the how-manieth, and when its window ends.
+    """What a request has been counted as: the how-manieth, and when its window ends."""
+
+    count: int
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Decides between two counters by how the value at a key of Redis begins.
+
+    `met` chooses the first, and `undecided` neither; anything else chooses the second.
+    """
+
+    key: str
+    met: str
+    undecided: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The hit and the key it was counted under; both None where Redis could not decide.
 
     `answer` is what Redis said to the question that was asked along; None if it was not asked.
     """
 
-    count: int
-    seconds_left: float
+    hit: Hit | None = None
+    key: str | None = None
     answer: object = None
 
 
 class RateCounter(Protocol):
     """Counts requests by key."""
 
-    def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
-        """Count a request in a window of so many seconds, and ask Redis `along` if there is one."""
+    def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
+        """Count a request in a window of so many seconds."""
+        ...
+
+    def hit_one_of(
+        self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
+    ) -> Decided:
+        """Ask Redis `after`, then count a request under the key that the condition chooses.
+
+        Both are one round trip. Where Redis is away or the condition undecided, nothing is counted.
+        """
         ...
 
     def count(self, key: str) -> int:
@@ -80,8 +125,14 @@ class MemoryRateCounter:
         self._lock = threading.Lock()
         self._windows: dict[str, tuple[int, float]] = {}
 
-    def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
-        """Count a request; there is nobody to ask along."""
+    def hit_one_of(
+        self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
+    ) -> Decided:
+        """Count nothing: without Redis the condition is undecided."""
+        return Decided()
+
+    def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
+        """Count a request."""
         now = self._clock.now().timestamp()
         with self._lock:
             count, ends_at = self._windows.get(key, (0, 0.0))
@@ -119,14 +170,25 @@ class RedisRateCounter:
         self._store = store
         self._meanwhile = MemoryRateCounter(clock)
 
-    def hit(self, key: str, *, seconds: int, cost: int = 1, along: Command | None = None) -> Hit:
-        """Count a request and ask along, in one round trip."""
-        hit = _hit_of(key, cost, seconds)
-        answers = self._store.ask(hit, along) if along else self._store.ask(hit)
+    def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
+        """Count a request."""
+        answers = self._store.ask(_hit_of(key, cost, seconds))
         if answers is None:
             return self._meanwhile.hit(key, seconds=seconds, cost=cost)
-        (count, milliseconds), *rest = answers
-        return Hit(count, milliseconds / 1000, rest[0] if rest else None)
+        count, milliseconds = answers[0]
+        return Hit(count, milliseconds / 1000)
+
+    def hit_one_of(
+        self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
+    ) -> Decided:
+        """Ask, and count a request under the key that the condition chooses, in one round trip."""
+        answers = self._store.ask(after, _hit_one_of(keys, condition, seconds))
+        if answers is None:
+            return Decided()
+        answer, (count, milliseconds, chosen) = answers
+        if not chosen:
+            return Decided(answer=answer)
+        return Decided(Hit(count, milliseconds / 1000), keys[chosen - 1], answer)
 
     def count(self, key: str) -> int:
         """Return how many requests the present window has seen."""
@@ -142,6 +204,15 @@ class RedisRateCounter:
 @lru_cache(maxsize=REMEMBERED_COMMANDS)
 def _hit_of(key: str, cost: int, seconds: int) -> Command:
     return _HIT.on(_redis_key(key), given=(cost, seconds * 1000))
+
+
+@lru_cache(maxsize=REMEMBERED_COMMANDS)
+def _hit_one_of(keys: tuple[str, str], condition: Condition, seconds: int) -> Command:
+    return _HIT_ONE_OF.on(
+        condition.key,
+        *map(_redis_key, keys),
+        given=(condition.met, condition.undecided, seconds * 1000),
+    )
 
 
 def _redis_key(key: str) -> str:

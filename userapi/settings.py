@@ -400,6 +400,8 @@ class Settings:
     rate_limit_register: str = _setting(_rate, "10/hour", "Registrations per address")
     rate_limit_password_reset: str = _setting(_rate, "5/hour", "Reset mails per address")
     rate_limit_refresh: str = _setting(_rate, "60/minute", "Refreshes per address")
+    rate_limit_email_change: str = _setting(_rate, "5/hour", "E-mail changes per account")
+    rate_limit_password_strength: str = _setting(_rate, "30/minute", "Strength checks per address")
 
     # Database
     database_url: str = _setting(

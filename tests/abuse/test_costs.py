@@ -234,6 +234,7 @@ def guarded_app(make_app: Callable[..., Flask]) -> Iterator[Flask]:
         RATE_LIMIT_REGISTER="1000000/minute",
         RATE_LIMIT_REFRESH="1000000/minute",
         RATE_LIMIT_PASSWORD_RESET="1000000/minute",
+        RATE_LIMIT_PASSWORD_STRENGTH="1000000/minute",
         TRUSTED_PROXY_COUNT="1",
         CORS_ORIGINS="https://app.example",
         LOCKOUT_THRESHOLD="1000",

@@ -1,5 +1,6 @@
 """Rate limits: who is counted together, what a limit says, and what it spares."""
 
+import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,6 +8,7 @@ import pytest
 from flask import Flask
 
 from tests.support.client import JsonClient
+from tests.support.mailbox import Mailbox
 from tests.support.users import LogIn, MakeUser
 from userapi.network_addresses import canonical_address
 from userapi.clock import ManualClock
@@ -20,7 +22,12 @@ NAMED = [
     ("RATE_LIMIT_PASSWORD_RESET", "/api/v1/auth/reset-password", {"email": "a@example.com"}),
     ("RATE_LIMIT_PASSWORD_RESET", "/api/v1/auth/verify-email/resend", {"email": "a@example.com"}),
     ("RATE_LIMIT_REFRESH", "/api/v1/auth/refresh", {"refresh_token": "x"}),
+    ("RATE_LIMIT_PASSWORD_STRENGTH", "/api/v1/auth/password-strength", {"password": "x"}),
 ]
+LIMITS = tuple(
+    f"RATE_LIMIT_{name}"
+    for name in "DEFAULT LOGIN REGISTER PASSWORD_RESET REFRESH PASSWORD_STRENGTH".split()
+)
 MakeApp = Callable[..., Flask]
 
 
@@ -62,6 +69,7 @@ def test_without_settings_the_limits_are_those_that_are_promised(
         "RATE_LIMIT_REGISTER": "10",
         "RATE_LIMIT_PASSWORD_RESET": "5",
         "RATE_LIMIT_REFRESH": "60",
+        "RATE_LIMIT_PASSWORD_STRENGTH": "30",
     }
     client = limited()
 
@@ -321,3 +329,139 @@ def test_a_browsers_question_beforehand_is_no_log_in(limited: Callable[..., Json
 
     body = {"username": "nobody", "password": "wrong-password-1"}
     assert client.post(LOGIN, json=body).status_code == 401
+
+
+def test_a_token_that_has_ended_counts_for_its_network_and_not_for_its_user(
+    make_user: MakeUser, log_in: LogIn, limited: Callable[..., JsonClient]
+) -> None:
+    robin = make_user("robin")
+    ended, live = log_in(robin), log_in(robin)
+    client = limited(RATE_LIMIT_DEFAULT="5/minute")
+    me = "/api/v1/auth/me"
+    former = client.as_user(ended.access_token).from_address("10.9.8.7")
+    assert former.post("/api/v1/auth/logout").status_code == 204
+
+    assert statuses(former, 12, me) == [401] * 5 + [429] * 7
+    assert statuses(former.as_user("no-token"), 1) == [429]
+    answers = [client.as_user(live.access_token).get(me) for _ in range(5)]
+    # The log-out above was made with a live session.
+    assert [answer.status_code for answer in answers] == [200] * 4 + [429]
+
+
+def test_a_token_of_a_former_version_does_not_count_for_its_user(
+    make_user: MakeUser, log_in: LogIn, limited: Callable[..., JsonClient]
+) -> None:
+    robin = make_user("robin")
+    session = log_in(robin)
+    client = limited(RATE_LIMIT_DEFAULT="5/minute")
+    former = client.as_user(session.access_token).from_address("10.9.8.7")
+    change = {"current_password": robin.password, "new_password": "another-harbour-57-otter"}
+    renewed = former.post("/api/v1/auth/change-password", json=change).get_json()
+
+    refused = statuses(former, 12, "/api/v1/auth/me")
+
+    assert refused == [401] * 5 + [429] * 7
+    live = client.as_user(renewed["access_token"])
+    assert statuses(live, 4, "/api/v1/auth/me") == [200] * 4
+
+
+def test_public_endpoints_do_not_count_for_the_user_of_an_ended_session(
+    make_user: MakeUser, log_in: LogIn, limited: Callable[..., JsonClient]
+) -> None:
+    robin = make_user("robin")
+    ended, live = log_in(robin), log_in(robin)
+    ended.post("/api/v1/auth/logout")
+    client = limited(RATE_LIMIT_DEFAULT="5/minute")
+    former = client.as_user(ended.access_token).from_address("10.9.8.7")
+
+    assert statuses(former, 8, "/") == [200] * 5 + [429] * 3
+    assert statuses(client.as_user(live.access_token), 1, "/api/v1/auth/me") == [200]
+
+
+def test_changes_of_address_are_limited_by_account(
+    make_app: Callable[..., Flask], make_user: MakeUser, log_in: LogIn
+) -> None:
+    """25 of them sent 25 mails to addresses of the caller's choice."""
+    app = make_app(RATE_LIMIT_ENABLED="true")
+    robin, ada = make_user("robin"), make_user("ada")
+    tokens = [log_in(robin).access_token, log_in(robin).access_token]
+    path = "/api/v1/auth/change-email"
+
+    given, recipients = [], []
+    for number in range(25):
+        caller = JsonClient(app, token=tokens[number % 2], ip_address=f"10.9.8.{number}")
+        change = {"new_email": f"n{number}@example.com", "current_password": robin.password}
+        given.append(caller.post(path, json=change).status_code)
+        recipients += [mail["To"] for mail in Mailbox(app).deliver()]
+    other = JsonClient(app, token=log_in(ada).access_token).post(
+        path, json={"new_email": "new-ada@example.com", "current_password": ada.password}
+    )
+
+    assert given == [202] * 5 + [429] * 20
+    assert [to for to in recipients if to != robin.email] == [f"n{n}@example.com" for n in range(5)]
+    assert other.status_code == 202
+    assert other.headers["X-RateLimit-Limit"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("setting", "page", "path", "body"),
+    [
+        ("RATE_LIMIT_LOGIN", "sign-in", LOGIN, NAMED[0][2]),
+        ("RATE_LIMIT_REGISTER", "sign-up", "/api/v1/auth/register", {"username": "x"}),
+        ("RATE_LIMIT_PASSWORD_RESET", "forgot-password", NAMED[2][1], NAMED[2][2]),
+        ("RATE_LIMIT_PASSWORD_STRENGTH", "password-strength", NAMED[5][1], NAMED[5][2]),
+    ],
+)
+def test_a_page_counts_together_with_its_endpoint(
+    limited: Callable[..., JsonClient], setting: str, page: str, path: str, body: object
+) -> None:
+    client = limited(**{setting: "2/minute"})
+
+    client.post(path, json=body)
+    client.post(f"/console/{page}")
+
+    assert client.post(path, json=body).status_code == 429
+    assert client.post(f"/console/{page}").status_code == 429
+
+
+def test_forms_without_a_csrf_token_are_counted_before_they_are_read(
+    limited: Callable[..., JsonClient],
+) -> None:
+    client = limited(**dict.fromkeys(LIMITS, "5/minute"))
+    pages = sorted(
+        rule.rule.replace("<uuid:user_id>", "01890000-0000-7000-8000-000000000000")
+        for rule in client.app.url_map.iter_rules()
+        if rule.endpoint.startswith("console.") and "POST" in (rule.methods or ())
+    )
+    assert len(pages) > 15
+
+    for number, page in enumerate(pages):
+        sender = client.from_address(f"10.1.1.{number}")
+        form = ReadCounter(b"username=robin&password=x")
+        given = [
+            sender.post(
+                page,
+                input_stream=form,
+                content_type="application/x-www-form-urlencoded",
+                environ_overrides={"CONTENT_LENGTH": "25"},
+            ).status_code
+            for _ in range(6)
+        ][-1]
+        reads = form.reads
+        refused = sender.post(
+            page, input_stream=form, environ_overrides={"CONTENT_LENGTH": "25"}
+        ).status_code
+
+        assert (page, given, refused) == (page, 429, 429)
+        assert form.reads == reads
+
+
+class ReadCounter(io.BytesIO):
+    """A body that counts how often it is read."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return bytes, and count."""
+        self.reads += 1
+        return super().read(size)

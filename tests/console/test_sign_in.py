@@ -8,7 +8,7 @@ from flask import Flask
 from tests.console.conftest import SignIn
 from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
-from tests.support.pages import PageReader, words
+from tests.support.pages import CSRF, PageReader, words
 from tests.support.servers import RedisServer
 from tests.support.users import LogIn, MakeUser
 from userapi.clock import ManualClock
@@ -106,24 +106,42 @@ def test_the_cookie_has_every_guard_and_another_value_after_signing_in(
 
     answer = reader.post("/sign-in", username="robin", password=robin.password)
 
-    (header,) = answer.headers.getlist("Set-Cookie")
-    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(header.split("; "))
-    assert "Domain" not in header
-    assert before and reader.cookie and reader.cookie != before
+    headers = answer.headers.getlist("Set-Cookie")
+    assert [header.partition("=")[0] for header in headers] == ["console", "console-visitor"]
+    for header in headers:
+        assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(header.split("; "))
+        assert "Domain" not in header
+    # Nobody can plant a session: until somebody signs in there is none.
+    assert before is None and reader.cookie
+    before = reader.cookie
+    reader.get("/profile")
+    reader.post("/sign-in", username="robin", password=robin.password)
+    assert reader.cookie != before
     planted = PageReader(reader.browser.application)
     planted.browser.set_cookie("console", before)
     assert planted.get("/profile").status_code == 303
 
 
 def test_the_cookie_is_bound_to_host_and_https_where_there_is_https(
-    make_app: Callable[..., Flask],
+    make_app: Callable[..., Flask], make_user: MakeUser
 ) -> None:
-    reader = PageReader(make_app(PUBLIC_BASE_URL="https://users.example.com"))
+    robin = make_user("robin")
+    browser = make_app(PUBLIC_BASE_URL="https://users.example.com").test_client()
 
-    header = reader.get("/sign-in", base_url="https://localhost").headers["Set-Cookie"]
+    shown = browser.get("/console/sign-in", base_url="https://localhost")
+    token = CSRF.search(shown.text)
+    assert token is not None
+    form = {"csrf_token": token[1], "username": "robin", "password": robin.password}
+    signed_in = browser.post("/console/sign-in", base_url="https://localhost", data=form)
 
-    assert header.startswith("__Host-console=")
-    assert {"Secure", "HttpOnly", "Path=/"} <= set(header.split("; "))
+    headers = shown.headers.getlist("Set-Cookie") + signed_in.headers.getlist("Set-Cookie")
+    assert [header.partition("=")[0] for header in headers] == [
+        "__Host-console-visitor",
+        "__Host-console",
+        "__Host-console-visitor",
+    ]
+    for header in headers:
+        assert {"Secure", "HttpOnly", "Path=/"} <= set(header.split("; "))
 
 
 def test_a_form_of_another_site_is_refused(reader: PageReader, make_user: MakeUser) -> None:

@@ -247,7 +247,14 @@ def test_a_question_that_was_asked_along_finds_the_same(service: Service, robin:
 
     with service.app.app_context():
         question = live.question(session_id, user_id=user_id, session_version=1)
-        along = service.services.rates.hit("anybody", seconds=60, along=question)
-        found = live.find(session_id, user_id=user_id, session_version=1, answer=along.answer)
+        answer = None
+        if question is not None:
+            condition = live.liveness(session_id, session_version=1)
+            decided = service.services.rates.hit_one_of(
+                ("user", "network"), seconds=60, condition=condition, after=question
+            )
+            assert decided.key == "user"
+            answer = decided.answer
+        found = live.find(session_id, user_id=user_id, session_version=1, answer=answer)
 
     assert found == known

@@ -26,6 +26,10 @@ PERMISSIONS = "userapi/permissions.py"
 POLICY = "userapi/passwords/policy.py"
 KEY_FILES = "userapi/authentication/key_files.py"
 MAIL_DELIVERY = "userapi/passwords/mail_delivery.py"
+RATES = "userapi/rates.py"
+LIMITING = "userapi/api/limits.py"
+COOKIES = "userapi/console/cookies.py"
+PAGES = "userapi/console/pages.py"
 
 REFRESHING = ("tests/api/test_sessions.py", "tests/integration/test_refresh_races.py")
 LIVE = ("tests/contract/test_live_sessions.py", "tests/integration/test_revocation_races.py")
@@ -34,6 +38,7 @@ LOCKING = ("tests/integration/test_lockout.py", "tests/api/test_login.py")
 RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recovery.py")
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
 RANK = ("tests/api/test_rank.py",)
+LIMITS = ("tests/api/test_rate_limits.py",)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
 
 
@@ -834,5 +839,65 @@ GUARDS = [
         "if not rank <= mine or shared in rank]",
         "if not rank <= mine]",
         RANK,
+    ),
+    # Rate limits and visitors
+    Guard(
+        "Redis counts a request for its user only if the session is live",
+        RATES,
+        "if string.sub(value, 1, #ARGV[1]) == ARGV[1] then chosen = 2 end\n",
+        "chosen = 2\n",
+        LIMITS,
+    ),
+    Guard(
+        "So does the database where Redis has no copy",
+        LIMITING,
+        "        require_live(own)\n        key = user\n",
+        "        key = user\n        require_live(own)\n",
+        LIMITS,
+    ),
+    Guard(
+        "A form is counted before it is read",
+        LIMITING,
+        "        if endpoint in named and request.method",
+        "        if endpoint in named and request.form and request.method",
+        LIMITS,
+    ),
+    Guard(
+        "Changes of address are limited by account",
+        LIMITING,
+        "            beside_default[endpoint]()\n",
+        "            pass\n",
+        LIMITS,
+    ),
+    Guard(
+        "The server stores no session of a visitor",
+        COOKIES,
+        '            if "session_id" in session:\n',
+        "            if session:\n",
+        ("tests/console/test_visitors.py",),
+    ),
+    Guard(
+        "The form token of another visitor is refused",
+        PAGES,
+        '    """Show the page to everybody."""\n\n'
+        "    @wraps(view)\n    def guarded(*args: Any, **kwargs: Any) -> Any:\n"
+        "        csrf.protect()\n",
+        '    """Show the page to everybody."""\n\n'
+        "    @wraps(view)\n    def guarded(*args: Any, **kwargs: Any) -> Any:\n",
+        ("tests/console/test_visitors.py", "tests/console/test_sign_in.py"),
+    ),
+    Guard(
+        "A form of a page for people who are signed in needs a token",
+        PAGES,
+        'hasattr(view, "open_to_password_change"))\n        csrf.protect()\n',
+        'hasattr(view, "open_to_password_change"))\n',
+        ("tests/console/test_visitors.py",),
+    ),
+    Guard(
+        "A form of a page that needs a permission needs a token",
+        PAGES,
+        "                raise PermissionDenied(permission)\n            csrf.protect()\n",
+        "                raise PermissionDenied(permission)\n",
+        ("tests/console/test_visitors.py",),
     ),
 ]

@@ -3,17 +3,20 @@ under its route, so that 401 and 403 come before anything about the body.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from flask import g, request
+from flask import g, request, session
 
 from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
 from userapi.characters import without_controls
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
-from userapi.errors import Forbidden
+from userapi.authentication.service import SessionReference
+from userapi.errors import Forbidden, Unauthenticated
 from userapi.permissions import Permission
+from userapi.sessions.status import LiveSession
 
 from .bodies import refuse_query
 from .context import current_actor, present, services
@@ -26,6 +29,15 @@ class PasswordChangeRequired(Forbidden):
 
     code = "password_change_required"
     title = "Change your password first."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrowserSession:
+    """Which session a browser's cookie stands for."""
+
+    user_id: UUID
+    session_id: UUID
+    session_version: int
 
 
 def requires(
@@ -130,7 +142,7 @@ def authenticate(*, password_change_pending: bool = False) -> None:
     """
     all_services, state = services(), present(g)
     claims = state.get("claims") or all_services.authentication.verify_signature(bearer_token())
-    live = all_services.authentication.require_live(claims, answer=state.get("session_answer"))
+    live = require_live(claims)
     caller: Actor = state.actor
     state.claims, state.live_session = claims, live
     state.actor = Actor(
@@ -146,6 +158,45 @@ def authenticate(*, password_change_pending: bool = False) -> None:
     )
     if live.must_change_password and not password_change_pending:
         raise PasswordChangeRequired()
+
+
+def browser_session() -> BrowserSession | None:
+    """Return which session the cookie stands for, whether or not it still lives."""
+    if "session_id" not in session:
+        return None
+    return BrowserSession(
+        user_id=UUID(session["user_id"]),
+        session_id=UUID(session["session_id"]),
+        session_version=session["version"],
+    )
+
+
+def require_live(own: SessionReference) -> LiveSession:
+    """Return the live session behind the token or cookie of this request, looked up once.
+
+    Raises TokenRevoked, TokenInvalid.
+    """
+    state, asked = present(g), _version_of(own)
+    found: LiveSession | Unauthenticated | None = state.get("found_sessions", {}).get(asked)
+    if found is None:
+        answer = state.get("session_answers", {}).get(asked)
+        try:
+            found = services().authentication.require_live(own, answer=answer)
+        except Unauthenticated as refusal:
+            found = refusal
+        state.found_sessions = {asked: found}
+    if isinstance(found, Unauthenticated):
+        raise found
+    return found
+
+
+def keep_answer(own: SessionReference, answer: object) -> None:
+    """Keep what Redis has answered about this session for `require_live`."""
+    g.session_answers = {_version_of(own): answer}
+
+
+def _version_of(own: SessionReference) -> tuple[UUID, UUID, int]:
+    return own.user_id, own.session_id, own.session_version
 
 
 def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:

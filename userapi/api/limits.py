@@ -1,40 +1,62 @@
 """Rate limits, all of them here: which endpoint has which, and by what is counted.
 
-The named limits of a few endpoints are declared to Flask-Limiter, which enforces them around their
-views. The default limit of all others is counted here, because every request pays for it: in the
-same round trip to Redis that brings the copy of the live session. Neither asks again for the
-headers, and both count in this process while Redis is away.
+Every request counts before its body is read and before anything is stored. Named limits go through
+Flask-Limiter. The default limit of all others is counted here, because every request pays for it:
+in the same round trip to Redis that brings the copy of the live session. Both count in this process
+while Redis is away.
+
+A request counts for a user only if the session behind its token or cookie is live. One whose token
+is forged, expired or revoked counts for its network, so that nobody can use up a user's requests
+with a token that has ended.
 """
 
 import ipaddress
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, Response, g, request, session
+from flask import Flask, g, request
 from flask.ctx import _AppCtxGlobals
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import Storage
 
-from userapi.authentication.tokens import AccessClaims
+from userapi.authentication.service import SessionReference
 from userapi.errors import TooMany, Unauthenticated
 from userapi.rates import Hit, Rate, RateCounter
 from userapi.wiring import Services
 
-from .access import bearer_token
+from .access import bearer_token, browser_session, keep_answer, require_live
 from .context import present, services
-from .problems import handle_service_error
 
-# Endpoint → the setting that holds its limit, counted by address. All others share the default.
-NAMED_LIMITS = {
-    "auth.login": "rate_limit_login",
-    "auth.register": "rate_limit_register",
-    "auth.refresh": "rate_limit_refresh",
-    "auth.request_password_reset": "rate_limit_password_reset",
-    "auth.resend_verification": "rate_limit_password_reset",
-    "console.sign_in": "rate_limit_login",
-    "console.sign_up": "rate_limit_register",
-    "console.forgot_password": "rate_limit_password_reset",
-}
+
+@dataclass(frozen=True, slots=True)
+class NamedLimit:
+    """A limit of its own: the setting that holds it, and the endpoints that count together.
+
+    Counted by network in place of the default limit, or by account beside it.
+    """
+
+    setting: str
+    endpoints: tuple[str, ...]
+    by_account: bool = False
+
+
+NAMED_LIMITS = (
+    NamedLimit("rate_limit_login", ("auth.login", "console.sign_in")),
+    NamedLimit("rate_limit_register", ("auth.register", "console.sign_up")),
+    NamedLimit("rate_limit_refresh", ("auth.refresh",)),
+    NamedLimit(
+        "rate_limit_password_reset", ("auth.request_password_reset", "console.forgot_password")
+    ),
+    NamedLimit("rate_limit_password_reset", ("auth.resend_verification",)),
+    NamedLimit(
+        "rate_limit_password_strength", ("auth.password_strength", "console.password_strength")
+    ),
+    NamedLimit(
+        "rate_limit_email_change", ("auth.change_email", "console.change_email"), by_account=True
+    ),
+)
 EXEMPT_PREFIXES = ("health.", "metrics", "console.static")
 
 
@@ -55,7 +77,6 @@ class CounterStorage(Storage):
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Count a request; what it was counted as is kept for the headers."""
         g.hit = hit = self._rates.hit(key, seconds=expiry, cost=amount)
-        _tell(present(g), hit)
         return hit.count
 
     def get(self, key: str) -> int:
@@ -79,11 +100,10 @@ class CounterStorage(Storage):
         self._rates.forget(key)
 
 
-class NamedLimiter(Limiter):
-    """Flask-Limiter with limits around views alone.
+class HooklessLimiter(Limiter):
+    """Flask-Limiter without its hooks around every request.
 
-    Its hooks around every request are for limits and headers that there are none of here, and
-    would cost each request 30 microseconds.
+    They are for default limits and headers, which are made here, and cost a request 30 µs.
     """
 
     def init_app(self, app: Flask) -> None:
@@ -104,14 +124,20 @@ def client_network() -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def genuine_claims() -> AccessClaims | None:
-    """Return what the request's token says, if it is one of ours that has not expired."""
+def caller_reference() -> SessionReference | None:
+    """Return which session the request's token or cookie is of; None without a valid one.
+
+    Whether that session is live is another question.
+    """
+    if request.blueprint == "console":
+        return browser_session()
     if "Authorization" not in request.headers:
         return None
     try:
-        return services().authentication.verify_signature(bearer_token())
+        g.claims = claims = services().authentication.verify_signature(bearer_token())
     except Unauthenticated:
         return None
+    return claims
 
 
 def init_app(app: Flask, services: Services) -> None:
@@ -120,40 +146,62 @@ def init_app(app: Flask, services: Services) -> None:
     if not settings.rate_limit_enabled:
         return
     default = Rate.parse(settings.rate_limit_default)
-    named = {
-        name: Rate.parse(getattr(settings, key))
-        for name, key in NAMED_LIMITS.items()
-        if name in app.view_functions
-    }
     exempt = {name for name in app.view_functions if name.startswith(EXEMPT_PREFIXES)}
-    limiter = _declare(app, services)
+    named, beside_default = _declare(app, services)
 
     @app.before_request
     def count() -> None:
-        endpoint, state = request.endpoint, present(g)
+        endpoint, state = request.endpoint or "", present(g)
         if endpoint in exempt:
             return
         if endpoint in named and request.method != "OPTIONS":
-            state.rate = named[endpoint]  # Counted by Flask-Limiter, around the view.
+            named[endpoint]()
             return
-        state.rate = default
-        state.claims = claims = genuine_claims()
-        state.hit = hit = _hit(services, default, claims)
-        state.session_answer = hit.answer
-        _tell(state, hit)
-        if hit.count > default.amount:
-            raise TooMany(math.ceil(hit.seconds_left))
-
-    @app.errorhandler(RateLimitExceeded)
-    def refuse(_error: RateLimitExceeded) -> Response:
-        return handle_service_error(TooMany(math.ceil(cast(Hit, g.hit).seconds_left)))
-
-    app.extensions["userapi.limiter"] = limiter
+        state.hit, state.caller = _count_caller(services, default)
+        if state.hit.count > default.amount or endpoint not in beside_default:
+            _tell(state, default)
+        if state.hit.count > default.amount:
+            raise TooMany(math.ceil(state.hit.seconds_left))
+        if endpoint in beside_default and request.method != "OPTIONS":
+            beside_default[endpoint]()
 
 
-def _tell(state: _AppCtxGlobals, hit: Hit) -> None:
+def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
+    """Count this request by its user where the session is live, else by its network.
+
+    Redis decides in the round trip that brings the copy of the session. Where it has no copy, the
+    database is read first; what was found is kept for the view.
+    """
+    network, own = client_network(), caller_reference()
+    if own is None:
+        return services.rates.hit(network, seconds=rate.seconds), network
+    user = f"user:{own.user_id}"
+    live = services.live_sessions
+    question = live.question(
+        own.session_id, user_id=own.user_id, session_version=own.session_version
+    )
+    if question is not None:
+        condition = live.liveness(own.session_id, session_version=own.session_version)
+        decided = services.rates.hit_one_of(
+            (user, network), seconds=rate.seconds, condition=condition, after=question
+        )
+        keep_answer(own, decided.answer)
+        if decided.hit is not None and decided.key is not None:
+            return decided.hit, decided.key
+    key = network
+    try:
+        require_live(own)
+        key = user
+    except Unauthenticated:
+        pass  # The view refuses it, if it asks for a session at all.
+    finally:
+        hit = services.rates.hit(key, seconds=rate.seconds)
+    return hit, key
+
+
+def _tell(state: _AppCtxGlobals, rate: Rate) -> None:
     """Let the answer say how many requests the caller has left."""
-    rate: Rate = state.rate
+    hit: Hit = state.hit
     resets_at = services().clock.now().timestamp() + hit.seconds_left
     state.answer_headers += (
         ("X-RateLimit-Limit", str(rate.amount)),
@@ -162,29 +210,54 @@ def _tell(state: _AppCtxGlobals, hit: Hit) -> None:
     )
 
 
-def _declare(app: Flask, services: Services) -> Limiter:
-    """Declare the named limits to Flask-Limiter."""
-    limiter = NamedLimiter(
+Enforce = Callable[[], None]
+
+
+def _declare(app: Flask, services: Services) -> tuple[dict[str, Enforce], dict[str, Enforce]]:
+    """Declare the named limits to Flask-Limiter.
+
+    Returns what enforces them, by endpoint: in place of the default limit, and beside it.
+    """
+    limiter = HooklessLimiter(
         key_func=client_network,
         storage_uri="userapi://",
         storage_options=cast(Any, {"rates": services.rates}),
         strategy="fixed-window",
     )
     limiter.init_app(app)
-    for endpoint in NAMED_LIMITS.keys() & app.view_functions.keys():
-        limited = limiter.limit(getattr(services.settings, NAMED_LIMITS[endpoint]))
-        app.view_functions[endpoint] = limited(cast(Any, app.view_functions[endpoint]))
-    return limiter
+    app.extensions["userapi.limiter"] = limiter
+    in_place: dict[str, Enforce] = {}
+    beside: dict[str, Enforce] = {}
+    for limit in NAMED_LIMITS:
+        enforce = _enforcer(limiter, limit, getattr(services.settings, limit.setting))
+        for endpoint in limit.endpoints:
+            if endpoint in app.view_functions:
+                (beside if limit.by_account else in_place)[endpoint] = enforce
+    return in_place, beside
 
 
-def _hit(services: Services, rate: Rate, claims: AccessClaims | None) -> Hit:
-    """Count this request by its user or network, and bring its session's copy along."""
-    if claims is None:
-        # The pages know people by a browser's cookie; for all others there is no such session.
-        user_id = session.get("user_id")
-        key = client_network() if user_id is None else f"user:{user_id}"
-        return services.rates.hit(key, seconds=rate.seconds)
-    question = services.live_sessions.question(
-        claims.session_id, user_id=claims.user_id, session_version=claims.session_version
-    )
-    return services.rates.hit(f"user:{claims.user_id}", seconds=rate.seconds, along=question)
+def _enforcer(limiter: Limiter, limit: NamedLimit, text: str) -> Enforce:
+    """Return what counts a request under a named limit and raises TooMany beyond it.
+
+    Flask-Limiter checks around a view. Here that is a function that does nothing, because a page's
+    form is read before its view is called.
+    """
+    rate, scope = Rate.parse(text), limit.endpoints[0]
+
+    def counted() -> None:
+        """Do nothing: the limit around this is what counts."""
+
+    counted.__qualname__ = scope
+    key = (lambda: str(g.caller)) if limit.by_account else client_network
+    check = limiter.shared_limit(text, scope=scope, key_func=key)(counted)
+
+    def enforce() -> None:
+        state = present(g)
+        try:
+            check()
+        except RateLimitExceeded as exc:
+            _tell(state, rate)
+            raise TooMany(math.ceil(state.hit.seconds_left)) from exc
+        _tell(state, rate)
+
+    return enforce

@@ -98,7 +98,9 @@ def _begin_at_zero(app: Flask, metrics: Metrics) -> None:
         metrics.logins.labels(outcome)
     for outcome in {*REFRESH_OUTCOMES.values(), OTHER}:
         metrics.refreshes.labels(outcome)
-    for endpoint in NAMED_LIMITS.keys() & app.view_functions.keys():
+    for endpoint in {
+        name for limit in NAMED_LIMITS for name in limit.endpoints
+    } & app.view_functions.keys():
         metrics.rate_limited.labels(endpoint)
 
 

@@ -2,13 +2,12 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache, wraps
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from uuid import UUID
 
 import orjson
 from flask import (
@@ -32,6 +31,7 @@ from werkzeug.wrappers import Response
 
 from userapi.actor import ActorType, PermissionDenied
 from userapi.api import problems
+from userapi.api.access import BrowserSession, browser_session, require_live
 from userapi.api.context import current_actor, services
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
 from userapi.authentication.service import SessionReference
@@ -59,15 +59,6 @@ blp = Blueprint(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BrowserSession:
-    """Which session a browser's cookie stands for."""
-
-    user_id: UUID
-    session_id: UUID
-    session_version: int
-
-
 # Who looks at a page
 
 
@@ -80,6 +71,7 @@ def requires(permission: Permission) -> Callable[[View], View]:
             _sign_in_by_cookie()
             if permission not in current_actor().permissions:
                 raise PermissionDenied(permission)
+            csrf.protect()
             return view(*args, **kwargs)
 
         return cast(View, _tagged(guarded, permission))
@@ -93,6 +85,7 @@ def signed_in(view: View) -> View:
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         _sign_in_by_cookie(password_change_pending=hasattr(view, "open_to_password_change"))
+        csrf.protect()
         return view(*args, **kwargs)
 
     return cast(View, _tagged(guarded, "self"))
@@ -100,7 +93,13 @@ def signed_in(view: View) -> View:
 
 def public(view: View) -> View:
     """Show the page to everybody."""
-    return cast(View, _tagged(view, "public"))
+
+    @wraps(view)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        csrf.protect()
+        return view(*args, **kwargs)
+
+    return cast(View, _tagged(guarded, "public"))
 
 
 def open_to_password_change(view: View) -> View:
@@ -132,24 +131,13 @@ def renew_session(own: SessionReference) -> None:
     cast(Any, current_app.session_interface).regenerate(session)
 
 
-def browser_session() -> BrowserSession | None:
-    """Return which session the cookie stands for, whether or not it still lives."""
-    if "session_id" not in session:
-        return None
-    return BrowserSession(
-        user_id=UUID(session["user_id"]),
-        session_id=UUID(session["session_id"]),
-        session_version=session["version"],
-    )
-
-
 def _sign_in_by_cookie(*, password_change_pending: bool = False) -> None:
     """Make whoever the cookie stands for the actor of this request."""
     own = browser_session()
     if own is None:
         raise AuthenticationRequired()
     try:
-        live = services().authentication.require_live(own)
+        live = require_live(own)
     except TokenRevoked:
         session.clear()
         raise
@@ -362,7 +350,9 @@ def _check_browser() -> None:
     if request.endpoint == "console.static":
         return
     require_store(session)
-    csrf.protect()
+    # The guards check the form's token once they know who sends it: that reads the body.
+    if not hasattr(current_app.view_functions[request.endpoint or ""], "access"):
+        csrf.protect()
 
 
 @blp.after_request

@@ -5,6 +5,7 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
 from userapi.accounts.service import NewUser, RegistrationDisabled
+from userapi.api.access import browser_session
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.auth import Login
 from userapi.api.schemas.users import Registration
@@ -13,7 +14,7 @@ from userapi.sessions.models import SessionKind
 
 from .cookies import PREFIX
 from .forms import read_form
-from .pages import begin_session, blp, browser_session, done, go_to, page, public, refuse
+from .pages import begin_session, blp, done, go_to, page, public, refuse
 
 
 @blp.route("/sign-in", methods=["GET"])

@@ -33,6 +33,7 @@ import structlog
 
 from userapi.clock import Clock
 from userapi.expiring_store import Command, Redis, Script, command
+from userapi.rates import Condition
 from userapi.sessions.status import LiveSession, LiveSessions, Profile
 from userapi.settings import Settings
 
@@ -131,6 +132,13 @@ class RedisLiveSessions:
         if self._unsent or self._questions.came_back_within(DOUBTED_SECONDS):
             return None
         return _question(session_id, user_id, session_version, self._copy_milliseconds)
+
+    def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
+        """Return what Redis shows of a live session: a copy of this version, and no place-holder.
+
+        The question has replaced a copy whose other versions are not the present ones.
+        """
+        return Condition(_session_key(session_id), met=f"C{session_version} ", undecided="P")
 
     def find(
         self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None

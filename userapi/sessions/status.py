@@ -14,6 +14,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from userapi.clock import Clock
 from userapi.database import reading
 from userapi.expiring_store import Command
+from userapi.rates import Condition
 from userapi.roles.models import UserRole
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession
@@ -103,6 +104,10 @@ class LiveSessions(Protocol):
         """Return what to ask Redis for `find`, together with something else; None if nothing."""
         ...
 
+    def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
+        """Return what Redis shows, once it was asked the question, of a session that is live."""
+        ...
+
     def find(
         self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
     ) -> LiveSession | None:
@@ -155,6 +160,10 @@ class DatabaseLiveSessions:
     def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
         """Return None: there is nothing to ask of Redis."""
         return None
+
+    def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
+        """Return a condition that Redis never decides."""
+        return Condition("", met="", undecided="")
 
     def find(
         self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
