@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 from userapi.accounts.import_jobs import ImportedRow, ImportJob
 from userapi.clock import Clock
 from userapi.database import transaction
+from userapi.events.expiry import EventExpiry
 from userapi.events.models import OutboxEvent
 from userapi.heartbeat import WorkerHeartbeat
 from userapi.idempotency import IdempotencyKey
@@ -36,8 +37,10 @@ HEARTBEATS_KEPT = timedelta(days=1)
 class CleanUp:
     """Deletes what has expired."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, expiry: EventExpiry | None = None) -> None:
+        """Take what deletes unsent events, where no broker is to get them."""
         self._clock = clock
+        self._expiry = expiry
 
     def delete_due(self, limit: int = BATCH) -> int:
         """Delete at most so many expired rows of each table; return how many were deleted."""
@@ -55,6 +58,8 @@ class CleanUp:
             if keys:
                 log.info("cleanup.deleted", table=table.name, rows=len(keys))
             deleted += len(keys)
+        if self._expiry is not None:
+            deleted += self._expiry.delete_due(limit)
         return deleted
 
     def _rules(self, now: datetime) -> list[tuple[Any, ColumnElement[bool]]]:

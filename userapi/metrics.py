@@ -239,9 +239,16 @@ class Figures:
     def _published(self) -> Iterator[Metric]:
         # Never kept: the next scrape may meet another process, and a counter must not go back.
         with reading() as connection:
-            total = connection.execute(select(PublishedEvents.total)).scalar_one()
+            counts = connection.execute(
+                select(PublishedEvents.total, PublishedEvents.expired)
+            ).one()
         yield CounterMetricFamily(
-            "events_published", "Events confirmed by the broker, by any worker", value=total
+            "events_published", "Events confirmed by the broker, by any worker", value=counts.total
+        )
+        yield CounterMetricFamily(
+            "events_expired",
+            "Events deleted unsent because no broker is configured",
+            value=counts.expired,
         )
 
     def _worker(self, connection: Connection) -> Iterator[Metric]:

@@ -428,7 +428,10 @@ class Settings:
 
     # RabbitMQ
     rabbitmq_url: str = _setting(
-        _url("amqp", "amqps"), "", "amqp://…; left out: events stay in the outbox", secret=True
+        _url("amqp", "amqps"),
+        "",
+        "amqp://…; left out: events stay in the outbox until they expire",
+        secret=True,
     )
     rabbitmq_host: str = _setting(_host, "", "Host, in place of RABBITMQ_URL")
     rabbitmq_port: int = _setting(_integer(1, 65535), 5672, "Port")
@@ -436,6 +439,9 @@ class Settings:
     rabbitmq_password: str = _setting(_text(500), "guest", "Password", secret=True)
     rabbitmq_vhost: str = _setting(_text(255), "/", "Virtual host")
     rabbitmq_exchange: str = _setting(_text(255), "user_events", "Topic exchange of the events")
+    outbox_retention_days: int = _setting(
+        _integer(1, 3650), 30, "Without RabbitMQ: events are deleted after so many days"
+    )
 
     # Mail
     smtp_host: str = _setting(_plain_host, "", "Mail server; left out: .eml files in MAIL_DIR")

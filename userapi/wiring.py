@@ -1,6 +1,7 @@
 """Settings → Services: the only place that picks implementations and hands them to one another."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from userapi.accounts.bulk import BulkChanges
 from userapi.accounts.exports import UserExports
@@ -19,8 +20,10 @@ from userapi.authentication.keys import KeyRing
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
+from userapi.cleanup import CleanUp
 from userapi.clock import Clock, SystemClock
 from userapi.encryption import EncryptionKeys
+from userapi.events.expiry import EventExpiry
 from userapi.events.outbox import Outbox
 from userapi.expiring_store import CircuitBreaker, Redis
 from userapi.health import Health
@@ -63,6 +66,7 @@ class Services:
     audit_verification: AuditVerification
     authentication: Authentication
     bulk: BulkChanges
+    clean_up: CleanUp
     access_tokens: AccessTokens
     encryption: EncryptionKeys
     figures: Figures
@@ -186,6 +190,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         audit_seals=seals,
         audit_verification=verification,
         authentication=authentication,
+        clean_up=CleanUp(clock, expiry=_event_expiry(settings, clock)),
         bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
         encryption=encryption,
@@ -244,3 +249,10 @@ def _hasher(settings: Settings, gate: HashingGate) -> PasswordHasher:
         rounds=settings.password_hash_rounds,
         gate=gate,
     )
+
+
+def _event_expiry(settings: Settings, clock: Clock) -> EventExpiry | None:
+    """Return what deletes unsent events; None where a broker is to get them, sooner or later."""
+    if settings.rabbitmq_url:
+        return None
+    return EventExpiry(clock=clock, kept=timedelta(days=settings.outbox_retention_days))

@@ -23,7 +23,6 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.accounts.import_jobs import NOTIFY_CHANNEL as IMPORTS
-from userapi.cleanup import CleanUp
 from userapi.database import ServiceConnection, connect_alone, db, has_pooler, transaction
 from userapi.errors import ServiceError
 from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
@@ -83,7 +82,7 @@ def tasks_of(services: Services) -> list[Task]:
         Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
         Task(name="tallies", run=add_up_changes, interval_seconds=1),
         build_imports(services),
-        Task(name="clean-up", run=CleanUp(services.clock).delete_due, interval_seconds=60),
+        Task(name="clean-up", run=services.clean_up.delete_due, interval_seconds=60),
         Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
     ]
     if services.settings.rabbitmq_url:

@@ -1,7 +1,7 @@
 """What has had its time goes, and nothing else, in batches that wait for nobody."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import Table, insert, text
 
+from tests.support.client import JsonClient
 from tests.support.users import MadeUser, MakeUser
 from userapi.accounts.models import User
 from userapi.cleanup import CleanUp
@@ -22,6 +23,8 @@ from userapi.lockout.models import LoginAttempt
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
 from userapi.sessions.models import UserSession
+from userapi.wiring import Services
+from userapi.worker import tasks_of
 
 
 @pytest.fixture
@@ -143,6 +146,47 @@ def test_what_waits_or_is_parked_stays_however_old_it_is(
     add(app, OutgoingMail, **row(OutgoingMail, clock, robin, created_at=long_ago))
 
     assert clean_up(app, clock) == 0
+
+
+def clean_up_as_worker(app: Flask) -> None:
+    """Clean up as the worker of an application does."""
+    services: Services = app.extensions["userapi"]
+    with app.app_context():
+        (task,) = (task for task in tasks_of(services) if task.name == "clean-up")
+        task.run()
+
+
+@pytest.mark.both_databases
+def test_events_that_nobody_is_to_get_expire_and_are_counted(
+    make_app: Callable[..., Flask], clock: ManualClock, robin: MadeUser
+) -> None:
+    """Without RabbitMQ the outbox grew for ever, also in the embedded default."""
+    app = make_app(OUTBOX_RETENTION_DAYS="7")
+    before = count(app, OutboxEvent)
+    for age in (timedelta(days=7, seconds=1), timedelta(days=6, hours=23)):
+        moment = clock.now() - age
+        add(app, OutboxEvent, **row(OutboxEvent, clock, robin, occurred_at=moment))
+    assert count(app, OutboxEvent) == before + 2
+
+    clean_up_as_worker(app)
+
+    assert count(app, OutboxEvent) == before + 1
+    metrics = JsonClient(app).get("/metrics").text
+    assert "events_expired_total 1.0" in metrics
+    assert "events_published_total 0.0" in metrics
+
+
+@pytest.mark.both_databases
+def test_no_unsent_event_expires_while_a_broker_is_configured(
+    make_app: Callable[..., Flask], clock: ManualClock, robin: MadeUser
+) -> None:
+    app = make_app(RABBITMQ_URL="amqp://127.0.0.1:1/", OUTBOX_RETENTION_DAYS="1")
+    before = count(app, OutboxEvent)
+    clock.advance(days=400)
+
+    clean_up_as_worker(app)
+
+    assert count(app, OutboxEvent) == before > 0
 
 
 @pytest.mark.both_databases

@@ -506,7 +506,10 @@ _BROKER_MENDS = {
 def _rabbitmq(settings: Settings) -> Iterator[Finding]:
     """Look at RabbitMQ as the worker does: connect, and declare the exchange."""
     if not settings.rabbitmq_url:
-        yield Finding("rabbitmq", Level.OK, "not configured: events stay in the outbox")
+        days = settings.outbox_retention_days
+        yield Finding(
+            "rabbitmq", Level.OK, f"not configured: events stay in the outbox for {days} days"
+        )
         return
     publisher = AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
     obstacle = publisher.obstacle()

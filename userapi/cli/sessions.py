@@ -5,7 +5,6 @@ from uuid import UUID
 import click
 from flask.cli import AppGroup
 
-from userapi.cleanup import CleanUp
 from userapi.sessions.service import EndReason
 
 from .support import operator, print_table, safely, services
@@ -61,7 +60,7 @@ def revoke(name: str | None, session_id: UUID | None) -> None:
 @safely
 def purge() -> None:
     """Delete what has expired. Sessions, tokens, keys, sent events and mails."""
-    cleaner, total = CleanUp(services().clock), 0
+    cleaner, total = services().clean_up, 0
     while deleted := cleaner.delete_due():
         total += deleted
     click.secho(f"{total} rows deleted.", fg="green")

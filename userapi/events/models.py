@@ -63,7 +63,7 @@ class OutboxEvent(Base):
 
 
 class PublishedEvents(Base):
-    """One row that counts what the broker has confirmed, ever: sent events are cleared away.
+    """One row that counts what the broker has confirmed and what has expired unsent, ever.
 
     In the database and not in the process that publishes, so that every process can tell it.
     """
@@ -72,5 +72,6 @@ class PublishedEvents(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     total: Mapped[int] = mapped_column(BigInteger, default=0)
+    expired: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
     __table_args__ = (CheckConstraint("id = 1", name="single_row"),)

@@ -1,0 +1,25 @@
+"""Count the events that nobody was to get and that were deleted when their time was over."""
+
+import sqlalchemy as sa
+from alembic import op
+
+from userapi.migrating import has_column
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Add the count to the single row that counts published events."""
+    if not has_column("published_events", "expired"):
+        op.add_column(
+            "published_events",
+            sa.Column("expired", sa.BigInteger(), nullable=False, server_default="0"),
+        )
+
+
+def downgrade() -> None:
+    """Take it away."""
+    op.execute("ALTER TABLE published_events DROP COLUMN expired")

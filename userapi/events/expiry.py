@@ -1,0 +1,50 @@
+"""Deleting events that nobody is to get: without a broker the outbox would grow for ever."""
+
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import Table, delete, select, update
+
+from userapi.clock import Clock
+from userapi.database import transaction
+
+from .models import OutboxEvent, PublishedEvents
+
+log = structlog.get_logger(__name__)
+
+_table: Table = OutboxEvent.__table__  # type: ignore[assignment]
+_counts: Table = PublishedEvents.__table__  # type: ignore[assignment]
+
+
+class EventExpiry:
+    """Deletes events that were never sent. Only for where no broker is configured."""
+
+    def __init__(self, *, clock: Clock, kept: timedelta) -> None:
+        self._clock = clock
+        self._kept = kept
+
+    def delete_due(self, limit: int) -> int:
+        """Delete at most so many of the oldest events that are due; return how many."""
+        # By number and not by time, which has no index: the oldest come first in both.
+        oldest = (
+            select(_table.c.sequence, _table.c.occurred_at)
+            .where(_table.c.sent_at.is_(None))
+            .order_by(_table.c.sequence)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        due_before = self._clock.now() - self._kept
+        with transaction() as session:
+            due = [row.sequence for row in session.execute(oldest) if row.occurred_at < due_before]
+            if not due:
+                return 0
+            session.execute(delete(_table).where(_table.c.sequence.in_(due)))
+            session.execute(update(_counts).values(expired=_counts.c.expired + len(due)))
+        log.warning(
+            "events.expired",
+            count=len(due),
+            first_sequence=due[0],
+            last_sequence=due[-1],
+            kept_days=self._kept.days,
+        )
+        return len(due)
