@@ -11,7 +11,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -86,8 +85,8 @@ wsgi_app = "wsgi:app"
 bind = _settings.bind
 # Alone, without Redis, one process counts the limits for all; its threads share the work.
 workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
-worker_class = "userapi.server.Worker"
-logger_class = "userapi.server.Logger"
+worker_class = "userapi.serving.worker.Worker"
+logger_class = "userapi.serving.worker.Logger"
 # More than log-ins usually wait for a hash at once: each holds a thread, and reads need others.
 threads = _number("GUNICORN_THREADS", 24, 256)
 timeout = 30
@@ -138,23 +137,13 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Share memory with the workers; on SIGTERM let them say "not ready" before all stops."""
+    """Share memory with the workers; on SIGTERM answer "not ready" before all stops."""
+    from userapi.serving.draining import drain_before_stopping
+
     # What is loaded by now is shared with the workers, until a garbage collector writes to it.
     gc.collect()
     gc.freeze()
-    stop_at_once = server.handle_term
-
-    def drain_then_stop() -> None:
-        from userapi.server import DRAIN_SIGNAL
-
-        server.kill_workers(DRAIN_SIGNAL)
-        until = time.monotonic() + _drain_seconds
-        while time.monotonic() < until and server.SIG_QUEUE.empty():
-            time.sleep(0.05)
-        stop_at_once()
-
-    if _drain_seconds:
-        server.handle_term = drain_then_stop
+    drain_before_stopping(_drain_seconds)
 
 
 # Held by the one Gunicorn worker that has the background work; it goes when its process does.

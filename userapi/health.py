@@ -5,7 +5,6 @@ that a full pool or a hung server is told and not shared.
 import socket
 import sqlite3
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -26,6 +25,7 @@ from userapi.clock import Clock
 from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
 from userapi.deadlines import BoundedConnection
 from userapi.expiring_store import require_writable
+from userapi.serving.draining import is_draining
 from userapi.settings import PROJECT_ROOT, Settings
 
 log = structlog.get_logger(__name__)
@@ -79,11 +79,6 @@ class Health:
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._draining = threading.Event()
-
-    def drain(self) -> None:
-        """Say "not ready" from now on: the process is about to stop."""
-        self._draining.set()
 
     def summary(self) -> dict[str, Any]:
         """Return that the service answers, and which one it is."""
@@ -100,7 +95,7 @@ class Health:
         statuses = {name: check.status for name, check in checks.items()}
         if checks["database"].encoding is not None:
             statuses["database_encoding"] = Status.UNSUPPORTED
-        if statuses["database"] is not Status.UP or self._draining.is_set():
+        if statuses["database"] is not Status.UP or is_draining():
             status = "not_ready"
         elif Status.DOWN in statuses.values():
             status = "degraded"

@@ -9,6 +9,7 @@ from . import (
     activity,
     audit,
     auth,
+    bodies,
     documentation,
     health,
     limits,
@@ -40,6 +41,7 @@ def init_app(app: Flask, services: Services) -> None:
     metrics.init_app(app, services)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, services)
+    bodies.init_app(app)
     if settings.cors_origins:
         _let_origins_in(app, settings.cors_origins)
 

@@ -7,22 +7,18 @@ from collections.abc import Collection
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
-from flask import Request, current_app, g, request
+from flask import Flask, Request, current_app, request
 from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 from webargs.multidictproxy import MultiDictProxy
 
 from userapi.errors import Malformed, invalid_field
+from userapi.serving.body_limits import BODY_LIMIT_BYTES, BodyLimits, allow_body
 
-from .problems import (
-    BodyTooLarge,
-    UnsupportedCoding,
-    UnsupportedMediaType,
-    invalid_from_messages,
-)
+from .problems import UnsupportedCoding, UnsupportedMediaType, invalid_from_messages
 
-BODY_LIMIT_BYTES = 64 * 1024
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
+IMPORT_SECONDS = 120
 DEEPEST_LEVEL = 32
 FORM = "application/x-www-form-urlencoded"
 UTF_8 = frozenset({"utf-8", "utf8"})
@@ -38,40 +34,34 @@ class MalformedJson(Malformed):
 
 
 def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
-    """Return the whole body, also a chunked one.
+    """Return the whole body.
 
-    Raises BodyTooLarge past `limit` bytes, and UnsupportedCoding for a compressed one.
+    Raises 413 past `limit` bytes, 400 where it breaks off, 408 if late, and UnsupportedCoding for
+    a compressed one. More than BODY_LIMIT_BYTES are for callers who are known by now, and may take
+    longer.
     """
-    if "body" not in g:
-        _require_no_coding()
-        if (request.content_length or 0) > limit:
-            raise BodyTooLarge()
-        chunks: list[bytes] = []
-        size = 0
-        while chunk := request.stream.read(min(64 * 1024, limit + 1 - size)):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge()
-        g.body = b"".join(chunks)
-    body: bytes = g.body
-    return body
-
-
-def _require_no_coding() -> None:
     codings = request.headers.get("Content-Encoding", "")
     if codings.strip().lower() not in ("", "identity"):
         raise UnsupportedCoding()
+    if limit > BODY_LIMIT_BYTES:
+        allow_body(request.environ, limit=limit, seconds=IMPORT_SECONDS)
+    return request.get_data()
 
 
-def refuse_large_body() -> None:
-    """Refuse, before anything else is done, a body that says of itself that it is too large."""
-    length = request.content_length or 0
-    if length <= BODY_LIMIT_BYTES:
-        return
+def receive_body() -> None:
+    """Receive the body before the view runs: a request that is not whole has no effect.
+
+    A view with a larger limit reads the body itself, when it knows who sends it.
+    """
     view = current_app.view_functions.get(request.endpoint or "")
-    if length > getattr(view, "body_limit", BODY_LIMIT_BYTES):
-        raise BodyTooLarge()
+    if not hasattr(view, "body_limit"):
+        request.get_data()
+
+
+def init_app(app: Flask) -> None:
+    """Put the bodies of all requests within bounds. The hooks before count rate limits."""
+    app.wsgi_app = BodyLimits(app.wsgi_app)  # type: ignore[method-assign]
+    app.before_request(receive_body)
 
 
 def parse_json(raw: bytes) -> Any:

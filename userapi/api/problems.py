@@ -8,15 +8,12 @@ import orjson
 import structlog
 from flask import Flask, Response, g, request
 from flask_jwt_extended.exceptions import JWTExtendedException
-from gunicorn.http.errors import ParseException
 from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import (
-    BadRequest,
     HTTPException,
     MethodNotAllowed,
-    RequestEntityTooLarge,
 )
 
 from userapi.actor import Concealed
@@ -67,13 +64,6 @@ _HTTP_CODES = {
     500: "internal_error",
     501: "not_implemented",
 }
-
-
-class BodyTooLarge(HTTPException):
-    """The body is larger than this endpoint takes."""
-
-    code = 413
-    description = "The body is too large."
 
 
 class UnsupportedMediaType(HTTPException):
@@ -167,8 +157,6 @@ def challenge(error: Unauthenticated) -> str:
 def handle_http_exception(error: HTTPException) -> Response:
     """Answer what Flask and Werkzeug refused."""
     status = error.code or 500
-    if isinstance(error, RequestEntityTooLarge):
-        status = 413
     phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
     headers: dict[str, str] = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
@@ -208,12 +196,6 @@ def is_outage(error: BaseException) -> bool:
         error.connection_invalidated
         or isinstance(error.orig, pg_errors.ReadOnlySqlTransaction | pg_errors.QueryCanceled)
     )
-
-
-def handle_broken_body(error: ParseException) -> Response:
-    """Answer a body whose chunks are broken, which the server finds out when the view reads it."""
-    log.warning("request.body_broken", error=type(error).__name__)
-    return handle_http_exception(BadRequest("The body is not well-formed HTTP."))
 
 
 def handle_unexpected(error: Exception) -> Response:
@@ -302,6 +284,5 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(DBAPIError, handle_database_error)
     app.register_error_handler(PoolTimeout, handle_database_error)
     app.register_error_handler(JWTExtendedException, handle_unexpected)
-    app.register_error_handler(ParseException, handle_broken_body)
     app.register_error_handler(HTTPException, handle_http_exception)
     app.register_error_handler(Exception, handle_unexpected)

@@ -1,4 +1,4 @@
-"""What happens to every request before its view: correlation, host, size; and its one log line."""
+"""What happens to every request before its view: correlation, host; and its one log line."""
 
 import re
 import time
@@ -12,7 +12,6 @@ from userapi.observability import AccessLog, accepted_correlation_id, accepted_t
 from userapi.settings import Settings
 
 from .access import anonymous_actor
-from .bodies import refuse_large_body
 from .context import present
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
@@ -42,7 +41,6 @@ def init_app(app: Flask, settings: Settings) -> None:
         if traceparent:
             structlog.contextvars.bind_contextvars(traceparent=traceparent)
         require_host(settings.trusted_hosts)
-        refuse_large_body()
 
     @app.after_request
     def log_access(response: Response) -> Response:

@@ -11,7 +11,6 @@ from werkzeug.wrappers import Response
 
 from userapi.accounts.import_files import ENCODINGS, ImportFormat, MalformedFile, open_text
 from userapi.accounts.imports import ImportResult
-from userapi.api.bodies import IMPORT_LIMIT_BYTES
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PageQuery
 from userapi.api.transfers import rows_of, takes_long
@@ -20,7 +19,7 @@ from userapi.paging import PageRequest
 from userapi.permissions import Permission
 
 from .forms import read_query
-from .pages import blp, go_to, growing_page, page, refuse, requires
+from .pages import blp, go_to, growing_page, page, refuse, requires, takes_file
 
 # A file up to this size goes along with the page that shows the trial; a larger one is sent again.
 CARRIED_BYTES = 200_000
@@ -65,6 +64,7 @@ def import_page() -> Response:
 
 @blp.route("/users/import", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
+@takes_file
 def import_users() -> Response:
     """Try a file, or take its users in; show how far it is, and what became of each row."""
     try:
@@ -116,9 +116,6 @@ def cancel_import(import_id: UUID) -> Response:
     """Cancel what is not done yet of an import."""
     services().import_jobs.cancel(import_id)
     return go_to("import_progress", import_id=import_id)
-
-
-import_users.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
 
 
 def _charset() -> str | None:

@@ -32,11 +32,13 @@ from werkzeug.wrappers import Response
 from userapi.actor import ActorType, PermissionDenied
 from userapi.api import problems
 from userapi.api.access import BrowserSession, browser_session, require_live
+from userapi.api.bodies import IMPORT_LIMIT_BYTES, IMPORT_SECONDS
 from userapi.api.context import current_actor, services
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
 from userapi.authentication.service import SessionReference
 from userapi.errors import ServiceError
 from userapi.permissions import DESCRIPTIONS, Permission
+from userapi.serving.body_limits import allow_body
 
 from .cookies import csrf, require_store
 
@@ -71,6 +73,8 @@ def requires(permission: Permission) -> Callable[[View], View]:
             _sign_in_by_cookie()
             if permission not in current_actor().permissions:
                 raise PermissionDenied(permission)
+            if hasattr(view, "body_limit"):
+                allow_body(request.environ, limit=view.body_limit, seconds=IMPORT_SECONDS)
             csrf.protect()
             return view(*args, **kwargs)
 
@@ -105,6 +109,12 @@ def public(view: View) -> View:
 def open_to_password_change(view: View) -> View:
     """Mark a page as one for people who have to change their password first."""
     view.open_to_password_change = True  # type: ignore[attr-defined]
+    return view
+
+
+def takes_file(view: View) -> View:
+    """Mark a page as one that takes a file, from people who hold its permission."""
+    view.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
     return view
 
 

@@ -1,0 +1,1 @@
+"""What Gunicorn loads around the application: log, worker, draining, and bounds on bodies."""

@@ -1,0 +1,157 @@
+"""Bounds on request bodies that hold without a proxy: size, completeness and time.
+
+They count what is read, whatever the headers or the framing say. A proxy in front has bounds of its
+own and gives the service whole requests; clients that are slow on purpose are its work.
+"""
+
+import io
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
+from werkzeug.wsgi import LimitedStream, get_content_length
+
+from userapi.deadlines import ends_within
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+BODY_LIMIT_BYTES = 64 * 1024
+ARRIVAL_SECONDS = 30
+# How long the request had been under way when the proxy passed it on; see deploy/nginx.
+SECONDS_BEFORE = "HTTP_X_REQUEST_SECONDS"
+
+_BODY = "userapi.body"
+# What a client is still sending when it is refused is read for a moment, or the connection would be
+# reset before the client has read the answer (RFC 9112 §9.6).
+_PAUSE_SECONDS = 0.1
+_DISCARD_SECONDS = 2
+_DISCARD_BYTES = 16 * 1024 * 1024
+
+
+class BoundedBody(io.RawIOBase):
+    """A request body that ends with an error where it is too large, cut off, or too slow.
+
+    Reading raises RequestEntityTooLarge, BadRequest or RequestTimeout.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._length = get_content_length(environ)
+        self._source: Any = environ["wsgi.input"]
+        if "wsgi.input_terminated" not in environ:
+            self._source = LimitedStream(self._source, self._length or 0)
+        self._socket: socket.socket | None = environ.get("gunicorn.socket")
+        self._limit = BODY_LIMIT_BYTES
+        self._seconds = ARRIVAL_SECONDS - _seconds_before(environ)
+        self._begun = time.monotonic()
+        self._count = 0
+        self._ended = False
+
+    def allow(self, *, limit: int, seconds: int) -> None:
+        """Raise the bounds."""
+        self._limit = limit
+        self._seconds += seconds - ARRIVAL_SECONDS
+
+    def readable(self) -> bool:
+        """Tell that this can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into the buffer; return how many bytes, 0 at the end of a whole body."""
+        if self._ended:
+            return 0
+        if self._length is not None and self._length > self._limit:
+            raise RequestEntityTooLarge("The body is too large.")
+        data = self._read(min(len(buffer), self._limit + 1 - self._count))
+        self._count += len(data)
+        if self._count > self._limit:
+            raise RequestEntityTooLarge("The body is too large.")
+        if not data:
+            if self._count < (self._length or 0):
+                raise BadRequest("The body is shorter than its Content-Length.")
+            self._ended = True
+        buffer[: len(data)] = data
+        return len(data)
+
+    def discard(self) -> None:
+        """Read and drop for a moment what the client is still sending."""
+        if self._ended or self._socket is None:
+            return
+        self._begun, self._seconds = time.monotonic(), _DISCARD_SECONDS
+        left = _DISCARD_BYTES
+        self._socket.settimeout(_PAUSE_SECONDS)
+        try:
+            while left > 0 and (data := self._read(BODY_LIMIT_BYTES)):
+                left -= len(data)
+        except (BadRequest, RequestTimeout):
+            return
+        finally:
+            self._socket.settimeout(None)
+
+    def cut(self) -> None:
+        """Stop waiting for the client; an answer can still be sent."""
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RD)
+            except OSError:
+                return  # The client is gone.
+
+    def _read(self, size: int) -> bytes:
+        left = self._begun + self._seconds - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            with self._watched(left):
+                data: bytes = self._source.read(size)
+        except (OSError, ParseException) as exc:
+            self._ended = True
+            if isinstance(exc, TimeoutError) or self._is_late():
+                raise RequestTimeout("The body took too long to arrive.") from exc
+            raise BadRequest("The body is not well-formed HTTP, or breaks off.") from exc
+        if self._is_late():
+            self._ended = True
+            raise RequestTimeout("The body took too long to arrive.")
+        return data
+
+    def _watched(self, seconds: float) -> AbstractContextManager[None]:
+        return nullcontext() if self._socket is None else ends_within(self, seconds)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() >= self._begun + self._seconds
+
+
+def allow_body(environ: dict[str, Any], *, limit: int, seconds: int) -> None:
+    """Raise the bounds for this request's body: its sender is known and may send more."""
+    body: BoundedBody | None = environ.get(_BODY)
+    if body is not None:
+        body.allow(limit=limit, seconds=seconds)
+
+
+class BodyLimits:
+    """Puts every request's body within bounds."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Serve the request; drop what nobody has read of its body."""
+        body: BoundedBody | None = None
+        if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+            environ[_BODY] = body = BoundedBody(environ)
+        environ["wsgi.input"] = io.BytesIO() if body is None else io.BufferedReader(body)
+        environ["wsgi.input_terminated"] = True
+        try:
+            return self._application(environ, start_response)
+        finally:
+            if body is not None:
+                body.discard()
+
+
+def _seconds_before(environ: dict[str, Any]) -> float:
+    try:
+        return max(0.0, float(environ.get(SECONDS_BEFORE, 0)))
+    except ValueError:
+        return 0.0
