@@ -72,6 +72,9 @@ with faults_end_the_process():
     _settings = Settings.load()
 _environment = read_environment()
 
+# Threads beyond PASSWORD_HASH_QUEUE: at most eight for log-ins being hashed, the rest for reads.
+SPARE_THREADS = 16
+
 
 def _number(variable: str, default: int, most: int, least: int = 1) -> int:
     given = _environment.get(variable) or str(default)
@@ -87,11 +90,20 @@ bind = _settings.bind
 workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
 worker_class = "userapi.serving.worker.Worker"
 logger_class = "userapi.serving.worker.Logger"
-# More than log-ins usually wait for a hash at once: each holds a thread, and reads need others.
-threads = _number("GUNICORN_THREADS", 24, 256)
+# Each log-in that waits for a hash, or is being hashed, holds a thread; all else needs others.
+_least_threads = _settings.password_hash_queue + SPARE_THREADS
+threads = _number("GUNICORN_THREADS", _least_threads, 10_000 + SPARE_THREADS)
+if threads < _least_threads:
+    print(
+        f"userapi: GUNICORN_THREADS: takes at least PASSWORD_HASH_QUEUE + {SPARE_THREADS},"
+        f" here {_least_threads}",
+        file=sys.stderr,
+    )
+    sys.exit(1)
 timeout = 30
 graceful_timeout = 25
-keepalive = 15
+# Longer than load balancers keep idle connections (mostly 60 s), so that none is closed in use.
+keepalive = _number("KEEPALIVE_SECONDS", 75, 3600, least=0)
 # How long the service says "not ready" and goes on answering before it stops listening, so that a
 # load balancer sees it first. Ctrl-C does not wait.
 _drain_seconds = _number("DRAIN_SECONDS", 0 if _settings.embedded else 2, 300, least=0)

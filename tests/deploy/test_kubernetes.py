@@ -12,7 +12,13 @@ from userapi.settings import Settings, variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
-GUNICORN_VARIABLES = {"BIND", "DRAIN_SECONDS", "GUNICORN_THREADS", "WEB_CONCURRENCY"}
+GUNICORN_VARIABLES = {
+    "BIND",
+    "DRAIN_SECONDS",
+    "GUNICORN_THREADS",
+    "KEEPALIVE_SECONDS",
+    "WEB_CONCURRENCY",
+}
 SECONDS_FOR_REQUESTS_UNDER_WAY = 25
 
 

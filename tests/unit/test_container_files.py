@@ -17,7 +17,13 @@ from userapi.settings import Settings, variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Read by gunicorn.conf.py, not by the settings.
-GUNICORN_VARIABLES = {"BIND", "DRAIN_SECONDS", "GUNICORN_THREADS", "WEB_CONCURRENCY"}
+GUNICORN_VARIABLES = {
+    "BIND",
+    "DRAIN_SECONDS",
+    "GUNICORN_THREADS",
+    "KEEPALIVE_SECONDS",
+    "WEB_CONCURRENCY",
+}
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("migration", "service", "worker")

@@ -8,7 +8,13 @@ from dotenv import dotenv_values
 from userapi.settings import PROJECT_ROOT, Settings, Variable, variables
 
 EXAMPLE = PROJECT_ROOT / ".env.example"
-GUNICORN = {"BIND", "DRAIN_SECONDS", "GUNICORN_THREADS", "WEB_CONCURRENCY"}
+GUNICORN = {
+    "BIND",
+    "DRAIN_SECONDS",
+    "GUNICORN_THREADS",
+    "KEEPALIVE_SECONDS",
+    "WEB_CONCURRENCY",
+}
 
 
 def test_the_example_names_every_variable_and_no_other() -> None:

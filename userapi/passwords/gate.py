@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 LOWER_PRIORITY = 10
 LOWEST_PRIORITY = 19
 BACKGROUND_QUEUE = 16
+# Request threads that hashing may hold are those that wait and these; gunicorn.conf.py has more.
+MOST_THREADS = 8
 
 
 class Busy(Unavailable):
@@ -50,7 +52,7 @@ class HashingGate:
 
         Both are called in the caller's thread: one at a lower priority would hold their locks long.
         """
-        self._threads = threads or _usable_cores()
+        self._threads = threads or min(_usable_cores(), MOST_THREADS)
         self._lowered_by = lowered_by
         self._limit = queue_limit + self._threads
         self._observe = observe
