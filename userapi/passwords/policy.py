@@ -5,13 +5,13 @@ operator asks for them. All failed rules are told at once.
 """
 
 import math
-import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from zxcvbn import matching, zxcvbn
+from zxcvbn import matching
+from zxcvbn_rs_py import zxcvbn
 
 from userapi.errors import FieldError, Invalid
 from userapi.passwords.hashing import MAXIMUM_TYPED_CHARACTERS
@@ -20,15 +20,12 @@ from userapi.settings import Settings
 MAXIMUM_LENGTH = 128
 LEAST_NAME_LENGTH = 3
 LEAST_SERVICE_NAME_LENGTH = 4
-# zxcvbn takes no more; what 72 characters do not tell, more do not either.
+# What 72 characters do not tell, more do not either.
 ESTIMATED_LENGTH = 72
 LEAST_ESTIMATED_LENGTH = 16
 # It tries each reading of the characters that may stand for letters (4 for a) on every part of the
-# password: 1.8 s for 72 of them. This much work takes about 30 ms.
+# password: 0.6 s for 72 of them. This much work takes at most 25 ms.
 ESTIMATED_WORK = 60_000
-
-# zxcvbn keeps the words about the user in a dictionary that all threads share.
-_one_at_a_time = threading.Lock()
 
 
 class PasswordRule(StrEnum):
@@ -171,11 +168,18 @@ def _estimate(password: str, *, about: Iterable[str]) -> tuple[int, tuple[str, .
     """Return zxcvbn's score and what it suggests; `about` are words that guess the user."""
     if not password:
         return 0, ()
-    with _one_at_a_time:
-        estimate = zxcvbn(_estimated_part(password), user_inputs=[text for text in about if text])
-    feedback = estimate["feedback"]
-    suggestions = (feedback["warning"], *feedback["suggestions"])
-    return int(estimate["score"]), tuple(text for text in suggestions if text)
+    words = [_encodable(text) for text in about if text]
+    estimate = zxcvbn(_encodable(_estimated_part(password)), words)
+    feedback = estimate.feedback
+    if feedback is None:
+        return int(estimate.score), ()
+    warning = () if feedback.warning is None else (str(feedback.warning),)
+    return int(estimate.score), (*warning, *map(str, feedback.suggestions))
+
+
+def _encodable(text: str) -> str:
+    """Return the text without lone surrogates, which have no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _estimated_part(password: str) -> str:
