@@ -584,3 +584,19 @@ def test_an_unknown_user_is_404(admin: SignedInClient, method: str, rest: list[s
     answer = admin.request(method, path(UNKNOWN, *rest), json=body)
 
     assert (answer.status_code, answer.get_json()["code"]) == (404, "not_found")
+
+
+def test_a_search_for_nothing_does_not_change_those_that_follow(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
+    """The kept query of an empty search, without a condition, served all other searches."""
+    admin = log_in(make_user("boss", roles=["admin"]))
+    make_user("robin")
+
+    everybody = admin.get("/api/v1/users/", query={"search": ""}).get_json()
+    few = [
+        admin.get("/api/v1/users/", query={"search": text}).get_json()["total"]
+        for text in ("%", "zz", "\U0001f680")
+    ]
+
+    assert (everybody["total"], few) == (2, [0, 0, 0])

@@ -151,7 +151,8 @@ class UserSearch:
         searched = [_holds(text, connection)] if wanted.search else []
         if searched and searched[0] is not _HOLDS:
             return ALL_USERS.where(*searched, *_conditions(wanted)).params(parameters), None
-        shape = (wanted.locked, *wanted.fields)
+        # An empty search is a given field, and no condition.
+        shape = (bool(searched), wanted.locked, *wanted.fields)
         query = self._queries.get(shape)
         if query is None:
             query = self._queries[shape] = ALL_USERS.where(*searched, *_conditions(wanted))
