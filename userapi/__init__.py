@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Response
 
 from userapi import api, cli, console, database, observability
+from userapi.api import problems
 from userapi.clock import Clock
 from userapi.private_files import tighten_instance
 from userapi.settings import Settings
@@ -18,6 +19,13 @@ class _Application(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function as it is."""
         return func
+
+    def make_default_options_response(self) -> Response:
+        """Return what can be done here, also for the path of a collection without its slash."""
+        response = super().make_default_options_response()
+        if not response.allow:
+            response.allow.update(problems.methods_with_slash())
+        return response
 
 
 def create_app(settings: Settings | None = None, *, clock: Clock | None = None) -> Flask:

@@ -301,3 +301,38 @@ def test_a_charset_that_is_not_utf_8_is_told(client: JsonClient) -> None:
 
     detail = assert_problem(answer, 415, "unsupported_media_type")["detail"]
     assert detail == "This charset is not supported. Send UTF-8."
+
+
+@pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/roles", "/api/v1/health"])
+def test_a_collection_without_its_slash_tells_its_methods_too(
+    client: JsonClient, path: str
+) -> None:
+    """It answered GET, and was not there for what it does not do."""
+    with_slash = client.request("DELETE", f"{path}/")
+    without = client.request("DELETE", path)
+    options = [client.request("OPTIONS", each) for each in (path, f"{path}/")]
+
+    assert_problem(without, 405, "method_not_allowed")
+    assert without.headers["Allow"] == with_slash.headers["Allow"]
+    assert [set(answer.allow) for answer in options] == [set(with_slash.allow)] * 2
+
+
+def test_a_slash_too_many_is_told(client: JsonClient) -> None:
+    nearly = client.get("/api/v1/users/me/")
+    nothing = client.get("/api/v1/nothing/")
+
+    detail = assert_problem(nearly, 404, "not_found")["detail"]
+    assert detail == "There is no such path. The same path without the slash at its end exists."
+    assert assert_problem(nothing, 404, "not_found")["detail"] == "Not Found"
+
+
+def test_an_offset_whose_plus_was_lost_is_told(make_user: MakeUser, log_in: LogIn) -> None:
+    """A + in a query string is a blank: what arrives looks right and is refused."""
+    admin = log_in(make_user("boss", roles=["admin"]))
+
+    lost = admin.get("/api/v1/users/?created_after=2026-01-01T00:00:00+01:00")
+    wrong = admin.get("/api/v1/users/?created_after=2026-01-01")
+
+    (error,) = assert_problem(lost, 422, "validation_failed")["errors"]
+    assert error["message"].endswith("In a URL, write + as %2B.")
+    assert "%2B" not in wrong.text

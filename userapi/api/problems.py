@@ -1,12 +1,12 @@
 """Errors as `application/problem+json` (RFC 9457): the only place where a category has a status."""
 
 import http
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import orjson
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from flask_jwt_extended.exceptions import JWTExtendedException
 from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -15,6 +15,8 @@ from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
 )
+from werkzeug.exceptions import NotFound as NothingHere
+from werkzeug.routing import MapAdapter
 
 from userapi.actor import Concealed
 from userapi.audit.actions import AuditAction, Outcome
@@ -71,6 +73,12 @@ class UnsupportedMediaType(HTTPException):
 
     code = 415
     description = "This endpoint takes application/json."
+
+
+class SlashTooMany(NothingHere):
+    """There is nothing here, but there is without the slash at the end."""
+
+    description = "There is no such path. The same path without the slash at its end exists."
 
 
 class UnsupportedCoding(UnsupportedMediaType):
@@ -156,6 +164,8 @@ def challenge(error: Unauthenticated) -> str:
 
 def handle_http_exception(error: HTTPException) -> Response:
     """Answer what Flask and Werkzeug refused."""
+    if error is request.routing_exception and isinstance(error, NothingHere):
+        error = _better_than_not_found(error)
     status = error.code or 500
     phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
     headers: dict[str, str] = {}
@@ -169,9 +179,35 @@ def handle_http_exception(error: HTTPException) -> Response:
         status,
         _HTTP_CODES.get(status, "error"),
         phrase,
-        detail=error.description if status < 500 and status != 404 else None,
+        detail=error.description if status < 500 and type(error) is not NothingHere else None,
         headers=headers,
     )
+
+
+def methods_with_slash() -> Collection[str]:
+    """Return what can be done to the path of the request with a slash behind it.
+
+    Werkzeug answers such a path for the methods that it has, and knows nothing of it for others.
+    """
+    if request.path.endswith("/"):
+        return ()
+    return list(_adapter().allowed_methods(f"{request.path}/"))
+
+
+def _better_than_not_found(error: NothingHere) -> HTTPException:
+    """Return what is wrong with a path that is nearly right."""
+    methods = methods_with_slash()
+    if methods:
+        return MethodNotAllowed(valid_methods=methods)
+    shorter = request.path.rstrip("/")
+    if shorter != request.path and shorter and _adapter().allowed_methods(shorter):
+        return SlashTooMany()
+    return error
+
+
+def _adapter() -> MapAdapter:
+    adapter: MapAdapter = current_app.create_url_adapter(request)  # type: ignore[assignment]
+    return adapter
 
 
 def handle_database_error(error: DBAPIError | PoolTimeout) -> Response:

@@ -19,6 +19,8 @@ from userapi.roles.models import MOST_ROLES
 RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
+# What is left of an offset such as +01:00 where a query string has a + that means a blank.
+PLUS_LOST = re.compile(r" [0-9]{2}:[0-9]{2}$", re.ASCII)
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 LARGEST_INTEGER = 2**63 - 1
 
@@ -151,8 +153,12 @@ class Moment(fields.DateTime):
                 return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
         except (ValueError, OverflowError):
             pass  # The form is right, but there is no such day or hour.
+        hint = "" if "+" in value or not PLUS_LOST.search(value) else " In a URL, write + as %2B."
         raise ValidationError(
-            Coded("Takes a moment such as 2026-01-31T12:00:00Z (RFC 3339).", "invalid_datetime")
+            Coded(
+                f"Takes a moment such as 2026-01-31T12:00:00Z (RFC 3339).{hint}",
+                "invalid_datetime",
+            )
         )
 
 
