@@ -1,5 +1,6 @@
 """The OpenAPI document: valid, complete, and true to the routes."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from openapi_spec_validator import validate
 
 from tests.support.client import JsonClient
 from tests.support.users import LogIn, MakeUser
+from userapi.api.openapi import OPERATION_IDS
 
 METHODS = {"get", "post", "put", "patch", "delete"}
 
@@ -76,6 +78,65 @@ def test_every_body_has_examples(document: dict[str, Any]) -> None:
         for member in required:
             described = schemas[reference]["properties"][member]
             assert "example" in described, (name, reference, member)
+
+
+def test_every_operation_has_a_name_of_its_own(app: Flask, document: dict[str, Any]) -> None:
+    names = [operation["operationId"] for _, operation in operations(document)]
+    chosen = set(OPERATION_IDS.values())
+
+    assert [name for name in names if name not in chosen] == []
+    assert len(names) == len(set(names))
+    assert {"login", "list_users", "suspend_user"} <= set(names)
+    assert OPERATION_IDS.keys() <= app.view_functions.keys()
+
+
+def test_answers_say_which_members_are_always_there(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+
+    assert schemas["User"]["required"] == sorted(schemas["User"]["properties"])
+    assert schemas["UserPage"]["required"] == sorted(schemas["UserPage"]["properties"])
+    assert schemas["Introspected"]["required"] == ["active"]
+    assert schemas["BulkResult"]["required"] == ["id", "status"]
+    assert set(schemas["Problem"]["properties"]) - set(schemas["Problem"]["required"]) == {"errors"}
+    # A body says what has to be sent, and takes nothing else; an answer may have more one day.
+    assert schemas["UserCreation"]["required"] == ["email", "username"]
+    assert schemas["UserCreation"]["additionalProperties"] is False
+    assert "additionalProperties" not in schemas["User"]
+
+
+def test_every_member_and_parameter_says_what_it_is(document: dict[str, Any]) -> None:
+    bare = [
+        f"{schema}.{name}"
+        for schema, described in document["components"]["schemas"].items()
+        for name, member in described.get("properties", {}).items()
+        if not {"description", "$ref", "allOf"} & member.keys()
+    ]
+    holders = [*document["paths"].values(), *(operation for _, operation in operations(document))]
+    bare += [
+        parameter["name"]
+        for holder in holders
+        for parameter in holder.get("parameters", [])
+        if not parameter.get("description")
+    ]
+
+    assert bare == []
+
+
+def test_constants_and_files_are_described_for_generators(document: dict[str, Any]) -> None:
+    token_type = document["components"]["schemas"]["Tokens"]["properties"]["token_type"]
+    introspected = document["components"]["schemas"]["Introspected"]["properties"]["token_type"]
+
+    assert (token_type["type"], token_type["enum"]) == ("string", ["bearer"])
+    assert introspected["enum"] == ["access", "refresh"]
+    assert '"binary"' not in json.dumps(document)
+
+
+def test_the_public_paths_outside_of_the_api_are_documented(document: dict[str, Any]) -> None:
+    paths = document["paths"]
+
+    assert {"/", "/metrics", "/.well-known/jwks.json", "/.well-known/security.txt"} <= paths.keys()
+    assert paths["/metrics"]["get"]["security"] == [{}, {"bearer": []}]
+    assert paths["/.well-known/jwks.json"]["get"]["security"] == []
 
 
 def test_the_headers_that_matter_are_documented(document: dict[str, Any]) -> None:

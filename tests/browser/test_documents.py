@@ -124,6 +124,7 @@ def test_swagger_ui_shows_every_operation(
         "roles",
         "audit",
         "health",
+        "wellknown",
     ]
 
 

@@ -94,12 +94,16 @@ CHROMEDRIVER = Program("Chromium's driver", ("chromedriver",), "chromium-driver"
 PROMETHEUS = Program("Prometheus", ("prometheus",), "prometheus")
 NGINX = Program("nginx", ("nginx",), "nginx-light", ("/usr/sbin/nginx",))
 PGBOUNCER = Program("PgBouncer", ("pgbouncer",), "pgbouncer", ("/usr/sbin/pgbouncer",))
+NODE = Program("Node.js", ("node", "nodejs"), "nodejs")
+NPM = Program("npm", ("npm",), "npm")
 WRK = Program("wrk", ("wrk",), "wrk")
 
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
 BROWSER = (CHROMIUM, CHROMEDRIVER)
 # What stands beside the service in deploy/.
 AROUND = (PROMETHEUS, NGINX, PGBOUNCER)
+# What makes clients of the OpenAPI document.
+GENERATORS = (NODE, NPM)
 # What `make bench` sends load with.
 LOAD = (WRK,)
 
@@ -140,7 +144,7 @@ def _install_with_sudo(missing: list[Program], packages: list[str]) -> int:
     # -n: a test command must not sit there and wait for a password.
     if sudo is None or subprocess.run([sudo, "-n", "true"], check=False).returncode != 0:
         return _ask_for(missing, packages)
-    beside = (*BROWSER, *AROUND)
+    beside = (*BROWSER, *AROUND, *GENERATORS)
     more = ["--browser"] if any(program in beside for program in missing) else []
     more += ["--load"] if any(program in LOAD for program in missing) else []
     command = [sudo, "-n", sys.executable, "-m", "tests.support.servers", "install", *more]

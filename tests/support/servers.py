@@ -28,7 +28,7 @@ import amqp
 import psycopg2
 import redis
 
-from tests.support import programs
+from tests.support import npm, programs
 from tests.support.guardian import family, freeze, guardian, is_alive, send
 from tests.support.ports import free_port
 
@@ -521,13 +521,25 @@ def run(command: Sequence[str]) -> int:
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
+def _install_packages() -> bool:
+    """Install what generates a TypeScript client; tell whether it is there."""
+    try:
+        npm.installed_packages()
+    except (npm.NpmFailed, programs.ProgramMissing) as exc:
+        print(exc, file=sys.stderr)
+        return False
+    return True
+
+
 def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.servers")
     verbs = parser.add_subparsers(dest="verb", required=True)
     installing = verbs.add_parser("install", help="install the programs that are missing")
     installing.add_argument(
-        "--browser", action="store_true", help="browser, Prometheus, nginx and PgBouncer, too"
+        "--browser",
+        action="store_true",
+        help="browser, Prometheus, nginx, PgBouncer and Node.js, too",
     )
     installing.add_argument("--load", action="store_true", help="what sends load, too")
     running = verbs.add_parser("run", help="run a command with the servers up")
@@ -536,8 +548,10 @@ def main() -> int:
     if arguments.verb == "install":
         code = programs.install(programs.SERVERS)
         # Without them their tests are skipped; only where all must run is that a failure.
-        beside = (*programs.BROWSER, *programs.AROUND)
+        beside = (*programs.BROWSER, *programs.AROUND, *programs.GENERATORS)
         if arguments.browser and programs.install(beside) and programs.is_ci():
+            code = 1
+        if arguments.browser and not _install_packages() and programs.is_ci():
             code = 1
         if arguments.load:
             code = programs.install(programs.LOAD) or code

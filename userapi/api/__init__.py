@@ -35,9 +35,8 @@ def init_app(app: Flask, services: Services) -> None:
     responses.init_app(app, settings)
     problems.init_app(app)
     documented = documentation.Api(app, settings)
-    for module in (auth, users, transfers, activity, statistics, roles, audit, health):
+    for module in (auth, users, transfers, activity, statistics, roles, audit, health, wellknown):
         documented.register_blueprint(module.blp)
-    app.register_blueprint(wellknown.blp)
     metrics.init_app(app, services)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, services)

@@ -150,6 +150,15 @@ def _document_access_and_problems(
     return doc
 
 
+def document_plainly(spec: APISpec, **operation: Any) -> dict[str, Any]:
+    """Return the operation of a public route that is served outside of our blueprints."""
+    summary = operation.pop("summary")
+    takes_token = operation.pop("takes_token", False)
+    refusals = {401: WITH_A_TOKEN[401]} if takes_token else {}
+    info = {"docstring": {"summary": summary}, "problems": refusals}
+    return {**_document_access_and_problems(operation, info, spec=spec), "summary": summary}
+
+
 def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, str]:
     """Return the reference of a refusal's example; the document holds each one once."""
     if code not in spec.components.examples:

@@ -7,14 +7,18 @@ import flask_smorest
 from flask import Blueprint as PlainBlueprint
 from flask import Flask, Response, current_app, render_template, send_from_directory
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
 
 from userapi.health import VERSION
 from userapi.settings import Settings
 
+from . import openapi as openapi_document
 from .access import public
+from .blueprint import document_plainly
 from .problems import handle_http_exception
 from .responses import OrjsonProvider
 from .schemas.common import Problem
+from .schemas.discovery import Index
 
 VENDORED = Path(__file__).parent / "static"
 # Swagger UI and ReDoc write styles into the page; scripts come from files only.
@@ -132,6 +136,28 @@ def _page(template: str) -> Response:
     return response
 
 
+def _document_plain_routes(api: Api) -> None:
+    """Document what is served outside of our blueprints."""
+    api.spec.components.schema("Index", schema=Index)
+    plain_text = {"text/plain": {"schema": {"type": "string"}}}
+    for path, summary, content in (
+        ("/", "Link to what there is", {"application/json": {"schema": Index}}),
+        ("/metrics", "Show the metrics as Prometheus reads them", plain_text),
+    ):
+        operation = document_plainly(
+            api.spec,
+            summary=summary,
+            takes_token=path == "/metrics",
+            responses={"200": {"description": "OK", "content": content}},
+        )
+        if path == "/metrics":
+            operation["security"] = [{}, {"bearer": []}]
+            operation["description"] = "Needs `METRICS_TOKEN` as the bearer token where it is set."
+        api.spec.path(
+            path, rule=Rule(path), operations={"get": {**operation, "tags": ["wellknown"]}}
+        )
+
+
 def init_app(app: Flask, api: Api, settings: Settings) -> None:
     """Serve the index, and the documents where the operator wants them."""
     links: dict[str, Any] = {
@@ -141,19 +167,22 @@ def init_app(app: Flask, api: Api, settings: Settings) -> None:
         "metrics": "/metrics",
         "jwks": "/.well-known/jwks.json",
     }
-    if settings.console_enabled:
-        links["console"] = "/console/"
-    if settings.docs_enabled:
-        app.register_blueprint(blp)
-        links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
-        # Made once: the document is the same for everybody.
-        document = api.spec.to_dict()
-        # The library's own pages; ours are `PageOf`.
-        document["components"]["schemas"].pop("PaginationMetadata", None)
-        app.extensions["userapi.openapi"] = OrjsonProvider(app).dumps(document)
 
     @app.route("/", methods=["GET"])
     @public
     def index() -> dict[str, Any]:
         """Return links to what there is."""
         return links
+
+    if settings.console_enabled:
+        links["console"] = "/console/"
+    if settings.docs_enabled:
+        app.register_blueprint(blp)
+        links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
+        _document_plain_routes(api)
+        # Made once: the document is the same for everybody.
+        document = api.spec.to_dict()
+        # The library's own pages; ours are `PageOf`.
+        document["components"]["schemas"].pop("PaginationMetadata", None)
+        openapi_document.finish(document, app)
+        app.extensions["userapi.openapi"] = OrjsonProvider(app).dumps(document)

@@ -56,7 +56,7 @@ WORKBOOKS = frozenset(
         "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     }
 )
-FILE_SCHEMA = {"schema": {"type": "string", "format": "binary"}}
+FILE_SCHEMA = {"schema": {"type": "string"}}
 
 blp = Blueprint(
     "transfers",

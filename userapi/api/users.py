@@ -44,7 +44,7 @@ from .schemas.users import (
     OwnDeletion,
     PersonalExport,
     ProfileUpdate,
-    Reason,
+    OptionalReason,
     RoleAssignment,
     RoleNames,
     Suspension,
@@ -294,7 +294,7 @@ def suspend(body: dict[str, Any], user_id: UUID) -> Any:
 
 @blp.route("/<uuid:user_id>/activate", methods=["POST"])
 @requires(Permission.USERS_SUSPEND)
-@blp.arguments(Reason, required=False)
+@blp.arguments(OptionalReason, required=False)
 @blp.response(200, User)
 @blp.raises(UserNotFound, InsufficientRank, InvalidStatusTransition)
 def activate(body: dict[str, Any], user_id: UUID) -> Any:
@@ -305,7 +305,7 @@ def activate(body: dict[str, Any], user_id: UUID) -> Any:
 
 @blp.route("/<uuid:user_id>/unlock", methods=["POST"])
 @requires(Permission.USERS_UNLOCK)
-@blp.arguments(Reason, required=False)
+@blp.arguments(OptionalReason, required=False)
 @blp.response(200, User)
 @blp.raises(UserNotFound, InsufficientRank)
 def unlock(body: dict[str, Any], user_id: UUID) -> Any:

@@ -2,15 +2,22 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, Response
+from flask import Response
 
 from userapi.clock import rfc3339
 
 from .access import public
+from .blueprint import Blueprint
 from .context import services
 from .responses import as_json
+from .schemas.discovery import JsonWebKeySet
 
-blp = Blueprint("wellknown", __name__, url_prefix="/.well-known")
+blp = Blueprint(
+    "wellknown",
+    __name__,
+    url_prefix="/.well-known",
+    description="Public keys, metrics, and whom to tell of a weakness.",
+)
 
 KEYS_KEPT_SECONDS = 300
 CONTACT_VALID_FOR = timedelta(days=180)
@@ -18,6 +25,7 @@ CONTACT_VALID_FOR = timedelta(days=180)
 
 @blp.route("/jwks.json", methods=["GET"])
 @public
+@blp.response(200, JsonWebKeySet)
 def jwks() -> Response:
     """Return the public keys that access tokens are verified with (RFC 7517)."""
     response = as_json(services().keys.jwks())
@@ -27,6 +35,7 @@ def jwks() -> Response:
 
 @blp.route("/security.txt", methods=["GET"])
 @public
+@blp.response(200, {"type": "string"}, content_type="text/plain")
 def security() -> Response:
     """Return whom to tell of a weakness (RFC 9116)."""
     settings, now = services().settings, services().clock.now()

@@ -8,7 +8,7 @@ from flask import request
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
-from userapi.api.schemas.users import Reason, RoleAssignment, Suspension, UserUpdate
+from userapi.api.schemas.users import OptionalReason, RoleAssignment, Suspension, UserUpdate
 from userapi.errors import ServiceError, invalid_field
 from userapi.paging import PageRequest
 from userapi.permissions import Permission
@@ -69,7 +69,7 @@ def activate_user(user_id: UUID) -> Response:
     """Make a pending or suspended user active."""
 
     def activate() -> None:
-        services().accounts.activate(user_id, actor=current_actor(), **read_form(Reason))
+        services().accounts.activate(user_id, actor=current_actor(), **read_form(OptionalReason))
 
     return _act(user_id, activate, "The user is active.")
 

@@ -169,7 +169,7 @@ class Introspected(Schema):
         }
     )
     roles = fields.List(fields.String(), metadata={"example": ["moderator"]})
-    token_type = fields.String(metadata={"example": "access", "description": "access or refresh"})
+    token_type = fields.String(metadata={"enum": ["access", "refresh"], "example": "access"})
     exp = fields.Integer(metadata={"example": 1790000000})
     iat = fields.Integer(metadata={"example": 1789998200})
     iss = fields.String(metadata={"example": "aima-user-service"})

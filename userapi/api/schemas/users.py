@@ -185,7 +185,7 @@ class Suspension(OptionalBody):
     until = Moment(allow_none=True, metadata={"example": "2030-01-31T12:00:00Z"})
 
 
-class Reason(OptionalBody):
+class OptionalReason(OptionalBody):
     """Why."""
 
     reason = Text(most=500, allow_none=True)
