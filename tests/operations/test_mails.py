@@ -1,0 +1,39 @@
+"""Mails that wait or were refused: what the guide shows and sends again."""
+
+import psycopg2
+
+from tests.blackbox.test_as_shipped import add_administrator, call
+from tests.operations.stage import Stage
+from tests.support.ports import free_port
+
+BODY = {"email": "admin@example.com"}
+
+
+def ask_for_a_mail(stage: Stage) -> None:
+    """Start with a mail server that is away, and make one mail wait for it."""
+    stage.environment |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(free_port())}
+    stage.service.start()
+    add_administrator(stage.service)
+    assert call(stage.service, "POST", "/api/v1/auth/reset-password", BODY)[0] == 202
+
+
+def test_mails_that_wait_are_shown_with_the_reason(stage: Stage) -> None:
+    ask_for_a_mail(stage)
+
+    output = stage.run("MailsDelayed", exit_code=1)  # as `flask doctor` ends for a fault
+
+    assert "admin@example.com" in output
+    assert "the mail server" in output
+
+
+def test_parked_mails_are_sent_again(stage: Stage) -> None:
+    ask_for_a_mail(stage)
+    with psycopg2.connect(stage.environment["DATABASE_URL"]) as connection:
+        connection.cursor().execute("UPDATE outgoing_mails SET parked_at = created_at")
+    connection.close()
+
+    output = stage.run("MailsParked")
+
+    assert "admin@example.com" in output
+    waiting = stage.service.flask("mails", "list", "--state", "waiting").stdout
+    assert "admin@example.com" in waiting

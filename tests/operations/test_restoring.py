@@ -1,0 +1,36 @@
+"""Bringing a backup back: the guide's commands on a new, empty PostgreSQL server."""
+
+import subprocess
+from collections.abc import Callable
+
+from tests.blackbox.test_as_shipped import add_administrator, call, log_in
+from tests.operations.stage import Stage
+from tests.support.programs import POSTGRES
+from tests.support.servers import PostgresServer, Server
+
+
+def back_up(stage: Stage) -> None:
+    """Write backup.dump as the guide says that it is made."""
+    url = stage.environment["DATABASE_URL"]
+    pg_dump = POSTGRES.require().with_name("pg_dump")
+    arguments = ["--format=custom", "--file=backup.dump", url]
+    subprocess.run([pg_dump, *arguments], cwd=stage.folder, check=True, timeout=60)
+
+
+def test_a_backup_is_brought_back(
+    stage: Stage, private_server: Callable[[type[Server]], Server]
+) -> None:
+    stage.service.start()
+    add_administrator(stage.service)
+    assert stage.service.flask("audit", "seal").returncode == 0
+    back_up(stage)
+    stage.service.stop()
+    server = private_server(PostgresServer)
+    stage.environment["DATABASE_URL"] = server.url.rpartition("/")[0] + "/userapi"
+
+    output = stage.run("Bringing it back")
+
+    assert "The audit log verifies." in output
+    stage.service.start()
+    token = log_in(stage.service)
+    assert call(stage.service, "GET", "/api/v1/auth/me", token=token)[0] == 200
