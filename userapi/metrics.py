@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from userapi.audit.seals import AuditSeals
+from userapi.accounts.import_jobs import unfinished_imports
 from userapi.clock import Clock
 from userapi.database import counting, reading, statements_may_take
 from userapi.events.models import OutboxEvent, PublishedEvents
@@ -154,6 +155,7 @@ class Figures:
                 self._users,
                 self._active_sessions,
                 self._outbox,
+                self._imports,
                 self._mails,
                 self._worker,
                 self._seal_keys,
@@ -250,6 +252,14 @@ class Figures:
             "Events deleted unsent because no broker is configured",
             value=counts.expired,
         )
+
+    def _imports(self, connection: Connection) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "imports_unfinished", "Imports that wait for the worker or run", labels=["state"]
+        )
+        for state, count in unfinished_imports(connection).items():
+            family.add_metric([state], count)
+        yield family
 
     def _worker(self, connection: Connection) -> Iterator[Metric]:
         seen = connection.execute(select(func.max(WorkerHeartbeat.last_seen_at))).scalar_one()

@@ -11,12 +11,14 @@ from sqlalchemy import Table, func, select, update
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
+from tests.support.metrics import sample
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts.import_jobs import (
     ImportBatch,
     ImportedRow,
     ImportJob,
     ImportJobs,
+    unfinished_imports,
 )
 from userapi.accounts.imports import BATCH_PASSWORDS, UserImports
 from userapi.cleanup import CleanUp
@@ -189,7 +191,7 @@ def test_a_dry_run_that_another_worker_continues_knows_the_rows_before(
 ) -> None:
     rows = [*with_passwords(250), row_of("user0001"), row_of("new", email="user0002@example.com")]
     location = ask(admin, rows, dry_run="true").headers["Location"]
-    advance(app, services, batches=3)
+    advance(app, services, batches=1)
 
     other = another_worker(services)
     with app.app_context():
@@ -455,3 +457,26 @@ def test_a_file_without_rows_is_done_at_once(
     advance(app, services)
 
     assert admin.get(location).get_json()["state"] == "done"
+
+
+def test_metrics_tell_how_many_imports_are_not_done(
+    app: Flask, services: Services, admin: SignedInClient, clock: ManualClock
+) -> None:
+    ask(admin, with_passwords(201))
+    ask(admin, [row_of("ada")], headers=ASYNC)
+    advance(app, services, batches=1)
+
+    with app.app_context(), reading() as connection:
+        assert unfinished_imports(connection) == {"queued": 1, "running": 1}
+    assert sample(JsonClient(app), "imports_unfinished", state="queued") == 1
+
+
+def test_a_dry_run_of_thousands_is_done_in_a_few_large_batches(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
+    location = ask(admin, with_passwords(1000), dry_run="true").headers["Location"]
+
+    advance(app, services, batches=5)
+
+    job = admin.get(location).get_json()
+    assert (job["state"], job["created"]) == ("done", 1000)

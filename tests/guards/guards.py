@@ -24,6 +24,8 @@ ROLES = "userapi/roles/service.py"
 EDITING = "userapi/roles/editing.py"
 PERMISSIONS = "userapi/permissions.py"
 POLICY = "userapi/passwords/policy.py"
+JOBS = "userapi/accounts/import_jobs.py"
+IMPORTING = ("tests/api/test_import_jobs.py",)
 KEY_FILES = "userapi/authentication/key_files.py"
 MAIL_DELIVERY = "userapi/passwords/mail_delivery.py"
 RATES = "userapi/rates.py"
@@ -899,5 +901,62 @@ GUARDS = [
         "                raise PermissionDenied(permission)\n            csrf.protect()\n",
         "                raise PermissionDenied(permission)\n",
         ("tests/console/test_visitors.py",),
+    ),
+    # Imports of the worker
+    Guard(
+        "An import ends when its creator is suspended",
+        JOBS,
+        "        if status != UserStatus.ACTIVE or Permission.USERS_IMPORT not in held:\n",
+        "        if Permission.USERS_IMPORT not in held:\n",
+        IMPORTING,
+    ),
+    Guard(
+        "An import ends when its creator loses users:import",
+        JOBS,
+        "        if status != UserStatus.ACTIVE or Permission.USERS_IMPORT not in held:\n",
+        "        if status != UserStatus.ACTIVE:\n",
+        IMPORTING,
+    ),
+    Guard(
+        "An import checks its creator in the transaction of each batch",
+        JOBS,
+        "        self._require_permitted(session, job.created_by)\n        created = ",
+        "        created = ",
+        IMPORTING,
+    ),
+    Guard(
+        "An import grants roles under the present permissions of its creator",
+        JOBS,
+        "        return _actor(job, held)\n",
+        '        return _actor(job, PermissionSet(job.actor["permissions"]))\n',
+        IMPORTING,
+    ),
+    Guard(
+        "A batch of an import that another worker continues is rolled back",
+        JOBS,
+        " or job.claimed_by != self._worker:",
+        ":",
+        IMPORTING,
+    ),
+    Guard(
+        "The rows of an import are stored encrypted",
+        JOBS,
+        "        return self._encryption.seal(plain, PURPOSE, _bound_to(import_id, number))\n",
+        "        return plain\n",
+        IMPORTING,
+    ),
+    Guard(
+        "The rows of an import are deleted at its end",
+        JOBS,
+        "        session.execute(delete(_batches).where(_batches.c.import_id == import_id))\n",
+        "",
+        IMPORTING,
+    ),
+    Guard(
+        "Export: a formula behind another list separator is guarded",
+        "userapi/export.py",
+        "if guarded != text or _AT_START.match(text) else text",
+        "if _AT_START.match(text) else text",
+        ("tests/unit/test_export.py",),
     ),
 ]

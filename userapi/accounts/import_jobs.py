@@ -17,6 +17,7 @@ import orjson
 import structlog
 from sqlalchemy import (
     CheckConstraint,
+    Connection,
     ForeignKey,
     Index,
     LargeBinary,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Table,
     Uuid,
     delete,
+    func,
     insert,
     select,
     text,
@@ -209,7 +211,7 @@ class ImportJobs:
                 "number": number,
                 "sealed": self._sealed(import_id, number, batch),
             }
-            for number, batch in enumerate(batches_of(map(checked_form, rows)))
+            for number, batch in enumerate(batches_of(map(checked_form, rows), hashes=not dry_run))
         ]
         with transaction() as session:
             session.execute(
@@ -497,6 +499,15 @@ class ImportJobs:
             Row(row, values, tuple(FieldError(*fault) for fault in faults))
             for row, values, faults in orjson.loads(plain)
         ]
+
+
+def unfinished_imports(connection: Connection) -> dict[str, int]:
+    """Return how many imports wait, and how many run."""
+    query = select(_jobs.c.state, func.count()).where(_jobs.c.finished_at.is_(None))
+    counts = {str(state): 0 for state in UNFINISHED}
+    return counts | {
+        state: count for state, count in connection.execute(query.group_by(_jobs.c.state))
+    }
 
 
 def _bound_to(import_id: UUID, number: int) -> bytes:

@@ -120,7 +120,7 @@ class UserImports:
         """
         seen = SeenInFile()
         done_any = outage = False
-        for batch in batches_of(rows):
+        for batch in batches_of(rows, hashes=not dry_run):
             if outage:
                 yield [_refused(row.number, Unavailable()) for row in batch]
                 continue
@@ -385,14 +385,15 @@ class UserImports:
         )
 
 
-def batches_of(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows in batches; those with passwords to hash in short ones."""
+def batches_of(rows: Iterable[Row], *, hashes: bool = True) -> Iterator[list[Row]]:
+    """Yield the rows in batches; those with passwords in short ones, unless none is hashed."""
+    most_passwords = BATCH_PASSWORDS if hashes else BATCH_ROWS
     batch: list[Row] = []
     passwords = 0
     for row in rows:
         batch.append(row)
         passwords += row.has_password
-        if len(batch) == BATCH_ROWS or passwords == BATCH_PASSWORDS:
+        if len(batch) == BATCH_ROWS or passwords == most_passwords:
             yield batch
             batch, passwords = [], 0
     if batch:
