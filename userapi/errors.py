@@ -7,7 +7,7 @@ status.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +19,27 @@ class FieldError:
     code: str = "invalid"
 
 
+class Members(TypedDict, total=False):
+    """The members that an answer may carry beside those of RFC 9457. The OpenAPI document has them
+    all; `errors` comes from `Invalid`.
+    """
+
+    missing_permissions: list[str]
+    permission: str
+    role: str
+
+
 class ServiceError(Exception):
     """Base of everything that the service refuses on purpose."""
 
     code: ClassVar[str]
     title: ClassVar[str]
 
-    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+    def __init__(self, detail: str | None = None, **extra: Unpack[Members]) -> None:
         """`detail` is for people; `extra` are members that the answer carries beside it."""
         super().__init__(detail or self.title)
         self.detail = detail or self.title
-        self.extra = extra
+        self.extra: Members = extra
 
 
 class Malformed(ServiceError):
@@ -107,14 +117,20 @@ class Unavailable(ServiceError):
         self.retry_after = retry_after
 
 
-def require_all(*checks: Callable[[], object]) -> None:
-    """Run all checks and raise one `Invalid` with everything that they found."""
+def faults_of(*checks: Callable[[], object]) -> list[FieldError]:
+    """Run all checks and return everything that they found."""
     errors: list[FieldError] = []
     for check in checks:
         try:
             check()
         except Invalid as exc:
             errors += exc.errors
+    return errors
+
+
+def require_all(*checks: Callable[[], object]) -> None:
+    """Run all checks and raise one `Invalid` with everything that they found."""
+    errors = faults_of(*checks)
     if errors:
         raise Invalid(errors)
 

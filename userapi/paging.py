@@ -348,6 +348,10 @@ class Paginator:
             self._many_until.clear()
         self._many_until[_context("", filters)] = time.monotonic() + REMEMBERED_SECONDS
 
+    def require_order(self, sort: str | None) -> None:
+        """Raise Invalid for an order that there is not."""
+        self._order(sort)
+
     def _order(self, sort: str | None) -> list[_Ordering]:
         order: list[_Ordering] = []
         seen: set[str] = set()

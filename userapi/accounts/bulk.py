@@ -93,7 +93,7 @@ class BulkChanges:
         their result.
         """
         actor.require(PERMISSIONS[action])
-        self._require_fitting_role(action, role)
+        self.require_fitting_role(action, role)
         results: list[BulkResult] = []
         outage = False
         for user_id in dict.fromkeys(user_ids):
@@ -174,7 +174,8 @@ class BulkChanges:
             case BulkAction.REMOVE_ROLE:
                 self._accounts.remove_role(user_id, role or "", **told)
 
-    def _require_fitting_role(self, action: BulkAction, role: str | None) -> None:
+    def require_fitting_role(self, action: BulkAction, role: str | None) -> None:
+        """Raise Invalid for a role that is missing, unknown, or does not fit the action."""
         if action not in WITH_A_ROLE:
             if role is not None:
                 raise invalid_field("role", f"Has no meaning for {action}.", "not_for_this_action")

@@ -108,6 +108,10 @@ class UserSearch:
             tie_breaker=users.c.id,
         )
 
+    def require_order(self, sort: str | None) -> None:
+        """Raise Invalid for an order that there is not."""
+        self._paginator.require_order(sort)
+
     def page(self, wanted: UserFilter, page: PageRequest) -> Page[UserView]:
         """Return the wanted part of the list. Raises as `Paginator.page` does."""
         now = self._clock.now()

@@ -48,7 +48,13 @@ from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.permissions import Permission
 from userapi.roles.models import BASE_ROLE, TOP_ROLE
-from userapi.roles.service import Roles, require_other_superadmin, role_names_of
+from userapi.roles.service import (
+    Roles,
+    require_few_roles,
+    require_listed,
+    require_other_superadmin,
+    role_names_of,
+)
 from userapi.sessions.service import EndReason, Sessions
 from userapi.sessions.status import LiveSessions
 from userapi.settings import Settings
@@ -185,11 +191,8 @@ class Accounts:
         """
         if not self._settings.feature_user_registration:
             raise RegistrationDisabled()
-        require_all(
-            lambda: parse_username(new.username, reserved_allowed=False),
-            lambda: parse_email(new.email),
-            lambda: self._require_good_password(new),
-        )
+        given = {"username": new.username, "email": new.email, "password": new.password or ""}
+        self.require_valid(given, reserved_allowed=False)
         verifying = self._settings.feature_email_verification
         password_hash = self._hasher.hash(new.password or "")
         with transaction() as session:
@@ -239,15 +242,14 @@ class Accounts:
         Raises Invalid, UsernameTaken, EmailTaken, PermissionDenied, PermissionEscalation.
         """
         invited = new.password is None
-        checks: list[Callable[[], object]] = [
-            lambda: parse_username(new.username),
-            lambda: parse_email(new.email),
-        ]
-        if not invited:
-            checks.append(lambda: self._require_good_password(new))
-        require_all(*checks)
         if new.roles:
             actor.require(Permission.ROLES_ASSIGN)
+        given = {"username": new.username, "email": new.email, "password": new.password}
+        require_all(
+            lambda: self.require_valid(given),
+            lambda: require_few_roles(new.roles),
+            lambda: require_listed(new.roles, self._roles.graph().names) if new.roles else None,
+        )
         status = UserStatus.PENDING if invited else (new.status or UserStatus.ACTIVE)
         password_hash = None if new.password is None else self._hasher.hash(new.password)
         with transaction() as session:
@@ -300,6 +302,10 @@ class Accounts:
             if if_match is not None and str(user.version) not in if_match:
                 raise Stale()
             self._roles.require_outranks(actor, user_id, names)
+            require_all(
+                lambda: self.require_valid(changes),
+                lambda: self._require_listed_now(changes.get("roles")),
+            )
             self._change_fields(session, user, changes, actor, names)
             if "roles" in changes:
                 self._change_roles(session, user, changes["roles"], actor)
@@ -340,8 +346,7 @@ class Accounts:
         until: datetime | None = None,
     ) -> UserView:
         """Suspend a user and end every session they have. Raises as `update` does."""
-        if until is not None and until <= self._clock.now():
-            raise invalid_field("until", "Takes a moment in the future.", "in_the_past")
+        self.require_future(until)
         return self._move(user_id, UserStatus.SUSPENDED, actor=actor, reason=reason, until=until)
 
     def activate(self, user_id: UUID, *, actor: Actor, reason: str | None = None) -> UserView:
@@ -521,10 +526,30 @@ class Accounts:
         )
         self._tell(EventType.USER_EMAIL_CHANGED, self.view(session, user.id), actor)
 
+    def require_valid(self, given: Mapping[str, Any], *, reserved_allowed: bool = True) -> None:
+        """Raise Invalid with every rule that the name, the address and the password break; what is
+        left out breaks none.
+        """
+        username, email, password = (given.get(n) for n in ("username", "email", "password"))
+        checks: list[Callable[[], object]] = []
+        if username is not None:
+            checks.append(lambda: parse_username(username, reserved_allowed=reserved_allowed))
+        if email is not None:
+            checks.append(lambda: parse_email(email))
+        if password is not None:
+            checks.append(lambda: self._policy.require(password, username=username, email=email))
+        require_all(*checks)
+
+    def require_future(self, until: datetime | None) -> None:
+        """Raise Invalid for the end of a suspension that has passed already."""
+        if until is not None and until <= self._clock.now():
+            raise invalid_field("until", "Takes a moment in the future.", "in_the_past")
+
     # Steps
 
-    def _require_good_password(self, new: NewUser) -> None:
-        self._policy.require(new.password or "", username=new.username, email=new.email)
+    def _require_listed_now(self, role_names: Sequence[str] | None) -> None:
+        if role_names:
+            require_listed(role_names, self._roles.graph_now().names)
 
     def _add(
         self, session: Session, new: NewUser, password_hash: str | None, status: UserStatus

@@ -3,7 +3,7 @@
 import codecs
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -12,10 +12,10 @@ from marshmallow import Schema, ValidationError
 from webargs.flaskparser import FlaskParser
 from webargs.multidictproxy import MultiDictProxy
 
-from userapi.errors import Malformed, invalid_field
+from userapi.errors import FieldError, Invalid, Malformed, invalid_field
 from userapi.serving.body_limits import BODY_LIMIT_BYTES, BodyLimits, allow_body
 
-from .problems import UnsupportedCoding, UnsupportedMediaType, invalid_from_messages
+from .problems import UnsupportedCoding, UnsupportedMediaType, every_fault
 
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
 IMPORT_SECONDS = 120
@@ -172,9 +172,9 @@ class StrictParser(FlaskParser):
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
         """Return the query parameters; one that stands twice is refused."""
-        for name, values in req.args.lists():
-            if len(values) > 1:
-                raise invalid_field(name, "Stands more than once.", "repeated")
+        _require_once(
+            schema, [name for name, values in req.args.lists() if len(values) > 1], req.args
+        )
         return MultiDictProxy(req.args, schema)
 
     def handle_error(
@@ -190,7 +190,19 @@ class StrictParser(FlaskParser):
         messages = error.messages
         if isinstance(messages, dict):
             messages = messages.get("json", messages.get("query", messages))
-        raise invalid_from_messages(messages) from error
+        raise every_fault(schema, messages, error.valid_data) from error
+
+
+def _require_once(schema: Schema, repeated: Collection[str], given: Mapping[str, Any]) -> None:
+    """Raise Invalid that names every repeated parameter, and all that is wrong with the others."""
+    if not repeated:
+        return
+    errors = [FieldError(name, "Stands more than once.", "repeated") for name in repeated]
+    try:
+        schema.load({name: value for name, value in given.items() if name not in repeated})
+    except ValidationError as exc:
+        errors += every_fault(schema, exc.messages, exc.valid_data).errors
+    raise Invalid(errors)
 
 
 def _parse_form(raw: bytes) -> dict[str, str]:
@@ -218,5 +230,7 @@ def _parse_form(raw: bytes) -> dict[str, str]:
 
 def refuse_query() -> None:
     """Raise Invalid where the request has query parameters: the endpoint knows none."""
-    for name in request.args:
-        raise invalid_field(name, "Unknown query parameter.", "unknown_field")
+    if request.args:
+        raise Invalid(
+            [FieldError(name, "Unknown query parameter.", "unknown_field") for name in request.args]
+        )

@@ -2,7 +2,7 @@
 
 import http
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 import structlog
@@ -33,6 +33,7 @@ from userapi.errors import (
     TooMany,
     Unauthenticated,
     Unavailable,
+    faults_of,
 )
 
 from .context import current_actor, services
@@ -279,6 +280,27 @@ def _refused_target() -> tuple[str, object] | None:
 def invalid_from_messages(messages: Any) -> Invalid:
     """Return marshmallow's nested messages as a flat list of field errors."""
     return Invalid(list(_flatten(messages, "")))
+
+
+@runtime_checkable
+class JudgesFurther(Protocol):
+    """A schema that knows rules beyond the form of its fields."""
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for fields that have the right form and break another rule."""
+        ...
+
+
+def every_fault(schema: Any, messages: Any, valid: Any) -> Invalid:
+    """Return all that is wrong with a request: its form, as marshmallow's `messages` say, and what
+    the schema says besides of the fields whose form is right.
+    """
+    errors = invalid_from_messages(messages).errors
+    faulty = {error.field.split(".")[0] for error in errors}
+    if isinstance(schema, JudgesFurther) and isinstance(valid, dict):
+        right = {name: value for name, value in valid.items() if name not in faulty}
+        errors += tuple(faults_of(lambda: schema.require_valid(right)))
+    return Invalid(errors)
 
 
 _CODES_BY_MESSAGE = {

@@ -5,8 +5,9 @@ graph at the same time: what each sees is what it changes.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from sqlalchemy import Table, delete, insert, select, update
@@ -18,7 +19,7 @@ from userapi.audit.service import AuditTrail
 from userapi.characters import is_blank
 from userapi.clock import Clock
 from userapi.database import after_commit, transaction
-from userapi.errors import Conflict, FieldError, Invalid, Stale, invalid_field
+from userapi.errors import Conflict, FieldError, Invalid, Stale, faults_of, require_all
 from userapi.events.catalogue import EventType, RoleEvent
 from userapi.events.outbox import Outbox
 from userapi.idempotency import AnswerKeeper
@@ -131,11 +132,13 @@ class RoleEditor:
         self, wanted: RoleDefinition, *, actor: Actor, once: AnswerKeeper | None = None
     ) -> RoleView:
         """Add a role. Raises Invalid, RoleNameTaken, RoleCycle, PermissionEscalation."""
-        wanted = _checked(wanted)
         with transaction() as session:
             if once:
                 once.begin()
             known = self._locked_definitions(session)
+            # A role cannot be its own parent, but that is told as a cycle.
+            _require_valid(asdict(wanted), name=None, known={*known, wanted.name})
+            wanted = _checked(wanted)
             if wanted.name in known:
                 raise RoleNameTaken()
             self._apply(session, [RoleDifference(before=None, after=wanted)], known, actor)
@@ -158,11 +161,10 @@ class RoleEditor:
         PermissionEscalation, and InsufficientRank where somebody whom the actor does not outrank
         would lose a permission of this service.
         """
-        if changes.get("name", name) != name:
-            raise invalid_field("name", "A role keeps its name.", "rename_refused")
         with transaction() as session:
             known = self._locked_definitions(session)
             before = self._custom(session, name, known, if_match)
+            _require_valid(changes, name=name, known=known)
             after = _checked(
                 RoleDefinition(
                     name=name,
@@ -174,6 +176,13 @@ class RoleEditor:
             self._apply(session, [RoleDifference(before=before, after=after)], known, actor)
             (view,) = self._roles.views(session, name)
         return view
+
+    def require_valid(self, given: Mapping[str, Any], *, name: str | None = None) -> None:
+        """Raise Invalid with every rule that the given fields break; what is left out breaks none.
+
+        `name` is that of the role that is to be changed.
+        """
+        _require_valid(given, name=name, known=self._roles.graph().names)
 
     def delete(self, name: str, *, actor: Actor, if_match: Collection[str] | None = None) -> None:
         """Take a role away that nobody has and no role inherits from.
@@ -376,28 +385,42 @@ def definitions(session: Session) -> dict[str, RoleDefinition]:
     }
 
 
+def _form_faults(given: Mapping[str, Any]) -> Iterator[FieldError]:
+    """Yield each rule that the given fields of a role break."""
+    name, description = given.get("name"), given.get("description", "")
+    if name is not None and not NAME_PATTERN.fullmatch(name):
+        message = "Takes 2 to 64 of a-z, 0-9, '_' and '-', beginning with a letter."
+        yield FieldError("name", message, "invalid_role_name")
+    elif name in RESERVED_NAMES:
+        yield FieldError("name", "This name is reserved.", "invalid_role_name")
+    if len(description) > DESCRIPTION_LENGTH:
+        message = f"Takes at most {DESCRIPTION_LENGTH} characters."
+        yield FieldError("description", message, "too_long")
+    elif description and is_blank(description):
+        yield FieldError("description", "Must contain visible characters.", "blank")
+    for index, permission in enumerate(given.get("permissions", ())):
+        if not is_permission(permission):
+            message = "Takes resource:action, resource:* or * in lower case."
+            yield FieldError(f"permissions.{index}", message, "invalid_permission")
+
+
+def _require_valid(given: Mapping[str, Any], *, name: str | None, known: Collection[str]) -> None:
+    """Raise Invalid with every rule that the given fields of a role break.
+
+    `name` is that of the role that is to be changed, None for a new one.
+    """
+    faults = list(_form_faults(given))
+    if name is not None and given.get("name", name) != name:
+        faults = [fault for fault in faults if fault.field != "name"]
+        faults.append(FieldError("name", "A role keeps its name.", "rename_refused"))
+    faults += faults_of(lambda: _require_known(given.get("parents", ()), known))
+    if faults:
+        raise Invalid(faults)
+
+
 def _checked(wanted: RoleDefinition) -> RoleDefinition:
     """Return the definition in order and without repetitions. Raises Invalid with every fault."""
-    faults = []
-    if not NAME_PATTERN.fullmatch(wanted.name):
-        message = "Takes 2 to 64 of a-z, 0-9, '_' and '-', beginning with a letter."
-        faults.append(FieldError("name", message, "invalid_role_name"))
-    elif wanted.name in RESERVED_NAMES:
-        faults.append(FieldError("name", "This name is reserved.", "invalid_role_name"))
-    if len(wanted.description) > DESCRIPTION_LENGTH:
-        message = f"Takes at most {DESCRIPTION_LENGTH} characters."
-        faults.append(FieldError("description", message, "too_long"))
-    elif wanted.description and is_blank(wanted.description):
-        faults.append(FieldError("description", "Must contain visible characters.", "blank"))
-    faults += [
-        FieldError(
-            f"permissions.{index}",
-            "Takes resource:action, resource:* or * in lower case.",
-            "invalid_permission",
-        )
-        for index, name in enumerate(wanted.permissions)
-        if not is_permission(name)
-    ]
+    faults = list(_form_faults(asdict(wanted)))
     if faults:
         raise Invalid(faults)
     return RoleDefinition(
@@ -413,12 +436,18 @@ def _require_known_parents(
 ) -> None:
     there = known.keys() | {d.name for d in differences if d.after is not None}
     there -= {d.name for d in differences if d.after is None}
+    wanted = [
+        difference.after.parents for difference in differences if difference.after is not None
+    ]
+    require_all(*(partial(_require_known, parents, there) for parents in wanted))
+
+
+def _require_known(parents: Sequence[str], known: Collection[str]) -> None:
+    """Raise Invalid that names each parent that does not exist."""
     unknown = [
         FieldError(f"parents.{index}", f"There is no role {parent}.", "unknown_role")
-        for difference in differences
-        if difference.after is not None
-        for index, parent in enumerate(difference.after.parents)
-        if parent not in there
+        for index, parent in enumerate(parents)
+        if parent not in known
     ]
     if unknown:
         raise Invalid(unknown)

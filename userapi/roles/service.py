@@ -278,14 +278,7 @@ class Roles:
     def require_known(self, role_names: Iterable[str]) -> None:
         """Raise Invalid that names each role that does not exist."""
         wanted = list(role_names)
-        known = self.locked(wanted)
-        unknown = [
-            FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
-            for index, name in enumerate(wanted)
-            if name not in known
-        ]
-        if unknown:
-            raise Invalid(unknown)
+        require_listed(wanted, self.locked(wanted))
 
     def locked(self, role_names: Iterable[str]) -> set[str]:
         """Return those of the names that are roles.
@@ -313,6 +306,17 @@ class Roles:
             return
         if not actor.permissions.outranks(self.effective_now(role_names)):
             raise InsufficientRank()
+
+
+def require_listed(role_names: Sequence[str], known: Collection[str]) -> None:
+    """Raise Invalid that names each role that does not exist."""
+    unknown = [
+        FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
+        for index, name in enumerate(role_names)
+        if name not in known
+    ]
+    if unknown:
+        raise Invalid(unknown)
 
 
 def require_few_roles(role_names: Collection[str]) -> None:

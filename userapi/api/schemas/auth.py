@@ -1,6 +1,12 @@
 """Shapes of signing in."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from marshmallow import Schema, fields
+
+from userapi.accounts.addresses import parse_email
+from userapi.api.context import current_session, services
 
 from .fields import Moment, OptionalBody, PastedText, StrictBoolean, StrictSchema, Text
 from .users import Password, User
@@ -67,6 +73,17 @@ class PasswordChange(StrictSchema):
     current_password = Password(required=True)
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
 
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid with every rule that the new password breaks."""
+        if "new_password" in given:
+            user = services().accounts.get(current_session().user_id)
+            services().policy.require(
+                given["new_password"],
+                username=user.username,
+                email=user.email,
+                field="new_password",
+            )
+
 
 class PasswordQuestion(StrictSchema):
     """A password that somebody thinks of, and for whom."""
@@ -122,6 +139,11 @@ class PasswordResetConfirmation(StrictSchema):
     token = PastedText(required=True, load_only=True, metadata={"example": "Zm9y…"})
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
 
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid with every rule that the new password breaks, whoever it is for."""
+        if "new_password" in given:
+            services().policy.require(given["new_password"], field="new_password")
+
 
 class EmailVerification(StrictSchema):
     """The token of the mail."""
@@ -134,6 +156,11 @@ class EmailChange(StrictSchema):
 
     new_email = PastedText(required=True, most=320, metadata={"example": "ada@example.org"})
     current_password = Password(required=True)
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for what is no address."""
+        if "new_email" in given:
+            parse_email(given["new_email"], field="new_email")
 
 
 class Accepted(Schema):

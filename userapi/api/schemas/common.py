@@ -27,7 +27,26 @@ class Problem(Schema):
         metadata={"example": "validation_failed", "description": "Stable; what clients switch on."}
     )
     correlation_id = fields.String(metadata={"example": "3f9c2b7a51e84d06"})
-    errors = fields.List(fields.Nested(ProblemField))
+    errors = fields.List(
+        fields.Nested(ProblemField),
+        metadata={"description": "Of a 422: every field that broke a rule."},
+    )
+    permission = fields.String(
+        metadata={
+            "description": "Of `permission_denied`: the permission that is missing.",
+            "example": "users:read",
+        }
+    )
+    missing_permissions = fields.List(
+        fields.String(),
+        metadata={
+            "description": "Of `permission_escalation`: what the caller does not hold.",
+            "example": ["users:delete"],
+        },
+    )
+    role = fields.String(
+        metadata={"description": "Of `role_in_use`: the role.", "example": "media-editor"}
+    )
 
 
 class PageQuery(StrictSchema):

@@ -266,6 +266,13 @@ class StrictSchema(Schema):
 
     body_optional = False
 
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for fields that have the right form and break another rule.
+
+        Asked where other fields are refused already, so that one answer names every faulty field;
+        otherwise the use case finds it. Rules that need the state of a resource are left to that.
+        """
+
     class Meta:
         unknown = "raise"
 

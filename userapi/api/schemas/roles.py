@@ -1,6 +1,12 @@
 """Shapes of roles."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from flask import request
 from marshmallow import Schema, fields
+
+from userapi.api.context import services
 
 from .fields import Moment, NameText, StrictSchema, Text, TextList
 
@@ -28,6 +34,10 @@ class RoleUpdate(StrictSchema):
     description = NameText(most=500, metadata={"example": "Looks after what people upload."})
     permissions = TextList(most_items=500, most=140, metadata={"example": ["media:upload"]})
     parents = TextList(most_items=50, most=64, metadata={"example": ["user"]})
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for what no role can be, and for another name than the present one."""
+        services().role_editor.require_valid(given, name=(request.view_args or {}).get("name"))
 
 
 class RoleCreation(RoleUpdate):

@@ -1,5 +1,6 @@
 """Shapes of users."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -8,7 +9,11 @@ from marshmallow import Schema, ValidationError, fields, post_dump, validate
 from userapi.accounts.bulk import MOST_USERS, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
+from userapi.api.context import current_actor, services
 from userapi.api.problems import Coded
+from userapi.errors import require_all
+from userapi.permissions import Permission
+from userapi.roles.service import require_listed
 
 from .common import PageOf, SortedPageQuery
 from .fields import (
@@ -105,6 +110,10 @@ class Registration(ProfileUpdate):
     email = PastedText(required=True, most=320, metadata={"example": "ada@example.com"})
     password = Password(required=True)
 
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for an unusable name, address or password."""
+        services().accounts.require_valid(given, reserved_allowed=False)
+
 
 class UserCreation(Registration):
     """What an administrator gives for a new user; without a password it is an invitation."""
@@ -114,6 +123,10 @@ class UserCreation(Registration):
     status = Choice(UserStatus)
     metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
     must_change_password = StrictBoolean()
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for an unusable name, address or password, and for unknown roles."""
+        _require_valid_account(given)
 
 
 class UserUpdate(ProfileUpdate):
@@ -125,6 +138,19 @@ class UserUpdate(ProfileUpdate):
     must_change_password = StrictBoolean()
     status = Choice(UserStatus)
     roles = RoleNameList(metadata={"example": ["user", "moderator"]})
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for an unusable name or address, and for unknown roles."""
+        _require_valid_account(given)
+
+
+def _require_valid_account(given: Mapping[str, Any]) -> None:
+    # Whoever may not give roles is refused with them, and need not learn which there are.
+    names = given.get("roles", ()) if Permission.ROLES_ASSIGN in current_actor().permissions else ()
+    require_all(
+        lambda: services().accounts.require_valid(given),
+        lambda: require_listed(names, services().roles.graph().names),
+    )
 
 
 class User(Schema):
@@ -177,12 +203,20 @@ class UserFilterQuery(StrictSchema):
 class UserQuery(UserFilterQuery, SortedPageQuery):
     """Filters that combine, and the part that is wanted."""
 
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for an order that there is not."""
+        services().user_search.require_order(given.get("sort"))
+
 
 class Suspension(OptionalBody):
     """Why, and until when."""
 
     reason = Text(most=500, allow_none=True, metadata={"example": "Chargeback"})
     until = Moment(allow_none=True, metadata={"example": "2030-01-31T12:00:00Z"})
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for a moment that has passed."""
+        services().accounts.require_future(given.get("until"))
 
 
 class OptionalReason(OptionalBody):
@@ -215,6 +249,10 @@ class RoleAssignment(StrictSchema):
     """The roles that a user is to have."""
 
     roles = RoleNameList(required=True, metadata={"example": ["moderator"]})
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for unknown roles."""
+        _require_valid_account(given)
 
 
 class ExplainedPermission(Schema):
@@ -249,6 +287,11 @@ class BulkRequest(StrictSchema):
     role = Text(
         most=64, metadata={"description": "For assign_role and remove_role, and only there."}
     )
+
+    def require_valid(self, given: Mapping[str, Any]) -> None:
+        """Raise Invalid for a role that does not fit the action."""
+        if "action" in given:
+            services().bulk.require_fitting_role(given["action"], given.get("role"))
 
 
 class BulkResult(Schema):
