@@ -74,7 +74,7 @@ def test_one_logs_in_authorizes_and_lists_users_in_swagger_ui(browser: Browser, 
     token = json.loads(answer)["access_token"]
 
     click(browser, browser.find(".btn.authorize"))
-    type_over(browser, browser.find(".modal-ux input"), token)
+    type_over(browser, browser.find("#auth-bearer-value"), token)
     browser.screenshot("swagger-authorize")
     browser.find(".modal-ux .btn.authorize").click()
     browser.find(".modal-ux .btn-done").click()
@@ -84,6 +84,43 @@ def test_one_logs_in_authorizes_and_lists_users_in_swagger_ui(browser: Browser, 
 
     assert status == "200"
     assert [user["username"] for user in json.loads(answer)["items"]] == [site.username]
+
+
+def sign_in(browser: Browser, username: str, password: str) -> None:
+    click(browser, browser.find(".btn.authorize"))
+    browser.find("#sign-in-username").send_keys(username)
+    browser.find("#sign-in-password").send_keys(password, Keys.ENTER)
+
+
+def test_one_signs_in_inside_authorize_and_stays_signed_in(browser: Browser, site: Site) -> None:
+    browser.get(site.url + "/docs")
+    sign_in(browser, site.username, site.password)
+    browser.wait(lambda b: not b.find_elements("css selector", ".modal-ux"), "the dialog's end")
+    first = execute(browser, open_operation(browser, "get", "/api/v1/auth/me"))
+
+    browser.get(site.url + "/docs")
+    again = execute(browser, open_operation(browser, "get", "/api/v1/auth/me"))
+    browser.screenshot("swagger-signed-in")
+
+    for status, answer in (first, again):
+        assert status == "200"
+        assert json.loads(answer)["username"] == site.username
+    click(browser, browser.find(".btn.authorize"))
+    assert "Authorized" in browser.find(".modal-ux").text
+    assert not browser.find_elements("css selector", "#sign-in-username")
+
+
+@pytest.mark.browser(expects=["status of 401"])
+def test_a_refused_sign_in_says_why_and_authorizes_nothing(browser: Browser, site: Site) -> None:
+    browser.get(site.url + "/docs")
+
+    sign_in(browser, site.username, "not-the-password-1")
+    told = browser.find(".modal-ux [role=alert]").text
+    browser.screenshot("swagger-sign-in-refused")
+
+    assert "password" in told
+    assert "Authorized" not in browser.find(".modal-ux").text
+    assert browser.execute_script("return localStorage.length") == 0
 
 
 @pytest.mark.browser(expects=["status of 401"])

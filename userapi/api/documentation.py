@@ -29,8 +29,8 @@ PAGE_POLICY = (
 )
 ABOUT = """Accounts, sign-in, roles, sessions and audit of the AIMA platform.
 
-**To try it:** open [Swagger UI](/docs), call `POST /api/v1/auth/login`, copy `access_token`, press
-*Authorize* and paste it. [ReDoc](/redoc) is the same to read.
+**To try it:** open [Swagger UI](/docs), press *Authorize* and sign in. [ReDoc](/redoc) is the same
+to read.
 
 # Conventions
 

@@ -5,7 +5,8 @@ window.ui = SwaggerUIBundle({
   dom_id: "#swagger-ui",
   deepLinking: true,
   displayRequestDuration: true,
-  persistAuthorization: false,
+  persistAuthorization: true,
+  plugins: [window.SignInPlugin],
   tryItOutEnabled: true,
   validatorUrl: null,
 });
