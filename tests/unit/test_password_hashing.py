@@ -123,6 +123,30 @@ def test_an_imported_hash_asks_for_a_new_one(foreign: str) -> None:
     assert HASHER.verify("wrong", foreign) == WRONG
 
 
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "$2b$16$" + "." * 53,
+        "$argon2id$v=19$m=1048576,t=20,p=16$c2FsdHNhbHQ$" + "A" * 22,
+        f"pbkdf2_sha256$5000000$salt${'A' * 43}=",
+        "scrypt:1048576:8:1$salt$" + "0" * 128,
+    ],
+)
+def test_a_stored_hash_beyond_the_budget_is_a_wrong_password_and_is_not_computed(
+    stored: str,
+) -> None:
+    """From an import by a former release: one wrong log-in took 39 s and 1.1 GB."""
+    begun = time.process_time()
+    with capture_logs() as lines:
+        found = HASHER.verify(PASSWORD, stored)
+
+    assert found == WRONG
+    assert time.process_time() - begun < 0.5
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("password.hash_too_costly", "error")
+    ]
+
+
 def test_an_unknown_user_has_no_password() -> None:
     assert HASHER.verify(PASSWORD, None) == WRONG
     assert HASHER.verify("dummy", None) == WRONG

@@ -18,16 +18,18 @@ import structlog
 
 from userapi.errors import invalid_field
 from userapi.passwords.foreign_hashes import (
-    BCRYPT_COSTS,
     BCRYPT_SALT_AND_DIGEST,
     BcryptHash,
     ForeignHash,
+    HashTooCostly,
     UnusableHash,
     read_foreign_hash,
 )
 from userapi.passwords.gate import HashingGate
 
 SCHEME = "$aima1$"
+# What PASSWORD_HASH_ROUNDS can be: the operator decides what the service's own hashes cost.
+OWN_COSTS = range(4, 17)
 # NFKC makes at most four characters into one, so 128 of them were at most 512. It is quadratic in a
 # run of combining marks: 32 000 of them take a second.
 MAXIMUM_TYPED_CHARACTERS = 4 * 128
@@ -82,6 +84,10 @@ class PasswordHasher:
             return self._verify_own(password, stored)
         try:
             foreign = read_foreign_hash(stored)
+        except HashTooCostly:
+            # Its user needs a reset; the audit row of this log-in names them.
+            log.error("password.hash_too_costly")
+            return self._check_dummy()
         except UnusableHash:
             log.error("password.hash_unusable")
             return self._check_dummy()
@@ -89,7 +95,7 @@ class PasswordHasher:
 
     def _verify_own(self, password: str, stored: str) -> Verification:
         parts = _STORED.fullmatch(stored)
-        if parts is None or int(parts[3]) not in BCRYPT_COSTS:
+        if parts is None or int(parts[3]) not in OWN_COSTS:
             log.error("password.hash_unusable")
             return self._check_dummy()
         pepper_id, hashed, cost = parts[1], parts[2].encode(), int(parts[3])
