@@ -24,8 +24,9 @@ SECONDS_FOR_REQUESTS_UNDER_WAY = 25
 
 def _resources() -> Iterator[dict[str, Any]]:
     listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text("utf-8"))["resources"]
-    assert {f"{path.name}" for path in FOLDER.glob("*.yaml")} == {*listed, "kustomization.yaml"}
-    for name in listed:
+    files = [name for name in listed if name != "../nginx"]  # A ConfigMap made of two files.
+    assert {f"{path.name}" for path in FOLDER.glob("*.yaml")} == {*files, "kustomization.yaml"}
+    for name in files:
         yield from yaml.safe_load_all((FOLDER / name).read_text("utf-8"))
 
 
@@ -60,42 +61,72 @@ def test_a_word_that_is_none_is_refused(fault: str) -> None:
 @pytest.mark.parametrize("name", PODS)
 def test_every_pod_is_locked_down(name: str) -> None:
     spec = PODS[name]["spec"]
-    (container,) = spec["containers"]
+    mounts: set[str] = set()
 
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] == 10001  # That of the image.
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {
-        "/etc/userapi/signing-key",
-        "/tmp",
-        "/var/lib/userapi",
-    }
-    assert "memory" in container["resources"]["limits"]
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        if container["image"] == "userapi":
+            mounts |= {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"/etc/userapi/signing-key", "/tmp", "/var/lib/userapi"}
 
 
 @pytest.mark.parametrize("name", [name for name in PODS if name.startswith("Deployment/")])
 def test_what_runs_for_long_is_probed_and_ended_gently(name: str) -> None:
     spec = PODS[name]["spec"]
-    (container,) = spec["containers"]
     drain = int(one("ConfigMap/userapi")["data"]["DRAIN_SECONDS"])
 
-    assert {"startupProbe", "livenessProbe"} <= set(container)
+    assert "startupProbe" in spec["containers"][0]
+    assert all("livenessProbe" in container for container in spec["containers"])
     assert spec["terminationGracePeriodSeconds"] > drain + SECONDS_FOR_REQUESTS_UNDER_WAY
 
 
-def test_no_call_is_sent_to_a_pod_that_is_not_ready() -> None:
-    (container,) = PODS["Deployment/userapi"]["spec"]["containers"]
-    drain = int(one("ConfigMap/userapi")["data"]["DRAIN_SECONDS"])
-    probe = container["readinessProbe"]
+def service_and_nginx() -> tuple[dict[str, Any], dict[str, Any]]:
+    service, nginx = PODS["Deployment/userapi"]["spec"]["containers"]
+    return service, nginx
 
-    assert probe["httpGet"]["path"] == "/api/v1/health/ready"
-    assert probe["periodSeconds"] * probe["failureThreshold"] < drain
+
+def test_no_call_is_sent_to_a_pod_that_is_not_ready() -> None:
+    _, nginx = service_and_nginx()
+    drain = int(one("ConfigMap/userapi")["data"]["DRAIN_SECONDS"])
+    probe = nginx["readinessProbe"]
+    _, stops_listening_after = nginx["lifecycle"]["preStop"]["exec"]["command"]
+
+    assert probe["httpGet"] == {"path": "/api/v1/health/ready", "port": "http"}
+    assert probe["periodSeconds"] * probe["failureThreshold"] < int(stops_listening_after)
+    # Or connections to a service that listens no longer would be refused.
+    assert int(stops_listening_after) < drain
+
+
+def test_the_service_is_reached_through_nginx_in_its_pod_alone() -> None:
+    service, nginx = service_and_nginx()
+    ports = {port["name"]: port["containerPort"] for port in nginx["ports"]}
+    pod = PODS["Deployment/userapi"]
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    (configuration,) = (m for m in nginx["volumeMounts"] if m["mountPath"] == "/etc/nginx/conf.d")
+    made = yaml.safe_load((FOLDER.parent / "nginx" / "kustomization.yaml").read_text("utf-8"))
+    (generated,) = made["configMapGenerator"]
+
+    assert {"name": "BIND", "value": "127.0.0.1:8000"} in service["env"]
+    assert "ports" not in service
+    assert ports == {"http": 8080, "metrics": 9101}
+    assert one("Service/userapi")["spec"]["ports"][0]["targetPort"] == "http"
+    assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(ports["metrics"])
+    allowed = one("NetworkPolicy/userapi")["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in allowed] == ["http", "metrics"]
+    assert volumes[configuration["name"]]["configMap"] == {"name": generated["name"]}
+    assert generated["files"] == ["default.conf", "kubernetes.conf"]
+    assert "../nginx" in yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    # The addresses of nginx and of an ingress are the last of X-Forwarded-For.
+    assert one("ConfigMap/userapi")["data"]["TRUSTED_PROXY_COUNT"] == "2"
 
 
 def test_selectors_find_the_pods_that_they_are_for() -> None:

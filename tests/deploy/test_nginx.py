@@ -2,28 +2,40 @@
 
 import http.client
 import json
+import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGQUIT
 from typing import Any
 
 import pytest
 
 from tests.support.databases import PostgresDatabase
-from tests.support.guardian import guardian
 from tests.support.gunicorn import GunicornService
+from tests.support.nginx import FOLDER, NginxProxy
 from tests.support.polling import wait_until
-from tests.support.ports import free_port
 from tests.support.programs import NGINX, may_be_skipped
-from tests.support.servers import end_process
+from tests.support.raw_http import ConnectionClosed, RawConnection, RawResponse, request_bytes
 
-CONFIGURATION = (
-    Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "default.conf"
-).read_text("utf-8")
+LIVE = "/api/v1/health/live"
+LOGIN = "/api/v1/auth/login"
+REGISTER = "/api/v1/auth/register"
+IMPORTS = ("/api/v1/users/import", "/console/users/import")
+JSON = "Content-Type: application/json"
+CHUNKED = "Transfer-Encoding: chunked"
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cache-control": "no-store",
+}
 
 pytestmark = pytest.mark.skipif(may_be_skipped(NGINX), reason="nginx is not installed")
 
@@ -32,8 +44,17 @@ pytestmark = pytest.mark.skipif(may_be_skipped(NGINX), reason="nginx is not inst
 class Fronted:
     """nginx, and the service behind it."""
 
-    port: int
+    proxy: NginxProxy
     service: GunicornService
+
+    @property
+    def port(self) -> int:
+        """The port of nginx."""
+        return self.proxy.port
+
+    def connect(self, *, timeout_seconds: float = 10) -> RawConnection:
+        """Return a connection to nginx."""
+        return RawConnection("127.0.0.1", self.port, timeout_seconds=timeout_seconds)
 
     def ask(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Return status, headers and body of a GET."""
@@ -56,46 +77,14 @@ def fronted(
         "DATABASE_URL": database.url,
         "REDIS_URL": redis_url,
         "TRUSTED_PROXY_COUNT": "1",
-        "TRUSTED_HOSTS": "id.acme.test,127.0.0.1",
+        "TRUSTED_HOSTS": "id.acme.test,127.0.0.1,localhost",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
         "WEB_CONCURRENCY": "1",
         "DRAIN_SECONDS": "0",
     }
-    with GunicornService(environment) as service:
-        port = free_port()
-        server = CONFIGURATION.replace("listen 8080", f"listen 127.0.0.1:{port}")
-        server = server.replace(
-            "set $service service:8000", f"set $service 127.0.0.1:{service.port}"
-        )
-        assert server.count("127.0.0.1") == 2 + 1  # The two, and the engine's name server.
-        (folder / "nginx.conf").write_text(
-            f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\nevents {{}}\n"
-            f"http {{\naccess_log off;\n"
-            + "".join(
-                f"{kind}_temp_path {folder}/{kind};\n"
-                for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-            )
-            + server
-            + "}\n"
-        )
-        process = subprocess.Popen(
-            [NGINX.require(), "-p", folder, "-c", folder / "nginx.conf", "-g", "daemon off;"],
-            stdin=subprocess.DEVNULL,
-        )
-        guardian.watch(process.pid, ended_by=SIGQUIT)
-        try:
-            wait_until(lambda: _answers(port))
-            yield Fronted(port, service)
-        finally:
-            guardian.forget(process.pid)
-            end_process(process, SIGQUIT)
-
-
-def _answers(port: int) -> bool:
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/health/live", timeout=1).close()
-    except OSError:
-        return False
-    return True
+    with GunicornService(environment) as service, NginxProxy(service.port, folder) as proxy:
+        yield Fronted(proxy, service)
 
 
 def test_requests_reach_the_service_under_the_name_that_they_were_sent_to(fronted: Fronted) -> None:
@@ -105,7 +94,42 @@ def test_requests_reach_the_service_under_the_name_that_they_were_sent_to(fronte
 
 
 def test_metrics_are_not_for_those_outside(fronted: Fronted) -> None:
-    assert fronted.ask("/metrics")[0] == 404
+    status, headers, body = fronted.ask("/metrics")
+
+    assert (status, json.loads(body)["code"]) == (404, "not_found")
+    assert SECURITY_HEADERS.items() <= headers.items()
+
+
+def test_prometheus_reaches_the_metrics_and_nothing_else_by_a_port_of_its_own(
+    fronted: Fronted,
+) -> None:
+    metrics = f"http://127.0.0.1:{fronted.proxy.metrics_port}"
+
+    with urllib.request.urlopen(f"{metrics}/metrics", timeout=5) as answer:
+        assert b"password_hash_queue" in answer.read()
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(metrics + LIVE, timeout=5)
+    assert refusal.value.code == 404
+    refusal.value.close()
+
+
+def test_the_configuration_of_compose_is_one_that_nginx_loads(tmp_path: Path) -> None:
+    parts = [(FOLDER / name).read_text("utf-8") for name in ("default.conf", "compose.conf")]
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    folders = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/nginx.pid;\nerror_log {tmp_path}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{folders}{''.join(parts)}}}\n"
+    )
+    program: list[str | Path] = [NGINX.require(), "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf"]
+
+    run = subprocess.run(program, capture_output=True, text=True, timeout=20, check=False)
+
+    assert run.returncode == 0, run.stderr
+    assert "service:8000" in parts[1]
+    compose = (FOLDER.parents[1] / "docker-compose.yml").read_text("utf-8")
+    for name in ("default.conf", "compose.conf"):
+        assert f"- ./deploy/nginx/{name}:/etc/nginx/conf.d/{name}:ro" in compose
 
 
 def test_addresses_are_those_of_callers_and_nobody_makes_one_up(fronted: Fronted) -> None:
@@ -120,7 +144,7 @@ def test_addresses_are_those_of_callers_and_nobody_makes_one_up(fronted: Fronted
     assert line["ip_address"] == "127.0.0.1"
 
 
-def test_a_large_body_is_refused_by_the_service_in_its_own_words(fronted: Fronted) -> None:
+def test_a_large_body_is_refused_and_the_client_reads_why(fronted: Fronted) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", fronted.port, timeout=10)
     connection.request(
         "POST",
@@ -143,7 +167,10 @@ def test_nothing_tells_which_nginx_it_is(fronted: Fronted) -> None:
 
 def test_a_service_that_starts_again_is_found_again(fronted: Fronted) -> None:
     fronted.service.stop()
-    assert fronted.ask("/api/v1/health/live")[0] == 502
+    status, headers, body = fronted.ask("/api/v1/health/live")
+    assert (status, json.loads(body)["code"]) == (503, "service_unavailable")
+    assert int(headers["retry-after"]) > 0
+    assert SECURITY_HEADERS.items() <= headers.items()
     fronted.service.start()
     time.sleep(0.1)
 
@@ -154,3 +181,266 @@ def test_a_token_of_the_greatest_length_reaches_the_service(fronted: Fronted) ->
     status, _, body = fronted.ask("/api/v1/auth/verify", Authorization="Bearer " + "x" * 4096)
 
     assert (status, json.loads(body)["code"]) == (401, "token_invalid")
+
+
+def problem_of(answer: RawResponse) -> tuple[int, str]:
+    """Return status and code of a problem document that is complete."""
+    body = json.loads(answer.body)
+    assert answer.header("content-type") == "application/problem+json"
+    assert (body["status"], body["type"]) == (answer.status, f"urn:aima:problem:{body['code']}")
+    assert {"title", "detail", "instance"} <= set(body)
+    assert body["correlation_id"] == answer.header("x-correlation-id")
+    assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+    return answer.status, body["code"]
+
+
+REFUSED = {
+    "no http": (b"NONSENSE\r\n\r\n", 400, "malformed_request"),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, "malformed_request"),
+    "a broken host": (request_bytes("GET", "/", host="a b"), 400, "malformed_request"),
+    "two lengths": (
+        request_bytes("POST", LOGIN, headers=("Content-Length: 5", "Content-Length: 6")),
+        400,
+        "malformed_request",
+    ),
+    "length and coding": (
+        request_bytes("POST", LOGIN, headers=("Content-Length: 5", CHUNKED)),
+        400,
+        "malformed_request",
+    ),
+    "a chunk that is none": (
+        request_bytes("POST", LOGIN, headers=(JSON, CHUNKED)) + b"zz\r\n",
+        400,
+        "malformed_request",
+    ),
+    "another coding": (
+        request_bytes("POST", LOGIN, headers=("Transfer-Encoding: xchunked",)),
+        501,
+        "not_implemented",
+    ),
+    "trace": (request_bytes("TRACE", "/"), 405, "method_not_allowed"),
+    "a long line": (request_bytes("GET", "/" + "a" * 20_000), 414, "uri_too_long"),
+    "a long header": (
+        request_bytes("GET", "/", headers=("X-A: " + "a" * 20_000,)),
+        431,
+        "headers_too_large",
+    ),
+    "a long body": (
+        request_bytes("POST", LOGIN, headers=(JSON, "Content-Length: 70000")),
+        413,
+        "body_too_large",
+    ),
+    "a long chunked body": (
+        request_bytes("POST", LOGIN, headers=(JSON, CHUNKED)) + b"11170\r\n" + b"a" * 70_000,
+        413,
+        "body_too_large",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_nginx_refuses_itself_is_a_problem_document(fronted: Fronted, name: str) -> None:
+    request, status, code = REFUSED[name]
+    with fronted.connect() as connection:
+        answer = connection.exchange(request)
+
+    assert problem_of(answer) == (status, code)
+    assert answer.header("server") == "nginx"
+
+
+def test_a_head_without_end_is_refused(fronted: Fronted) -> None:
+    with fronted.connect() as connection:
+        answer = connection.exchange(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 70000)
+
+    assert problem_of(answer) == (431, "headers_too_large")
+
+
+def test_the_client_s_correlation_id_is_kept_where_it_is_well_formed(fronted: Fronted) -> None:
+    for given, kept in (("abc-1.2_3", True), ('a"b', False), ("a" * 65, False)):
+        headers = (f"X-Correlation-ID: {given}", JSON, "Content-Length: 70000")
+        with fronted.connect() as connection:
+            refused = connection.exchange(request_bytes("POST", LOGIN, headers=headers))
+        with fronted.connect() as connection:
+            served = connection.exchange(request_bytes("GET", LIVE, headers=headers[:1]))
+
+        assert problem_of(refused) == (413, "body_too_large")
+        assert (refused.header("x-correlation-id") == given) is kept
+        assert (served.header("x-correlation-id") == given) is kept
+
+
+def test_nobody_reaches_the_problem_documents_by_their_path(fronted: Fronted) -> None:
+    assert fronted.ask("/_problem/413")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/api/v1/health/", LIVE, "/api/v1/health/ready"])
+def test_a_probe_of_a_load_balancer_is_answered(fronted: Fronted, path: str) -> None:
+    """HAProxy's default check is HTTP/1.0 without Host."""
+    with fronted.connect() as connection:
+        assert connection.exchange(b"GET %b HTTP/1.0\r\n\r\n" % path.encode()).status == 200
+    with RawConnection("127.0.0.1", fronted.service.port) as connection:
+        assert connection.exchange(b"GET %b HTTP/1.0\r\n\r\n" % path.encode()).status == 200
+    with fronted.connect() as connection:
+        answer = connection.exchange(b"GET /api/v1/auth/me HTTP/1.0\r\n\r\n")
+        assert problem_of(answer) == (400, "malformed_request")
+
+
+def registration(name: str) -> bytes:
+    members = {"username": name, "email": f"{name}@acme.test", "password": "violet-93-lantern"}
+    return json.dumps(members).encode()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_body_that_breaks_off_has_no_effect(fronted: Fronted, framing: str) -> None:
+    """Cut short of its Content-Length and half-closed, it made an account."""
+    name = f"cut-short-{framing}"
+    body = registration(name)
+    header = CHUNKED if framing == "chunks" else f"Content-Length: {len(body) + 10}"
+    sent = b"%x\r\n%b\r\n" % (len(body), body) if framing == "chunks" else body
+    with fronted.connect() as connection:
+        connection.send(request_bytes("POST", REGISTER, headers=(JSON, header)) + sent)
+        connection.socket.shutdown(socket.SHUT_WR)
+        with suppress(ConnectionClosed):
+            assert problem_of(connection.receive()) == (400, "malformed_request")
+
+    assert fronted.service.flask("users", "show", name).returncode != 0
+
+
+@pytest.mark.parametrize("path", IMPORTS)
+def test_a_stranger_s_import_is_refused_before_its_body_has_come(
+    fronted: Fronted, path: str
+) -> None:
+    head = request_bytes(
+        "POST", path, headers=("Content-Type: text/csv", "Content-Length: 9000000")
+    )
+    with fronted.connect() as connection:
+        answer = connection.exchange(head + b"username")
+
+    assert answer.status == (401 if path.startswith("/api") else 303)
+    assert not [path for path in _temporary_files(fronted.proxy) if path.stat().st_size > 65536]
+
+
+def _temporary_files(proxy: NginxProxy) -> list[Path]:
+    folder = Path(f"/proc/{proxy.pid}/cwd").resolve()
+    return [path for path in folder.rglob("client_body/**/*") if path.is_file()]
+
+
+HEAD = f"POST {LOGIN} HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\n".encode()
+HOSTILE: dict[str, Callable[[int], tuple[bytes, bytes]]] = {
+    # What is sent first, and what is sent every now and then.
+    "slow heads": lambda n: (b"GET /api", b"X"),
+    "slow bodies": lambda n: (HEAD + b"Content-Length: 60000\r\n\r\n{", b" "),
+    "drip-fed chunks": lambda n: (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "a long size of a chunk": lambda n: (
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 60_000,
+        b"a",
+    ),
+    "many chunks and then nothing": lambda n: (
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 11_200,
+        b"",
+    ),
+    "expectations": lambda n: (
+        HEAD + b"Content-Length: 60000\r\nExpect: 100-continue\r\n\r\n",
+        b" ",
+    ),
+    "stalled uploads": lambda n: (
+        f"POST {IMPORTS[n % 2]} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
+        "Content-Length: 9000000\r\n\r\nusername".encode(),
+        b"",
+    ),
+    "clients that do not close": lambda n: (
+        request_bytes("GET", LIVE, headers=("Connection: close",)),
+        b"",
+    ),
+    "long bodies that do not end": lambda n: (
+        request_bytes("POST", LOGIN, headers=(JSON, "Content-Length: 700000")) + b" " * 70_000,
+        b" ",
+    ),
+    "clients that read nothing": lambda n: (
+        request_bytes("GET", "/docs/assets/swagger-ui-bundle.js"),
+        b"",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_clients_delay_nobody_else(fronted: Fronted, name: str) -> None:
+    """24 of them stopped a process: each held one of its threads."""
+    make = HOSTILE[name]
+    with ExitStack() as stack:
+        hostile = []
+        for number in range(100):
+            first, more = make(number)
+            slow = stack.enter_context(fronted.connect())
+            with suppress(ConnectionError):
+                slow.send(first)
+            hostile.append((slow, more))
+        seconds = []
+        for _ in range(20):
+            for slow, more in hostile[::10]:
+                with suppress(ConnectionError):
+                    slow.send(more)
+            begun = time.monotonic()
+            with fronted.connect() as quick:
+                assert quick.exchange(request_bytes("GET", LIVE)).status == 200
+                login = request_bytes("POST", LOGIN, headers=(JSON,), body=b"{}")
+                assert quick.exchange(login).status == 422
+            seconds.append(time.monotonic() - begun)
+
+    assert max(seconds) < 1
+
+
+@pytest.mark.slow
+def test_a_head_that_trickles_in_is_given_up(fronted: Fronted) -> None:
+    with fronted.connect(timeout_seconds=1) as connection:
+        connection.send(b"GET / HTTP/1.1\r\n")
+        begun = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < begun + 30:
+                connection.send(b"X")
+                with suppress(TimeoutError):
+                    if not connection.socket.recv(1):
+                        raise ConnectionError
+
+    assert 10 < time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+def test_a_body_that_stalls_ends_with_its_connection_and_one_that_trickles_with_408(
+    fronted: Fronted,
+) -> None:
+    """nginx closes without a word where nothing comes; the service says why where it is late."""
+    body = registration("too-late")
+
+    def stall() -> float:
+        begun = time.monotonic()
+        with fronted.connect(timeout_seconds=20) as connection:
+            connection.send(HEAD + b"Content-Length: 9\r\n\r\n{")
+            assert connection.is_closed_by_peer()
+        return time.monotonic() - begun
+
+    def trickle() -> RawResponse:
+        head = request_bytes("POST", REGISTER, headers=(JSON, f"Content-Length: {len(body)}"))
+        with fronted.connect(timeout_seconds=20) as connection:
+            connection.send(head + body[:-8])
+            for start in range(8, 0, -1):
+                time.sleep(4.5)
+                connection.send(body[-start:][:1])
+            return connection.receive()
+
+    with ThreadPoolExecutor(2) as pool:
+        stalled, trickled = pool.submit(stall), pool.submit(trickle)
+
+        assert 8 < stalled.result() < 15
+        assert problem_of(trickled.result()) == (408, "request_timeout")
+    assert fronted.service.flask("users", "show", "too-late").returncode != 0
+
+
+def test_bodies_are_buffered_but_for_files_of_those_who_may_send_them() -> None:
+    """The words of the configuration that the promises rest on."""
+    configuration = (FOLDER / "default.conf").read_text("utf-8")
+
+    assert configuration.count("proxy_request_buffering on;") == 1
+    assert configuration.count("proxy_request_buffering off;") == 1
+    assert configuration.count("client_max_body_size 64k;") == 1
+    assert configuration.count("client_max_body_size 10m;") == 1
+    assert "reset_timedout_connection on;" in configuration

@@ -62,8 +62,14 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def require_host(trusted: tuple[str, ...]) -> None:
-    """Refuse a request without Host, with a broken one (RFC 9112 §3.2), or with a foreign one."""
+    """Refuse a request without Host, with a broken one (RFC 9112 §3.2), or with a foreign one.
+
+    Probes of load balancers speak HTTP/1.0, which knows no Host.
+    """
     host = request.environ.get("HTTP_HOST", "")
+    if not host and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        if (request.endpoint or "").startswith("health."):
+            return
     if not HOST.fullmatch(host):
         raise BadRequest("The request has no usable Host header.")
     if not trusted:
