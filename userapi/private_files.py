@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 FILE_MODE = 0o600
@@ -34,8 +35,12 @@ def make_file(path: Path) -> None:
     """Make an empty file that only its owner reads, or take an old one away from others.
 
     SQLite gives the files beside it the same mode. Raises OSError.
+
+    A file that exists is not opened: closing it would release every lock that SQLite holds on it
+    in this process (POSIX.1 fcntl), and another process would then delete the WAL in use.
     """
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
     _tighten(path)
 
 

@@ -3,8 +3,12 @@
 import logging
 import os
 import secrets
+import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import flask_migrate
@@ -17,6 +21,7 @@ from tests.support.polling import wait_until
 from userapi import create_app
 from userapi.accounts.service import NewUser
 from userapi.actor import system_actor
+from userapi.private_files import make_file
 from userapi.settings import Settings
 from userapi.wiring import Services
 
@@ -124,3 +129,19 @@ def test_a_log_that_was_moved_away_is_made_anew_for_its_owner_alone(tmp_path: Pa
 
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     disconnect(app)
+
+
+def test_the_locks_of_a_database_stay_when_it_is_made_private(tmp_path: Path) -> None:
+    """Another process took a database in use for one that nobody used, and deleted its WAL."""
+    path = tmp_path / "service.sqlite3"
+    write = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('DELETE FROM t')"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+        connection.execute("BEGIN EXCLUSIVE")
+
+        make_file(path)
+
+        other = subprocess.run(
+            [sys.executable, "-c", write, str(path)], capture_output=True, text=True, check=False
+        )
+    assert "database is locked" in other.stderr
