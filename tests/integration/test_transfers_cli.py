@@ -148,3 +148,12 @@ def test_rows_without_passwords_come_in_large_batches() -> None:
     rows = [Row(number, {"username": "x"}) for number in range(600)]
 
     assert [len(batch) for batch in batches_of(rows)] == [250, 250, 100]
+
+
+def test_an_export_to_a_folder_that_is_not_there_is_a_line(app: Flask, tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "users.csv"
+
+    result = app.test_cli_runner().invoke(args=["users", "export", str(file)])
+
+    assert result.exit_code == 1
+    assert result.output == f"Error: {file} cannot be written: No such file or directory.\n"

@@ -143,8 +143,11 @@ def _written(file: Path | None) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    # mkstemp lets nobody else read it: the file is full of personal data.
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        # mkstemp lets nobody else read it: the file is full of personal data.
+        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    except OSError as exc:
+        raise click.ClickException(f"{file} cannot be written: {exc.strerror}.") from exc
     try:
         with os.fdopen(handle, "wb") as out:
             yield out
