@@ -51,6 +51,11 @@ def without_blanks_around(text: str) -> str:
     return text[begin:end]
 
 
+def has_controls(text: str) -> bool:
+    """Tell whether a text holds control characters (C0, DEL, C1)."""
+    return _CONTROLS.search(text) is not None
+
+
 def without_controls(text: str) -> str:
     """Return the text without control characters (C0, DEL, C1)."""
     return _CONTROLS.sub("", text)

@@ -40,6 +40,7 @@ def init_app(app: Flask, services: Services) -> None:
     metrics.init_app(app, services)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, services)
+    requests.refuse_control_characters(app)
     bodies.init_app(app)
     if settings.cors_origins:
         _let_origins_in(app, settings.cors_origins)

@@ -6,8 +6,9 @@ from ipaddress import ip_address
 
 import structlog
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, NotFound
 
+from userapi.characters import has_controls
 from userapi.observability import AccessLog, accepted_correlation_id, accepted_traceparent
 from userapi.settings import Settings
 
@@ -59,6 +60,18 @@ def init_app(app: Flask, settings: Settings) -> None:
             fields["traceparent"] = actor.traceparent
         access_log.write(fields)
         return response
+
+
+def refuse_control_characters(app: Flask) -> None:
+    """Answer 404 where the path has control characters, which PostgreSQL may not even store.
+
+    No resource has such a name. Asked after the rate limit has counted the request.
+    """
+
+    @app.before_request
+    def find_nothing() -> None:
+        if has_controls(present(request).path):
+            raise NotFound()
 
 
 def require_host(trusted: tuple[str, ...]) -> None:

@@ -16,12 +16,13 @@ from userapi.api.schemas.audit import AuditExportQuery, AuditQuery
 from userapi.api.schemas.common import PAGE_FIELDS
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
+from userapi.characters import has_controls
 from userapi.errors import ServiceError
 from userapi.export import ExportFormat
 from userapi.paging import PageRequest
 from userapi.permissions import Permission
 
-from .forms import day, read_query
+from .forms import day, read_query, typed_filters
 from .pages import blp, page, refuse, requires
 
 ROWS_PER_PAGE = "50"
@@ -48,7 +49,7 @@ def audit_page() -> Response:
         "actions": [("", "any"), *((action, action) for action in AuditAction)],
         "outcomes": [("", "any"), *((outcome, outcome) for outcome in Outcome)],
         "seals": services().audit_seals.state(),
-        "filters": {n: v for n, v in request.args.items() if v and n not in PAGE_FIELDS},
+        "filters": typed_filters(PageFilters, but=PAGE_FIELDS),
     }
     try:
         query = read_query(PageFilters, page_size=ROWS_PER_PAGE, **_given())
@@ -93,7 +94,7 @@ def _id_of(name: str) -> str | None:
     What was done to a role is found by the role's name.
     """
     text = request.args.get(name) or None
-    if text is None or _is_id(text):
+    if text is None or _is_id(text) or has_controls(text):
         return text
     try:
         return str(services().accounts.get_by_name(text).id)

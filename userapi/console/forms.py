@@ -48,6 +48,15 @@ def pasted_token(name: str = "token") -> str | None:
     return found[1] if found else text
 
 
+def typed_filters(schema: type[Schema], *, but: Collection[str] = ()) -> dict[str, str]:
+    """Return the filters of the address as they were typed, for links that keep them.
+
+    Only those that the schema knows: `url_for` would take `_scheme` or `_external` for its own.
+    """
+    known = {field.data_key or name for name, field in schema().fields.items()} - set(but)
+    return {name: value for name, value in request.args.items() if value and name in known}
+
+
 def day(name: str, *, after: int = 0) -> str | None:
     """Return the begin of the day, in UTC, that a date field of the address holds.
 

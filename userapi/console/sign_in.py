@@ -1,5 +1,7 @@
 """Signing in and out, and signing up where that is open."""
 
+import re
+
 from flask import request, session
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
@@ -15,6 +17,9 @@ from userapi.sessions.models import SessionKind
 from .cookies import PREFIX
 from .forms import read_form
 from .pages import begin_session, blp, done, go_to, page, public, refuse
+
+# Visible ASCII without a backslash, which browsers read as a slash.
+ONWARD = re.compile(rf"{PREFIX}[!-\[\]-~]{{0,2000}}", re.ASCII)
 
 
 @blp.route("/sign-in", methods=["GET"])
@@ -89,8 +94,9 @@ def _onward(target: str | None) -> str | None:
     """Return a path of the console to go on to; None for anything that leads elsewhere.
 
     Judged by how it is written: browsers read `///console/` as a host of that name, which
-    `urlsplit` takes for a path.
+    `urlsplit` takes for a path, and `%2e%2e` as the folder above.
     """
-    if not target or not target.startswith(PREFIX) or "\\" in target or ".." in target:
+    if target is None or not ONWARD.fullmatch(target):
         return None
-    return target
+    path = target.partition("?")[0].lower().replace("%2e", ".")
+    return None if "//" in path or ".." in path else target

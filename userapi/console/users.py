@@ -21,7 +21,7 @@ from userapi.errors import ServiceError
 from userapi.paging import PageRequest
 from userapi.permissions import Permission
 
-from .forms import day, read_form, read_query
+from .forms import day, read_form, read_query, typed_filters
 from .pages import blp, done, flash_refusal, page, refuse, requires, signed_in
 
 USERS_PER_PAGE = "25"
@@ -40,7 +40,7 @@ LABELS = {
 def users_page() -> Response:
     """Show users, with every filter of the API."""
     values: dict[str, Any] = {
-        "filters": {n: v for n, v in request.args.items() if v and n != "page"},
+        "filters": typed_filters(UserQuery, but=("page",)),
         "statuses": [("", "any"), *((status, status) for status in UserStatus)],
         "roles": sorted(services().roles.graph().names),
         "actions": [(a, text) for a, text in LABELS.items() if _may(a)],
