@@ -241,6 +241,14 @@ def check_what_comes_after_a_form(
     browser.find("#file").send_keys(str(file))
     send("Try it: change nothing")
     check("trial of an import")
+    rows = [f"w{n:03},w{n:03}@example.com,marble-heron-58-lantern" for n in range(201)]
+    file.write_text("\n".join(["username,email,password", *rows, "bea,not-an-address,"]))
+    browser.find("#file").send_keys(str(file))
+    send("Import at once")
+    # The worker goes on, and the page shows it without being loaded anew.
+    shown = "return document.querySelector('#progress').innerText"
+    browser.wait(lambda b: "202 of 202 rows" in b.execute_script(shown), "the end of the import")
+    check("import by the worker")
     browser.get(site.url + f"/console/users?search={long_name}")
     browser.find("input[name=user_ids]").click()
     check("users with one ticked")

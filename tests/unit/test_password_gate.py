@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from userapi.passwords.gate import LOWER_PRIORITY, LOWEST_PRIORITY, Busy, HashingGate
+from userapi.passwords.gate import (
+    LOWER_PRIORITY,
+    LOWEST_PRIORITY,
+    Busy,
+    HashingGate,
+    background_gate,
+)
 
 DEADLINE_SECONDS = 10
 
@@ -147,6 +153,17 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
     ended = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True)
 
     assert ended.returncode == 0, ended.stderr.decode()
+
+
+@pytest.mark.skipif(not hasattr(os, "getpriority"), reason="needs setpriority(2)")
+def test_hashes_that_nobody_waits_for_come_last_and_leave_cores_to_log_ins() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    logging_in, waiting = HashingGate(queue_limit=64), background_gate()
+
+    assert priority() <= logging_in.run(priority) <= waiting.run(priority) == LOWEST_PRIORITY
+    assert waiting.threads <= max(1, logging_in.threads // 2)
 
 
 def test_an_interpreter_that_has_hashed_ends_at_once() -> None:

@@ -62,6 +62,11 @@ class HashingGate:
         _gates.add(self)
 
     @property
+    def threads(self) -> int:
+        """Return how many hashes run at once."""
+        return self._threads
+
+    @property
     def waiting(self) -> int:
         """Return how many callers wait for a thread."""
         return max(0, self._inside - self._threads)
