@@ -200,6 +200,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         health=health,
         import_jobs=ImportJobs(
             clock=clock,
+            audit=audit,
             encryption=encryption,
             imports=user_imports(_hasher(settings, background_gate())),
             roles=roles,

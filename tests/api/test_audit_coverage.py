@@ -94,6 +94,17 @@ def mailed_token(world: World, client: JsonClient, endpoint: str, body: Any) -> 
     world.facts["token"] = Mailbox(world.app).token()
 
 
+def start_import(world: World) -> None:
+    answer = world.as_chief.request(
+        "POST",
+        "/api/v1/users/import",
+        data=b'{"username": "ada", "email": "ada@example.com"}\n',
+        content_type="application/x-ndjson",
+        headers={"Prefer": "respond-async"},
+    )
+    world.facts["import"] = answer.headers["Location"]
+
+
 CAUSES: dict[str, Cause] = {
     "audit.read": Cause(
         request=lambda w: send(w.as_chief, "GET", "/api/v1/audit-logs/?action=auth.login"),
@@ -330,6 +341,13 @@ CAUSES: dict[str, Cause] = {
         status=200,
         target=None,
     ),
+    "import.cancelled": Cause(
+        before=start_import,
+        request=lambda w: send(w.as_chief, "DELETE", w.facts["import"]),
+        status=204,
+        target="import",
+        details={"rows": 1, "done": 0},
+    ),
     "user.imported": Cause(
         request=lambda w: w.as_chief.request(
             "POST",
@@ -463,6 +481,8 @@ def _target_of(row: Any) -> str | None:
 def _expected_target(world: World, cause: Cause, row: Any) -> str | None:
     if cause.target == "session":
         return f"session:{world.log_robin_in().session_id}"
+    if cause.target == "import":
+        return f"import:{world.facts['import'].rpartition('/')[2]}"
     if cause.target == "user:robin":
         return f"user:{world.robin.id}"
     if cause.target == "user:new":

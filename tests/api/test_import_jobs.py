@@ -21,6 +21,7 @@ from userapi.accounts.import_jobs import (
     unfinished_imports,
 )
 from userapi.accounts.imports import BATCH_PASSWORDS, UserImports
+from userapi.actor import system_actor
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.database import reading, transaction
@@ -276,7 +277,8 @@ def test_a_cancellation_during_a_batch_rolls_the_batch_back(
     hashing = UserImports._with_hashes
 
     def cancelled_meanwhile(self: UserImports, *args: Any) -> Any:
-        services.import_jobs.cancel(UUID(location.rpartition("/")[2]))
+        import_id = UUID(location.rpartition("/")[2])
+        services.import_jobs.cancel(import_id, actor=system_actor("tests"))
         return hashing(self, *args)
 
     with monkeypatch.context() as patched:

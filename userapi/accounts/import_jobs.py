@@ -38,6 +38,8 @@ from userapi.accounts.import_files import Row, checked_form
 from userapi.accounts.imports import ImportResult, SeenInFile, UserImports, batches_of
 from userapi.accounts.models import User, UserStatus
 from userapi.actor import Actor, ActorType, PermissionDenied
+from userapi.audit.actions import AuditAction
+from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
 from userapi.database import Base, JsonDocument, UuidKey, new_id, reading, transaction
 from userapi.encryption import EncryptionKeys, SealedValueUnreadable
@@ -180,12 +182,14 @@ class ImportJobs:
         self,
         *,
         clock: Clock,
+        audit: AuditTrail,
         encryption: EncryptionKeys,
         imports: UserImports,
         roles: Roles,
         cursor_key: str,
     ) -> None:
         self._clock = clock
+        self._audit = audit
         self._encryption = encryption
         self._imports = imports
         self._roles = roles
@@ -272,7 +276,7 @@ class ImportJobs:
                 item=_result,
             )
 
-    def cancel(self, import_id: UUID) -> None:
+    def cancel(self, import_id: UUID, *, actor: Actor) -> None:
         """End an import; users that are there already stay. Does nothing to one that has ended.
 
         Raises ImportNotFound. Waits for the transaction of a batch, but not for its hashes.
@@ -285,6 +289,12 @@ class ImportJobs:
                 raise ImportNotFound()
             if job.state in UNFINISHED:
                 self._finish(session, import_id, ImportState.CANCELLED)
+                self._audit.record(
+                    AuditAction.IMPORT_CANCELLED,
+                    actor=actor,
+                    target=("import", import_id),
+                    details={"rows": job.row_count, "done": job.done},
+                )
 
     def advance(self) -> int:
         """Import the next batch of the import that has waited longest; return how many rows.

@@ -161,7 +161,7 @@ def cancel_import(import_id: UUID) -> None:
 
     The stored rows are deleted. An import that has ended stays as it is.
     """
-    services().import_jobs.cancel(import_id)
+    services().import_jobs.cancel(import_id, actor=current_actor())
 
 
 @blp.route("/imports/<uuid:import_id>/results", methods=["GET"])

@@ -114,7 +114,7 @@ def import_progress(import_id: UUID) -> Response:
 @requires(Permission.USERS_IMPORT)
 def cancel_import(import_id: UUID) -> Response:
     """Cancel what is not done yet of an import."""
-    services().import_jobs.cancel(import_id)
+    services().import_jobs.cancel(import_id, actor=current_actor())
     return go_to("import_progress", import_id=import_id)
 
 
