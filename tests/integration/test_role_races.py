@@ -10,9 +10,10 @@ from sqlalchemy import Connection, select, text
 
 from tests.support.polling import wait_until
 from tests.support.users import MakeUser
-from userapi.actor import system_actor
-from userapi.database import db, reading
+from userapi.actor import Actor, ActorType, system_actor
+from userapi.database import db, new_id, reading
 from userapi.errors import ServiceError
+from userapi.permissions import PermissionSet
 from userapi.roles.editing import RoleDefinition
 from userapi.roles.models import UserRole
 from userapi.wiring import Services
@@ -163,3 +164,37 @@ def test_a_role_given_while_the_status_changes_knows_the_new_status(
 def _waiting_for_locks(connection: Connection) -> int:
     query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
     return int(connection.execute(query).scalar_one())
+
+
+def test_two_changes_at_once_do_not_take_what_neither_may_take(
+    app: Flask, services: Services, make_user: MakeUser
+) -> None:
+    """Each role alone may lose the permission, since the user keeps it by the other one."""
+    keeper = Actor(
+        type=ActorType.USER,
+        id=new_id(),
+        permissions=PermissionSet(["roles:manage", "users:read", "users:suspend"]),
+    )
+    for number in range(ROUNDS):
+        names = [f"left{number}", f"right{number}"]
+        with app.app_context():
+            for name in names:
+                services.role_editor.create(
+                    RoleDefinition(name=name, permissions=("users:suspend",)), actor=ACTOR
+                )
+            services.role_editor.create(
+                RoleDefinition(name=f"chief{number}", permissions=("users:delete",)), actor=ACTOR
+            )
+        make_user(f"captain{number}", roles=[*names, f"chief{number}"])
+
+        outcomes = race(
+            app,
+            *(
+                lambda name=name: services.role_editor.change(
+                    name, {"permissions": []}, actor=keeper
+                )
+                for name in names
+            ),
+        )
+
+        assert sorted(outcomes) == ["done", "insufficient_rank"]

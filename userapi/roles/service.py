@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from userapi.actor import Actor
-from userapi.database import reading, require_transaction
+from userapi.database import reading, require_transaction, statements_may_take
 from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, invalid_field
 from userapi.permissions import Permission, PermissionSet
 from userapi.roles.models import (
@@ -36,6 +36,7 @@ from userapi.tallies import TallyKind, tallied
 
 # Roles that inherit on many ways have chains without number: so many of the shortest are told.
 MOST_CHAINS = 100
+LONGEST_LOOK_SECONDS = 15
 
 _roles: Table = Role.__table__  # type: ignore[assignment]
 _parents: Table = RoleParent.__table__  # type: ignore[assignment]
@@ -357,7 +358,11 @@ def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph
         .group_by(_user_roles.c.user_id)
         .subquery()
     )
-    for joined in require_transaction().scalars(select(held.c.names).distinct()):
+    session = require_transaction()
+    # A second for 100 000 users who all matter; roles are changed rarely enough for more.
+    with statements_may_take(session, LONGEST_LOOK_SECONDS):
+        combinations = session.scalars(select(held.c.names).distinct()).all()
+    for joined in combinations:
         names = joined.split(",")
         theirs = before.effective(names)
         loses = not theirs.rank <= after.effective(names).rank
