@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from userapi.accounts.bulk import BulkChanges
+from userapi.accounts.everybody_out import EverybodyOut
 from userapi.accounts.exports import UserExports
 from userapi.accounts.import_jobs import ImportJobs
 from userapi.accounts.imports import UserImports
@@ -69,6 +70,7 @@ class Services:
     clean_up: CleanUp
     access_tokens: AccessTokens
     encryption: EncryptionKeys
+    everybody_out: EverybodyOut
     figures: Figures
     gate: HashingGate
     hasher: PasswordHasher
@@ -194,6 +196,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
         encryption=encryption,
+        everybody_out=EverybodyOut(clock=clock, sessions=sessions),
         figures=Figures(clock=clock, health=health, sessions=sessions, seals=seals),
         gate=gate,
         hasher=hasher,

@@ -41,6 +41,7 @@ RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recover
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
 RANK = ("tests/api/test_rank.py",)
 LIMITS = ("tests/api/test_rate_limits.py",)
+EVERYBODY_OUT = ("tests/integration/test_everybody_out.py",)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
 
 
@@ -758,6 +759,28 @@ GUARDS = [
         "    _record(revocation)\n",
         "",
         ("tests/integration/test_key_revocation.py",),
+    ),
+    # Everybody out
+    Guard(
+        "Every batch of users is visited",
+        "userapi/accounts/everybody_out.py",
+        "            after = batch[-1]\n",
+        "            break\n",
+        EVERYBODY_OUT,
+    ),
+    Guard(
+        "Sessions that end leave a note for the copies",
+        SESSIONS,
+        "        after_commit(lambda: self._live.sessions_ended(ended))\n",
+        "",
+        EVERYBODY_OUT,
+    ),
+    Guard(
+        "Browser sessions are bound to SECRET_KEY",
+        "userapi/console/cookies.py",
+        '    prefix = f"{KEY_PREFIX}{key_id(settings.secret_key)}:"\n',
+        "    prefix = KEY_PREFIX + key_id(settings.app_name)\n",
+        EVERYBODY_OUT,
     ),
     # Access
     Guard(

@@ -1,12 +1,18 @@
 """Incidents: what the guide tells to do at three in the morning ends what it says it ends."""
 
+import http.cookiejar
 import time
+import urllib.parse
+import urllib.request
+from html import unescape
 
 import jwt
 
-from tests.blackbox.test_as_shipped import add_administrator, call, log_in
+from tests.blackbox.test_as_shipped import PASSWORD, add_administrator, call, log_in
 from tests.operations.stage import Stage
+from tests.support.pages import CSRF
 
+NEW_SECRET_KEY = "a-new-secret-after-the-change-7Gs2Lp9Qx4"
 NEW_ENCRYPTION_KEY = "another-encryption-key-8Kd02mNq5vXz7Tb1"
 
 
@@ -26,6 +32,66 @@ def test_a_stolen_signing_key_is_worth_nothing_two_seconds_later(stage: Stage) -
     assert accepted == [200] * 10
     assert {(status, body["code"]) for status, body in answers} == {(401, "token_invalid")}
     assert call(stage.service, "GET", "/api/v1/auth/me", token=log_in(stage.service))[0] == 200
+
+
+def test_everybody_is_out(stage: Stage) -> None:
+    stage.service.start()
+    add_administrator(stage.service)
+    tokens = [log_in(stage.service) for _ in range(3)]
+    browser = _sign_in(stage)
+    assert {me(stage, token)[0] for token in tokens} == {200}
+    assert _page(stage, browser).endswith("/console/sessions")
+
+    output = stage.run("Everybody out")
+
+    assert "4 sessions have ended." in output
+    assert {me(stage, token) for token in tokens} == {(401, "token_revoked")}
+    assert "/sign-in" in _page(stage, browser)
+    assert me(stage, log_in(stage.service))[0] == 200
+
+
+def test_a_changed_secret_ends_cookies_and_the_command_the_rest(stage: Stage) -> None:
+    stage.service.start()
+    add_administrator(stage.service)
+    token = log_in(stage.service)
+    browser = _sign_in(stage)
+
+    stage.restart(SECRET_KEY=NEW_SECRET_KEY)
+    page = _page(stage, browser)
+    before = me(stage, token)
+    stage.run("A changed SECRET_KEY")
+
+    assert "/sign-in" in page
+    assert before == (200, None)
+    assert me(stage, token) == (401, "token_revoked")
+
+
+def me(stage: Stage, token: str) -> tuple[int, str | None]:
+    """Return status and code of who asks for their own account."""
+    status, body = call(stage.service, "GET", "/api/v1/auth/me", token=token)
+    return status, body.get("code")
+
+
+def _page(stage: Stage, browser: urllib.request.OpenerDirector) -> str:
+    """Return where a browser ends up that opens a page of the console."""
+    with browser.open(stage.service.base_url + "/console/sessions") as answer:
+        return str(answer.url)
+
+
+def _sign_in(stage: Stage) -> urllib.request.OpenerDirector:
+    """Sign in to the console, and return the browser that keeps the cookie."""
+    browser = urllib.request.build_opener(
+        urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+    )
+    address = stage.service.base_url + "/console/sign-in"
+    with browser.open(address) as form:
+        found = CSRF.search(form.read().decode())
+    assert found
+    fields = {"csrf_token": unescape(found[1]), "username": "admin", "password": PASSWORD}
+    with browser.open(address, urllib.parse.urlencode(fields).encode()) as answer:
+        assert answer.status == 200
+        assert "/sign-in" not in answer.url
+    return browser
 
 
 def test_a_seal_key_that_is_found_again_verifies(stage: Stage) -> None:

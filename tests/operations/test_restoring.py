@@ -22,8 +22,10 @@ def test_a_backup_is_brought_back(
 ) -> None:
     stage.service.start()
     add_administrator(stage.service)
+    before = log_in(stage.service)
     assert stage.service.flask("audit", "seal").returncode == 0
     back_up(stage)
+    assert call(stage.service, "POST", "/api/v1/auth/logout", token=before)[0] == 204
     stage.service.stop()
     server = private_server(PostgresServer)
     stage.environment["DATABASE_URL"] = server.url.rpartition("/")[0] + "/userapi"
@@ -32,5 +34,8 @@ def test_a_backup_is_brought_back(
 
     assert "The audit log verifies." in output
     stage.service.start()
+    # Its session was revoked after the backup, which has it as a live one.
+    status, body = call(stage.service, "GET", "/api/v1/auth/me", token=before)
+    assert (status, body["code"]) == (401, "token_revoked")
     token = log_in(stage.service)
     assert call(stage.service, "GET", "/api/v1/auth/me", token=token)[0] == 200

@@ -1,5 +1,6 @@
 """flask sessions: who is signed in, ending it, and clearing away what has ended."""
 
+import sys
 from uuid import UUID
 
 import click
@@ -8,6 +9,8 @@ from flask.cli import AppGroup
 from userapi.sessions.service import EndReason
 
 from .support import operator, print_table, safely, services
+
+INTERRUPTED = 130  # As shells report SIGINT.
 
 command = AppGroup("sessions", help="List and end sessions.")
 
@@ -38,22 +41,63 @@ def list_sessions(name: str | None, limit: int) -> None:
 @command.command("revoke")
 @click.argument("name", required=False)
 @click.option("--session", "session_id", type=click.UUID, help="Only this one.")
+@click.option("--all", "everybody", is_flag=True, help="Those of every user.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation of --all.")
+@click.pass_context
 @safely
-def revoke(name: str | None, session_id: UUID | None) -> None:
-    """End the sessions of a user, or one session by its id alone."""
+def revoke(
+    ctx: click.Context, name: str | None, session_id: UUID | None, everybody: bool, yes: bool
+) -> None:
+    """End the sessions of a user, one session, or all of every user.
+
+    Browser sessions end, too. A run with --all that was interrupted can be repeated.
+    """
+    if everybody:
+        if name is not None or session_id is not None:
+            raise click.UsageError("Give --all by itself, without a user or --session.")
+        ctx.exit(_revoke_all(yes=yes))
     accounts = services().accounts
     if name is not None:
         owner = accounts.get_by_name(name).id
     elif session_id is not None:
         owner = services().sessions.owner_of(session_id)
     else:
-        raise click.UsageError("Name a user, or give --session.")
+        raise click.UsageError("Name a user, or give --session or --all.")
     if session_id is not None:
         accounts.end_session(owner, session_id, actor=operator(), reason=EndReason.REVOKED)
         count = 1
     else:
         count = accounts.end_sessions(owner, actor=operator())
     click.secho(f"{count} sessions of {accounts.get(owner).username} have ended.", fg="green")
+
+
+def _revoke_all(*, yes: bool) -> int:
+    """End every session; return the exit code."""
+    count = services().sessions.count_live()
+    if not yes:
+        click.confirm(f"End all {count} sessions? Everybody has to sign in again.", abort=True)
+    ended = 0
+    # The bar goes to standard error: what is printed is the result.
+    with click.progressbar(
+        length=max(count, 1), label="Ending sessions", file=sys.stderr, show_pos=True
+    ) as bar:
+
+        def advance(batch: int) -> None:
+            nonlocal ended
+            ended += batch
+            bar.update(batch)
+
+        try:
+            services().everybody_out.end_all(actor=operator(), progress=advance)
+        except KeyboardInterrupt:
+            click.secho(
+                f"\nInterrupted: {ended} sessions have ended. Run the command again for the rest.",
+                fg="yellow",
+                err=True,
+            )
+            return INTERRUPTED
+    click.secho(f"{ended} sessions have ended.", fg="green")
+    return 0
 
 
 @command.command("purge")

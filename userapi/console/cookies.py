@@ -25,6 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from userapi.api.problems import handle_service_error
+from userapi.encryption import key_id
 from userapi.errors import Unavailable
 from userapi.private_files import make_folder
 from userapi.settings import Settings
@@ -220,7 +221,9 @@ def init_app(app: Flask, settings: Settings) -> None:
 
 
 def _store(app: Flask, settings: Settings) -> _OnlyForPages:
-    options: dict[str, Any] = {"key_prefix": KEY_PREFIX, "permanent": False}
+    # Bound to SECRET_KEY: with a new one no cookie of before names a session.
+    prefix = f"{KEY_PREFIX}{key_id(settings.secret_key)}:"
+    options: dict[str, Any] = {"key_prefix": prefix, "permanent": False}
     if not settings.redis_url:
         folder = settings.instance_dir / "console"
         make_folder(folder)

@@ -23,6 +23,7 @@ was read, and that is the bound.
 
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -42,6 +43,7 @@ log = structlog.get_logger(__name__)
 # A note that is not left breaks a promise, a copy that is not read costs a query: worth a longer
 # wait than a question of every request is.
 NOTE_TIMEOUT_SECONDS = 0.5
+NOTES_AT_ONCE = 500
 NOTE_SPARED_SECONDS = 0.1
 # Time for all who could not leave notes to leave them.
 DOUBTED_SECONDS = 1.5
@@ -193,6 +195,15 @@ class RedisLiveSessions:
         else:
             self._leave(command("SET", key, ENDED, "PX", self._note_milliseconds))
 
+    def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
+        """Take note, after the commit, that sessions have ended: one round trip for many."""
+        notes = [
+            command("SET", _session_key(session_id), ENDED, "PX", self._note_milliseconds)
+            for session_id in session_ids
+        ]
+        for start in range(0, len(notes), NOTES_AT_ONCE):
+            self._leave(*notes[start : start + NOTES_AT_ONCE])
+
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
         """Take note, after the commit, that a user may do or shows something else."""
         self._leave(_RAISE.on(_user_key(user_id), given=(access_version, self._note_milliseconds)))
@@ -201,12 +212,13 @@ class RedisLiveSessions:
         """Take note, after the commit, that a role grants something else."""
         self._leave(_RAISE.on(CATALOGUE, given=(catalogue_version, self._note_milliseconds)))
 
-    def _leave(self, note: Command) -> None:
+    def _leave(self, *notes: Command) -> None:
         # Behind notes that wait nobody tries for themselves: it would cost each a time-out.
-        if self._messenger is None and self._notes.ask(note) is not None:
+        if self._messenger is None and self._notes.ask(*notes) is not None:
             return
         with self._lock:
-            self._unsent[note] = time.monotonic() + self._copy_seconds
+            until = time.monotonic() + self._copy_seconds
+            self._unsent.update(dict.fromkeys(notes, until))
             if self._messenger is None:
                 self._messenger = threading.Thread(
                     target=self._leave_unsent, name="session-notes", daemon=True

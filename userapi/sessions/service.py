@@ -1,6 +1,6 @@
 """Starting, listing and ending sessions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -228,6 +228,29 @@ class Sessions:
         self._end(rows, user=user, actor=actor, reason=reason)
         return len(rows)
 
+    def end_all_of(
+        self, owners: Mapping[UUID, UserFacts], *, actor: Actor, reason: EndReason
+    ) -> int:
+        """End all live sessions of several users, whose rows are locked; return how many."""
+        rows = self._locked(self._live_rows(None).where(_table.c.user_id.in_(owners)))
+        self._end_of(rows, owners, actor=actor, reason=reason)
+        return len(rows)
+
+    def users_with_live_sessions(self, *, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
+        """Return users who are signed in, by their ids, and how many sessions each has."""
+        now = self._clock.now()
+        query = (
+            select(_table.c.user_id, func.count())
+            .where(is_live(now, now - self._idle))
+            .group_by(_table.c.user_id)
+            .order_by(_table.c.user_id)
+            .limit(limit)
+        )
+        if after is not None:
+            query = query.where(_table.c.user_id > after)
+        with reading() as connection:
+            return [(row.user_id, row[1]) for row in connection.execute(query)]
+
     def count_live(self) -> int:
         """Return how many sessions are live."""
         with reading() as connection:
@@ -263,6 +286,16 @@ class Sessions:
     def _end(
         self, rows: Sequence[Row[Any]], *, user: UserFacts, actor: Actor, reason: EndReason
     ) -> None:
+        self._end_of(rows, {user.id: user}, actor=actor, reason=reason)
+
+    def _end_of(
+        self,
+        rows: Sequence[Row[Any]],
+        owners: Mapping[UUID, UserFacts],
+        *,
+        actor: Actor,
+        reason: EndReason,
+    ) -> None:
         if not rows:
             return
         session = require_transaction()
@@ -273,26 +306,27 @@ class Sessions:
                 revoked_at=self._clock.now(), revoked_reason=reason, version=_table.c.version + 1
             )
         )
-        for row in rows:
-            self._audit.record(
-                AuditAction.SESSION_REVOKED,
-                actor=actor,
-                target=("session", row.id),
-                details={"reason": reason, "user_id": str(user.id)},
-            )
-            self._outbox.append(
+        self._audit.record_all(
+            AuditAction.SESSION_REVOKED,
+            actor=actor,
+            about={
+                ("session", row.id): {"reason": reason, "user_id": str(row.user_id)} for row in rows
+            },
+        )
+        self._outbox.append_all(
+            [
                 SessionEvent(
-                    type=EventType.SESSION_REVOKED, user=user, session_id=row.id, reason=reason
-                ),
-                actor=actor,
-            )
-        ended = [(row.id, row.version + 1) for row in rows]
-
-        def tell() -> None:
-            for session_id, version in ended:
-                self._live.session_changed(session_id, version=version, live=False)
-
-        after_commit(tell)
+                    type=EventType.SESSION_REVOKED,
+                    user=owners[row.user_id],
+                    session_id=row.id,
+                    reason=reason,
+                )
+                for row in rows
+            ],
+            actor=actor,
+        )
+        ended = [row.id for row in rows]
+        after_commit(lambda: self._live.sessions_ended(ended))
 
 
 def _chunks(first: list[dict[str, Any]], query: Select[Any]) -> Iterator[list[dict[str, Any]]]:

@@ -122,6 +122,10 @@ class LiveSessions(Protocol):
         """Take note, after the commit, that a session has a new version or has ended."""
         ...
 
+    def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
+        """Take note, after the commit, that sessions have ended, however many they are."""
+        ...
+
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
         """Take note, after the commit, that a user may do or shows something else."""
         ...
@@ -191,6 +195,9 @@ class DatabaseLiveSessions:
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
         """Do nothing: the next question reads the row."""
+
+    def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
+        """Do nothing: the next question reads the rows."""
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
         """Do nothing: the next question reads the row."""
