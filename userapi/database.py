@@ -395,15 +395,29 @@ def _parameter(prefix: str, table: Table, name: str) -> str:
 
 
 @contextmanager
-def snapshot() -> Iterator[Connection]:
-    """Give a connection for long reading: all its statements see the moment of the first one."""
+def patient_reading() -> Iterator[Connection]:
+    """Give a connection for one batch of a long pass; its statements have no time-out."""
+    if db.engine.dialect.name == "sqlite":
+        with reading() as connection:
+            yield connection
+        return
+    with db.engine.connect() as connection, statements_may_take(connection, None):
+        yield connection
+
+
+@contextmanager
+def snapshot(*, seconds: float | None = LONG_READ_SECONDS) -> Iterator[Connection]:
+    """Give a connection for long reading: all its statements see the moment of the first one.
+
+    A statement may take so many seconds; None is for ever.
+    """
     if db.engine.dialect.name == "sqlite":
         # Begins a transaction, and a transaction of SQLite is a snapshot.
         with reading() as connection:
             yield connection
         return
     with _repeatable_read().connect() as connection:
-        with statements_may_take(connection, LONG_READ_SECONDS):
+        with statements_may_take(connection, seconds):
             yield connection
 
 

@@ -2,13 +2,18 @@
 
 The triggers let rows go that are older than `audit_retention.deletable_before`. It is set and reset
 within each transaction, so no other transaction ever sees it open.
+
+A log of a hundred million rows takes hours. No statement has a time-out, each batch begins after
+the last row of the one before, and the planner is kept to the index of that order: with statistics
+of before the rows it would read the whole log for each batch.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
 
-from sqlalchemy import Table, delete, exists, func, select, update
+from sqlalchemy import Connection, Table, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from userapi.actor import Actor
@@ -19,16 +24,34 @@ from userapi.audit.seals import AuditSeals, SealsBroken
 from userapi.audit.service import AuditTrail
 from userapi.audit.verification import AuditVerification, Finding
 from userapi.clock import Clock, rfc3339
-from userapi.database import reading, transaction
+from userapi.database import patient_reading, statements_may_take, transaction
 from userapi.errors import invalid_field
 
 ROWS_AT_ONCE = 2000
 SEALS_AT_ONCE = 500
+# Beyond so many rows their number is estimated from the seals.
+MOST_COUNTED = 100_000
 
 _logs: Table = AuditLog.__table__  # type: ignore[assignment]
 _unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
 _seals: Table = AuditSeal.__table__  # type: ignore[assignment]
 _retention: Table = AuditRetention.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """How many rows there are to prune."""
+
+    rows: int
+    is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a batch has ended in the order of rows."""
+
+    occurred_at: datetime
+    id: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +73,24 @@ class AuditPruning:
         self._seals = seals
         self._verification = verification
 
-    def count(self, before: datetime) -> int:
-        """Return how many rows are older than `before`."""
-        query = select(func.count()).where(_logs.c.occurred_at < before)
-        with reading() as connection:
-            return int(connection.execute(query).scalar_one())
+    def count(self, before: datetime) -> Count:
+        """Return how many rows are older than `before`: exactly up to a bound, about above it."""
+        bounded = (
+            select(_logs.c.id)
+            .where(_logs.c.occurred_at < before)
+            .order_by(_logs.c.occurred_at, _logs.c.id)
+            .limit(MOST_COUNTED + 1)
+            .subquery()
+        )
+        with patient_reading() as connection:
+            _keep_to_index(connection)
+            rows: int = connection.execute(select(func.count()).select_from(bounded)).scalar_one()
+            if rows <= MOST_COUNTED:
+                return Count(rows=rows, is_exact=True)
+            sealed = connection.execute(
+                select(func.sum(_seals.c.row_count)).where(_seals.c.latest_at < before)
+            ).scalar_one()
+        return Count(rows=max(rows, int(sealed or 0)), is_exact=False)
 
     def prune(
         self,
@@ -63,12 +99,15 @@ class AuditPruning:
         actor: Actor,
         despite_findings: bool = False,
         progress: Callable[[int], object] = lambda rows: None,
+        verified: Callable[[int], object] = lambda rows: None,
     ) -> Pruned:
         """Delete all rows from before a moment, in small transactions.
 
-        Each records itself as `audit.pruned` with its count and the boundary. Rows are sealed
-        first, and what is to go is verified: afterwards nothing could be proved of it. Raises
-        Invalid for a moment in the future, and SealsBroken unless told to prune `despite_findings`.
+        Each records itself as `audit.pruned` with its count and the boundary, so that after an
+        interruption the same call goes on with the rest. Rows are sealed first, and what is to go
+        is verified: afterwards nothing could be proved of it. `verified` and `progress` are told
+        how many rows more were verified and deleted. Raises Invalid for a moment in the future, and
+        SealsBroken unless told to prune `despite_findings`.
         """
         if before > self._clock.now():
             raise invalid_field("before", "Takes a moment in the past.", "in_the_future")
@@ -76,13 +115,16 @@ class AuditPruning:
             pass
         if not despite_findings:
             findings: list[Finding] = []
-            self._verification.verify_before(before, findings.append)
+            self._verification.verify_before(before, findings.append, progress=verified)
             if findings:
                 raise SealsBroken(f"Nothing is pruned: {findings[0]}.")
-        rows = 0
-        while deleted := self._prune_rows(before, actor=actor):
+        rows, place = 0, None
+        while True:
+            place, deleted = self._prune_rows(before, place, actor=actor)
             rows += deleted
             progress(deleted)
+            if place is None:
+                break
         if rows == 0:
             with transaction():
                 self._record(before, 0, actor)
@@ -91,21 +133,33 @@ class AuditPruning:
             seals += cut
         return Pruned(rows=rows, seals=seals)
 
-    def _prune_rows(self, before: datetime, *, actor: Actor) -> int:
+    def _prune_rows(
+        self, before: datetime, after: _Place | None, *, actor: Actor
+    ) -> tuple[_Place | None, int]:
+        """Delete the rows that follow a place; return where it ended, and how many went.
+
+        There is no such place when these were the last.
+        """
         old = (
-            select(_logs.c.id)
-            # What waits for its seal goes when it has one.
-            .where(
-                _logs.c.occurred_at < before, ~exists().where(_unsealed.c.audit_id == _logs.c.id)
-            )
+            select(_logs.c.occurred_at, _logs.c.id)
+            .where(_logs.c.occurred_at < before)
             .order_by(_logs.c.occurred_at, _logs.c.id)
             .limit(ROWS_AT_ONCE)
         )
-        with transaction() as session:
+        if after is not None:
+            old = old.where(
+                tuple_(_logs.c.occurred_at, _logs.c.id) > tuple_(after.occurred_at, after.id)
+            )
+        with transaction() as session, statements_may_take(session, None):
             head = self._locked_head(session)
             self._open(session, before)
+            _keep_to_index(session.connection())
             # Read first and not as a subquery: PostgreSQL could then run it once for each row.
-            ids = list(session.scalars(old))
+            rows = session.execute(old).all()
+            ids = {row.id for row in rows}
+            # What waits for its seal goes when it has one.
+            waiting = select(_unsealed.c.audit_id).where(_unsealed.c.audit_id.in_(ids))
+            ids -= set(session.scalars(waiting))
             if ids:
                 session.execute(delete(_logs).where(_logs.c.id.in_(ids)))
                 self._record(before, len(ids), actor)
@@ -115,11 +169,12 @@ class AuditPruning:
                     replace(head, pruned_before=boundary, pruned_rows=head.pruned_rows + len(ids)),
                 )
             self._close(session)
-        return len(ids)
+        last = _Place(*rows[-1]) if len(rows) == ROWS_AT_ONCE else None
+        return last, len(ids)
 
     def _cut_seals(self, before: datetime) -> int:
         """Let go of the oldest seals, of which no row is left."""
-        with transaction() as session:
+        with transaction() as session, statements_may_take(session, None):
             head = self._locked_head(session)
             first_kept = session.scalar(
                 select(func.min(_seals.c.number)).where(_seals.c.latest_at >= before)
@@ -167,4 +222,13 @@ class AuditPruning:
             AuditAction.AUDIT_PRUNED,
             actor=actor,
             details={"before": rfc3339(before), "rows": rows},
+        )
+
+
+def _keep_to_index(connection: Connection) -> None:
+    """Let this transaction read rows by an index in its order, whatever the statistics say."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
+            " SET LOCAL enable_sort = off"
         )

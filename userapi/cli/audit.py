@@ -1,7 +1,6 @@
 """flask audit: read, export, verify and prune the audit log. Reading is recorded here, too."""
 
 import re
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from userapi.export import ExportFormat, with_byte_order_mark
 from userapi.network_addresses import parse_address
 from userapi.paging import PageRequest
 
-from .support import operator, print_table, safely, services
+from .support import INTERRUPTED, Progress, operator, print_table, safely, services
 
 MOST_FINDINGS_SHOWN = 50
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -163,21 +162,47 @@ def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--despite-findings", is_flag=True, help="Also delete rows that do not verify.")
+@click.pass_context
 @safely
-def prune(older_than: timedelta, yes: bool, despite_findings: bool) -> None:
-    """Delete rows older than an age. This is recorded, and the rest still verifies."""
+def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings: bool) -> None:
+    """Delete rows older than an age. This is recorded, and the rest still verifies.
+
+    Ctrl-C ends it after the present batch; the same command goes on with the rest.
+    """
     pruning = services().audit_pruning
     before = services().clock.now() - older_than
     count = pruning.count(before)
     if not yes:
+        about = "" if count.is_exact else "about "
         click.confirm(
-            f"Delete {count} rows from before {before:%Y-%m-%d %H:%M:%S} UTC?", abort=True
+            f"Delete {about}{count.rows} rows from before {before:%Y-%m-%d %H:%M:%S} UTC?",
+            abort=True,
         )
-    # The bar goes to standard error: what is printed is the result.
-    with click.progressbar(length=max(count, 1), label="Pruning", file=sys.stderr) as bar:
-        pruned = pruning.prune(
-            before, actor=operator(), despite_findings=despite_findings, progress=bar.update
+    deleted = 0
+
+    def advance(rows: int) -> None:
+        nonlocal deleted
+        deleted += rows
+        progress.advance(rows)
+
+    try:
+        # Each row is verified, and then deleted.
+        with Progress("Verifying and pruning", 2 * count.rows) as progress:
+            pruned = pruning.prune(
+                before,
+                actor=operator(),
+                despite_findings=despite_findings,
+                progress=advance,
+                verified=progress.advance,
+            )
+    except KeyboardInterrupt:
+        click.secho(
+            f"Interrupted: {deleted} rows are deleted, which is recorded. The same command goes on"
+            " with the rest.",
+            fg="yellow",
+            err=True,
         )
+        ctx.exit(INTERRUPTED)
     click.secho(f"Deleted {pruned.rows} rows and {pruned.seals} seals.", fg="green")
 
 
@@ -223,7 +248,18 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
             click.secho(printable(f"{finding.kind}: {finding}"), fg="red")
 
     reported: list[int] = []
-    verified = services().audit_verification.verify(report, anchor=anchor)
+    verification = services().audit_verification
+    progress = Progress("Verifying", verification.sealed_rows())
+    try:
+        with progress:
+            verified = verification.verify(report, anchor=anchor, progress=progress.advance)
+    except KeyboardInterrupt:
+        click.secho(
+            f"Interrupted after {progress.done} rows: {len(reported)} findings so far.",
+            fg="yellow",
+            err=True,
+        )
+        ctx.exit(INTERRUPTED)
     if verified.findings > MOST_FINDINGS_SHOWN:
         click.secho(f"… and {verified.findings - MOST_FINDINGS_SHOWN} more.", fg="red")
     click.echo(

@@ -2,6 +2,7 @@
 
 import secrets
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -97,3 +98,43 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.secho(line.rstrip(), bold=number == 0)
+
+
+INTERRUPTED = 130  # As a shell reports SIGINT.
+LINE_EVERY_SECONDS = 10.0
+
+
+class Progress:
+    """Shows on standard error how far a long command is: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._label = label
+        self._total = max(total, 1)
+        self._bar = (
+            click.progressbar(length=self._total, label=label, file=sys.stderr)
+            if sys.stderr.isatty()
+            else None
+        )
+        self._line_at = time.monotonic() + LINE_EVERY_SECONDS
+        self.done = 0
+
+    def advance(self, count: int) -> None:
+        """Show that so much more is done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + LINE_EVERY_SECONDS
+            percent = min(100, self.done * 100 // self._total)
+            click.echo(f"{self._label}: {self.done} of {self._total} rows ({percent} %)", err=True)
+
+    def __enter__(self) -> "Progress":
+        """Begin to show it."""
+        if self._bar is not None:
+            self._bar.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave the terminal in order."""
+        if self._bar is not None:
+            self._bar.__exit__(*exception)

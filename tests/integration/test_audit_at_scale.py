@@ -1,0 +1,261 @@
+"""Verifying and pruning large audit logs: how much is read, how often, and beside what."""
+
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import event, text
+
+from tests.support.polling import wait_until
+from userapi.actor import system_actor
+from userapi.audit.verification import Finding
+from userapi.clock import ManualClock
+from userapi.database import db, transaction
+from userapi.wiring import Services
+
+# Ids that grow with the moments, as those of the service do.
+ROWS = """
+    INSERT INTO audit_logs (id, occurred_at, action, outcome, actor_type)
+    SELECT (lpad(to_hex(n), 12, '0') || '70008000000000000000')::uuid,
+        now() - interval '400 days' + n * interval '1 second', 'user.updated', 'success', 'system'
+    FROM generate_series(CAST(:first AS int), CAST(:last AS int)) n
+    """
+
+
+@pytest.fixture(autouse=True)
+def context(app: Flask) -> Iterator[None]:
+    with app.app_context():
+        yield
+
+
+def add_rows(services: Services, first: int, last: int, *, seal: bool = True) -> None:
+    for start in range(first, last + 1, 4000):
+        with transaction() as session:
+            end = min(start + 3999, last)
+            session.execute(text(ROWS), {"first": start, "last": end})
+    while seal and services.audit_seals.seal_due():
+        pass
+
+
+def flask(app: Flask, *arguments: str) -> Result:
+    return app.test_cli_runner().invoke(args=["audit", *arguments])
+
+
+def verify(services: Services) -> None:
+    services.audit_verification.verify(lambda finding: pytest.fail(str(finding)))
+
+
+@contextmanager
+def reads_of_rows() -> Iterator[list[int]]:
+    """Give how many rows each statement reads from the log."""
+    reads: list[int] = []
+
+    def note(_c: Any, cursor: Any, statement: str, *_more: Any) -> None:
+        if statement.startswith("SELECT") and "FROM audit_logs" in statement:
+            reads.append(cursor.rowcount)
+
+    event.listen(db.engine, "after_cursor_execute", note)
+    yield reads
+    event.remove(db.engine, "after_cursor_execute", note)
+
+
+def test_each_row_is_read_once(services: Services) -> None:
+    """All ids were read once more for each million rows that there are."""
+    add_rows(services, 1, 30_000)
+
+    with reads_of_rows() as reads:
+        verify(services)
+
+    assert 30_000 <= sum(reads) < 31_000
+    assert max(reads) <= 2000
+
+
+def test_memory_does_not_grow_with_the_log(services: Services) -> None:
+    peaks = []
+    for first, last in ((1, 21_000), (21_001, 42_000)):
+        add_rows(services, first, last)
+        tracemalloc.start()
+        verify(services)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_no_snapshot_is_held_from_the_first_row_to_the_last(services: Services) -> None:
+    """One that is held for hours keeps the whole database from being cleaned up."""
+    add_rows(services, 1, 30_000)
+    horizons = set()
+
+    def note(_rows: int) -> None:
+        with transaction() as session:
+            session.execute(text("UPDATE role_catalogue SET version = version"))
+        with db.engine.connect() as connection:
+            query = (
+                "SELECT min(backend_xmin::text::bigint) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            horizons.add(connection.execute(text(query)).scalar())
+
+    services.audit_verification.verify(lambda finding: pytest.fail(str(finding)), progress=note)
+
+    assert horizons == {None}
+
+
+def test_rows_that_come_are_sealed_and_pruned_meanwhile_are_no_finding(
+    app: Flask, services: Services, clock: ManualClock
+) -> None:
+    add_rows(services, 1, 42_000)
+    add_rows(services, 42_001, 42_500, seal=False)
+    findings: list[Finding] = []
+    steps: Iterator[Callable[[], object]] = iter(
+        [
+            lambda: add_rows(services, 42_501, 43_000, seal=False),
+            lambda: add_rows(services, 43_001, 43_100),
+            lambda: prune(services, clock, days=400 - 0.1),
+            lambda: add_rows(services, 43_101, 43_200, seal=False),
+        ]
+    )
+
+    def meanwhile(_rows: int) -> None:
+        step = next(steps, None)
+        if step is not None:
+            step()
+
+    verified = services.audit_verification.verify(findings.append, progress=meanwhile)
+
+    assert next(steps, None) is None
+    assert findings == []
+    assert verified.waiting == 100 + 5  # Each batch of pruning is recorded.
+    verify(services)
+
+
+def prune(services: Services, clock: ManualClock, *, days: float) -> int:
+    before = clock.now() - timedelta(days=days)
+    return services.audit_pruning.prune(before, actor=system_actor("tests")).rows
+
+
+def test_pruning_reads_no_more_than_it_deletes_whatever_the_statistics_say(
+    services: Services, clock: ManualClock
+) -> None:
+    """With statistics of an empty log each batch read all that there is."""
+    with db.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "DELETE FROM pg_statistic WHERE starelid = 'audit_logs'::regclass"
+        )
+        connection.exec_driver_sql(
+            "UPDATE pg_class SET reltuples = 0, relpages = 1 WHERE oid = 'audit_logs'::regclass"
+        )
+    add_rows(services, 1, 20_000)
+    before = _figures()
+
+    with reads_of_rows() as reads:
+        assert prune(services, clock, days=399) == 20_000
+    db.engine.dispose()  # A connection that ends tells its figures.
+    wait_until(lambda: _figures()["n_tup_del"] - before["n_tup_del"] == 20_000)
+
+    after = _figures()
+    assert after["seq_tup_read"] == before["seq_tup_read"]
+    assert sum(reads) < 3 * 20_000
+
+
+def _figures() -> dict[str, int]:
+    query = "SELECT seq_tup_read, n_tup_del FROM pg_stat_user_tables WHERE relname = 'audit_logs'"
+    with db.engine.connect() as connection:
+        return dict(connection.execute(text(query)).mappings().one())
+
+
+@pytest.mark.parametrize("command", [["verify"], ["prune", "--older-than", "399d", "--yes"]])
+def test_no_statement_has_a_time_out(app: Flask, services: Services, command: list[str]) -> None:
+    """Counting ended after three seconds: at some 40 million rows nothing was ever pruned."""
+    add_rows(services, 1, 10)
+    results: list[Result] = []
+    thread = threading.Thread(target=lambda: results.append(flask(app, *command)))
+    with db.engine.connect() as blocker:
+        blocker.exec_driver_sql("LOCK TABLE audit_logs IN ACCESS EXCLUSIVE MODE")
+        thread.start()
+        wait_until(_somebody_waited_for_four_seconds, seconds=60)
+        blocker.rollback()
+    thread.join(60)
+
+    assert [result.exit_code for result in results] == [0], results[0].output
+
+
+def _somebody_waited_for_four_seconds() -> bool:
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        " AND query LIKE '%FROM audit_logs%' AND clock_timestamp() - query_start > interval '4 s'"
+    )
+    with db.engine.connect() as connection:
+        return bool(connection.execute(text(query)).scalar())
+
+
+@contextmanager
+def ctrl_c_at(number: int, words: str) -> Iterator[None]:
+    """Press Ctrl-C at a statement of a number."""
+    count = 0
+
+    def press(_c: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        nonlocal count
+        count += words in statement
+        if count == number and words in statement:
+            raise KeyboardInterrupt
+
+    event.listen(db.engine, "before_cursor_execute", press)
+    yield
+    event.remove(db.engine, "before_cursor_execute", press)
+
+
+def test_verifying_can_be_interrupted(app: Flask, services: Services) -> None:
+    add_rows(services, 1, 30_000)
+
+    with ctrl_c_at(5, "FROM audit_logs"):
+        result = flask(app, "verify")
+
+    assert result.exit_code == 130
+    assert "Interrupted after 8000 rows: 0 findings so far." in result.output
+    assert "Traceback" not in result.output
+    verify(services)
+
+
+def test_pruning_can_be_interrupted_and_goes_on_later(app: Flask, services: Services) -> None:
+    add_rows(services, 1, 9_000)
+
+    with ctrl_c_at(3, "DELETE FROM audit_logs"):
+        interrupted = flask(app, "prune", "--older-than", "399d", "--yes")
+    verify(services)
+    again = flask(app, "prune", "--older-than", "399d", "--yes")
+
+    assert interrupted.exit_code == 130
+    assert "Interrupted: 4000 rows are deleted" in interrupted.output
+    assert (again.exit_code, "Deleted 5000 rows" in again.output) == (0, True)
+    verify(services)
+
+
+def test_a_large_number_of_rows_is_estimated(
+    app: Flask, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_rows(services, 1, 5_000)
+    monkeypatch.setattr("userapi.audit.pruning.MOST_COUNTED", 100)
+
+    result = flask(app, "prune", "--older-than", "399d")
+
+    assert "Delete about 5000 rows" in result.output
+
+
+def test_progress_is_shown_where_there_is_no_terminal(
+    app: Flask, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_rows(services, 1, 5_000)
+    monkeypatch.setattr("userapi.cli.support.LINE_EVERY_SECONDS", 0.0)
+
+    result = flask(app, "verify")
+
+    assert "Verifying: 2000 of 5000 rows (40 %)" in result.output
+    assert "The audit log verifies." in result.output
