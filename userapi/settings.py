@@ -25,6 +25,7 @@ import psycopg2.extensions
 import redis
 from dotenv import dotenv_values
 
+from userapi.characters import is_blank
 from userapi.private_files import make_folder
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +69,15 @@ def _text(maximum: int = 2000) -> Parser:
         if not raw or len(raw) > maximum or any(ord(c) < 32 for c in raw):
             raise ValueError(f"takes 1 to {maximum} printable characters")
         return raw
+
+    return parse
+
+
+def _name(maximum: int) -> Parser:
+    def parse(raw: str) -> str:
+        if is_blank(raw):
+            raise ValueError(f"takes 1 to {maximum} characters that can be seen")
+        return str(_text(maximum)(raw))
 
     return parse
 
@@ -268,7 +278,7 @@ class Settings:
     """All that an operator can choose; see `.env.example` for the same list as a file."""
 
     # General
-    app_name: str = _setting(_text(100), "User Management Service", "Name in mails and documents")
+    app_name: str = _setting(_name(100), "User Management Service", "Name in mails and documents")
     environment: str = _setting(
         _choice("development", "testing", "production"), "development", "Kind of deployment"
     )

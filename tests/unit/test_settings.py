@@ -39,6 +39,7 @@ def test_what_the_tests_begin_with_is_accepted(tmp_path: Path) -> None:
 
 BAD_VALUES = [
     ("APP_NAME", "a\nb", "takes 1 to 100 printable characters"),
+    ("APP_NAME", " \u200b\u3164", "takes 1 to 100 characters that can be seen"),
     ("ENVIRONMENT", "staging", "takes one of development, testing, production"),
     ("DEBUG", "perhaps", "takes true or false"),
     ("PUBLIC_BASE_URL", "ftp://files.example", "takes a URL that begins with http:// or https://"),
