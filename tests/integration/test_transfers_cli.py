@@ -157,3 +157,39 @@ def test_an_export_to_a_folder_that_is_not_there_is_a_line(app: Flask, tmp_path:
 
     assert result.exit_code == 1
     assert result.output == f"Error: {file} cannot be written: No such file or directory.\n"
+
+
+def test_an_export_for_a_spreadsheet_begins_with_a_byte_order_mark(
+    app: Flask, tmp_path: Path
+) -> None:
+    users, log = tmp_path / "users.csv", tmp_path / "log.csv"
+
+    run(app, "export", users, "--bom")
+    arguments = ["audit", "export", "--format", "csv", "--bom", "--output", str(log)]
+    app.test_cli_runner().invoke(args=arguments, catch_exceptions=False)
+
+    assert users.read_bytes().startswith(b"\xef\xbb\xbfid,")
+    assert log.read_bytes().startswith(b"\xef\xbb\xbfid,")
+
+
+def test_a_file_in_another_encoding_comes_in_when_that_is_stated(
+    app: Flask, services: Services, tmp_path: Path
+) -> None:
+    file = tmp_path / "users.csv"
+    file.write_bytes("username,email,first_name\nada,ada@example.com,Zoë\n".encode("cp1252"))
+
+    assert run(app, "import", file).exit_code == 1
+    assert run(app, "import", file, "--encoding", "windows-1252").exit_code == 0
+
+    with app.app_context():
+        assert services.accounts.get_by_name("ada").first_name == "Zoë"
+
+
+def test_a_workbook_is_told_to_be_saved_as_csv(app: Flask, tmp_path: Path) -> None:
+    file = tmp_path / "users.xlsx"
+    file.write_bytes(b"PK\x03\x04")
+
+    result = run(app, "import", file)
+
+    assert result.exit_code == 2
+    assert "Save the workbook as CSV" in result.output
