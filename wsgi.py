@@ -1,7 +1,20 @@
-"""The application that Gunicorn serves."""
+"""The application that Gunicorn serves and that `flask` runs commands of."""
+
+import os
+import sys
 
 from userapi import create_app
 from userapi.settings import faults_end_the_process
 
+# Flask's own commands that are about endpoints.
+NEEDS_ENDPOINTS = {"routes", "run", "shell"}
+
+
+def _is_command() -> bool:
+    """Tell whether `flask` loads this for a command that needs no endpoints."""
+    by_flask = os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "gunicorn" not in sys.modules
+    return by_flask and not NEEDS_ENDPOINTS & set(sys.argv)
+
+
 with faults_end_the_process():
-    app = create_app()
+    app = create_app(web=not _is_command())

@@ -29,16 +29,26 @@ class CommandGroup(AppGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), *COMMANDS})
+        return sorted({*super().list_commands(ctx), *COMMANDS} - UNUSED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, loaded now."""
         if cmd_name in COMMANDS:
             command = import_module(COMMANDS[cmd_name]).command
             return command if isinstance(command, click.Command) else None
-        return super().get_command(ctx, cmd_name)
+        return None if cmd_name in UNUSED else super().get_command(ctx, cmd_name)
+
+
+# Commands that extensions bring along and that do nothing useful here: limits are named in the
+# settings, and the document is served as /openapi.json.
+UNUSED = frozenset({"limiter", "openapi"})
 
 
 def init_app(app: Flask) -> None:
-    """Give the application its commands."""
+    """Give the application its commands, and `flask` no others than useful ones."""
+    context = click.get_current_context(silent=True)
+    root = context.find_root().command if context else None
+    if isinstance(root, click.Group):
+        for name in UNUSED:
+            root.commands.pop(name, None)
     app.cli = CommandGroup(app.name)

@@ -1,7 +1,7 @@
 """flask audit: read, export, verify and prune the audit log. Reading is recorded here, too."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,6 +9,7 @@ from uuid import UUID
 import click
 from flask.cli import AppGroup
 
+from userapi.accounts.service import UserNotFound
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.audit.verification import Anchor, Finding
@@ -17,7 +18,16 @@ from userapi.export import ExportFormat, with_byte_order_mark
 from userapi.network_addresses import parse_address
 from userapi.paging import PageRequest
 
-from .support import INTERRUPTED, Progress, operator, print_table, safely, services
+from .support import (
+    INTERRUPTED,
+    Progress,
+    as_json_option,
+    operator,
+    print_json,
+    print_table,
+    safely,
+    services,
+)
 
 MOST_FINDINGS_SHOWN = 50
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -65,8 +75,8 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--action", type=click.Choice([str(a) for a in AuditAction]), metavar="ACTION"
         ),
-        click.option("--target", "target_id", help="Only about this id."),
-        click.option("--actor", "actor_id", type=click.UUID, help="Only by the user with this id."),
+        click.option("--target", help="Only about this user (name or id), role or other id."),
+        click.option("--actor", help="Only by this user: name, e-mail or id."),
     ):
         command = option(command)
     return command
@@ -74,8 +84,8 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _wanted(
     *,
-    actor_id: UUID | None,
-    target_id: str | None,
+    actor: str | None,
+    target: str | None,
     action: str | None,
     outcome: str | None,
     ip_address: str | None,
@@ -84,8 +94,8 @@ def _wanted(
     until: datetime | None,
 ) -> AuditFilter:
     return AuditFilter(
-        actor_id=actor_id,
-        target_id=target_id,
+        actor_id=None if actor is None else _actor_id(actor),
+        target_id=None if target is None else _target_id(target),
         action=AuditAction(action) if action else None,
         outcome=Outcome(outcome) if outcome else None,
         ip_address=None if ip_address is None else parse_address(ip_address),
@@ -95,11 +105,28 @@ def _wanted(
     )
 
 
+def _actor_id(text: str) -> UUID:
+    """Return the id of an actor. One who is deleted can still be named by the id."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return services().accounts.get_by_name(text).id
+
+
+def _target_id(text: str) -> str:
+    """Return the id of the user of that name, or the text: roles go by their names."""
+    try:
+        return str(services().accounts.get_by_name(text).id)
+    except UserNotFound:
+        return text
+
+
 @command.command("list")
 @_filters
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@as_json_option
 @safely
-def list_rows(limit: int, **filters: Any) -> None:
+def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
     """List rows, the newest first."""
     wanted, actor = _wanted(**filters), operator()
     rows: list[Any] = []
@@ -113,15 +140,23 @@ def list_rows(limit: int, **filters: Any) -> None:
         cursor = page.next_cursor
         if cursor is None:
             break
+    names = _names_of_targets(rows)
+    if as_json:
+        items = [{**row._mapping, "target_username": names.get(str(row.target_id))} for row in rows]
+        print_json({"items": items, "total": page.total, "total_is_exact": page.total_is_exact})
+        return
     print_table(
-        ["WHEN (UTC)", "ACTION", "OUTCOME", "ACTOR", "TARGET", "FROM", "REQUEST"],
+        ["WHEN (UTC)", "ACTION", "OUTCOME", "ACTOR", "ACTOR ID", "TARGET", "TARGET ID"]
+        + ["FROM", "REQUEST"],
         [
             [
                 row.occurred_at.strftime("%Y-%m-%d %H:%M:%S"),
                 row.action,
                 row.outcome,
                 row.actor_username or row.actor_type,
-                f"{row.target_type}:{row.target_id}" if row.target_type else "",
+                row.actor_id,
+                " ".join(filter(None, (row.target_type, names.get(str(row.target_id))))),
+                row.target_id,
                 row.ip_address,
                 row.correlation_id,
             ]
@@ -130,6 +165,13 @@ def list_rows(limit: int, **filters: Any) -> None:
     )
     more = "" if page.total_is_exact else "more than "
     click.echo(f"\n{len(rows)} of {more}{page.total} shown.")
+
+
+def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
+    """Return the names, by id, of the users that rows are about and who are still there."""
+    ids = {row.target_id for row in rows if row.target_type == "user" and row.target_id}
+    found = services().user_search.names([UUID(user_id) for user_id in ids])
+    return {str(user_id): name for user_id, name in found.items()}
 
 
 @command.command("export")

@@ -1,19 +1,31 @@
 """flask doctor: what is wrong with this installation, and how to mend it."""
 
+from dataclasses import asdict
+
 import click
 
 from .diagnosis import Level, diagnose
-from .support import safely_on_any_database, services
+from .support import as_json_option, print_json, safely_on_any_database, services
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.FAULT: "✗"}
 
 
 @click.command("doctor", help="Look for what is wrong or unwise, and say how to mend it.")
+@as_json_option
 @safely_on_any_database
-def command() -> None:
+def command(as_json: bool) -> None:
     """Print every finding; exit with 1 where something cannot work as it is."""
     findings = list(diagnose(services()))
+    if as_json:
+        print_json(
+            {
+                "items": [asdict(finding) for finding in findings],
+                "faults": sum(finding.level is Level.FAULT for finding in findings),
+                "warnings": sum(finding.level is Level.WARNING for finding in findings),
+            }
+        )
+        raise SystemExit(int(any(finding.level is Level.FAULT for finding in findings)))
     for finding in findings:
         mark = click.style(_MARKS[finding.level], fg=_COLOURS[finding.level], bold=True)
         click.echo(f" {mark} {finding.subject:9} {finding.text}")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from userapi.characters import printable
 from userapi.events.catalogue import EventType
 from userapi.events.journal import LOOK_BACK, EventJournal, EventState, EventView
 
-from .support import print_table, safely, services
+from .support import as_json_option, print_json, print_table, safely, services
 
 command = AppGroup("events", help="Look into the outbox, and send events again.")
 
@@ -25,13 +26,17 @@ FOLLOW_SECONDS = 1.0
 @click.option("--state", type=click.Choice([str(state) for state in EventState]))
 @click.option("--type", "event_type", type=click.Choice([str(kind) for kind in EventType]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@as_json_option
 @safely
-def list_events(state: str | None, event_type: str | None, limit: int) -> None:
+def list_events(state: str | None, event_type: str | None, limit: int, as_json: bool) -> None:
     """List events, the newest first."""
     events = EventJournal().recent(
         state=EventState(state) if state else None, type=event_type, limit=limit
     )
-    _print(events)
+    if as_json:
+        print_json({"items": [asdict(event) for event in events]})
+    else:
+        _print(events)
 
 
 @command.command("replay")

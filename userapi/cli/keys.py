@@ -11,7 +11,7 @@ from userapi.audit.actions import AuditAction
 from userapi.authentication.key_files import KeyFolder, KeyRecord, KeyState, Revocation, parse_keys
 from userapi.settings import JWT_ALGORITHMS
 
-from .support import operator, print_table, safely, services
+from .support import as_json_option, operator, print_json, print_table, safely, services
 
 # Verifiers may keep the published keys for so long (Cache-Control of /.well-known/jwks.json).
 KEYS_KEPT_ELSEWHERE = timedelta(minutes=5)
@@ -43,8 +43,9 @@ def _require_folder_signs() -> KeyFolder:
 
 
 @command.command("list")
+@as_json_option
 @safely
-def list_keys() -> None:
+def list_keys(as_json: bool) -> None:
     """List the keys and what each is for."""
     folder = _require_keys()
     own_file = services().settings.jwt_private_key_file
@@ -66,6 +67,11 @@ def list_keys() -> None:
                 purpose,
             ]
         )
+    if as_json:
+        names = ("kid", "algorithm", "state", "created_at", "since", "purpose")
+        items = [dict(zip(names, [cell or None for cell in row], strict=True)) for row in rows]
+        print_json({"items": items})
+        return
     if not rows:
         click.echo("There are no keys yet. `flask keys generate` makes the first ones.")
         return

@@ -1,5 +1,6 @@
 """flask roles: what roles there are, and making them what a file says."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from flask.cli import AppGroup
 from userapi.characters import printable
 from userapi.roles.editing import RoleDefinition, RoleDifference
 
-from .support import operator, print_table, safely, services
+from .support import as_json_option, operator, print_json, print_table, safely, services
 
 FIELDS = {"description", "permissions", "parents"}
 
@@ -18,9 +19,16 @@ command = AppGroup("roles", help="Read roles, and make them what a file says.")
 
 
 @command.command("list")
+@as_json_option
 @safely
-def list_roles() -> None:
+def list_roles(as_json: bool) -> None:
     """List all roles."""
+    if as_json:
+        roles = [asdict(role) for role in services().roles.all()]
+        for role in roles:
+            del role["version"]
+        print_json({"items": roles})
+        return
     print_table(
         ["ROLE", "INHERITS", "USERS", "NAMES"],
         [

@@ -1,6 +1,7 @@
 """flask sessions: who is signed in, ending it, and clearing away what has ended."""
 
 import sys
+from dataclasses import asdict
 from uuid import UUID
 
 import click
@@ -8,7 +9,7 @@ from flask.cli import AppGroup
 
 from userapi.sessions.service import EndReason
 
-from .support import operator, print_table, safely, services
+from .support import as_json_option, operator, print_json, print_table, safely, services, user_named
 
 INTERRUPTED = 130  # As shells report SIGINT.
 
@@ -18,22 +19,34 @@ command = AppGroup("sessions", help="List and end sessions.")
 @command.command("list")
 @click.argument("name", required=False)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@as_json_option
 @safely
-def list_sessions(name: str | None, limit: int) -> None:
-    """List live sessions. Those of one user or of all, the one used last first."""
-    user_id = services().accounts.get_by_name(name).id if name else None
+def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
+    """List live sessions. Those of one user (name, e-mail or id) or of all, newest use first."""
+    user_id = user_named(name).id if name else None
+    found = services().sessions.list_live(user_id=user_id, limit=limit)
+    names = services().user_search.names({owner for owner, _ in found})
+    if as_json:
+        items = []
+        for owner, session in found:
+            shown = asdict(session)
+            del shown["current"]  # No session is the one of this command.
+            items.append({"user_id": owner, "username": names.get(owner), **shown})
+        print_json({"items": items})
+        return
     print_table(
-        ["SESSION", "USER", "SINCE (UTC)", "LAST USED", "FROM", "DEVICE"],
+        ["SESSION", "USER", "USER ID", "SINCE (UTC)", "LAST USED", "FROM", "DEVICE"],
         [
             [
                 s.id,
+                names.get(owner),
                 owner,
                 f"{s.created_at:%Y-%m-%d %H:%M}",
                 f"{s.last_used_at:%Y-%m-%d %H:%M}",
                 s.ip_address,
                 s.device,
             ]
-            for owner, s in services().sessions.list_live(user_id=user_id, limit=limit)
+            for owner, s in found
         ],
     )
 
@@ -58,7 +71,7 @@ def revoke(
         ctx.exit(_revoke_all(yes=yes))
     accounts = services().accounts
     if name is not None:
-        owner = accounts.get_by_name(name).id
+        owner = user_named(name).id
     elif session_id is not None:
         owner = services().sessions.owner_of(session_id)
     else:

@@ -3,18 +3,23 @@
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import wraps
 from typing import Any, TypeVar, cast
+from uuid import UUID
 
 import click
+import orjson
 from flask import current_app
 from flask.cli import with_appcontext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from userapi.accounts.views import UserView
 from userapi.actor import Actor, system_actor
 from userapi.characters import printable
+from userapi.clock import rfc3339
 from userapi.database import require_unicode_database
 from userapi.errors import Invalid, ServiceError
 from userapi.settings import SettingsError
@@ -86,6 +91,32 @@ def made_password() -> str:
     """Return a random password of 120 bits that can be read aloud in groups."""
     text = secrets.token_hex(15)
     return "-".join(text[start : start + 6] for start in range(0, len(text), 6))
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document, as the API writes moments and ids."""
+    click.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple | frozenset | set):
+        return list(value)
+    return str(value)
+
+
+def user_named(text: str) -> UserView:
+    """Return the user with this id, name or address. Raises UserNotFound."""
+    try:
+        return services().accounts.get(UUID(text))
+    except ValueError:
+        return services().accounts.get_by_name(text)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,6 +1,9 @@
 """flask users: administrators' work on the command line. Changes are audited as `system`."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 from flask.cli import AppGroup
@@ -17,7 +20,16 @@ from userapi.statistics import MOST_DAYS
 from userapi.tallies import count_anew
 
 from .statistics import print_figures
-from .support import operator, print_table, read_password, safely, services
+from .support import (
+    as_json_option,
+    operator,
+    print_json,
+    print_table,
+    read_password,
+    safely,
+    services,
+    user_named,
+)
 from .transfers import export_users, import_users
 
 command = AppGroup("users", help="Create, find and change users.")
@@ -53,13 +65,90 @@ def create_admin(
         click.secho(f"    {password}\n", bold=True)
 
 
+def _identity(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the name and address of a new user, and the roles."""
+    for parameter in (
+        click.option("--role", "roles", multiple=True, help="A role; may be repeated."),
+        click.option("--email", help="E-mail address; asked for if left out."),
+        click.option("--username", help="The same as NAME."),
+        click.argument("name", required=False),
+    ):
+        command = parameter(command)
+    return command
+
+
+def _new_user(
+    name: str | None, username: str | None, email: str | None, roles: Sequence[str]
+) -> NewUser:
+    if name and username and name != username:
+        raise click.UsageError("Give the user name once.")
+    return NewUser(
+        username=name or username or click.prompt("User name"),
+        email=email or click.prompt("E-mail"),
+        roles=roles,
+    )
+
+
+@command.command("create")
+@_identity
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.option("--generate", is_flag=True, help="Make a password and show it once.")
+@click.option("--must-change-password", is_flag=True, help="The first log-in sets a new one.")
+@safely
+def create(
+    name: str | None,
+    username: str | None,
+    email: str | None,
+    roles: Sequence[str],
+    password_stdin: bool,
+    generate: bool,
+    must_change_password: bool,
+) -> None:
+    """Create an active user. The password is prompted for, read, or made."""
+    new = _new_user(name, username, email, roles)
+    password, made = read_password(from_stdin=password_stdin, generate=generate)
+    user = services().accounts.create(
+        replace(new, password=password, must_change_password=must_change_password),
+        actor=operator(),
+    )
+    click.secho(f"Created {user.username} <{user.email}>.", fg="green")
+    if made:
+        click.echo("Password, shown this once:\n")
+        click.secho(f"    {password}\n", bold=True)
+
+
+@command.command("invite")
+@_identity
+@safely
+def invite(name: str | None, username: str | None, email: str | None, roles: Sequence[str]) -> None:
+    """Invite a user by mail. They are pending until they set a password."""
+    user = services().accounts.create(_new_user(name, username, email, roles), actor=operator())
+    click.secho(f"Invited {user.username} <{user.email}>. The worker sends the mail.", fg="green")
+
+
+@command.command("delete")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@safely
+def delete(name: str, yes: bool) -> None:
+    """Delete a user and their sessions. Audit rows stay."""
+    user = user_named(name)
+    if not yes:
+        click.confirm(f"Delete {user.username} <{user.email}> for good?", abort=True)
+    services().accounts.delete(user.id, actor=operator())
+    click.secho(f"{user.username} is deleted.", fg="green")
+
+
 @command.command("list")
 @click.option("--search", help="Part of a name or address.")
 @click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
 @click.option("--role", help="Only those with this role.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@as_json_option
 @safely
-def list_users(search: str | None, status: str | None, role: str | None, limit: int) -> None:
+def list_users(
+    search: str | None, status: str | None, role: str | None, limit: int, as_json: bool
+) -> None:
     """List users, the newest first."""
     wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
     users: list[UserView] = []
@@ -72,6 +161,15 @@ def list_users(search: str | None, status: str | None, role: str | None, limit: 
         cursor = page.next_cursor
         if cursor is None:
             break
+    if as_json:
+        print_json(
+            {
+                "items": [user.public for user in users],
+                "total": page.total,
+                "total_is_exact": page.total_is_exact,
+            }
+        )
+        return
     print_table(
         ["NAME", "E-MAIL", "STATUS", "ROLES", "CREATED", "LAST LOG-IN"],
         [
@@ -92,10 +190,14 @@ def list_users(search: str | None, status: str | None, role: str | None, limit: 
 
 @command.command("show")
 @click.argument("name")
+@as_json_option
 @safely
-def show(name: str) -> None:
-    """Show a user, by name or e-mail."""
-    user = services().accounts.get_by_name(name)
+def show(name: str, as_json: bool) -> None:
+    """Show a user, by name, e-mail or id."""
+    user = user_named(name)
+    if as_json:
+        print_json(user.public)
+        return
     for field, value in user.public.items():
         shown = rfc3339(value) if isinstance(value, datetime) else value
         click.echo(f"{field + ':':22} {'' if shown is None else printable(str(shown))}")
@@ -108,7 +210,7 @@ def show(name: str) -> None:
 @safely
 def set_password(name: str, password_stdin: bool, generate: bool) -> None:
     """Give a user a new password; all their sessions end."""
-    user = services().accounts.get_by_name(name)
+    user = user_named(name)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
     services().authentication.give_password(user.id, password, actor=operator())
     click.secho(f"{user.username} has a new password; every session has ended.", fg="green")
@@ -123,7 +225,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
 @safely
 def set_role(name: str, role: str) -> None:
     """Give a user exactly one role."""
-    user = services().accounts.get_by_name(name)
+    user = user_named(name)
     changed = services().accounts.set_roles(user.id, [role], actor=operator())
     click.secho(f"{changed.username} has the role {', '.join(changed.roles)}.", fg="green")
 
@@ -137,7 +239,7 @@ def set_role(name: str, role: str) -> None:
 @safely
 def suspend(name: str, reason: str | None, until: datetime | None) -> None:
     """Suspend a user; all their sessions end at once."""
-    user = services().accounts.get_by_name(name)
+    user = user_named(name)
     services().accounts.suspend(
         user.id,
         actor=operator(),
@@ -152,7 +254,7 @@ def suspend(name: str, reason: str | None, until: datetime | None) -> None:
 @safely
 def activate(name: str) -> None:
     """Make a pending or suspended user active."""
-    user = services().accounts.get_by_name(name)
+    user = user_named(name)
     services().accounts.activate(user.id, actor=operator())
     click.secho(f"{user.username} is active.", fg="green")
 
@@ -162,7 +264,7 @@ def activate(name: str) -> None:
 @safely
 def unlock(name: str) -> None:
     """Forget a user's failed log-ins."""
-    user = services().accounts.get_by_name(name)
+    user = user_named(name)
     services().accounts.unlock(user.id, actor=operator())
     click.secho(f"{user.username} can log in again.", fg="green")
 
@@ -170,12 +272,17 @@ def unlock(name: str) -> None:
 @command.command("stats")
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True)
 @click.option("--recount", is_flag=True, help="Count users anew first, after a restore.")
+@as_json_option
 @safely
-def stats(days: int, recount: bool) -> None:
+def stats(days: int, recount: bool, as_json: bool) -> None:
     """Print figures about users, and what they did each day (UTC)."""
     if recount:
         count_anew()
-    print_figures(services().statistics.figures(days))
+    figures = services().statistics.figures(days)
+    if as_json:
+        print_json(asdict(figures))
+    else:
+        print_figures(figures)
 
 
 def _day(moment: datetime | None) -> str:
