@@ -1,6 +1,7 @@
 """Importing users from NDJSON and CSV."""
 
 import hashlib
+import io
 import json
 import time
 from base64 import b64encode
@@ -281,6 +282,26 @@ def test_a_body_over_ten_mebibytes_is_413(admin: SignedInClient) -> None:
     answer = admin.post(IMPORT, data=b" " * (10 * 2**20 + 1), headers={"Content-Type": NDJSON})
 
     assert (answer.status_code, answer.get_json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_a_file_is_read_only_for_those_who_may_import_and_only_whole(
+    make_user: MakeUser, log_in: LogIn, permitted: bool
+) -> None:
+    caller = log_in(make_user("robin", roles=["admin" if permitted else "moderator"]))
+    file = io.BytesIO(json.dumps(row_of("ada")).encode())
+    length = len(file.getvalue()) + (10 if permitted else 0)
+
+    answer = caller.post(
+        IMPORT,
+        headers={"Content-Type": NDJSON},
+        input_stream=file,
+        environ_overrides={"CONTENT_LENGTH": str(length), "wsgi.input_terminated": True},
+    )
+
+    expected = (400, "malformed_request") if permitted else (403, "permission_denied")
+    assert (answer.status_code, answer.get_json()["code"]) == expected
+    assert (file.tell() > 0) is permitted
 
 
 def test_what_one_request_cannot_do_is_refused_at_once(admin: SignedInClient) -> None:

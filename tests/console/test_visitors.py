@@ -165,6 +165,32 @@ def test_every_form_needs_a_token_and_is_not_read_before_who_sends_it_is_known(
             assert (asked.status_code, body.was_read) == (303, False), path
 
 
+def test_every_form_takes_64_kib_and_no_more_and_must_be_whole(
+    app: Flask, make_user: MakeUser
+) -> None:
+    reader = PageReader(app)
+    reader.sign_in(make_user("boss", roles=("superadmin",)))
+    pages = {
+        re.sub("<uuid:[a-z_]+>", SOMEBODY, rule.rule)
+        for rule in app.url_map.iter_rules()
+        if rule.endpoint.startswith("console.") and "POST" in (rule.methods or ())
+    } - {"/console/users/import"}
+    multipart = b'--b\r\nContent-Disposition: form-data; name="a"; filename="f"\r\n\r\n'
+    chunked = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+
+    for path in pages:
+        for content_type, begin in ((FORM, b"a="), ("multipart/form-data; boundary=b", multipart)):
+            body = io.BytesIO(begin + b"x" * 70_000)
+            sent = reader.browser.post(
+                path, input_stream=body, content_type=content_type, environ_overrides=chunked
+            )
+            assert sent.status_code == 413, path
+        cut = {"CONTENT_LENGTH": "999", "wsgi.input_terminated": True, "CONTENT_TYPE": FORM}
+        body = io.BytesIO(f"csrf_token={reader.token}".encode())
+        broken = reader.browser.post(path, environ_overrides={"wsgi.input": body, **cut})
+        assert broken.status_code == 400, path
+
+
 def _access(app: Flask, endpoint: str) -> str:
     return str(vars(app.view_functions[endpoint])["access"])
 

@@ -22,7 +22,11 @@ ALWAYS_POSSIBLE = {
     503: {"service_unavailable": "The service cannot answer at the moment."},
 }
 WITH_A_BODY = {
-    400: {"malformed_json": "The body is not well-formed JSON."},
+    400: {
+        "malformed_json": "The body is not well-formed JSON.",
+        "malformed_request": "The body is not well-formed HTTP, or breaks off.",
+    },
+    408: {"request_timeout": "The body took too long to arrive."},
     413: {"body_too_large": "The body is too large."},
     415: {"unsupported_media_type": "The body is not application/json."},
     422: {"validation_failed": "Some fields are not valid."},

@@ -51,10 +51,10 @@ def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
 def receive_body() -> None:
     """Receive the body before the view runs: a request that is not whole has no effect.
 
-    A view with a larger limit reads the body itself, when it knows who sends it.
+    Pages, and views with a larger limit, do it themselves when they know who sends it.
     """
     view = current_app.view_functions.get(request.endpoint or "")
-    if not hasattr(view, "body_limit"):
+    if request.blueprint != "console" and not hasattr(view, "body_limit"):
         request.get_data()
 
 

@@ -69,7 +69,7 @@ blp = Blueprint(
 def takes_files(view: Any) -> Any:
     """Let a view take bodies of the size that files have, and say what that may be refused for."""
     view.body_limit = IMPORT_LIMIT_BYTES
-    view._apidoc = {"problems": {status: WITH_A_BODY[status] for status in (413, 415, 422)}}
+    view._apidoc = {"problems": {status: WITH_A_BODY[status] for status in (408, 413, 415, 422)}}
     return view
 
 

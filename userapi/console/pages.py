@@ -73,9 +73,7 @@ def requires(permission: Permission) -> Callable[[View], View]:
             _sign_in_by_cookie()
             if permission not in current_actor().permissions:
                 raise PermissionDenied(permission)
-            if hasattr(view, "body_limit"):
-                allow_body(request.environ, limit=view.body_limit, seconds=IMPORT_SECONDS)
-            csrf.protect()
+            _receive_form(view)
             return view(*args, **kwargs)
 
         return cast(View, _tagged(guarded, permission))
@@ -89,7 +87,7 @@ def signed_in(view: View) -> View:
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         _sign_in_by_cookie(password_change_pending=hasattr(view, "open_to_password_change"))
-        csrf.protect()
+        _receive_form(view)
         return view(*args, **kwargs)
 
     return cast(View, _tagged(guarded, "self"))
@@ -100,7 +98,7 @@ def public(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        csrf.protect()
+        _receive_form(view)
         return view(*args, **kwargs)
 
     return cast(View, _tagged(guarded, "public"))
@@ -116,6 +114,15 @@ def takes_file(view: View) -> View:
     """Mark a page as one that takes a file, from people who hold its permission."""
     view.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
     return view
+
+
+def _receive_form(view: View) -> None:
+    """Receive the whole body, now that its sender is known, and check the form's token."""
+    if hasattr(view, "body_limit"):
+        allow_body(request.environ, limit=view.body_limit, seconds=IMPORT_SECONDS)
+    else:
+        request.get_data()
+    csrf.protect()
 
 
 class PasswordChangePending(Exception):
