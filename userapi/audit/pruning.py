@@ -24,7 +24,7 @@ from userapi.audit.seals import AuditSeals, SealsBroken
 from userapi.audit.service import AuditTrail
 from userapi.audit.verification import AuditVerification, Finding
 from userapi.clock import Clock, rfc3339
-from userapi.database import patient_reading, statements_may_take, transaction
+from userapi.database import keep_to_indexes, patient_reading, statements_may_take, transaction
 from userapi.errors import invalid_field
 
 ROWS_AT_ONCE = 2000
@@ -83,7 +83,7 @@ class AuditPruning:
             .subquery()
         )
         with patient_reading() as connection:
-            _keep_to_index(connection)
+            _keep_to_order(connection)
             rows: int = connection.execute(select(func.count()).select_from(bounded)).scalar_one()
             if rows <= MOST_COUNTED:
                 return Count(rows=rows, is_exact=True)
@@ -153,7 +153,7 @@ class AuditPruning:
         with transaction() as session, statements_may_take(session, None):
             head = self._locked_head(session)
             self._open(session, before)
-            _keep_to_index(session.connection())
+            _keep_to_order(session.connection())
             # Read first and not as a subquery: PostgreSQL could then run it once for each row.
             rows = session.execute(old).all()
             ids = {row.id for row in rows}
@@ -225,10 +225,8 @@ class AuditPruning:
         )
 
 
-def _keep_to_index(connection: Connection) -> None:
-    """Let this transaction read rows by an index in its order, whatever the statistics say."""
+def _keep_to_order(connection: Connection) -> None:
+    """Let this transaction read rows by the index in their order, whatever the statistics say."""
+    keep_to_indexes(connection)
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(
-            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
-            " SET LOCAL enable_sort = off"
-        )
+        connection.exec_driver_sql("SET LOCAL enable_sort = off")

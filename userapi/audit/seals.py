@@ -40,7 +40,7 @@ from userapi.audit.models import (
 from userapi.audit.seal_keys import UNNAMED, SealKeys
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock, rfc3339
-from userapi.database import reading, transaction
+from userapi.database import keep_to_indexes, reading, transaction
 from userapi.errors import Conflict, invalid_field
 
 log = structlog.get_logger(__name__)
@@ -223,6 +223,7 @@ class AuditSeals:
             head = self.lock_head(session, wait=False)
             if head is None:
                 return 0
+            keep_to_indexes(session)
             ids = list(
                 session.scalars(
                     select(_unsealed.c.audit_id).order_by(_unsealed.c.audit_id).limit(limit)

@@ -27,7 +27,7 @@ from userapi.audit.models import (
 )
 from userapi.audit.seal_keys import UNNAMED, SealKeys
 from userapi.audit.seals import SealKeyMissing, SealsBroken, genuine_head
-from userapi.database import patient_reading, reading, snapshot
+from userapi.database import keep_to_indexes, patient_reading, reading, snapshot
 
 SEALS_PER_READ = 20
 IDS_PER_READ = 10_000
@@ -400,6 +400,7 @@ class _Check:
             query = select(_unsealed.c.audit_id).where(_unsealed.c.audit_id > last)
             query = query.order_by(_unsealed.c.audit_id).limit(IDS_PER_READ)
             with snapshot(seconds=None) as connection:
+                keep_to_indexes(connection)
                 ids = connection.execute(query).scalars().all()
                 present = connection.execute(select(_logs.c.id).where(_logs.c.id.in_(ids)))
                 missing = set(ids).difference(present.scalars())
