@@ -1,9 +1,9 @@
 """Imports that the worker does: how they are asked for, followed, cancelled and continued."""
 
-import copy
 import json
+import threading
+from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -21,10 +21,11 @@ from userapi.accounts.import_jobs import (
     unfinished_imports,
 )
 from userapi.accounts.imports import BATCH_PASSWORDS, UserImports
-from userapi.actor import system_actor
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.database import reading, transaction
+from userapi.passwords.gate import HashingGate
+from userapi.passwords.hashing import PasswordHasher
 from userapi.wiring import Services
 
 IMPORT = "/api/v1/users/import"
@@ -67,11 +68,42 @@ def advance(app: Flask, services: Services, *, batches: int = 1000) -> None:
                 return
 
 
-def another_worker(services: Services) -> ImportJobs:
-    """Return the jobs as another process has them, which knows nothing but the database."""
-    other = copy.copy(services.import_jobs)
-    other._worker, other._seen = "another", {}
-    return other
+def another_worker(
+    services: Services, *, while_hashing: Callable[[], object] = lambda: None
+) -> ImportJobs:
+    """Return the jobs as another process has them, which knows nothing but the database.
+
+    `while_hashing` happens once, in the middle of a batch.
+    """
+    happened = threading.Lock()
+
+    def hashed(_seconds: float) -> None:
+        if happened.acquire(blocking=False):
+            while_hashing()
+
+    hasher = PasswordHasher(
+        pepper=services.settings.password_pepper,
+        former_peppers=(),
+        rounds=4,
+        gate=HashingGate(queue_limit=64, observe=hashed),
+    )
+    imports = UserImports(
+        clock=services.clock,
+        audit=services.audit,
+        outbox=services.outbox,
+        roles=services.roles,
+        hasher=hasher,
+        policy=services.policy,
+        one_time_tokens=services.one_time_tokens,
+    )
+    return ImportJobs(
+        clock=services.clock,
+        audit=services.audit,
+        encryption=services.encryption,
+        imports=imports,
+        roles=services.roles,
+        cursor_key=services.settings.secret_key,
+    )
 
 
 def counted(app: Flask, model: Any) -> int:
@@ -271,41 +303,26 @@ def test_an_unknown_import_is_404(admin: SignedInClient) -> None:
 
 
 def test_a_cancellation_during_a_batch_rolls_the_batch_back(
-    app: Flask, services: Services, admin: SignedInClient, monkeypatch: pytest.MonkeyPatch
+    app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     location = ask(admin, with_passwords(201)).headers["Location"]
-    hashing = UserImports._with_hashes
 
-    def cancelled_meanwhile(self: UserImports, *args: Any) -> Any:
-        import_id = UUID(location.rpartition("/")[2])
-        services.import_jobs.cancel(import_id, actor=system_actor("tests"))
-        return hashing(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(UserImports, "_with_hashes", cancelled_meanwhile)
-        advance(app, services)
+    worker = another_worker(services, while_hashing=lambda: admin.delete(location))
+    with app.app_context():
+        assert worker.advance() == 0
 
     assert admin.get(location).get_json()["done"] == 0
     assert admin.get("/api/v1/users/?search=user0").get_json()["total"] == 0
 
 
 def test_a_batch_that_another_worker_took_over_is_done_once(
-    app: Flask, services: Services, admin: SignedInClient, monkeypatch: pytest.MonkeyPatch
+    app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     location = ask(admin, with_passwords(201)).headers["Location"]
-    other = another_worker(services)
-    hashing = UserImports._with_hashes
 
-    def overtaken(self: UserImports, *args: Any) -> Any:
-        hashed = hashing(self, *args)
-        with monkeypatch.context() as patched:
-            patched.setattr(UserImports, "_with_hashes", hashing)
-            assert other.advance() == BATCH_PASSWORDS
-        return hashed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(UserImports, "_with_hashes", overtaken)
-        advance(app, services, batches=1)
+    slow = another_worker(services, while_hashing=lambda: advance(app, services, batches=1))
+    with app.app_context():
+        assert slow.advance() == 0
 
     assert admin.get(location).get_json()["done"] == BATCH_PASSWORDS
     assert len(all_results(admin, location)) == BATCH_PASSWORDS
@@ -342,24 +359,17 @@ def test_the_rest_is_refused_when_who_asked_may_import_no_more(
 
 
 def test_a_suspension_during_a_batch_counts_for_that_batch(
-    app: Flask,
-    services: Services,
-    make_user: MakeUser,
-    log_in: LogIn,
-    monkeypatch: pytest.MonkeyPatch,
+    app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
 ) -> None:
     chief = log_in(make_user("chief", roles=["superadmin"]))
     boss = make_user("boss", roles=["admin"])
     location = ask(log_in(boss), with_passwords(201)).headers["Location"]
-    hashing = UserImports._with_hashes
 
-    def suspended_meanwhile(self: UserImports, *args: Any) -> Any:
-        chief.post(f"/api/v1/users/{boss.id}/suspend")
-        return hashing(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(UserImports, "_with_hashes", suspended_meanwhile)
-        advance(app, services)
+    worker = another_worker(
+        services, while_hashing=lambda: chief.post(f"/api/v1/users/{boss.id}/suspend")
+    )
+    with app.app_context():
+        worker.advance()
 
     job = chief.get(location).get_json()
     assert (job["state"], job["created"], job["failed"]) == ("failed", 0, 201)

@@ -167,6 +167,46 @@ def test_a_file_has_the_same_outcome_whichever_way_it_comes(
     assert sorted(said.ignored) == sorted(outcome.ignored)
 
 
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (10_000, "The header has 10001 columns. At most 200 are accepted."),
+        (1_000_000, "The header is longer than 65536 characters."),
+    ],
+)
+def test_a_header_of_very_many_columns_is_refused_in_one_sentence(
+    admin: SignedInClient, columns: int, message: str
+) -> None:
+    """Each column was a fault of its own, and each was compared with all before it."""
+    header = b"email," * columns + b"username\n"
+
+    answer = admin.post(IMPORT, data=header, headers={"Content-Type": "text/csv"})
+
+    (error,) = answer.get_json()["errors"]
+    assert error == {"field": "header", "message": message, "code": "too_long"}
+
+
+def test_a_row_of_thousands_of_unknown_fields_has_few_faults(admin: SignedInClient) -> None:
+    row = {"username": "ada", "email": "ada@example.org"} | {f"x{n}": 1 for n in range(5000)}
+
+    answer = admin.post(
+        IMPORT, data=json.dumps(row), headers={"Content-Type": "application/x-ndjson"}
+    )
+
+    assert len(answer.get_json()["results"][0]["errors"]) == 50
+
+
+@pytest.mark.parametrize("charset", ["utf-16le", "UTF-16BE"])
+def test_utf_16_of_a_stated_order_needs_no_mark(admin: SignedInClient, charset: str) -> None:
+    content = "username,email\nada,ada@example.org\n".encode(charset)
+
+    answer = admin.post(
+        IMPORT, data=content, headers={"Content-Type": f"text/csv; charset={charset}"}
+    )
+
+    assert answer.get_json()["created"] == 1
+
+
 @pytest.mark.parametrize("charset", ["windows-1252", "iso-8859-1", "ISO-8859-1"])
 def test_an_encoding_that_is_stated_is_used(admin: SignedInClient, charset: str) -> None:
     content = "username,email,first_name\nada,ada@example.org,Zoë\n".encode("latin-1")

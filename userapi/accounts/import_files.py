@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 from userapi.accounts import exports
@@ -40,11 +40,17 @@ REQUIRED = ("username", "email")
 IGNORED = frozenset(exports.COLUMNS) - set(COLUMNS)
 # An export has none of these, so no apostrophe in them is a guard.
 UNGUARDED = frozenset({"password", "password_hash"})
+MOST_COLUMNS = 200
+# A line can hold ten thousand unknown fields: the first faults tell enough.
+MOST_FAULTS = 50
 DELIMITERS = (",", ";", "\t")
 ENCODINGS = {
     "utf-8": "utf-8-sig",
     "utf8": "utf-8-sig",
+    "us-ascii": "utf-8-sig",
     "utf-16": "utf-16",
+    "utf-16le": "utf-16-le",
+    "utf-16be": "utf-16-be",
     "windows-1252": "cp1252",
     "cp1252": "cp1252",
     "iso-8859-1": "latin-1",
@@ -138,7 +144,8 @@ def open_text(file: BinaryIO, file_format: ImportFormat, *, charset: str | None 
             raise MalformedFile(f"The file is {kind}, and import that file.")
     marked = [name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)]
     encoding = marked[0] if marked else ENCODINGS[charset or "utf-8"]
-    if not marked and (encoding == "utf-16" or b"\0" in head):
+    has_order = encoding in {"utf-16-le", "utf-16-be"}
+    if not marked and not has_order and (encoding == "utf-16" or b"\0" in head):
         raise MalformedFile(
             "The file is UTF-16 without a byte order mark, or not text. Save it as UTF-8."
         )
@@ -211,13 +218,13 @@ def checked_form(row: Row) -> Row:
 
     So the values of a row without faults are texts, and lists of texts, that can be stored.
     """
-    faults = row.faults or tuple(_form_faults(row.values))
+    faults = row.faults or tuple(islice(_form_faults(row.values), MOST_FAULTS))
     return Row(row.number, {}, faults) if faults else row
 
 
 def checked_user(row: Row) -> ImportedUser:
     """Return what the row describes. Raises Invalid with every fault."""
-    faults = list(row.faults) or list(_form_faults(row.values))
+    faults = list(row.faults) or list(islice(_form_faults(row.values), MOST_FAULTS))
     if faults:
         raise Invalid(faults)
     values = {name: value for name, value in row.values.items() if value is not None}
@@ -272,6 +279,9 @@ def _after_preamble(lines: Iterable[str]) -> tuple[Iterator[str], str, int]:
     waiting = iter(lines)
     stated = None
     for passed, line in enumerate(waiting):
+        if len(line) > LONGEST_LINE:
+            message = f"The header is longer than {LONGEST_LINE} characters."
+            raise invalid_field("header", message, "too_long")
         if stated is None and (match := _STATED_DELIMITER.fullmatch(line)):
             stated = match[1]
             if stated not in {*DELIMITERS, "|"}:
@@ -331,6 +341,9 @@ def _checked_header(header: Sequence[str]) -> list[str]:
     names = [name.strip() for name in header]
     while names and not names[-1]:
         names.pop()
+    if len(names) > MOST_COLUMNS:
+        message = f"The header has {len(names)} columns. At most {MOST_COLUMNS} are accepted."
+        raise invalid_field("header", message, "too_long")
     columns = [_column(name) for name in names]
     faults = []
     for number, (name, column) in enumerate(zip(names, columns, strict=True), start=1):
