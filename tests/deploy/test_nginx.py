@@ -121,7 +121,14 @@ def test_the_configuration_of_compose_is_one_that_nginx_loads(tmp_path: Path) ->
         f"pid {tmp_path}/nginx.pid;\nerror_log {tmp_path}/error.log;\nevents {{}}\n"
         f"http {{\naccess_log off;\n{folders}{''.join(parts)}}}\n"
     )
-    program: list[str | Path] = [NGINX.require(), "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf"]
+    program: list[str | Path] = [
+        NGINX.require(),
+        "-t",
+        "-p",
+        tmp_path,
+        "-c",
+        tmp_path / "nginx.conf",
+    ]
 
     run = subprocess.run(program, capture_output=True, text=True, timeout=20, check=False)
 
