@@ -209,6 +209,14 @@ def test_the_document_has_every_member_that_a_refusal_can_have() -> None:
     assert set(Problem().fields) == ALWAYS | {"errors"} | members
 
 
+def test_every_member_stands_in_an_example_of_the_document(client: JsonClient) -> None:
+    examples = client.get("/openapi.json").get_json()["components"]["examples"].values()
+
+    shown = {member for example in examples for member in example["value"]}
+
+    assert shown == ALWAYS | {"errors"} | set(Members.__annotations__)
+
+
 def test_refusals_have_no_member_that_the_document_lacks(
     boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:

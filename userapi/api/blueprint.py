@@ -8,7 +8,7 @@ import flask_smorest
 from apispec import APISpec
 from marshmallow import Schema
 
-from userapi.errors import Invalid, ServiceError
+from userapi.errors import Invalid, Members, ServiceError
 
 from .bodies import StrictParser
 from .problems import CONTENT_TYPE, status_of
@@ -50,6 +50,11 @@ HEADERS_BEHIND_REFUSALS = {
         "If-Match",
         "The `ETag` of the state that is to be changed; a newer state is a 412.",
     ),
+}
+MEMBERS_OF_REFUSALS: dict[str, Members] = {
+    "permission_denied": {"permission": "users:read"},
+    "permission_escalation": {"missing_permissions": ["users:delete"]},
+    "role_in_use": {"role": "media-editor"},
 }
 HEADERS_OF_REFUSALS = {
     401: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
@@ -175,6 +180,7 @@ def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, 
             "code": code,
             "correlation_id": "3f9c2b7a51e84d06",
         }
+        value |= MEMBERS_OF_REFUSALS.get(code, {})
         if code == Invalid.code:
             value["errors"] = [
                 {"field": "email", "message": "Takes an e-mail address.", "code": "invalid_email"}
