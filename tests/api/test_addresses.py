@@ -4,13 +4,16 @@ from collections.abc import Callable
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
 from tests.support.users import PASSWORD, LogIn, MakeUser, SignedInClient
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction
+from userapi.database import transaction
 from userapi.network_addresses import canonical_address
+from userapi.sessions.models import UserSession
 from userapi.wiring import Services
 
 LOGIN = "/api/v1/auth/login"
@@ -161,3 +164,17 @@ def test_controls_are_taken_out_of_the_user_agent(
     (session,) = robin.get("/api/v1/auth/sessions").get_json()["items"]
     assert session["user_agent"] == "curl/8 31mred"
     assert [r.user_agent for r in audit_rows(app, action="auth.login")] == ["curl/8 31mred"]
+
+
+def test_sessions_of_earlier_releases_are_shown_in_the_one_form(
+    app: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    robin = log_in(make_user("robin"))
+    with app.app_context(), transaction() as session:
+        session.execute(
+            update(UserSession).values(ip_address="::ffff:203.0.113.7", user_agent="x\x9b31m")
+        )
+
+    (shown,) = robin.get("/api/v1/auth/sessions").get_json()["items"]
+
+    assert (shown["ip_address"], shown["user_agent"]) == ("203.0.113.7", "x31m")

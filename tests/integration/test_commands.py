@@ -207,3 +207,11 @@ def test_a_pasted_name_finds_its_user(app: Flask, make_user: MakeUser) -> None:
     shown = app.test_cli_runner().invoke(args=["users", "show", "\u00a0robin@example.com\u200b"])
 
     assert (shown.exit_code, "robin" in shown.output) == (0, True)
+
+
+def test_a_pasted_name_makes_its_user(app: Flask) -> None:
+    options = ["--username", "\u00a0Boss ", "--email", " boss@example.com\u200b", "--generate"]
+
+    made = app.test_cli_runner().invoke(args=["users", "create-admin", *options])
+
+    assert "Created the superadmin boss <boss@example.com>." in made.output
