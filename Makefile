@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers browser test test-slow chaos guards lint audit format bench bench-scale \
+.PHONY: run install servers browser test test-slow chaos abuse guards lint audit format bench bench-scale \
 	secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
@@ -30,6 +30,9 @@ test-slow: servers ## Run the tests that take minutes
 
 chaos: servers ## Prove that nothing is lost while processes die; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null
+
+abuse: browser ## Run hostile traffic beside honest users for 30 minutes; ARGS="--minutes 2" for less
+	@$(BIN)/python -m tests.abuse $(ARGS) </dev/null
 
 guards: servers ## Take each guard of credentials and sessions out, and see a test fail
 	@$(BIN)/python -m tests.guards $(ARGS) </dev/null
