@@ -223,3 +223,14 @@ def test_the_example_of_a_body_can_be_sent_as_it_stands(
     many = boss.post("/api/v1/users/bulk", json=example("/api/v1/users/bulk", "post"))
 
     assert [created.status_code, updated.status_code, many.status_code] == [201, 200, 200]
+
+
+def test_an_import_documents_its_query_and_the_preference(document: dict[str, Any]) -> None:
+    """The header was documented in place of the query parameter, so clients had no dry run."""
+    operation = document["paths"]["/api/v1/users/import"]["post"]
+
+    assert {(p["in"], p["name"]) for p in operation["parameters"]} == {
+        ("query", "dry_run"),
+        ("header", "Prefer"),
+    }
+    assert {"200", "202"} <= operation["responses"].keys()

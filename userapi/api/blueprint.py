@@ -138,7 +138,7 @@ def _document_access_and_problems(
         "summary": summary.removesuffix("."),
         "description": "\n\n".join(text for text in about if text),
     }
-    _document_request_headers(doc, problems)
+    _document_request_headers(doc, problems, doc_info.get("request_headers", {}))
     responses = doc.setdefault("responses", {})
     responses.pop("default", None)  # Each refusal is told; nothing is left to a default.
     for status, codes in sorted(problems.items()):
@@ -189,14 +189,19 @@ def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, 
     return {"$ref": f"#/components/examples/{code}"}
 
 
-def _document_request_headers(doc: dict[str, Any], problems: dict[int, dict[str, str]]) -> None:
-    """Add the headers that an operation must understand, since it has refusals about them."""
+def _document_request_headers(
+    doc: dict[str, Any], problems: dict[int, dict[str, str]], more: dict[str, str]
+) -> None:
+    """Add the headers that an operation understands: those it has refusals about, and `more`."""
     codes = {code for of_status in problems.values() for code in of_status}
-    for code, (name, about) in HEADERS_BEHIND_REFUSALS.items():
-        if code in codes:
-            doc.setdefault("parameters", []).append(
-                {"in": "header", "name": name, "description": about, "schema": {"type": "string"}}
-            )
+    headers = dict(more)
+    headers |= {
+        name: about for code, (name, about) in HEADERS_BEHIND_REFUSALS.items() if code in codes
+    }
+    for name, about in headers.items():
+        doc.setdefault("parameters", []).append(
+            {"in": "header", "name": name, "description": about, "schema": {"type": "string"}}
+        )
 
 
 def _documented_headers(status: int) -> dict[str, Any]:

@@ -69,7 +69,10 @@ blp = Blueprint(
 def takes_files(view: Any) -> Any:
     """Let a view take bodies of the size that files have, and say what that may be refused for."""
     view.body_limit = IMPORT_LIMIT_BYTES
-    view._apidoc = {"problems": {status: WITH_A_BODY[status] for status in (408, 413, 415, 422)}}
+    view._apidoc = {
+        "problems": {status: WITH_A_BODY[status] for status in (408, 413, 415, 422)},
+        "request_headers": {"Prefer": "`respond-async`: answer 202 at once (RFC 7240)."},
+    }
     return view
 
 
@@ -92,14 +95,6 @@ def takes_files(view: Any) -> Any:
 )
 @blp.raises(MalformedFile, Busy)
 @blp.doc(
-    parameters=[
-        {
-            "in": "header",
-            "name": "Prefer",
-            "description": "`respond-async`: answer 202 at once (RFC 7240).",
-            "schema": {"type": "string", "example": RESPOND_ASYNC},
-        }
-    ],
     requestBody={"required": True, "content": {NDJSON: FILE_SCHEMA, CSV: FILE_SCHEMA}},
 )
 @takes_files
