@@ -1,97 +1,115 @@
 """Looks for pinned libraries with known weaknesses: `python scripts/audit.py REQUIREMENTS…`.
 
-PyPI is asked about every pin, and where it cannot be reached, what it said until 2021, which the
-package safety-db carries: better than nothing, and said. Exits with 1 for a finding.
+pip-audit does it, with the advisories of PyPI or else of OSV. A source counts only if it also finds
+the weakness of a library that is known to have one: a mirror without advisories finds nothing in
+anything. Exits with 1 for a finding and for a library that could not be checked. Where no source
+can be reached, it says that nothing was checked, and exits with 0.
 """
 
 import json
 import os
 import re
+import subprocess  # nosec B404
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from importlib.metadata import distribution
-from functools import cache
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-PYPI = os.environ.get("AUDIT_URL", "https://pypi.org/pypi")
-TIMEOUT_SECONDS = 10
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
+# Has had a known weakness since 2019 (CVE-2019-10906).
+CANARY = "jinja2==2.10"
+OSV = "https://api.osv.dev/v1/query"
+TIMEOUT_SECONDS = 900
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """One line of a requirements file."""
+@dataclass(slots=True)
+class Report:
+    """What a source knows of the pins."""
 
-    name: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.name}=={self.version}"
+    weak: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
 
 
-def pins_in(path: Path) -> list[Pin]:
+def pins_in(path: Path) -> list[str]:
     """Return the pinned libraries of a file."""
     found = (PIN.match(line) for line in path.read_text("utf-8").splitlines())
-    return [Pin(canonicalize_name(pin[1]), pin[2]) for pin in found if pin]
+    return [f"{canonicalize_name(pin[1])}=={pin[2]}" for pin in found if pin]
 
 
-def known_to_pypi(pin: Pin) -> list[str]:
-    """Return the weaknesses that PyPI knows of. Raises OSError where it cannot be asked."""
-    url = f"{PYPI}/{pin.name}/{pin.version}/json"
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:  # nosec B310
-        weaknesses = json.load(answer)["vulnerabilities"]
-    return [
-        f"{', '.join([weakness['id'], *weakness['aliases']])}"
-        f" (mended in {', '.join(weakness['fixed_in']) or 'no version'})"
-        for weakness in weaknesses
-        if not weakness.get("withdrawn")
-    ]
+def sources() -> dict[str, list[str]]:
+    """Return the options of pip-audit for each source of advisories, the first choice first."""
+    own = os.environ.get("AUDIT_OSV_URL")
+    if own:
+        return {own: ["--vulnerability-service", "osv", "--osv-url", own]}
+    return {"PyPI": [], OSV: ["--vulnerability-service", "osv"]}
 
 
-def known_until_2021(pin: Pin) -> Iterator[str]:
-    """Yield the weaknesses that safety-db knows of."""
-    for weakness in _database_of_2021().get(pin.name, []):
-        if any(SpecifierSet(spec).contains(pin.version) for spec in weakness["specs"]):
-            yield f"{weakness['cve'] or weakness['id']} (in {weakness['v']})"
+def ask(options: list[str], pins: list[str]) -> Report | None:
+    """Return what a source knows, or None where it does not answer."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("".join(f"{pin}\n" for pin in pins))
+        file.flush()
+        try:
+            run = subprocess.run(  # nosec B603
+                [sys.executable, "-m", "pip_audit", "--requirement", file.name]
+                + ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
+                + ["--timeout", "10", *options],
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
+            dependencies = json.loads(run.stdout)["dependencies"]
+        except (subprocess.TimeoutExpired, json.JSONDecodeError):
+            return None
+    report = Report()
+    for found in dependencies:
+        if "skip_reason" in found:
+            report.unchecked.append(found["skip_reason"])
+        for weakness in found.get("vulns", ()):
+            names = ", ".join([weakness["id"], *weakness["aliases"]])
+            fixed = ", ".join(weakness["fix_versions"]) or "no version"
+            report.weak.append(f"{found['name']}=={found['version']}: {names} (fixed in {fixed})")
+    return report
 
 
-@cache
-def _database_of_2021() -> dict[str, Any]:
-    # Read as a file: the package itself cannot be imported.
-    text = distribution("safety-db").read_text("../safety_db/insecure_full.json")
-    return dict(json.loads(text or "{}"))
-
-
-def audit(pins: list[Pin]) -> dict[Pin, list[str]]:
-    """Return what is known of each pin."""
-    try:
-        known_to_pypi(pins[0])
-        with ThreadPoolExecutor(8) as pool:
-            return dict(zip(pins, pool.map(known_to_pypi, pins), strict=True))
-    except OSError as exc:
-        print(f"audit: {PYPI} cannot be asked ({type(exc).__name__}): only what was known in 2021.")
-        return {pin: list(known_until_2021(pin)) for pin in pins}
+def working_source() -> tuple[str, list[str]] | None:
+    """Return the first source that finds the weakness that is known to be there."""
+    for name, options in sources().items():
+        report = ask(options, [CANARY])
+        if report is not None and report.weak:
+            return name, options
+    return None
 
 
 def main(paths: list[str]) -> int:
     """Print every finding; return the exit code."""
-    pins = [pin for path in paths for pin in pins_in(Path(path))]
+    pins = sorted({pin for path in paths for pin in pins_in(Path(path))})
     if not pins:
         print("audit: no pins to look at", file=sys.stderr)
         return 2
-    found = {pin: weaknesses for pin, weaknesses in audit(pins).items() if weaknesses}
-    for pin, weaknesses in found.items():
-        print(f"{pin}: {'; '.join(weaknesses)}")
-    print(f"audit: {len(pins)} libraries, {len(found)} with known weaknesses")
-    return 1 if found else 0
+    source = working_source()
+    if source is None:
+        print(
+            f"audit: NOTHING WAS CHECKED. No source of advisories can be reached from here, or"
+            f" none knows the weakness of {CANARY}: {', '.join(sources())}. Run `make audit` where"
+            " one can be reached."
+        )
+        return 0
+    name, options = source
+    report = ask(options, pins)
+    if report is None:
+        print(f"audit: {name} stopped answering", file=sys.stderr)
+        return 1
+    for line in (*report.weak, *report.unchecked):
+        print(line)
+    print(
+        f"audit: {len(pins)} libraries against {name}: {len(report.weak)} known weaknesses,"
+        f" {len(report.unchecked)} libraries not checked"
+    )
+    return 1 if report.weak or report.unchecked else 0
 
 
 if __name__ == "__main__":
