@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dotenv import dotenv_values
 
 from userapi.authentication.keys import KeyRing
 from userapi.clock import SystemClock
@@ -250,6 +251,32 @@ def test_with_fresh_secrets_the_service_accepts_its_production_settings(tmp_path
     assert settings.rabbitmq_url.startswith("amqp://userapi:")
     assert settings.jwt_algorithm == "ES256"
     KeyRing(settings, SystemClock()).require_active()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_beside_the_compose_file_reach_every_container(name: str, tmp_path: Path) -> None:
+    """Only three variables were passed on: a mail server that was set there never sent a mail."""
+    subprocess.run(
+        [REPOSITORY / "scripts" / "make_secrets.sh", tmp_path], check=True, capture_output=True
+    )
+    # As the guide has it: the example, with what the operator adds at its end.
+    beside = tmp_path / ".env"
+    example = (REPOSITORY / ".env.example").read_text("utf-8")
+    beside.write_text(f"{example}\nSMTP_HOST=mail.example.com\nRATE_LIMIT_LOGIN=7/minute\n")
+    in_file = {name: value or "" for name, value in dotenv_values(beside).items()}
+    environment = in_file | {
+        name: value.replace("/run/secrets", str(tmp_path))
+        for name, value in _variables(SERVICES[name]).items()
+    }
+
+    settings = Settings.from_env(environment, instance_dir=tmp_path)
+
+    assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
+    assert settings.smtp_host == "mail.example.com"
+    assert settings.rate_limit_login == "7/minute"
+    assert settings.is_production
+    assert settings.bind == "0.0.0.0:8000"
+    assert "@postgresql:" in settings.database_url
 
 
 def test_secrets_that_are_there_are_kept(tmp_path: Path) -> None:
