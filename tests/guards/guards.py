@@ -32,6 +32,10 @@ RATES = "userapi/rates.py"
 LIMITING = "userapi/api/limits.py"
 COOKIES = "userapi/console/cookies.py"
 PAGES = "userapi/console/pages.py"
+FORMS = "userapi/console/forms.py"
+CONSOLE_SIGN_IN = "userapi/console/sign_in.py"
+BODIES = "userapi/api/bodies.py"
+FOREIGN = "userapi/passwords/foreign_hashes.py"
 
 REFRESHING = ("tests/api/test_sessions.py", "tests/integration/test_refresh_races.py")
 LIVE = ("tests/contract/test_live_sessions.py", "tests/integration/test_revocation_races.py")
@@ -40,8 +44,16 @@ LOCKING = ("tests/integration/test_lockout.py", "tests/api/test_login.py")
 RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recovery.py")
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
 RANK = ("tests/api/test_rank.py",)
-LIMITS = ("tests/api/test_rate_limits.py",)
 EVERYBODY_OUT = ("tests/integration/test_everybody_out.py",)
+LIMITS = tuple(
+    f"tests/api/test_rate_limits.py::{name}"
+    for name in (
+        "test_a_token_that_has_ended_counts_for_its_network_and_not_for_its_user",
+        "test_public_endpoints_do_not_count_for_the_user_of_an_ended_session",
+        "test_changes_of_address_are_limited_by_account",
+        "test_forms_without_a_csrf_token_are_counted_before_they_are_read",
+    )
+)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
 
 
@@ -865,7 +877,35 @@ GUARDS = [
         "if not rank <= mine]",
         RANK,
     ),
-    # Rate limits and visitors
+    # What strangers send
+    Guard(
+        "Nested JSON is counted",
+        BODIES,
+        "    _require_shallow(value)\n    return value\n",
+        "    return value\n",
+        ("tests/api/test_bodies_and_errors.py",),
+    ),
+    Guard(
+        "A stored hash beyond the budget is not checked",
+        FOREIGN,
+        "        or work > MAXIMUM_ARGON2_WORK\n",
+        "",
+        ("tests/unit/test_password_foreign_hashes.py",),
+    ),
+    Guard(
+        "A sign-in leads on to pages of the console alone",
+        CONSOLE_SIGN_IN,
+        "    if target is None or not ONWARD.fullmatch(target):\n",
+        "    if target is None:\n",
+        ("tests/abuse/test_control_characters.py",),
+    ),
+    Guard(
+        "Links keep no parameter that url_for takes for its own",
+        FORMS,
+        " if value and name in known}",
+        " if value}",
+        ("tests/abuse/test_control_characters.py",),
+    ),
     Guard(
         "Redis counts a request for its user only if the session is live",
         RATES,
