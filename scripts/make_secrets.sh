@@ -9,8 +9,8 @@ mkdir -p "$folder"
 # Only the folder keeps others out: the files are mounted with the owner and mode they have here,
 # and in the containers other users have to read them.
 chmod 700 "$folder"
-for name in database_password encryption_key grafana_password metrics_token password_pepper \
-    rabbitmq_password redis_password secret_key; do
+for name in database_admin_password database_owner_password database_password encryption_key \
+    grafana_password metrics_token password_pepper rabbitmq_password redis_password secret_key; do
     [[ -s $folder/$name ]] && continue
     od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"
     chmod 444 "$folder/$name"

@@ -379,7 +379,9 @@ def _postgresql(services: Services) -> Iterator[Finding]:
             "SELECT clock_timestamp() AS now,"
             " current_setting('server_version_num')::int AS version,"
             " EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm') AS has_trgm,"
-            " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser"
+            " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,"
+            " EXISTS (SELECT FROM pg_tables WHERE tableowner = current_user"
+            " AND tablename = 'audit_logs') AS is_owner"
         )
     ).one()
     skew = abs((services.clock.now() - row.now).total_seconds())
@@ -403,7 +405,12 @@ def _postgresql(services: Services) -> Iterator[Finding]:
         (
             row.is_superuser and services.settings.is_production,
             "the service is a superuser of PostgreSQL, whom nothing protects the audit log from",
-            "Give it a role of its own that owns nothing but its database.",
+            "Give it a role of its own: see deploy/postgresql/roles.sql.",
+        ),
+        (
+            row.is_owner and not row.is_superuser and services.settings.is_production,
+            "the service owns its tables, and can switch off what protects the audit log",
+            "Give them to another role: see deploy/postgresql/roles.sql.",
         ),
     )
 
