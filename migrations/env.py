@@ -43,7 +43,7 @@ engine: sa.Engine = migrate.db.engine
 metadata: sa.MetaData = migrate.db.metadata
 
 
-ONLY_ON_POSTGRESQL = ("_trgm", "_grams", "_never_first", "_never_last")
+ONLY_ON_POSTGRESQL = ("_peppers", "_trgm", "_grams", "_never_first", "_never_last")
 
 
 def only_ours(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:

@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -25,6 +25,7 @@ from userapi.clock import Clock
 from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
 from userapi.deadlines import BoundedConnection
 from userapi.expiring_store import require_writable
+from userapi.passwords.peppers import NEEDED, Peppers
 from userapi.serving.draining import is_draining
 from userapi.settings import PROJECT_ROOT, Settings
 
@@ -42,6 +43,7 @@ class Status(StrEnum):
 
     DISABLED = "disabled"
     DOWN = "down"
+    UNKNOWN = "unknown"
     UNSUPPORTED = "unsupported"
     UP = "up"
 
@@ -58,6 +60,8 @@ class Check:
     pending: int | None = None
     oldest_seconds: float | None = None
     worker_seen: datetime | None = None
+    # What hashes of passwords need and is not configured.
+    missing_peppers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +80,10 @@ class ReadinessReport:
 class Health:
     """Asks the dependencies how they are."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, peppers: Peppers) -> None:
         self._settings = settings
         self._clock = clock
+        self._peppers = peppers
 
     def summary(self) -> dict[str, Any]:
         """Return that the service answers, and which one it is."""
@@ -90,12 +95,13 @@ class Health:
         }
 
     def readiness(self) -> ReadinessReport:
-        """Return whether requests can be served. Only the database decides it."""
+        """Return whether requests can be served. The database and the pepper decide it."""
         checks = self._checks()
         statuses = {name: check.status for name, check in checks.items()}
         if checks["database"].encoding is not None:
             statuses["database_encoding"] = Status.UNSUPPORTED
-        if statuses["database"] is not Status.UP or is_draining():
+        statuses["password_pepper"] = _pepper_status(checks["database"])
+        if statuses["password_pepper"] is not Status.UP or is_draining():
             status = "not_ready"
         elif Status.DOWN in statuses.values():
             status = "degraded"
@@ -107,7 +113,8 @@ class Health:
         """Return the state of each component."""
         checks = self._checks()
         database = checks["database"]
-        if database.status is not Status.UP:
+        pepper = _pepper_status(database)
+        if pepper is not Status.UP:
             status = "unhealthy"
         elif any(check.status is Status.DOWN for check in checks.values()):
             status = "degraded"
@@ -117,6 +124,7 @@ class Health:
             "status": status,
             "components": {
                 **checks,
+                "password_pepper": {"status": pepper},
                 "outbox": {
                     "pending": database.pending,
                     "oldest_seconds": database.oldest_seconds,
@@ -171,6 +179,8 @@ class Health:
             pending, oldest = cursor.fetchone()
             cursor.execute("SELECT MAX(last_seen_at) FROM worker_heartbeats")
             (seen,) = cursor.fetchone()
+            cursor.execute(NEEDED)
+            missing = self._peppers.missing_of(pepper for (pepper,) in cursor.fetchall())
         finally:
             connection.close()
         oldest_at = _moment(oldest)
@@ -181,6 +191,7 @@ class Health:
             pending=pending,
             oldest_seconds=round(max(age, 0.0), 3),
             worker_seen=_moment(seen),
+            missing_peppers=tuple(missing),
         )
 
     def _check_redis(self) -> Check:
@@ -243,14 +254,14 @@ def _timed(name: str, check: Callable[[], Check]) -> Check:
     if found.status is not Status.UP:
         return found
     latency = round((time.perf_counter() - begun) * 1000, 2)
-    return Check(
-        status=found.status,
-        latency_ms=latency,
-        migration=found.migration,
-        pending=found.pending,
-        oldest_seconds=found.oldest_seconds,
-        worker_seen=found.worker_seen,
-    )
+    return replace(found, latency_ms=latency)
+
+
+def _pepper_status(database: Check) -> Status:
+    """Return whether all peppers are known that the hashes in the database need."""
+    if database.status is not Status.UP:
+        return Status.DOWN
+    return Status.UNKNOWN if database.missing_peppers else Status.UP
 
 
 @lru_cache(maxsize=1)

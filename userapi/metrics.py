@@ -25,6 +25,7 @@ from userapi.events.models import OutboxEvent, PublishedEvents
 from userapi.health import Health, Status
 from userapi.heartbeat import WorkerHeartbeat
 from userapi.mail.models import OutgoingMail
+from userapi.passwords.peppers import COUNTED_UP_TO, Peppers
 from userapi.sessions.service import Sessions
 from userapi.tallies import TallyKind, counts_of
 
@@ -141,12 +142,19 @@ class Figures:
     """
 
     def __init__(
-        self, *, clock: Clock, health: Health, sessions: Sessions, seals: AuditSeals
+        self,
+        *,
+        clock: Clock,
+        health: Health,
+        sessions: Sessions,
+        seals: AuditSeals,
+        peppers: Peppers,
     ) -> None:
         self._clock = clock
         self._health = health
         self._sessions = sessions
         self._seals = seals
+        self._peppers = peppers
         # For as long as is promised, however long a server that is away let itself be waited for.
         self._dependencies = _Kept(self._ask_dependencies, DEPENDENCIES_KEPT_SECONDS)
         self._counts = [
@@ -159,6 +167,7 @@ class Figures:
                 self._mails,
                 self._worker,
                 self._seal_keys,
+                self._password_hashes,
             )
         ]
 
@@ -186,7 +195,7 @@ class Figures:
             "dependency_up", "Whether a dependency answers", labels=["dependency"]
         )
         for name, status in self._health.readiness().checks.items():
-            if status in (Status.UP, Status.DOWN):
+            if name != "password_pepper" and status in (Status.UP, Status.DOWN):
                 up.add_metric([name], 1.0 if status is Status.UP else 0.0)
         yield up
 
@@ -269,6 +278,22 @@ class Figures:
                 "When a worker was last at work, in seconds since 1970",
                 value=seen.timestamp(),
             )
+
+    def _password_hashes(self, connection: Connection) -> Iterator[Metric]:
+        counts = self._peppers.counts(connection)
+        family = GaugeMetricFamily(
+            "password_hashes",
+            f"Password hashes by the pepper that they need, counted up to {COUNTED_UP_TO}",
+            labels=["pepper"],
+        )
+        for pepper, count in counts.items():
+            family.add_metric([pepper], count)
+        yield family
+        yield GaugeMetricFamily(
+            "password_peppers_missing",
+            "Peppers that password hashes need and that are not configured",
+            value=len(self._peppers.missing_of(counts)),
+        )
 
     def _seal_keys(self, connection: Connection) -> Iterator[Metric]:
         yield GaugeMetricFamily(

@@ -37,6 +37,7 @@ from userapi.passwords.gate import HashingGate, background_gate
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
+from userapi.passwords.peppers import Peppers
 from userapi.passwords.policy import PasswordPolicy
 from userapi.rates import MemoryRateCounter, RateCounter, RedisRateCounter
 from userapi.roles.editing import RoleEditor
@@ -85,6 +86,7 @@ class Services:
     metrics: Metrics
     one_time_tokens: OneTimeTokens
     outbox: Outbox
+    peppers: Peppers
     policy: PasswordPolicy
     rates: RateCounter
     recovery: Recovery
@@ -101,7 +103,8 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     """Build every service once. Connects to nothing. Raises SettingsError for unusable keys."""
     clock = clock or SystemClock()
     audit = AuditTrail(clock)
-    health = Health(settings, clock)
+    peppers = Peppers(settings.password_pepper, settings.password_pepper_previous)
+    health = Health(settings, clock, peppers)
     keys_of_seals = seal_keys(settings)
     seals = AuditSeals(clock=clock, keys=keys_of_seals, trail=audit)
     verification = AuditVerification(keys=keys_of_seals)
@@ -118,7 +121,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         observe_wait=metrics.hash_wait_seconds.observe,
         track=metrics.hash_queue.track_inprogress,
     )
-    hasher = _hasher(settings, gate)
+    hasher = PasswordHasher(peppers=peppers, rounds=settings.password_hash_rounds, gate=gate)
     policy = PasswordPolicy(settings)
     live: LiveSessions = DatabaseLiveSessions(settings, clock, ShownUsers())
     rates: RateCounter = MemoryRateCounter(clock)
@@ -157,6 +160,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         live=live,
         lockout=lockout,
         hasher=hasher,
+        peppers=peppers,
         policy=policy,
         one_time_tokens=one_time_tokens,
         mails=mails,
@@ -197,7 +201,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         access_tokens=access_tokens,
         encryption=encryption,
         everybody_out=EverybodyOut(clock=clock, sessions=sessions),
-        figures=Figures(clock=clock, health=health, sessions=sessions, seals=seals),
+        figures=Figures(
+            clock=clock, health=health, sessions=sessions, seals=seals, peppers=peppers
+        ),
         gate=gate,
         hasher=hasher,
         health=health,
@@ -205,7 +211,13 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
             clock=clock,
             audit=audit,
             encryption=encryption,
-            imports=user_imports(_hasher(settings, background_gate())),
+            imports=user_imports(
+                PasswordHasher(
+                    peppers=peppers,
+                    rounds=settings.password_hash_rounds,
+                    gate=background_gate(),
+                )
+            ),
             roles=roles,
             cursor_key=settings.secret_key,
         ),
@@ -223,6 +235,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         metrics=metrics,
         one_time_tokens=one_time_tokens,
         outbox=outbox,
+        peppers=peppers,
         policy=policy,
         rates=rates,
         recovery=Recovery(
@@ -243,15 +256,6 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         user_exports=UserExports(clock=clock, audit=audit, search=user_search),
         user_imports=user_imports(hasher),
         user_search=user_search,
-    )
-
-
-def _hasher(settings: Settings, gate: HashingGate) -> PasswordHasher:
-    return PasswordHasher(
-        pepper=settings.password_pepper,
-        former_peppers=settings.password_pepper_previous,
-        rounds=settings.password_hash_rounds,
-        gate=gate,
     )
 
 

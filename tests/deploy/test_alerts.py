@@ -49,6 +49,7 @@ WELL = {
     'password_hash_wait_seconds_bucket{le="+Inf"}': "0+600x60",
     'rate_limited_total{endpoint="auth.login"}': "0+1x60",
     "audit_seal_keys_missing": "0x60",
+    "password_peppers_missing": "0x60",
 }
 # What is different when an alert has to fire.
 BAD: dict[str, dict[str, str | None]] = {
@@ -68,6 +69,7 @@ BAD: dict[str, dict[str, str | None]] = {
     "AccountsLocked": {"auth_lockouts_total": "0+10x60"},
     "RefreshTokensReused": {'auth_refreshes_total{outcome="reused"}': "0x20 1x40"},
     "HashesQueue": {'password_hash_wait_seconds_bucket{le="1"}': "0+300x60"},
+    "PasswordPepperMissing": {"password_peppers_missing": "1x60"},
     "AuditSealKeyMissing": {"audit_seal_keys_missing": "1x60"},
     "CallersLimited": {'rate_limited_total{endpoint="auth.login"}': "0+600x60"},
 }

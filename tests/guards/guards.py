@@ -14,6 +14,7 @@ STATUS = "userapi/sessions/status.py"
 CACHE = "userapi/sessions/cache.py"
 LOCKOUT = "userapi/lockout/service.py"
 HASHING = "userapi/passwords/hashing.py"
+PEPPERS = "userapi/passwords/peppers.py"
 ONE_TIME = "userapi/passwords/one_time_tokens.py"
 ACCOUNTS = "userapi/accounts/service.py"
 ROTATION = "userapi/authentication/rotation.py"
@@ -44,6 +45,8 @@ LOCKING = ("tests/integration/test_lockout.py", "tests/api/test_login.py")
 RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recovery.py")
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
 RANK = ("tests/api/test_rank.py",)
+LIMITS = ("tests/api/test_rate_limits.py",)
+MISSING_PEPPER = ("tests/integration/test_password_peppers.py",)
 EVERYBODY_OUT = ("tests/integration/test_everybody_out.py",)
 LIMITS = tuple(
     f"tests/api/test_rate_limits.py::{name}"
@@ -449,7 +452,7 @@ GUARDS = [
     ),
     Guard(
         "A former pepper verifies",
-        HASHING,
+        PEPPERS,
         "for text in (*former_peppers, pepper)",
         "for text in (pepper,)",
         PASSWORDS,
@@ -771,6 +774,28 @@ GUARDS = [
         "    _record(revocation)\n",
         "",
         ("tests/integration/test_key_revocation.py",),
+    ),
+    # A missing pepper
+    Guard(
+        "A hash whose pepper is missing is no failure",
+        HASHING,
+        "            raise PepperMissing()\n",
+        "            return NO_MATCH\n",
+        MISSING_PEPPER,
+    ),
+    Guard(
+        "An unknown name looks like one whose pepper is missing",
+        SERVICE,
+        "                raise PepperMissing()\n",
+        "                pass\n",
+        MISSING_PEPPER,
+    ),
+    Guard(
+        "A missing pepper is not ready",
+        "userapi/health.py",
+        "    return Status.UNKNOWN if database.missing_peppers else Status.UP\n",
+        "    return Status.UP\n",
+        MISSING_PEPPER,
     ),
     # Everybody out
     Guard(

@@ -69,7 +69,7 @@ def _empty(url: str) -> None:
     engine.dispose()
 
 
-ONLY_ON_POSTGRESQL = ("_trgm", "_grams", "_never_first", "_never_last")
+ONLY_ON_POSTGRESQL = ("_peppers", "_trgm", "_grams", "_never_first", "_never_last")
 
 
 def differences() -> list[Any]:

@@ -12,6 +12,7 @@ from tests.blackbox.test_as_shipped import PASSWORD, add_administrator, call, lo
 from tests.operations.stage import Stage
 from tests.support.pages import CSRF
 
+OTHER_PEPPER = "another-pepper-after-the-change-6Wq8Zn2Xc5"
 NEW_SECRET_KEY = "a-new-secret-after-the-change-7Gs2Lp9Qx4"
 NEW_ENCRYPTION_KEY = "another-encryption-key-8Kd02mNq5vXz7Tb1"
 
@@ -92,6 +93,24 @@ def _sign_in(stage: Stage) -> urllib.request.OpenerDirector:
         assert answer.status == 200
         assert "/sign-in" not in answer.url
     return browser
+
+
+def test_a_wrong_pepper_is_noticed_and_set_right(stage: Stage) -> None:
+    right = stage.environment["PASSWORD_PEPPER"]
+    stage.service.start()
+    add_administrator(stage.service)
+    stage.restart(PASSWORD_PEPPER=OTHER_PEPPER)
+    ready, body = call(stage.service, "GET", "/api/v1/health/ready")
+    credentials = {"username": "admin", "password": PASSWORD}
+    answers = [call(stage.service, "POST", "/api/v1/auth/login", credentials)[0] for _ in range(7)]
+    assert (ready, body["checks"]["password_pepper"]) == (503, "unknown")
+    assert answers == [503] * 7
+
+    stage.restart(PASSWORD_PEPPER=right)
+    stage.run("A wrong PASSWORD_PEPPER")
+
+    assert call(stage.service, "GET", "/api/v1/health/ready")[0] == 200
+    assert me(stage, log_in(stage.service))[0] == 200
 
 
 def test_a_seal_key_that_is_found_again_verifies(stage: Stage) -> None:

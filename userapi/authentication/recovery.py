@@ -21,6 +21,7 @@ from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import InvalidToken, OneTimeTokens
+from userapi.passwords.peppers import PepperMissing
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import Roles, role_names_of
 from userapi.sessions.service import EndReason, Sessions
@@ -107,7 +108,7 @@ class Recovery:
             stored = connection.execute(
                 select(users.c.password_hash).where(users.c.id == user_id)
             ).scalar_one_or_none()
-        if stored is not None and self._hasher.verify(new_password, stored).matches:
+        if stored is not None and self._is_unchanged(new_password, stored):
             raise invalid_field(
                 "new_password", "Takes another password than the present one.", "password_unchanged"
             )
@@ -127,6 +128,13 @@ class Recovery:
             self._audit.record(
                 AuditAction.AUTH_PASSWORD_RESET, actor=actor, target=("user", user_id)
             )
+
+    def _is_unchanged(self, new_password: str, stored: str) -> bool:
+        """Tell whether a password is the present one; no, where the pepper of that is lost."""
+        try:
+            return self._hasher.verify(new_password, stored).matches
+        except PepperMissing:
+            return False
 
     # Addresses
 

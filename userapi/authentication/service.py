@@ -65,6 +65,7 @@ from userapi.lockout.service import Lockout, TooManyAttempts
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.peppers import PepperMissing, Peppers
 from userapi.passwords.one_time_tokens import NOBODY, OneTimeTokens
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import RoleGraph, Roles
@@ -149,6 +150,7 @@ class Authentication:
         live: LiveSessions,
         lockout: Lockout,
         hasher: PasswordHasher,
+        peppers: Peppers,
         policy: PasswordPolicy,
         one_time_tokens: OneTimeTokens,
         mails: MailQueue,
@@ -165,6 +167,7 @@ class Authentication:
         self._live = live
         self._lockout = lockout
         self._hasher = hasher
+        self._peppers = peppers
         self._policy = policy
         self._one_time_tokens = one_time_tokens
         self._mails = mails
@@ -561,11 +564,13 @@ class Authentication:
                 AuditAction.AUTH_LOGIN_BLOCKED, actor=actor, target=target, outcome=Outcome.DENIED
             )
             raise
+        stored = candidate.password_hash if candidate else None
         try:
             # Hash for unknown users too: equal time hides which accounts exist.
-            verification = self._hasher.verify(
-                password, candidate.password_hash if candidate else None
-            )
+            verification = self._hasher.verify(password, stored)
+            if not verification.matches and self._peppers.is_any_missing() and stored is None:
+                # As for those whose hash cannot be checked: the answer hides which accounts exist.
+                raise PepperMissing()
         except Unavailable:
             with transaction():
                 self._lockout.give_back(key)

@@ -27,6 +27,7 @@ from userapi.health import Check, Status, head_revision
 from userapi.mail.mailer import connect
 from userapi.mail.models import OutgoingMail
 from userapi.private_files import make_folder
+from userapi.passwords.peppers import COUNTED_UP_TO
 from userapi.settings import Settings, SettingsError, files_with_secrets, weak_secrets
 from userapi.wiring import Services
 
@@ -84,6 +85,7 @@ def diagnose(services: Services) -> Iterator[Finding]:
     if components["database"].status is Status.UP:
         yield from _worker(services, components["database"])
         yield from _unsent_mails(services)
+        yield from _peppers(services, components["database"])
         yield from _audit(services)
     yield from _mail(settings)
 
@@ -593,6 +595,34 @@ def _unsent_mails(services: Services) -> Iterator[Finding]:
             "See `flask mails list --state parked`; then `flask mails retry --parked`.",
         ),
     )
+
+
+def _peppers(services: Services, check: Check) -> Iterator[Finding]:
+    """Look for the peppers that the hashes of passwords need."""
+    if check.missing_peppers:
+        yield Finding(
+            "passwords",
+            Level.FAULT,
+            "hashes need a pepper that is not here"
+            f" ({', '.join(check.missing_peppers)}): their users cannot log in",
+            "Set PASSWORD_PEPPER to the value that it had, or add that one to"
+            " PASSWORD_PEPPER_PREVIOUS.",
+        )
+        return
+    yield Finding("passwords", Level.OK, "the peppers of all hashes are here")
+    former = set(services.peppers.by_id) - {services.peppers.current_id}
+    if not former:
+        return
+    with reading() as connection:
+        counts = services.peppers.counts(connection)
+    for pepper in sorted(former):
+        more = "or more " if counts[pepper] == COUNTED_UP_TO else ""
+        unused = "" if counts[pepper] else ": it can go from PASSWORD_PEPPER_PREVIOUS"
+        yield Finding(
+            "passwords",
+            Level.OK,
+            f"{counts[pepper]} {more}hashes need the former pepper {pepper}{unused}",
+        )
 
 
 def _audit(services: Services) -> Iterator[Finding]:

@@ -10,7 +10,6 @@ import base64
 import hmac
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bcrypt
@@ -26,8 +25,8 @@ from userapi.passwords.foreign_hashes import (
     read_foreign_hash,
 )
 from userapi.passwords.gate import HashingGate
+from userapi.passwords.peppers import SCHEME, PepperMissing, Peppers
 
-SCHEME = "$aima1$"
 # What PASSWORD_HASH_ROUNDS can be: the operator decides what the service's own hashes cost.
 OWN_COSTS = range(4, 17)
 # NFKC makes at most four characters into one, so 128 of them were at most 512. It is quadratic in a
@@ -53,11 +52,9 @@ NO_MATCH = Verification(False)
 class PasswordHasher:
     """Hashes and checks passwords, inside the gate."""
 
-    def __init__(
-        self, *, pepper: str, former_peppers: Sequence[str], rounds: int, gate: HashingGate
-    ) -> None:
-        self._pepper_id = _pepper_id(pepper)
-        self._peppers = {_pepper_id(text): text.encode() for text in (*former_peppers, pepper)}
+    def __init__(self, *, peppers: Peppers, rounds: int, gate: HashingGate) -> None:
+        self._pepper_id = peppers.current_id
+        self._peppers = peppers.by_id
         self._rounds = rounds
         self._gate = gate
 
@@ -72,7 +69,8 @@ class PasswordHasher:
         return f"{SCHEME}{self._pepper_id}{hashed.decode()}"
 
     def verify(self, password: str, stored: str | None) -> Verification:
-        """Tell whether the password fits. Raises Busy, and nothing else.
+        """Tell whether the password fits. Raises Busy, and PepperMissing for a hash whose
+        pepper is not configured.
 
         Without a hash, or with one that cannot be used, a dummy is checked: the time is the same. A
         wrong password takes as long for a cheaper bcrypt hash; for the other foreign hashes it
@@ -101,7 +99,8 @@ class PasswordHasher:
         pepper_id, hashed, cost = parts[1], parts[2].encode(), int(parts[3])
         if pepper_id not in self._peppers:
             log.error("password.pepper_unknown", pepper_id=pepper_id)
-            return self._check_dummy()
+            self._check_dummy()
+            raise PepperMissing()
         if not _is_hashable(password):
             return self._check_dummy()
         secret = self._prehash(password, pepper_id)
@@ -146,8 +145,3 @@ def _is_text(password: str) -> bool:
 
 def _is_hashable(password: str) -> bool:
     return len(password) <= MAXIMUM_TYPED_CHARACTERS and _is_text(password)
-
-
-def _pepper_id(pepper: str) -> str:
-    """Return a short name for a pepper that tells nothing of it (HMAC, 32 bits)."""
-    return hmac.digest(pepper.encode(), b"pepper-id", "sha384").hex()[:8]

@@ -26,6 +26,12 @@ class Checks(Schema):
     database = fields.String(metadata={"example": "up"})
     redis = fields.String(metadata={"example": "up"})
     rabbitmq = fields.String(metadata={"example": "disabled"})
+    password_pepper = fields.String(
+        metadata={
+            "example": "up",
+            "description": "unknown: password hashes need a pepper that is not configured.",
+        }
+    )
     database_encoding = fields.String(
         metadata={
             "example": "unsupported",
@@ -68,6 +74,7 @@ class Components(Schema):
     database = fields.Nested(Component)
     redis = fields.Nested(Component)
     rabbitmq = fields.Nested(Component)
+    password_pepper = fields.Nested(Component)
     outbox = fields.Nested(OutboxComponent)
     worker = fields.Nested(WorkerComponent)
 

@@ -1,0 +1,97 @@
+"""Which peppers the stored hashes need, and whether all of them are configured.
+
+Each hash names its pepper by a fingerprint that does not reveal it. An index holds the fingerprints
+of all hashes, so that which ones are needed costs a look-up for each, however many users there are.
+With a pepper missing, a right password looks wrong: then no log-in is judged by it.
+"""
+
+import hmac
+import threading
+import time
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, text
+
+from userapi.database import reading
+from userapi.errors import Unavailable
+
+SCHEME = "$aima1$"
+# A few after a rotation or two; the bound is for a table that somebody else has written to.
+MOST_PEPPERS = 20
+COUNTED_UP_TO = 10_000
+KEPT_SECONDS = 10.0
+
+_OWN = f"substr(password_hash, 1, 7) = '{SCHEME}'"
+_PEPPER = "substr(password_hash, 8, 8)"
+# From one fingerprint to the next by the index; a DISTINCT would read every row.
+NEEDED = f"""
+    WITH RECURSIVE needed(pepper) AS (
+        SELECT (SELECT {_PEPPER} FROM users WHERE {_OWN} ORDER BY {_PEPPER} LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT {_PEPPER} FROM users WHERE {_OWN} AND {_PEPPER} > needed.pepper
+            ORDER BY {_PEPPER} LIMIT 1
+        ) FROM needed WHERE needed.pepper IS NOT NULL
+    )
+    SELECT pepper FROM needed WHERE pepper IS NOT NULL LIMIT {MOST_PEPPERS}
+    """  # nosec B608 - constants alone
+_NEEDED = text(NEEDED)
+_COUNT = text(
+    "SELECT COUNT(*) FROM (SELECT 1 FROM users"  # nosec B608 - constants alone
+    f" WHERE {_OWN} AND {_PEPPER} = :pepper LIMIT {COUNTED_UP_TO}) AS counted"
+)
+
+
+class PepperMissing(Unavailable):
+    """Hashes need a pepper that is not configured: nobody can tell a right password from a wrong
+    one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(retry_after=30)
+
+
+def pepper_id(pepper: str) -> str:
+    """Return a short name for a pepper that tells nothing of it (HMAC, 32 bits)."""
+    return hmac.digest(pepper.encode(), b"pepper-id", "sha384").hex()[:8]
+
+
+class Peppers:
+    """The configured peppers, compared with those that hashes need."""
+
+    def __init__(self, pepper: str, former_peppers: Iterable[str] = ()) -> None:
+        self.current_id = pepper_id(pepper)
+        self.by_id = {pepper_id(text): text.encode() for text in (*former_peppers, pepper)}
+        self._lock = threading.Lock()
+        self._any_missing = False
+        self._known_until = 0.0
+
+    def missing_of(self, needed: Iterable[str]) -> list[str]:
+        """Return which of the needed ones are not configured."""
+        return sorted(set(needed) - set(self.by_id))
+
+    def missing(self, connection: Connection) -> list[str]:
+        """Return the peppers that hashes need and that are not configured."""
+        return self.missing_of(connection.execute(_NEEDED).scalars())
+
+    def counts(self, connection: Connection) -> dict[str, int]:
+        """Return how many hashes need each pepper, counted up to a bound; 0 for unused ones."""
+        needed = set(connection.execute(_NEEDED).scalars()) | set(self.by_id)
+        return {
+            pepper: int(connection.execute(_COUNT, {"pepper": pepper}).scalar_one())
+            for pepper in sorted(needed)
+        }
+
+    def is_any_missing(self) -> bool:
+        """Tell whether a pepper is missing, as it was at most ten seconds ago."""
+        with self._lock:
+            if time.monotonic() >= self._known_until:
+                with reading() as connection:
+                    self._any_missing = bool(self.missing(connection))
+                self._known_until = time.monotonic() + KEPT_SECONDS
+            return self._any_missing
+
+    def forget(self) -> None:
+        """Look again at the next question."""
+        with self._lock:
+            self._known_until = 0.0
