@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.operations.guide import blocks_of
 from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD, add_administrator
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import REPOSITORY, GunicornService
 from tests.support.npm import NpmFailed, installed_packages
 from tests.support.programs import NODE, ProgramMissing, is_ci
 
@@ -103,3 +104,29 @@ def test_a_typescript_client_is_typed_and_logs_in(
     assert "warn" not in (generated.stdout + generated.stderr).lower()
     assert checked.returncode == 0, checked.stdout
     assert (used.returncode, used.stdout) == (0, EXPECTED), used.stderr
+
+
+def test_the_commands_of_the_guide_run_as_they_are_written(
+    service: GunicornService, tmp_path: Path
+) -> None:
+    try:
+        packages = installed_packages()
+    except (ProgramMissing, NpmFailed) as exc:
+        if is_ci():
+            raise
+        pytest.skip(str(exc))
+    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    (block,) = (
+        block.text
+        for block in blocks_of((REPOSITORY / "docs" / "consuming.md").read_text("utf-8"))
+        if block.section == "Generate a client"
+    )
+    commands = block.replace("http://localhost:8000", service.base_url)
+
+    done = run(
+        "bash", "-euc", f"PATH={Path(sys.executable).parent}:$PATH\n{commands}", directory=tmp_path
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "schema.d.ts").exists()
+    assert list(tmp_path.glob("*-client/*/api/auth/login.py"))
