@@ -967,27 +967,18 @@ GUARDS = [
         ("tests/console/test_visitors.py",),
     ),
     Guard(
-        "The form token of another visitor is refused",
+        "A form without the token of its own visitor or session is refused",
         PAGES,
-        '    """Show the page to everybody."""\n\n'
-        "    @wraps(view)\n    def guarded(*args: Any, **kwargs: Any) -> Any:\n"
-        "        csrf.protect()\n",
-        '    """Show the page to everybody."""\n\n'
-        "    @wraps(view)\n    def guarded(*args: Any, **kwargs: Any) -> Any:\n",
+        "        request.get_data()\n    csrf.protect()\n",
+        "        request.get_data()\n",
         ("tests/console/test_visitors.py", "tests/console/test_sign_in.py"),
     ),
     Guard(
-        "A form of a page for people who are signed in needs a token",
+        "A form is read only when it is known who sends it",
         PAGES,
-        'hasattr(view, "open_to_password_change"))\n        csrf.protect()\n',
-        'hasattr(view, "open_to_password_change"))\n',
-        ("tests/console/test_visitors.py",),
-    ),
-    Guard(
-        "A form of a page that needs a permission needs a token",
-        PAGES,
-        "                raise PermissionDenied(permission)\n            csrf.protect()\n",
-        "                raise PermissionDenied(permission)\n",
+        "            _sign_in_by_cookie()\n            if permission",
+        "            _receive_form(view)\n"
+        "            _sign_in_by_cookie()\n            if permission",
         ("tests/console/test_visitors.py",),
     ),
     # Imports of the worker
