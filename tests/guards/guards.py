@@ -37,6 +37,7 @@ FORMS = "userapi/console/forms.py"
 CONSOLE_SIGN_IN = "userapi/console/sign_in.py"
 BODIES = "userapi/api/bodies.py"
 FOREIGN = "userapi/passwords/foreign_hashes.py"
+BODY_LIMITS = "userapi/serving/body_limits.py"
 
 REFRESHING = ("tests/api/test_sessions.py", "tests/integration/test_refresh_races.py")
 LIVE = ("tests/contract/test_live_sessions.py", "tests/integration/test_revocation_races.py")
@@ -58,6 +59,7 @@ LIMITS = tuple(
     )
 )
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
+BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -1037,5 +1039,69 @@ GUARDS = [
         "if guarded != text or _AT_START.match(text) else text",
         "if _AT_START.match(text) else text",
         ("tests/unit/test_export.py",),
+    ),
+    # Bodies
+    Guard(
+        "A body ends with 413 beyond its limit, whatever its framing says",
+        BODY_LIMITS,
+        "        if self._count > self._limit:\n",
+        "        if False:\n",
+        BODY_BOUNDS,
+    ),
+    Guard(
+        "A body shorter than its Content-Length has no effect",
+        BODY_LIMITS,
+        "            if self._count < (self._length or 0):\n",
+        "            if False:\n",
+        BODY_BOUNDS,
+    ),
+    Guard(
+        "A request that is not whole has no effect where nobody reads its body",
+        "userapi/api/bodies.py",
+        "    app.before_request(receive_body)\n",
+        "",
+        BODY_BOUNDS,
+    ),
+    Guard(
+        "A body that trickles in ends with 408",
+        BODY_LIMITS,
+        "            with self._watched(left):\n",
+        "            with nullcontext():\n",
+        BODY_BOUNDS,
+    ),
+    Guard(
+        "What a request took to reach the proxy counts for its time",
+        BODY_LIMITS,
+        "        self._seconds = ARRIVAL_SECONDS - _seconds_before(environ)\n",
+        "        self._seconds = float(ARRIVAL_SECONDS)\n",
+        BODY_BOUNDS,
+    ),
+    Guard(
+        "A file is read when its sender is known",
+        "userapi/api/bodies.py",
+        '    if request.blueprint != "console" and not hasattr(view, "body_limit"):\n',
+        "    if view is not None:\n",
+        ("tests/api/test_import.py", "tests/console/test_visitors.py"),
+    ),
+    Guard(
+        "A page's form must be whole",
+        "userapi/console/pages.py",
+        "        request.get_data()\n    csrf.protect()\n",
+        "        pass\n    csrf.protect()\n",
+        ("tests/console/test_visitors.py",),
+    ),
+    Guard(
+        "More threads than log-ins may wait",
+        "gunicorn.conf.py",
+        "_least_threads = _settings.password_hash_queue + SPARE_THREADS\n",
+        "_least_threads = 24\n",
+        ("tests/blackbox/test_login_storm.py",),
+    ),
+    Guard(
+        "nginx passes whole requests on",
+        "deploy/nginx/default.conf",
+        "    proxy_request_buffering on;\n",
+        "    proxy_request_buffering off;\n",
+        ("tests/deploy/test_nginx.py",),
     ),
 ]
