@@ -26,6 +26,7 @@ from userapi.clock import ManualClock
 from userapi.database import reading, transaction
 from userapi.passwords.gate import HashingGate
 from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.peppers import Peppers
 from userapi.wiring import Services
 
 IMPORT = "/api/v1/users/import"
@@ -82,8 +83,7 @@ def another_worker(
             while_hashing()
 
     hasher = PasswordHasher(
-        pepper=services.settings.password_pepper,
-        former_peppers=(),
+        peppers=Peppers(services.settings.password_pepper),
         rounds=4,
         gate=HashingGate(queue_limit=64, observe=hashed),
     )
