@@ -36,6 +36,7 @@ PAGES = "userapi/console/pages.py"
 FORMS = "userapi/console/forms.py"
 CONSOLE_SIGN_IN = "userapi/console/sign_in.py"
 BODIES = "userapi/api/bodies.py"
+SETTINGS = "userapi/settings.py"
 FOREIGN = "userapi/passwords/foreign_hashes.py"
 BODY_LIMITS = "userapi/serving/body_limits.py"
 
@@ -538,6 +539,15 @@ GUARDS = [
         '        key = self._keys.verifying(header.get("kid"))\n',
         '        key = self._keys.verifying(header.get("kid")) or self._keys.active()\n',
         (*FORGED, "tests/unit/test_keys.py"),
+    ),
+    Guard(
+        "Production creates no signing key by itself",
+        SETTINGS,
+        """            values.get("environment") != "production" and "jwt_private_key_file" not in values
+""",
+        """            "jwt_private_key_file" not in values
+""",
+        ("tests/unit/test_keys.py",),
     ),
     Guard(
         "The issuer is this service",
