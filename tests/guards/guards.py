@@ -47,7 +47,6 @@ LOCKING = ("tests/integration/test_lockout.py", "tests/api/test_login.py")
 RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recovery.py")
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
 RANK = ("tests/api/test_rank.py",)
-LIMITS = ("tests/api/test_rate_limits.py",)
 MISSING_PEPPER = ("tests/integration/test_password_peppers.py",)
 EVERYBODY_OUT = ("tests/integration/test_everybody_out.py",)
 LIMITS = tuple(
