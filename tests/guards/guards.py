@@ -542,10 +542,8 @@ GUARDS = [
     Guard(
         "Production creates no signing key by itself",
         SETTINGS,
-        """            values.get("environment") != "production" and "jwt_private_key_file" not in values
-""",
-        """            "jwt_private_key_file" not in values
-""",
+        'values.get("environment") != "production" and "jwt_private_key_file" not',
+        '"jwt_private_key_file" not',
         ("tests/unit/test_keys.py",),
     ),
     Guard(
