@@ -184,3 +184,23 @@ def test_a_gate_that_nobody_holds_is_not_kept() -> None:
     gc.collect()
 
     assert kept() is None
+
+
+def test_a_full_gate_says_so_before_anything_is_spent() -> None:
+    gate = HashingGate(queue_limit=0, threads=1)
+    gate.require_room()
+    begun, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        enough.wait(10)
+
+    with ThreadPoolExecutor(1) as callers:
+        held = callers.submit(gate.run, hold)
+        assert begun.wait(10)
+        with pytest.raises(Busy):
+            gate.require_room()
+        enough.set()
+        held.result()
+
+    gate.require_room()

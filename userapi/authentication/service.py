@@ -191,9 +191,11 @@ class Authentication:
     ) -> TokenPair:
         """Start a session for whoever knows the password.
 
-        Raises TooManyAttempts, InvalidCredentials, and after the right password AccountSuspended
-        or AccountPending. An unknown identifier costs the same time and gets the same answer.
+        Raises Busy, TooManyAttempts, InvalidCredentials, and after the right password
+        AccountSuspended or AccountPending. An unknown identifier costs the same time and gets the same answer.
         """
+        # Before the database is asked: in a storm of log-ins most of them end here.
+        self._hasher.require_room()
         identifier = canonical_identifier(identifier)
         for _ in range(PASSWORD_CHANGES_WAITED_OUT):
             pair = self._try_to_log_in(identifier, password, actor, remember_me, kind)

@@ -71,6 +71,11 @@ class HashingGate:
         """Return how many callers wait for a thread."""
         return max(0, self._inside - self._threads)
 
+    def require_room(self) -> None:
+        """Raise Busy where `run` would, before anything else is spent on a log-in."""
+        if self._inside >= self._limit:
+            raise Busy(retry_after=1)
+
     def run(self, function: Callable[[], Result]) -> Result:
         """Return what `function` returns. Raises what it raises, and Busy, at once, when full."""
         asked = time.perf_counter()

@@ -58,6 +58,10 @@ class PasswordHasher:
         self._rounds = rounds
         self._gate = gate
 
+    def require_room(self) -> None:
+        """Raise Busy where too many wait for a hash already."""
+        self._gate.require_room()
+
     def hash(self, password: str) -> str:
         """Return what to store for a password. Raises Busy, and Invalid for what is no text."""
         if not _is_hashable(password):
