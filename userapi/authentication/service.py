@@ -192,7 +192,8 @@ class Authentication:
         """Start a session for whoever knows the password.
 
         Raises Busy, TooManyAttempts, InvalidCredentials, and after the right password
-        AccountSuspended or AccountPending. An unknown identifier costs the same time and gets the same answer.
+        AccountSuspended or AccountPending. An unknown identifier costs the same time and gets the
+        same answer.
         """
         # Before the database is asked: in a storm of log-ins most of them end here.
         self._hasher.require_room()
