@@ -58,6 +58,7 @@ LIMITS = tuple(
         "test_forms_without_a_csrf_token_are_counted_before_they_are_read",
     )
 )
+PRIVATE = ("tests/integration/test_private_files.py",)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
 BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
@@ -1110,5 +1111,40 @@ GUARDS = [
         "    proxy_request_buffering on;\n",
         "    proxy_request_buffering off;\n",
         ("tests/deploy/test_nginx.py",),
+    # Files and mails
+    Guard(
+        "The SQLite database is readable by its owner alone",
+        "userapi/database.py",
+        "            make_file(path)\n",
+        "            pass\n",
+        PRIVATE,
+    ),
+    Guard(
+        "What an earlier release left readable for others is closed",
+        "userapi/__init__.py",
+        "    tighten_instance(settings.instance_dir)\n",
+        "",
+        PRIVATE,
+    ),
+    Guard(
+        "Folders of the instance are for their owner alone",
+        "userapi/private_files.py",
+        "FOLDER_MODE = 0o700\n",
+        "FOLDER_MODE = 0o755\n",
+        PRIVATE,
+    ),
+    Guard(
+        "A log within the instance is readable by its owner alone after it was moved",
+        "userapi/observability.py",
+        "            make_file(Path(self.baseFilename))\n",
+        "            pass\n",
+        PRIVATE,
+    ),
+    Guard(
+        "No address of a mail that was sent is kept",
+        MAIL_DELIVERY,
+        '                    recipient="",\n',
+        "",
+        ("tests/integration/test_mail_delivery.py",),
     ),
 ]
