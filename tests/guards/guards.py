@@ -1111,6 +1111,7 @@ GUARDS = [
         "    proxy_request_buffering on;\n",
         "    proxy_request_buffering off;\n",
         ("tests/deploy/test_nginx.py",),
+    ),
     # Files and mails
     Guard(
         "The SQLite database is readable by its owner alone",
