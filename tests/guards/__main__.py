@@ -1,7 +1,7 @@
-"""`make guards`: takes each guard out of a copy, runs its tests there, and expects them to fail.
+"""`make guards`: removes each guard from a copy, runs its tests there, and expects them to fail.
 
-Each run starts servers of its own. A guard whose tests pass without it is a rule that nothing
-shows; then this ends with 1.
+Each run starts its own servers. A guard whose tests pass without it is not tested; the exit code is
+then 1.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import local
 
-from tests.guards.guards import GUARDS, Guard
+from tests.guards.guards import GUARDS
+from tests.guards.removal import Guard, GuardNotFound, file_without
 from tests.support.gunicorn import REPOSITORY
 
 PARTS = ("userapi", "tests", "migrations", "docs", "examples", "deploy", "scripts")
@@ -41,13 +42,14 @@ def _copy(copies: Path) -> Path:
 
 
 def noticed(guard: Guard, copies: Path) -> tuple[bool, str]:
-    """Tell whether a test fails without the guard, and which, or what else came of it."""
+    """Return whether a test fails without the guard, and which test or what else happened."""
     folder = _copy(copies)
-    file = folder / guard.file
+    try:
+        file, without = file_without(guard, folder)
+    except GuardNotFound as exc:
+        return False, str(exc)
     whole = file.read_text("utf-8")
-    if whole.count(guard.present) != 1:
-        return False, f"its text is there {whole.count(guard.present)} times"
-    file.write_text(whole.replace(guard.present, guard.without), "utf-8")
+    file.write_text(without, "utf-8")
     try:
         run = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *guard.tests],
@@ -59,17 +61,17 @@ def noticed(guard: Guard, copies: Path) -> tuple[bool, str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return False, "its tests do not come to an end"
+        return False, "its tests do not end"
     finally:
         file.write_text(whole, "utf-8")
-    # A fixture that breaks, as where a server does not start, is no test that has seen anything.
+    # A broken fixture, such as a server that does not start, does not count as a failed test.
     lines = [line for line in run.stdout.splitlines() if line.startswith("FAILED ")]
     said = lines[0].split(" - ")[0] if lines else (run.stdout + run.stderr).strip()[-200:]
     return run.returncode == FAILED_TESTS and bool(lines), said.removeprefix("FAILED ")
 
 
 def main() -> int:
-    """Try all guards, or those whose rule holds a text."""
+    """Remove all guards one by one, or those whose rule contains a text."""
     parser = argparse.ArgumentParser(prog="python -m tests.guards")
     parser.add_argument("--only", default="", help="part of a rule")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -84,7 +86,7 @@ def main() -> int:
         for guard, (was, said) in zip(guards, results, strict=True):
             unnoticed += not was
             print(f"{'ok' if was else 'NOT NOTICED':11} {guard.rule}\n{'':11} {said}", flush=True)
-    print(f"\n{len(guards)} guards taken out, {unnoticed} not noticed")
+    print(f"\n{len(guards)} guards removed, {unnoticed} not noticed")
     return 1 if unnoticed else 0
 
 
