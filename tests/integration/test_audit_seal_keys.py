@@ -268,7 +268,7 @@ def lose_the_key(app: Flask, make_app: MakeApp) -> Flask:
 def test_a_new_chain_begins_on_the_record(app: Flask, make_app: MakeApp) -> None:
     other = lose_the_key(app, make_app)
 
-    anchored = flask(other, "audit", "anchor", "--reason", "Key lost in the fire", "--yes")
+    anchored = flask(other, "audit", "anchor", "--reason", "Key lost in the fire")
     sealed = flask(other, "audit", "seal")
     result = flask(other, "audit", "verify")
 

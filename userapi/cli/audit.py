@@ -1,6 +1,7 @@
 """flask audit: read, export, verify and prune the audit log. Reading is recorded here, too."""
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -260,14 +261,15 @@ def seal() -> None:
 
 @command.command("anchor")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; recorded for good.")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation on a terminal.")
 @safely
 def anchor_chain(reason: str, yes: bool) -> None:
     """Begin a new chain of seals. For one whose key is lost for good.
 
-    The former seals stay. `flask audit verify` reports where the new chain begins, and why.
+    The former seals stay. `flask audit verify` reports where the new chain begins, and why. A
+    script is not asked for confirmation: it gives the reason.
     """
-    if not yes:
+    if not yes and sys.stdin.isatty():
         click.confirm(
             "Seals whose key is lost can never be verified again. Begin a new chain?", abort=True
         )
