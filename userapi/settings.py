@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import Field, dataclass, field, fields
 from email.utils import parseaddr
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -693,10 +693,17 @@ def _local_url(bind: str) -> str:
     if not re.fullmatch(r"[0-9]{1,5}", port) or host.startswith("unix:"):
         return "http://localhost:8000"
     # Passkeys and cookies want a name: browsers know `localhost`, and both answer.
-    everywhere_or_here = host in {"", "localhost", "0.0.0.0", "[::]", "[::1]"}
-    if everywhere_or_here or host.startswith("127.") or not _is_host(host):
+    if not _is_host(host) or _is_every_or_loopback_address(host):
         host = "localhost"
     return f"http://{host}:{port}"
+
+
+def _is_every_or_loopback_address(host: str) -> bool:
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_unspecified or address.is_loopback
 
 
 def _choose_signature(values: dict[str, Any]) -> None:
