@@ -30,7 +30,7 @@ def test_a_backup_is_brought_back(
     server = private_server(PostgresServer)
     stage.environment["DATABASE_URL"] = server.url.rpartition("/")[0] + "/userapi"
 
-    output = stage.run("Bringing it back")
+    output = stage.run("Restoring a backup")
 
     assert "The audit log verifies." in output
     stage.service.start()
