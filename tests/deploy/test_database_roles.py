@@ -15,6 +15,7 @@ import yaml
 from flask import Flask
 from psycopg2.errors import InsufficientPrivilege
 
+from tests.integration.test_doctor import PRODUCTION
 from tests.support.client import JsonClient
 from tests.support.deployments import ENVIRONMENT, build_app, disconnect
 from tests.support.programs import POSTGRES
@@ -226,6 +227,22 @@ def test_the_owner_migrates_down_and_up(database: Database) -> None:
         flask_migrate.downgrade(revision="base")
         flask_migrate.upgrade()
     disconnect(app)
+
+
+def test_the_doctor_tells_of_a_role_that_owns_the_tables(database: Database) -> None:
+    database.make_roles()
+    database.migrate(database.owner_url)
+    found = {}
+    for url in (database.owner_url, database.service_url):
+        app = build_app(
+            {**PRODUCTION, "DATABASE_URL": url}, clock=ManualClock(), instance_dir=database.folder
+        )
+        found[url] = app.test_cli_runner().invoke(args=["doctor"]).output
+        disconnect(app)
+
+    assert "the service owns its tables" in found[database.owner_url]
+    assert "deploy/postgresql/roles.sql" in found[database.owner_url]
+    assert "the service owns its tables" not in found[database.service_url]
 
 
 def test_only_the_migration_of_the_deployments_has_the_role_that_owns() -> None:
