@@ -1,5 +1,6 @@
 """flask events: what is in the outbox, and sending it again."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -34,7 +35,8 @@ def list_events(state: str | None, event_type: str | None, limit: int, as_json: 
         state=EventState(state) if state else None, type=event_type, limit=limit
     )
     if as_json:
-        print_json({"items": [asdict(event) for event in events]})
+        items = [asdict(event) | {"data": _document(event)} for event in events]
+        print_json({"items": items})
     else:
         _print(events)
 
@@ -147,3 +149,11 @@ def _print(events: Sequence[EventView]) -> None:
             for e in events
         ],
     )
+
+
+def _document(event: EventView) -> object:
+    """Return the data of an event, or its text where it is no JSON."""
+    try:
+        return json.loads(event.data)
+    except ValueError:
+        return event.data

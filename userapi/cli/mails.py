@@ -1,18 +1,14 @@
 """flask mails: what waits to be sent, what the mail server has refused, and deciding about it."""
 
-import json
 from dataclasses import asdict
-from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import click
 from flask.cli import AppGroup
 
-from userapi.clock import rfc3339
 from userapi.mail.journal import MailJournal, MailState
 
-from .support import print_table, safely, services
+from .support import as_json_option, print_json, print_table, safely, services
 
 command = AppGroup("mails", help="List, retry and discard mails that are not sent.")
 
@@ -20,13 +16,13 @@ command = AppGroup("mails", help="List, retry and discard mails that are not sen
 @command.command("list")
 @click.option("--state", type=click.Choice([str(state) for state in MailState]))
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@as_json_option
 @safely
 def list_mails(state: str | None, limit: int, as_json: bool) -> None:
     """List mails that are not sent, the oldest first."""
     mails = _journal().unsent(state=MailState(state) if state else None, limit=limit)
     if as_json:
-        click.echo(json.dumps({"items": [asdict(mail) for mail in mails]}, default=_plain))
+        print_json({"items": [asdict(mail) for mail in mails]})
         return
     print_table(
         ["ID", "KIND", "TO", "STATE", "SINCE (UTC)", "TRIES", "NEXT TRY", "ERROR"],
@@ -78,7 +74,3 @@ def discard(mail_id: UUID) -> None:
 
 def _journal() -> MailJournal:
     return MailJournal(services().clock)
-
-
-def _plain(value: Any) -> str:
-    return rfc3339(value) if isinstance(value, datetime) else str(value)
