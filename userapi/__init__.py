@@ -1,4 +1,4 @@
-"""The User Management Service of AIMA: accounts, sign-in, roles, sessions, audit and events."""
+"""The User Management Service: accounts, sign-in, roles, sessions, audit and events."""
 
 from flask import Flask
 

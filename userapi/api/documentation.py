@@ -27,7 +27,8 @@ PAGE_POLICY = (
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-ABOUT = """Accounts, sign-in, roles, sessions and audit of the AIMA platform.
+ABOUT = """Accounts, sign-in, roles, sessions and an audit log.
+
 
 **To try it:** open [Swagger UI](/docs), press *Authorize* and sign in. [ReDoc](/redoc) is the same
 to read.
