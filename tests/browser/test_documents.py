@@ -87,8 +87,11 @@ def test_one_logs_in_authorizes_and_lists_users_in_swagger_ui(browser: Browser, 
 
 
 def sign_in(browser: Browser, username: str, password: str) -> None:
+    """Sign in by the keyboard, as the dialog opens."""
     click(browser, browser.find(".btn.authorize"))
-    browser.find("#sign-in-username").send_keys(username)
+    name = browser.find("#sign-in-username")
+    browser.wait(lambda b: b.switch_to.active_element == name, "the focus on the user name")
+    name.send_keys(username)
     browser.find("#sign-in-password").send_keys(password, Keys.ENTER)
 
 

@@ -30,7 +30,6 @@ window.SignInPlugin = function SignInPlugin(system) {
           type,
           autoComplete,
           value,
-          autoFocus: name === "username",
           spellCheck: false,
           onChange: (event) => onChange(event.target.value),
           onKeyDown: (event) => {
@@ -50,6 +49,9 @@ window.SignInPlugin = function SignInPlugin(system) {
     const [password, setPassword] = React.useState("");
     const [busy, setBusy] = React.useState(false);
     const [problem, setProblem] = React.useState("");
+
+    // Swagger UI focuses the field of the token as it mounts the dialog; an effect runs later.
+    React.useEffect(() => document.getElementById("sign-in-username").focus(), []);
 
     async function signIn() {
       if (busy) return;
