@@ -331,6 +331,25 @@ def test_a_seal_forged_without_the_key_is_found(app: Flask, services: Services) 
     assert found(services) == [("seal_altered", 1, None)]
 
 
+def test_a_forged_seal_far_away_does_not_keep_a_verification_from_ending(
+    app: Flask, services: Services
+) -> None:
+    """Each seal missing before it was reported: with such a number for years."""
+    seal_thrice(services)
+    with past_the_triggers(app) as sql:
+        seal = sql("SELECT * FROM audit_seals WHERE number = 3").one()
+        columns = [name for name in seal._mapping if name != "number"]
+        names = ", ".join(columns)
+        sql(
+            f"INSERT INTO audit_seals (number, {names})"  # nosec B608 - names of columns
+            f" SELECT 4000000000000, {names} FROM audit_seals WHERE number = 3"
+        )
+
+    kinds = {(kind, seal) for kind, seal, _ in found(services)}
+
+    assert {("seal_removed", 4), ("seal_unknown", 4000000000000)} <= kinds
+
+
 def test_another_key_verifies_nothing(
     app: Flask, services: Services, make_app: Callable[..., Flask]
 ) -> None:

@@ -31,6 +31,8 @@ from userapi.database import keep_to_indexes, patient_reading, reading, snapshot
 
 SEALS_PER_READ = 20
 IDS_PER_READ = 10_000
+# Of a gap in the chain so many seals are reported: a forged number can be far away.
+MOST_REMOVED_IN_A_ROW = 10_000
 
 _logs: Table = AuditLog.__table__  # type: ignore[assignment]
 _unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
@@ -355,7 +357,7 @@ class _Check:
                 self._previous_mac = None
 
     def _find_removed(self, start: int, stop: int) -> None:
-        for number in range(start, stop):
+        for number in range(start, min(stop, start + MOST_REMOVED_IN_A_ROW)):
             self._find(FindingKind.SEAL_REMOVED, seal=number)
 
     def _check_seal(self, seal: Row[Any]) -> tuple[list[Sealed], bool]:
