@@ -226,6 +226,17 @@ REFUSED = {
         "not_implemented",
     ),
     "trace": (request_bytes("TRACE", "/"), 405, "method_not_allowed"),
+    "another version": (b"GET / HTTP/3.0\r\nHost: localhost\r\n\r\n", 400, "malformed_request"),
+    "trace with a long body": (
+        request_bytes("TRACE", "/", headers=("Content-Length: 70000",)),
+        405,
+        "method_not_allowed",
+    ),
+    "no host and a long body": (
+        b"POST / HTTP/1.1\r\nContent-Length: 70000\r\n\r\n",
+        400,
+        "malformed_request",
+    ),
     "a long line": (request_bytes("GET", "/" + "a" * 20_000), 414, "uri_too_long"),
     "a long header": (
         request_bytes("GET", "/", headers=("X-A: " + "a" * 20_000,)),
