@@ -79,7 +79,9 @@ SPARE_THREADS = 16
 def _number(variable: str, default: int, most: int, least: int = 1) -> int:
     given = _environment.get(variable) or str(default)
     if not given.isascii() or not given.isdigit() or not least <= int(given) <= most:
-        print(f"userapi: {variable}: takes a whole number from {least} to {most}", file=sys.stderr)
+        print(
+            f"userapi: {variable}: must be a whole number from {least} to {most}", file=sys.stderr
+        )
         sys.exit(1)
     return int(given)
 
@@ -95,7 +97,7 @@ _least_threads = _settings.password_hash_queue + SPARE_THREADS
 threads = _number("GUNICORN_THREADS", _least_threads, 10_000 + SPARE_THREADS)
 if threads < _least_threads:
     print(
-        f"userapi: GUNICORN_THREADS: takes at least PASSWORD_HASH_QUEUE + {SPARE_THREADS},"
+        f"userapi: GUNICORN_THREADS: must be at least PASSWORD_HASH_QUEUE + {SPARE_THREADS},"
         f" here {_least_threads}",
         file=sys.stderr,
     )

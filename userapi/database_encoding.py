@@ -16,7 +16,7 @@ class UnsupportedEncoding(psycopg2.OperationalError):
 
     def __init__(self, encoding: str) -> None:
         super().__init__(
-            f"DATABASE_URL: takes a database with the encoding UTF8; this one has {encoding},"
+            f"DATABASE_URL: must be a database with the encoding UTF8; this one has {encoding},"
             " which cannot hold every name"
         )
         self.encoding = encoding

@@ -138,7 +138,7 @@ def _file_handler(settings: Settings, path: Path) -> logging.Handler:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _QuietFileHandler(path, encoding="utf-8")
     except OSError as exc:
-        raise SettingsError(["LOG_FILE: takes the path of a file that can be written"]) from exc
+        raise SettingsError(["LOG_FILE: must be the path of a writable file"]) from exc
 
 
 class _QuietStreamHandler(logging.StreamHandler[Any]):

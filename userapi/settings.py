@@ -1,8 +1,8 @@
 """The only reader of the environment: variables → one frozen, checked `Settings`.
 
 Each field is one variable of the same name in upper case. A secret `X` may come from the file that
-`X_FILE` names. All faults are told at once, each in one line that names the variable and what it
-takes, never its value.
+`X_FILE` names. All faults are reported together, each in one line that names the variable and the
+valid values, never the value itself.
 """
 
 import fcntl
@@ -67,7 +67,7 @@ Parser = Callable[[str], Any]
 def _text(maximum: int = 2000) -> Parser:
     def parse(raw: str) -> str:
         if not raw or len(raw) > maximum or any(ord(c) < 32 for c in raw):
-            raise ValueError(f"takes 1 to {maximum} printable characters")
+            raise ValueError(f"must have 1 to {maximum} printable characters")
         return raw
 
     return parse
@@ -76,7 +76,7 @@ def _text(maximum: int = 2000) -> Parser:
 def _name(maximum: int) -> Parser:
     def parse(raw: str) -> str:
         if is_blank(raw):
-            raise ValueError(f"takes 1 to {maximum} characters that can be seen")
+            raise ValueError(f"must have 1 to {maximum} characters, one of them visible")
         return str(_text(maximum)(raw))
 
     return parse
@@ -85,7 +85,7 @@ def _name(maximum: int) -> Parser:
 def _integer(minimum: int, maximum: int) -> Parser:
     def parse(raw: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,12}", raw) or not minimum <= int(raw) <= maximum:
-            raise ValueError(f"takes a whole number from {minimum} to {maximum}")
+            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
         return int(raw)
 
     return parse
@@ -97,7 +97,7 @@ def _boolean(raw: str) -> bool:
         return True
     if lowered in {"false", "0", "no", "off"}:
         return False
-    raise ValueError("takes true or false")
+    raise ValueError("must be true or false")
 
 
 def _choice(*options: str) -> Parser:
@@ -105,7 +105,7 @@ def _choice(*options: str) -> Parser:
         for option in options:
             if raw.lower() == option.lower():
                 return option
-        raise ValueError(f"takes one of {', '.join(options)}")
+        raise ValueError(f"must be one of {', '.join(options)}")
 
     return parse
 
@@ -125,7 +125,7 @@ def _is_host(text: str) -> bool:
 
 def _host(raw: str) -> str:
     if not _is_host(raw):
-        raise ValueError("takes a host name or an IP address, without a port")
+        raise ValueError("must be a host name or an IP address, without a port")
     return _bracketed(raw)
 
 
@@ -141,7 +141,7 @@ def _plain_host(raw: str) -> str:
 def _trusted_hosts(raw: str) -> tuple[str, ...]:
     hosts = _list(raw)
     if not all(_is_host(host.removeprefix(".")) for host in hosts):
-        raise ValueError("takes host names such as id.example.com, separated by commas, no ports")
+        raise ValueError("must be host names such as id.example.com, separated by commas, no ports")
     return tuple(_bracketed(host) for host in hosts)
 
 
@@ -149,7 +149,7 @@ def _origins(raw: str) -> tuple[str, ...]:
     origins = _list(raw)
     for origin in origins:
         if origin != "*" and not _is_http_url(origin, with_path=False):
-            raise ValueError("takes origins such as https://app.example.com, separated by commas")
+            raise ValueError("must be origins such as https://app.example.com, separated by commas")
     return origins
 
 
@@ -172,7 +172,7 @@ def _url(*schemes: str) -> Parser:
             fits = False
         if not fits:
             raise ValueError(
-                f"takes a URL that begins with {' or '.join(s + '://' for s in schemes)}"
+                f"must be a URL that begins with {' or '.join(s + '://' for s in schemes)}"
             )
         return raw
 
@@ -181,7 +181,7 @@ def _url(*schemes: str) -> Parser:
 
 def _http_url(raw: str) -> str:
     if not _is_http_url(_url("http", "https")(raw), with_path=True):
-        raise ValueError("takes an address such as https://id.example.com")
+        raise ValueError("must be an address such as https://id.example.com")
     return raw.rstrip("/")
 
 
@@ -190,19 +190,19 @@ def _database_url(raw: str) -> str:
     scheme, _, rest = raw.partition("://")
     if scheme == "sqlite":
         if rest.removeprefix("/") in {"", ":memory:"} or not rest.startswith("/"):
-            raise ValueError("takes sqlite:/// with the path of a file; memory is lost too easily")
+            raise ValueError("must be sqlite:/// with the path of a file, not :memory:")
         return raw
     try:
         # Looked at as libpq will: an option that it does not know would fail each request.
         psycopg2.extensions.parse_dsn(f"postgresql://{rest}")
     except psycopg2.Error as exc:
-        raise ValueError("takes a URL such as postgresql://user:password@host:5432/name") from exc
+        raise ValueError("must be a URL such as postgresql://user:password@host:5432/name") from exc
     return raw
 
 
 def _database_name(raw: str) -> str:
     if not re.fullmatch(r"[^\s/?#%]{1,63}", raw):
-        raise ValueError("takes 1 to 63 characters, no blank and none of / ? # %")
+        raise ValueError("must have 1 to 63 characters, without spaces and / ? # %")
     return raw
 
 
@@ -212,39 +212,39 @@ def _redis_url(raw: str) -> str:
         # Made without connecting: an option that it does not know would fail each request.
         redis.ConnectionPool.from_url(raw).make_connection()
     except (TypeError, ValueError) as exc:
-        raise ValueError("takes a URL such as redis://:password@host:6379/0") from exc
+        raise ValueError("must be a URL such as redis://:password@host:6379/0") from exc
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
-        raise ValueError("takes the number of a database as its path, such as redis://host/0")
+        raise ValueError("must have the number of a database as its path, such as redis://host/0")
     return raw
 
 
 def _sender(raw: str) -> str:
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", parseaddr(_text(320)(raw))[1]):
-        raise ValueError("takes an address such as User Service <no-reply@example.com>")
+        raise ValueError("must be an address such as User Service <no-reply@example.com>")
     return raw
 
 
 def _contact(raw: str) -> str:
     if not re.fullmatch(r"(mailto:|https://|tel:)[!-~]{1,290}", raw):
-        raise ValueError("takes a URI that begins with mailto: or https:// or tel:")
+        raise ValueError("must be a URI that begins with mailto: or https:// or tel:")
     return raw
 
 
 def _bearer(raw: str) -> str:
     if not re.fullmatch(r"[!-~]{1,500}", raw):
-        raise ValueError("takes 1 to 500 visible ASCII characters, as a header can hold them")
+        raise ValueError("must have 1 to 500 visible ASCII characters, as a header requires")
     return raw
 
 
 def _rate(raw: str) -> str:
     if not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour|day)", raw):
-        raise ValueError("takes a rate such as 20/minute (second, minute, hour or day)")
+        raise ValueError("must be a rate such as 20/minute (second, minute, hour or day)")
     return raw
 
 
 def _secret(raw: str) -> str:
     if len(raw.encode()) < MINIMUM_SECRET_BYTES:
-        raise ValueError(f"takes a secret of at least {MINIMUM_SECRET_BYTES} bytes")
+        raise ValueError(f"must be a secret of at least {MINIMUM_SECRET_BYTES} bytes")
     return raw
 
 
@@ -254,7 +254,7 @@ def _former_secrets(raw: str) -> tuple[str, ...]:
 
 def _path(raw: str) -> Path:
     if "\0" in raw:
-        raise ValueError("takes a path")
+        raise ValueError("must be a path")
     # As `.env` stands there, wherever the command was called.
     return PROJECT_ROOT / raw
 
@@ -262,7 +262,7 @@ def _path(raw: str) -> Path:
 def _readable_file(raw: str) -> Path:
     path = _path(raw)
     if not path.is_file() or not os.access(path, os.R_OK):
-        raise ValueError("takes the path of a file that can be read")
+        raise ValueError("must be the path of a readable file")
     return path
 
 
@@ -280,9 +280,11 @@ class Settings:
     # General
     app_name: str = _setting(_name(100), "User Management Service", "Name in mails and documents")
     environment: str = _setting(
-        _choice("development", "testing", "production"), "development", "Kind of deployment"
+        _choice("development", "testing", "production"),
+        "development",
+        "Environment: development, testing or production",
     )
-    debug: bool = _setting(_boolean, False, "Flask debug mode; refused in production")
+    debug: bool = _setting(_boolean, False, "Flask debug mode; rejected in production")
     instance_dir: Path = _setting(
         _path, DEFAULT_INSTANCE_DIR, "Folder of the embedded default: database, secrets, mails"
     )
@@ -290,19 +292,21 @@ class Settings:
     public_base_url: str = _setting(
         _http_url,
         "http://localhost:8000",
-        "Base of the links in mails; left out: localhost with the port of BIND",
+        "Base URL of the links in mails; default: localhost with the port of BIND",
     )
     console_enabled: bool = _setting(_boolean, True, "Serve the pages under /console/")
     docs_enabled: bool = _setting(_boolean, True, "Serve /docs, /redoc and /openapi.json")
     trusted_hosts: tuple[str, ...] = _setting(
         _trusted_hosts,
         (),
-        "Host names that are answered (.example.com with subdomains); empty: all",
+        "Accepted host names (.example.com includes subdomains); empty: all",
     )
     trusted_proxy_count: int = _setting(
-        _integer(0, 10), 0, "Proxies in front whose X-Forwarded-For is believed"
+        _integer(0, 10), 0, "Number of proxies in front whose X-Forwarded-For is trusted"
     )
-    cors_origins: tuple[str, ...] = _setting(_origins, (), "Origins that browsers may call from")
+    cors_origins: tuple[str, ...] = _setting(
+        _origins, (), "Origins from which browsers may call the API"
+    )
     security_contact: str = _setting(
         _contact, "mailto:security@localhost", "Contact in /.well-known/security.txt (RFC 9116)"
     )
@@ -311,14 +315,16 @@ class Settings:
     )
 
     # Secrets
-    secret_key: str = _setting(_secret, "", "Signs cursors, cookies, refresh tokens", secret=True)
-    jwt_secret_key: str = _setting(_secret, "", "Signs access tokens under HS256", secret=True)
-    password_pepper: str = _setting(_secret, "", "Keys the pre-hash of passwords", secret=True)
+    secret_key: str = _setting(
+        _secret, "", "Signs cursors, cookies and refresh tokens", secret=True
+    )
+    jwt_secret_key: str = _setting(_secret, "", "Signs access tokens with HS256", secret=True)
+    password_pepper: str = _setting(_secret, "", "Key of the password pre-hash (HMAC)", secret=True)
     password_pepper_previous: tuple[str, ...] = _setting(
-        _former_secrets, (), "Former peppers that still verify, newest first", secret=True
+        _former_secrets, (), "Former peppers that still verify passwords, newest first", secret=True
     )
     encryption_key: str = _setting(
-        _secret, "", "Encrypts what is stored secretly, in the database", secret=True
+        _secret, "", "Encrypts secret values in the database", secret=True
     )
     encryption_key_previous: tuple[str, ...] = _setting(
         _former_secrets, (), "Former encryption keys that still decrypt, newest first", secret=True
@@ -326,86 +332,100 @@ class Settings:
     audit_seal_key: str = _setting(
         _secret,
         "",
-        "Keys the chain of audit seals; left out: derived from ENCRYPTION_KEY",
+        "Key of the chain of audit seals; default: derived from ENCRYPTION_KEY",
         secret=True,
     )
     audit_seal_key_previous: tuple[str, ...] = _setting(
-        _former_secrets, (), "Former keys of audit seals that still verify", secret=True
+        _former_secrets, (), "Former keys that still verify audit seals", secret=True
     )
     metrics_token: str = _setting(
-        _bearer, "", "Bearer token that /metrics asks for; empty: none", secret=True
+        _bearer, "", "Bearer token that /metrics requires; empty: none", secret=True
     )
 
     # Tokens
     jwt_algorithm: str = _setting(
         _choice(*JWT_ALGORITHMS),
         "",
-        "Signature of access tokens; left out: HS256 where JWT_SECRET_KEY is set, otherwise ES256",
+        "Signature of access tokens; default: HS256 if JWT_SECRET_KEY is set, otherwise ES256",
     )
     jwt_private_key_file: Path | None = _setting(
         _readable_file, None, "PEM key for ES256, EdDSA or RS256"
     )
     jwt_keys_dir: Path | None = _setting(
-        _path, None, "Folder of keys that `flask keys` rotates; left out: INSTANCE_DIR/keys"
+        _path, None, "Folder of the keys that `flask keys` rotates; default: INSTANCE_DIR/keys"
     )
     jwt_issuer: str = _setting(_text(200), "aima-user-service", "Claim iss")
     jwt_audience: str = _setting(_text(200), "aima", "Claim aud")
     jwt_access_token_expire_minutes: int = _setting(
-        _integer(1, 1440), 30, "Life of an access token, in minutes"
+        _integer(1, 1440), 30, "Lifetime of an access token, in minutes"
     )
     jwt_max_bytes: int = _setting(
         _integer(256, 8000),
         4096,
-        "Longest access token; a longer one leaves its permissions out",
+        "Maximum size of an access token; a larger one omits its permissions",
     )
     jwt_refresh_token_expire_days: int = _setting(
-        _integer(1, 365), 7, "End of a session without remember_me, in days"
+        _integer(1, 365), 7, "Lifetime of a session without remember_me, in days"
     )
     refresh_reuse_grace_seconds: int = _setting(
-        _integer(0, 300), 10, "How long the predecessor of a refresh token gets the same successor"
+        _integer(0, 300),
+        10,
+        "Grace period in which the previous refresh token still returns the same new one",
     )
 
     # Sessions
     session_absolute_lifetime_days: int = _setting(
-        _integer(1, 365), 30, "End of a session with remember_me, in days"
+        _integer(1, 365), 30, "Lifetime of a session with remember_me, in days"
     )
     session_idle_timeout_days: int = _setting(
-        _integer(1, 365), 7, "A session without a refresh for so long ends"
+        _integer(1, 365), 7, "A session ends after so many days without a refresh"
     )
     session_max_per_user: int = _setting(
-        _integer(1, 1000), 10, "Live sessions of one user; a further one ends the oldest"
+        _integer(1, 1000), 10, "Maximum number of sessions per user; a further one ends the oldest"
     )
     session_cache_seconds: int = _setting(
-        _integer(1, 300), 10, "Life of a session's copy in Redis, in seconds"
+        _integer(1, 300),
+        10,
+        "Lifetime of a cached session in Redis, with its user's profile, in seconds",
     )
 
     # Passwords and lockout
     password_hash_rounds: int = _setting(_integer(4, 16), 12, "bcrypt cost; 4 to 9 only in testing")
     password_hash_queue: int = _setting(
-        _integer(64, 10000), 64, "Log-ins that may wait for a hash in one worker process"
+        _integer(64, 10000),
+        64,
+        "Maximum number of log-ins that wait for a hash in one worker process",
     )
-    password_min_length: int = _setting(_integer(8, 128), 8, "Least characters of a password")
-    password_min_score: int = _setting(_integer(0, 4), 2, "Least zxcvbn score")
-    password_require_uppercase: bool = _setting(_boolean, False, "Ask for an upper-case letter")
-    password_require_lowercase: bool = _setting(_boolean, False, "Ask for a lower-case letter")
-    password_require_numbers: bool = _setting(_boolean, False, "Ask for a digit")
-    password_require_special: bool = _setting(_boolean, False, "Ask for another character")
-    lockout_threshold: int = _setting(_integer(1, 1000), 5, "Failures in a row that lock")
-    lockout_base_seconds: int = _setting(_integer(1, 86400), 60, "Length of the first lock")
-    lockout_max_seconds: int = _setting(_integer(1, 604800), 900, "Length of the longest lock")
+    password_min_length: int = _setting(_integer(8, 128), 8, "Minimum length of a password")
+    password_min_score: int = _setting(_integer(0, 4), 2, "Minimum zxcvbn score")
+    password_require_uppercase: bool = _setting(_boolean, False, "Require an upper-case letter")
+    password_require_lowercase: bool = _setting(_boolean, False, "Require a lower-case letter")
+    password_require_numbers: bool = _setting(_boolean, False, "Require a digit")
+    password_require_special: bool = _setting(_boolean, False, "Require a special character")
+    lockout_threshold: int = _setting(
+        _integer(1, 1000), 5, "Consecutive failures that lock a user name"
+    )
+    lockout_base_seconds: int = _setting(
+        _integer(1, 86400), 60, "Duration of the first lock, in seconds"
+    )
+    lockout_max_seconds: int = _setting(
+        _integer(1, 604800), 900, "Maximum duration of a lock, in seconds"
+    )
 
     # Features
-    feature_user_registration: bool = _setting(_boolean, True, "Let people register themselves")
+    feature_user_registration: bool = _setting(_boolean, True, "Allow self-registration")
     feature_email_verification: bool = _setting(
-        _boolean, False, "Registration stays pending until the address is verified"
+        _boolean, False, "A new account stays pending until its address is verified"
     )
     health_detailed_public: bool = _setting(
         _boolean, False, "Show /api/v1/health/detailed without a token"
     )
 
     # Rate limits
-    rate_limit_enabled: bool = _setting(_boolean, True, "Limit requests")
-    rate_limit_default: str = _setting(_rate, "300/minute", "Per user, or address if anonymous")
+    rate_limit_enabled: bool = _setting(_boolean, True, "Enforce rate limits")
+    rate_limit_default: str = _setting(
+        _rate, "300/minute", "Requests per user, or per address if anonymous"
+    )
     rate_limit_login: str = _setting(_rate, "20/minute", "Log-ins per address")
     rate_limit_register: str = _setting(_rate, "10/hour", "Registrations per address")
     rate_limit_password_reset: str = _setting(_rate, "5/hour", "Reset mails per address")
@@ -417,21 +437,21 @@ class Settings:
     database_url: str = _setting(
         _database_url,
         "",
-        "postgresql://… or sqlite:///…; left out: SQLite in INSTANCE_DIR",
+        "postgresql://… or sqlite:///…; default: SQLite in INSTANCE_DIR",
         secret=True,
     )
-    database_host: str = _setting(_host, "", "Host, in place of DATABASE_URL")
+    database_host: str = _setting(_host, "", "Host, instead of DATABASE_URL")
     database_port: int = _setting(_integer(1, 65535), 5432, "Port")
     database_name: str = _setting(_database_name, "userapi", "Database")
     database_user: str = _setting(_text(63), "userapi", "User")
     database_password: str = _setting(_text(500), "", "Password", secret=True)
     database_pool_size: int = _setting(
-        _integer(1, 200), 8, "Connections that one worker process keeps at most"
+        _integer(1, 200), 8, "Maximum number of connections per worker process"
     )
 
     # Redis
-    redis_url: str = _setting(_redis_url, "", "redis://…; left out: no Redis", secret=True)
-    redis_host: str = _setting(_host, "", "Host, in place of REDIS_URL")
+    redis_url: str = _setting(_redis_url, "", "redis://…; default: no Redis", secret=True)
+    redis_host: str = _setting(_host, "", "Host, instead of REDIS_URL")
     redis_port: int = _setting(_integer(1, 65535), 6379, "Port")
     redis_db: int = _setting(_integer(0, 15), 0, "Database number")
     redis_password: str = _setting(_text(500), "", "Password", secret=True)
@@ -440,23 +460,23 @@ class Settings:
     rabbitmq_url: str = _setting(
         _url("amqp", "amqps"),
         "",
-        "amqp://…; left out: events stay in the outbox until they expire",
+        "amqp://…; default: events stay in the outbox until they expire",
         secret=True,
     )
-    rabbitmq_host: str = _setting(_host, "", "Host, in place of RABBITMQ_URL")
+    rabbitmq_host: str = _setting(_host, "", "Host, instead of RABBITMQ_URL")
     rabbitmq_port: int = _setting(_integer(1, 65535), 5672, "Port")
     rabbitmq_user: str = _setting(_text(255), "guest", "User")
     rabbitmq_password: str = _setting(_text(500), "guest", "Password", secret=True)
     rabbitmq_vhost: str = _setting(_text(255), "/", "Virtual host")
     rabbitmq_exchange: str = _setting(_text(255), "user_events", "Topic exchange of the events")
     outbox_retention_days: int = _setting(
-        _integer(1, 3650), 30, "Without RabbitMQ: events are deleted after so many days"
+        _integer(1, 3650), 30, "Without RabbitMQ, events are deleted after so many days"
     )
 
     # Mail
-    smtp_host: str = _setting(_plain_host, "", "Mail server; left out: .eml files in MAIL_DIR")
+    smtp_host: str = _setting(_plain_host, "", "Mail server; default: .eml files in MAIL_DIR")
     smtp_port: int = _setting(
-        _integer(1, 65535), None, "Port; left out: 587, or 465 with SMTP_TLS=implicit"
+        _integer(1, 65535), None, "Port; default: 587, or 465 with SMTP_TLS=implicit"
     )
     smtp_user: str = _setting(_text(255), "", "User")
     smtp_password: str = _setting(_text(500), "", "Password", secret=True)
@@ -466,23 +486,23 @@ class Settings:
         "Encryption: none, starttls, or implicit (from the first byte)",
     )
     smtp_starttls: bool = _setting(
-        _boolean, None, "Former spelling: true is SMTP_TLS=starttls, false is none"
+        _boolean, None, "Deprecated: true means SMTP_TLS=starttls, false means none"
     )
     mail_from: str = _setting(_sender, "no-reply@localhost.localdomain", "Sender of the mails")
     mail_dir: Path | None = _setting(
-        _path, None, "Folder of the .eml files; left out: INSTANCE_DIR/mail"
+        _path, None, "Folder of the .eml files; default: INSTANCE_DIR/mail"
     )
 
     # Logs
     log_level: str = _setting(
-        _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged"
+        _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Minimum log level"
     )
     log_format: str = _setting(
         _choice("json", "console"),
         "",
-        "json, or console for people; left out: console on a terminal, otherwise json",
+        "json, or console (readable); default: console on a terminal, otherwise json",
     )
-    log_file: Path | None = _setting(_path, None, "File in place of standard output")
+    log_file: Path | None = _setting(_path, None, "Log file, instead of standard output")
 
     # Derived, no variable: development creates the key pair of a signature that nobody chose.
     creates_signing_keys: bool = False
@@ -631,7 +651,7 @@ class _Reader:
             try:
                 raw = Path(self._environ[f"{variable}_FILE"]).read_text("utf-8").strip()
             except (OSError, ValueError):
-                self.problems.append(f"{variable}_FILE: takes the path of a file that can be read")
+                self.problems.append(f"{variable}_FILE: must be the path of a readable file")
                 return None
         if raw == "":
             return None
@@ -641,7 +661,7 @@ class _Reader:
             self.problems.append(f"{variable}: {exc}")
             return None
         if value is None:
-            self.problems.append(f"{variable}: takes text in UTF-8")
+            self.problems.append(f"{variable}: must be text in UTF-8")
             return None
         self.given.add(name)
         return value
@@ -733,7 +753,7 @@ def _complete_secrets(values: dict[str, Any]) -> None:
             kept = _make_missing_secrets(path)
     except (OSError, ValueError) as exc:
         raise SettingsError(
-            [f"INSTANCE_DIR: takes a folder that can be written ({type(exc).__name__})"]
+            [f"INSTANCE_DIR: must be a writable folder ({type(exc).__name__})"]
         ) from exc
     for name in missing:
         values[name] = kept[name]
@@ -797,9 +817,9 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     problems = []
     rounds = values.get("password_hash_rounds", 12)
     if rounds < 10 and values.get("environment") != "testing":
-        problems.append("PASSWORD_HASH_ROUNDS: takes 10 to 16 outside ENVIRONMENT=testing")
+        problems.append("PASSWORD_HASH_ROUNDS: must be 10 to 16 outside ENVIRONMENT=testing")
     if values.get("lockout_max_seconds", 900) < values.get("lockout_base_seconds", 60):
-        problems.append("LOCKOUT_MAX_SECONDS: takes at least LOCKOUT_BASE_SECONDS")
+        problems.append("LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS")
     return problems
 
 
@@ -807,27 +827,25 @@ def _production_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
     """Return what must not go into production: weak secrets, open doors, no database."""
     problems = _secret_faults(values, given)
     if values.get("debug"):
-        problems.append("DEBUG: takes false in production")
+        problems.append("DEBUG: must be false in production")
     if "*" in values.get("cors_origins", ()):
-        problems.append("CORS_ORIGINS: takes named origins in production, not *")
+        problems.append("CORS_ORIGINS: must be named origins in production, not *")
     if not values.get("database_url"):
-        problems.append("DATABASE_URL: takes the URL of the database in production")
+        problems.append("DATABASE_URL: must be the URL of the database in production")
     broker = urlsplit(values.get("rabbitmq_url", ""))
     if unquote(broker.username or "") == "guest" and unquote(broker.password or "") == "guest":
-        problems.append("RABBITMQ_URL: takes a user other than guest:guest in production")
+        problems.append("RABBITMQ_URL: must have a user other than guest:guest in production")
     return problems
 
 
 def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
-    """Return which secrets are missing, and which are of no worth."""
+    """Return which secrets are missing, and which are weak."""
     problems = []
     needed = {"secret_key", "password_pepper", "encryption_key"}
     if values["jwt_algorithm"] == "HS256":
         needed.add("jwt_secret_key")
     for name in sorted(needed - given):
-        problems.append(
-            f"{name.upper()}: takes a secret of at least {MINIMUM_SECRET_BYTES} bytes in production"
-        )
+        problems.append(problems.append(f"{', '.join(names)}: must have different values"))
     return problems + weak_secrets({name: values.get(name) for name in given})
 
 
@@ -842,8 +860,9 @@ def weak_secrets(values: Mapping[str, Any]) -> list[str]:
         if isinstance(value, str) and value:
             by_value.setdefault(value, []).append(item.name.upper())
             if SAME_WORDS_AS_AN_EXAMPLE.search(value) or len(set(value)) < min(8, len(value)):
-                problems.append(f"{item.name.upper()}: takes a random value, not an example")
+                problems.append(f"{item.name.upper()}: must be a random value, not an example")
     for names in by_value.values():
         if len(names) > 1:
-            problems.append(f"{', '.join(names)}: each takes a value of its own")
+            f"{name.upper()}: must be a secret of at least {MINIMUM_SECRET_BYTES} bytes"
+            " in production"
     return problems

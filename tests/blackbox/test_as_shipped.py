@@ -154,6 +154,6 @@ def test_bad_settings_end_the_master_with_a_line_each() -> None:
 
     assert code != 0
     assert lines == [
-        "userapi: JWT_SECRET_KEY: takes a secret of at least 32 bytes",
-        "userapi: SMTP_PORT: takes a whole number from 1 to 65535",
+        "userapi: JWT_SECRET_KEY: must be a secret of at least 32 bytes",
+        "userapi: SMTP_PORT: must be a whole number from 1 to 65535",
     ]

@@ -106,5 +106,5 @@ def test_fewer_threads_than_log_ins_may_hold_are_refused_at_the_start() -> None:
 
     assert run.returncode == 1
     assert run.stderr == (
-        "userapi: GUNICORN_THREADS: takes at least PASSWORD_HASH_QUEUE + 16, here 116\n"
+        "userapi: GUNICORN_THREADS: must be at least PASSWORD_HASH_QUEUE + 16, here 116\n"
     )

@@ -100,4 +100,4 @@ def test_a_bad_number_ends_the_master_with_a_line() -> None:
     )
 
     assert run.returncode == 1
-    assert run.stderr == "userapi: GUNICORN_THREADS: takes a whole number from 1 to 10016\n"
+    assert run.stderr == "userapi: GUNICORN_THREADS: must be a whole number from 1 to 10016\n"

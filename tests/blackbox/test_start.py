@@ -42,9 +42,9 @@ def test_all_bad_settings_are_told_in_a_line_each(program: tuple[str, ...], tmp_
     assert run.returncode == 1
     assert run.stdout == ""
     assert run.stderr.splitlines() == [
-        "userapi: DEBUG: takes true or false",
-        "userapi: SMTP_PORT: takes a whole number from 1 to 65535",
-        "userapi: LOG_FORMAT: takes one of json, console",
+        "userapi: DEBUG: must be true or false",
+        "userapi: SMTP_PORT: must be a whole number from 1 to 65535",
+        "userapi: LOG_FORMAT: must be one of json, console",
     ]
 
 
@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_pa
 
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
-    assert line.startswith("userapi: INSTANCE_DIR: takes a folder that can be written")
+    assert line.startswith("userapi: INSTANCE_DIR: must be a writable folder")
 
 
 @pytest.mark.parametrize("program", [GUNICORN, FLASK], ids=["gunicorn", "flask"])
@@ -66,14 +66,14 @@ def test_a_log_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_path:
     run = start(program, INSTANCE_DIR=str(tmp_path), LOG_FILE=str(tmp_path / "in-the-way" / "log"))
 
     assert run.returncode == 1
-    assert run.stderr == "userapi: LOG_FILE: takes the path of a file that can be written\n"
+    assert run.stderr == "userapi: LOG_FILE: must be the path of a writable file\n"
 
 
 def test_it_does_not_serve_without_a_key_to_sign_with(tmp_path: Path) -> None:
     run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), JWT_ALGORITHM="ES256")
 
     assert run.returncode == 1
-    assert "userapi: JWT_ALGORITHM: ES256 takes a key; run `flask keys generate`" in run.stderr
+    assert "userapi: JWT_ALGORITHM: ES256 needs a key; run `flask keys generate`" in run.stderr
     assert "Traceback" not in run.stdout + run.stderr
 
 
@@ -90,7 +90,7 @@ def test_production_without_a_key_does_not_start_and_says_what_to_do(tmp_path: P
 
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
-    assert line.startswith("userapi: JWT_ALGORITHM: ES256 takes a key; run `flask keys generate`")
+    assert line.startswith("userapi: JWT_ALGORITHM: ES256 needs a key; run `flask keys generate`")
     assert "JWT_PRIVATE_KEY_FILE" in line and "JWT_SECRET_KEY" in line
 
 

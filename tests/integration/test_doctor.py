@@ -147,11 +147,11 @@ def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:
 @pytest.mark.parametrize(
     ("environment", "about"),
     [
-        ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: takes a random value"),
-        ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: takes a random value"),
+        ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: must be a random value"),
+        ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: must be a random value"),
         (
             {name: "Tg5hNq0wEr8yUi3oPl6kJm9bVc2xZa1s" for name in ("SECRET_KEY", "JWT_SECRET_KEY")},
-            "SECRET_KEY, JWT_SECRET_KEY: each takes a value of its own",
+            "SECRET_KEY, JWT_SECRET_KEY: must have different values",
         ),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_key_that_others_can_read_is_a_fault(make_app: MakeApp, tmp_path: Path
 def test_an_algorithm_without_a_key_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:
     result = doctor(make_app(JWT_ALGORITHM="EdDSA", JWT_KEYS_DIR=str(tmp_path)))
 
-    assert finding(result, "JWT_ALGORITHM: EdDSA takes a key")[1] == "Run `flask keys generate`."
+    assert finding(result, "JWT_ALGORITHM: EdDSA needs a key")[1] == "Run `flask keys generate`."
     assert result.exit_code == 1
 
 

@@ -93,7 +93,7 @@ def test_a_command_on_a_database_without_unicode_ends_with_a_line(
 
     assert result.exit_code == 1
     assert result.output == (
-        "Error: DATABASE_URL: takes a database with the encoding UTF8; this one has"
+        "Error: DATABASE_URL: must be a database with the encoding UTF8; this one has"
         f" {encoding}, which cannot hold every name\n"
     )
 
@@ -123,7 +123,9 @@ def test_the_service_does_not_start_on_a_database_without_unicode(
 
     written = run.stdout + run.stderr
     (told,) = [line for line in written.splitlines() if "DATABASE_URL" in line]
-    assert f"DATABASE_URL: takes a database with the encoding UTF8; this one has {encoding}" in told
+    assert (
+        f"DATABASE_URL: must be a database with the encoding UTF8; this one has {encoding}" in told
+    )
     assert (run.returncode, "Traceback" in written) == (1, False)
 
 

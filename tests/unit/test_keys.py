@@ -142,7 +142,7 @@ def test_without_a_key_there_is_a_ring_that_does_nothing(tmp_path: Path) -> None
     """`flask keys generate` needs an application before there is a key."""
     ring = KeyRing(settings_for("ES256", tmp_path), ManualClock())
 
-    with pytest.raises(SettingsError, match="^JWT_ALGORITHM: ES256 takes a key; run `flask keys"):
+    with pytest.raises(SettingsError, match="^JWT_ALGORITHM: ES256 needs a key; run `flask keys"):
         ring.require_active()
     with pytest.raises(Unavailable):
         ring.active()
@@ -350,7 +350,9 @@ def test_a_key_file_takes_a_key_of_the_family(algorithm: str, kind: str, tmp_pat
     if (algorithm, kind) in {("ES256", "P-256"), ("EdDSA", "Ed25519"), ("RS256", "RSA-2048")}:
         KeyRing(settings, ManualClock()).require_active()
     else:
-        with pytest.raises(SettingsError, match="^JWT_PRIVATE_KEY_FILE: takes an unencrypted PEM"):
+        with pytest.raises(
+            SettingsError, match="^JWT_PRIVATE_KEY_FILE: must be an unencrypted PEM"
+        ):
             KeyRing(settings, ManualClock())
 
 
@@ -536,7 +538,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = settings_for("ES256", tmp_path, JWT_KEYS_DIR=str(tmp_path / "file" / "keys"))
 
-    with pytest.raises(SettingsError, match="^JWT_KEYS_DIR: takes a folder that can be written"):
+    with pytest.raises(SettingsError, match="^JWT_KEYS_DIR: must be a writable folder"):
         KeyFolder(settings, ManualClock()).generate()
 
 

@@ -199,7 +199,7 @@ def test_a_file_that_cannot_be_written_is_a_bad_setting(
     with pytest.raises(SettingsError) as caught:
         lines(lambda: None, LOG_FILE=str(tmp_path / "in-the-way" / "service.log"))
 
-    assert caught.value.problems == ["LOG_FILE: takes the path of a file that can be written"]
+    assert caught.value.problems == ["LOG_FILE: must be the path of a writable file"]
 
 
 def test_less_than_the_level_is_not_written(lines: Callable[..., list[str]]) -> None:

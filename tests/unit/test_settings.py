@@ -38,61 +38,93 @@ def test_what_the_tests_begin_with_is_accepted(tmp_path: Path) -> None:
 
 
 BAD_VALUES = [
-    ("APP_NAME", "a\nb", "takes 1 to 100 printable characters"),
-    ("APP_NAME", " \u200b\u3164", "takes 1 to 100 characters that can be seen"),
-    ("ENVIRONMENT", "staging", "takes one of development, testing, production"),
-    ("DEBUG", "perhaps", "takes true or false"),
-    ("PUBLIC_BASE_URL", "ftp://files.example", "takes a URL that begins with http:// or https://"),
-    ("TRUSTED_PROXY_COUNT", "11", "takes a whole number from 0 to 10"),
-    ("TRUSTED_PROXY_COUNT", "-1", "takes a whole number from 0 to 10"),
-    ("TRUSTED_PROXY_COUNT", "٣", "takes a whole number from 0 to 10"),
-    ("CORS_ORIGINS", "https://app.example/path", "takes origins such as https://app.example.com, "),
-    ("CORS_ORIGINS", "app.example", "takes origins such as https://app.example.com, "),
-    ("SECRET_KEY", "thirty-one-bytes-are-not-enough", "takes a secret of at least 32 bytes"),
-    ("JWT_SECRET_KEY", "short-one", "takes a secret of at least 32 bytes"),
-    ("PASSWORD_PEPPER", "short-one", "takes a secret of at least 32 bytes"),
-    ("PASSWORD_PEPPER_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
-    ("ENCRYPTION_KEY", "short-one", "takes a secret of at least 32 bytes"),
-    ("ENCRYPTION_KEY_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
-    ("AUDIT_SEAL_KEY", "short-one", "takes a secret of at least 32 bytes"),
-    ("AUDIT_SEAL_KEY_PREVIOUS", "short-one", "takes a secret of at least 32 bytes"),
-    ("JWT_ALGORITHM", "none", "takes one of HS256, ES256, EdDSA, RS256"),
-    ("JWT_PRIVATE_KEY_FILE", "/nowhere/key.pem", "takes the path of a file that can be read"),
-    ("PASSWORD_HASH_ROUNDS", "3", "takes a whole number from 4 to 16"),
-    ("PASSWORD_HASH_QUEUE", "63", "takes a whole number from 64 to 10000"),
-    ("PASSWORD_MIN_LENGTH", "7", "takes a whole number from 8 to 128"),
-    ("PASSWORD_MIN_SCORE", "5", "takes a whole number from 0 to 4"),
-    ("LOCKOUT_THRESHOLD", "0", "takes a whole number from 1 to 1000"),
-    ("RATE_LIMIT_LOGIN", "twenty", "takes a rate such as 20/minute (second, minute, hour or day)"),
-    ("RATE_LIMIT_LOGIN", "0/minute", "takes a rate such as 20/minute"),
-    ("DATABASE_URL", "mysql://db.internal/x", "takes a URL that begins with postgresql://"),
-    ("DATABASE_URL", "postgresql://db.internal:99999/x", "takes a URL that begins with"),
-    ("DATABASE_PORT", "65536", "takes a whole number from 1 to 65535"),
-    ("REDIS_URL", "http://cache.internal", "takes a URL that begins with redis://"),
-    ("RABBITMQ_URL", "redis://broker.internal", "takes a URL that begins with amqp://"),
-    ("PUBLIC_BASE_URL", "https://", "takes an address such as https://id.example.com"),
-    ("PUBLIC_BASE_URL", "https://id example", "takes an address such as https://id.example.com"),
-    ("CORS_ORIGINS", "https://app example", "takes origins such as https://app.example.com, "),
-    ("TRUSTED_HOSTS", "https://id.example", "takes host names such as id.example.com, separated "),
-    ("TRUSTED_HOSTS", "id.example:8000", "takes host names such as id.example.com, separated by"),
-    ("SECURITY_CONTACT", "security@acme.test", "takes a URI that begins with mailto: or https://"),
-    ("METRICS_TOKEN", "two words", "takes 1 to 500 visible ASCII characters"),
-    ("SECRET_KEY", "\udcff" * 40, "takes text in UTF-8"),
-    ("DATABASE_URL", "sqlite:///:memory:", "takes sqlite:/// with the path of a file"),
-    ("DATABASE_URL", "postgresql://u:p@db.internal/x?ssl=yes", "takes a URL such as postgresql://"),
-    ("DATABASE_URL", "postgresql://u:p%@db.internal/x", "takes a URL such as postgresql://"),
-    ("DATABASE_HOST", "db.internal:5432", "takes a host name or an IP address, without a port"),
-    ("DATABASE_HOST", "a\nb", "takes a host name or an IP address, without a port"),
-    ("DATABASE_NAME", "a/b?c", "takes 1 to 63 characters, no blank and none of / ? # %"),
-    ("REDIS_HOST", "redis://cache.internal", "takes a host name or an IP address, without a port"),
-    ("REDIS_URL", "redis://cache.internal/first", "takes the number of a database as its path"),
-    ("REDIS_URL", "redis://cache.internal?db=x", "takes a URL such as redis://:password@host:6379"),
-    ("REDIS_URL", "redis://cache.internal?colour=red", "takes a URL such as redis://:password@"),
-    ("RABBITMQ_HOST", "a\nb", "takes a host name or an IP address, without a port"),
-    ("SMTP_HOST", "smtp.internal:25", "takes a host name or an IP address, without a port"),
-    ("MAIL_FROM", "nobody", "takes an address such as User Service <no-reply@example.com>"),
-    ("LOG_LEVEL", "LOUD", "takes one of DEBUG, INFO, WARNING, ERROR"),
-    ("LOG_FORMAT", "xml", "takes one of json, console"),
+    ("APP_NAME", "a\nb", "must have 1 to 100 printable characters"),
+    ("APP_NAME", " \u200b\u3164", "must have 1 to 100 characters, one of them visible"),
+    ("ENVIRONMENT", "staging", "must be one of development, testing, production"),
+    ("DEBUG", "perhaps", "must be true or false"),
+    (
+        "PUBLIC_BASE_URL",
+        "ftp://files.example",
+        "must be a URL that begins with http:// or https://",
+    ),
+    ("TRUSTED_PROXY_COUNT", "11", "must be a whole number from 0 to 10"),
+    ("TRUSTED_PROXY_COUNT", "-1", "must be a whole number from 0 to 10"),
+    ("TRUSTED_PROXY_COUNT", "٣", "must be a whole number from 0 to 10"),
+    (
+        "CORS_ORIGINS",
+        "https://app.example/path",
+        "must be origins such as https://app.example.com, ",
+    ),
+    ("CORS_ORIGINS", "app.example", "must be origins such as https://app.example.com, "),
+    ("SECRET_KEY", "thirty-one-bytes-are-not-enough", "must be a secret of at least 32 bytes"),
+    ("JWT_SECRET_KEY", "short-one", "must be a secret of at least 32 bytes"),
+    ("PASSWORD_PEPPER", "short-one", "must be a secret of at least 32 bytes"),
+    ("PASSWORD_PEPPER_PREVIOUS", "short-one", "must be a secret of at least 32 bytes"),
+    ("ENCRYPTION_KEY", "short-one", "must be a secret of at least 32 bytes"),
+    ("ENCRYPTION_KEY_PREVIOUS", "short-one", "must be a secret of at least 32 bytes"),
+    ("AUDIT_SEAL_KEY", "short-one", "must be a secret of at least 32 bytes"),
+    ("AUDIT_SEAL_KEY_PREVIOUS", "short-one", "must be a secret of at least 32 bytes"),
+    ("JWT_ALGORITHM", "none", "must be one of HS256, ES256, EdDSA, RS256"),
+    ("JWT_PRIVATE_KEY_FILE", "/nowhere/key.pem", "must be the path of a readable file"),
+    ("PASSWORD_HASH_ROUNDS", "3", "must be a whole number from 4 to 16"),
+    ("PASSWORD_HASH_QUEUE", "63", "must be a whole number from 64 to 10000"),
+    ("PASSWORD_MIN_LENGTH", "7", "must be a whole number from 8 to 128"),
+    ("PASSWORD_MIN_SCORE", "5", "must be a whole number from 0 to 4"),
+    ("LOCKOUT_THRESHOLD", "0", "must be a whole number from 1 to 1000"),
+    (
+        "RATE_LIMIT_LOGIN",
+        "twenty",
+        "must be a rate such as 20/minute (second, minute, hour or day)",
+    ),
+    ("RATE_LIMIT_LOGIN", "0/minute", "must be a rate such as 20/minute"),
+    ("DATABASE_URL", "mysql://db.internal/x", "must be a URL that begins with postgresql://"),
+    ("DATABASE_URL", "postgresql://db.internal:99999/x", "must be a URL that begins with"),
+    ("DATABASE_PORT", "65536", "must be a whole number from 1 to 65535"),
+    ("REDIS_URL", "http://cache.internal", "must be a URL that begins with redis://"),
+    ("RABBITMQ_URL", "redis://broker.internal", "must be a URL that begins with amqp://"),
+    ("PUBLIC_BASE_URL", "https://", "must be an address such as https://id.example.com"),
+    ("PUBLIC_BASE_URL", "https://id example", "must be an address such as https://id.example.com"),
+    ("CORS_ORIGINS", "https://app example", "must be origins such as https://app.example.com, "),
+    (
+        "TRUSTED_HOSTS",
+        "https://id.example",
+        "must be host names such as id.example.com, separated ",
+    ),
+    ("TRUSTED_HOSTS", "id.example:8000", "must be host names such as id.example.com, separated by"),
+    (
+        "SECURITY_CONTACT",
+        "security@acme.test",
+        "must be a URI that begins with mailto: or https://",
+    ),
+    ("METRICS_TOKEN", "two words", "must have 1 to 500 visible ASCII characters"),
+    ("SECRET_KEY", "\udcff" * 40, "must be text in UTF-8"),
+    ("DATABASE_URL", "sqlite:///:memory:", "must be sqlite:/// with the path of a file"),
+    (
+        "DATABASE_URL",
+        "postgresql://u:p@db.internal/x?ssl=yes",
+        "must be a URL such as postgresql://",
+    ),
+    ("DATABASE_URL", "postgresql://u:p%@db.internal/x", "must be a URL such as postgresql://"),
+    ("DATABASE_HOST", "db.internal:5432", "must be a host name or an IP address, without a port"),
+    ("DATABASE_HOST", "a\nb", "must be a host name or an IP address, without a port"),
+    ("DATABASE_NAME", "a/b?c", "must have 1 to 63 characters, without spaces and / ? # %"),
+    (
+        "REDIS_HOST",
+        "redis://cache.internal",
+        "must be a host name or an IP address, without a port",
+    ),
+    ("REDIS_URL", "redis://cache.internal/first", "must have the number of a database as its path"),
+    (
+        "REDIS_URL",
+        "redis://cache.internal?db=x",
+        "must be a URL such as redis://:password@host:6379",
+    ),
+    ("REDIS_URL", "redis://cache.internal?colour=red", "must be a URL such as redis://:password@"),
+    ("RABBITMQ_HOST", "a\nb", "must be a host name or an IP address, without a port"),
+    ("SMTP_HOST", "smtp.internal:25", "must be a host name or an IP address, without a port"),
+    ("MAIL_FROM", "nobody", "must be an address such as User Service <no-reply@example.com>"),
+    ("LOG_LEVEL", "LOUD", "must be one of DEBUG, INFO, WARNING, ERROR"),
+    ("LOG_FORMAT", "xml", "must be one of json, console"),
 ]
 
 
@@ -136,39 +168,42 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"SECRET_KEY": ""}, "SECRET_KEY: takes a secret of at least 32 bytes in production"),
+        ({"SECRET_KEY": ""}, "SECRET_KEY: must be a secret of at least 32 bytes in production"),
         (
             {"JWT_SECRET_KEY": "", "JWT_ALGORITHM": "HS256"},
-            "JWT_SECRET_KEY: takes a secret of at least 32 bytes",
+            "JWT_SECRET_KEY: must be a secret of at least 32 bytes",
         ),
-        ({"PASSWORD_PEPPER": ""}, "PASSWORD_PEPPER: takes a secret of at least 32 bytes"),
-        ({"ENCRYPTION_KEY": ""}, "ENCRYPTION_KEY: takes a secret of at least 32 bytes"),
+        ({"PASSWORD_PEPPER": ""}, "PASSWORD_PEPPER: must be a secret of at least 32 bytes"),
+        ({"ENCRYPTION_KEY": ""}, "ENCRYPTION_KEY: must be a secret of at least 32 bytes"),
         (
             {"ENCRYPTION_KEY": SECRETS["PASSWORD_PEPPER"]},
-            "PASSWORD_PEPPER, ENCRYPTION_KEY: each takes a value of its own",
+            "PASSWORD_PEPPER, ENCRYPTION_KEY: must have different values",
         ),
-        ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: takes a random value, not an example"),
-        ({"SECRET_KEY": "ab" * 20}, "SECRET_KEY: takes a random value, not an example"),
-        ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: takes a random value, not an example"),
+        ({"SECRET_KEY": "change-me-" * 4}, "SECRET_KEY: must be a random value, not an example"),
+        ({"SECRET_KEY": "ab" * 20}, "SECRET_KEY: must be a random value, not an example"),
+        ({"METRICS_TOKEN": "changeme"}, "METRICS_TOKEN: must be a random value, not an example"),
         (
             {"JWT_SECRET_KEY": SECRETS["SECRET_KEY"]},
-            "SECRET_KEY, JWT_SECRET_KEY: each takes a value of its own",
+            "SECRET_KEY, JWT_SECRET_KEY: must have different values",
         ),
         (
             {"PASSWORD_PEPPER": SECRETS["SECRET_KEY"], "AUDIT_SEAL_KEY": SECRETS["SECRET_KEY"]},
-            "SECRET_KEY, PASSWORD_PEPPER, AUDIT_SEAL_KEY: each takes a value of its own",
+            "SECRET_KEY, PASSWORD_PEPPER, AUDIT_SEAL_KEY: must have different values",
         ),
-        ({"DEBUG": "true"}, "DEBUG: takes false in production"),
-        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS: takes named origins in production, not *"),
+        ({"DEBUG": "true"}, "DEBUG: must be false in production"),
+        ({"CORS_ORIGINS": "*"}, "CORS_ORIGINS: must be named origins in production, not *"),
         (
             {"CORS_ORIGINS": "https://app.example,*"},
-            "CORS_ORIGINS: takes named origins in production, not *",
+            "CORS_ORIGINS: must be named origins in production, not *",
         ),
-        ({"DATABASE_URL": ""}, "DATABASE_URL: takes the URL of the database in production"),
-        ({"RABBITMQ_URL": "amqp://guest:guest@broker/"}, "RABBITMQ_URL: takes a user other than"),
-        ({"RABBITMQ_HOST": "broker"}, "RABBITMQ_URL: takes a user other than guest:guest"),
-        ({"RABBITMQ_URL": "amqp://gues%74:guest@broker/"}, "RABBITMQ_URL: takes a user other"),
-        ({"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS: takes 10 to 16 outside"),
+        ({"DATABASE_URL": ""}, "DATABASE_URL: must be the URL of the database in production"),
+        (
+            {"RABBITMQ_URL": "amqp://guest:guest@broker/"},
+            "RABBITMQ_URL: must have a user other than",
+        ),
+        ({"RABBITMQ_HOST": "broker"}, "RABBITMQ_URL: must have a user other than guest:guest"),
+        ({"RABBITMQ_URL": "amqp://gues%74:guest@broker/"}, "RABBITMQ_URL: must have a user other"),
+        ({"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS: must be 10 to 16 outside"),
     ],
 )
 def test_production_refuses(given: dict[str, str], expected: str, tmp_path: Path) -> None:
@@ -235,7 +270,9 @@ def test_links_in_mails_follow_the_port_that_is_served(bind: str, url: str, tmp_
 def test_a_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
     given = {"LOCKOUT_BASE_SECONDS": "60", "LOCKOUT_MAX_SECONDS": "59"}
 
-    assert problems(given, tmp_path) == ["LOCKOUT_MAX_SECONDS: takes at least LOCKOUT_BASE_SECONDS"]
+    assert problems(given, tmp_path) == [
+        "LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS"
+    ]
 
 
 @pytest.mark.parametrize("secret", [v.name for v in variables() if v.secret])
@@ -266,7 +303,7 @@ def test_a_secret_file_that_cannot_be_read_is_told_by_its_variable(tmp_path: Pat
 
     lines = problems({"SECRET_KEY_FILE": str(file)}, tmp_path)
 
-    assert lines == ["SECRET_KEY_FILE: takes the path of a file that can be read"]
+    assert lines == ["SECRET_KEY_FILE: must be the path of a readable file"]
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:

@@ -257,7 +257,7 @@ class KeyFolder:
                 os.close(descriptor)
         except OSError as exc:
             raise SettingsError(
-                [f"JWT_KEYS_DIR: takes a folder that can be written ({exc.strerror})"]
+                [f"JWT_KEYS_DIR: must be a writable folder ({exc.strerror})"]
             ) from exc
 
 
@@ -268,7 +268,7 @@ def parse_keys(path: Path, *, algorithm: str, variable: str) -> list[SigningKey]
     """
     kind = {"ES256": "P-256", "EdDSA": "Ed25519", "RS256": f"RSA, {LEAST_RSA_BITS} bits or more"}
     fault = SettingsError(
-        [f"{variable}: takes an unencrypted PEM private key for {algorithm} ({kind[algorithm]})"]
+        [f"{variable}: must be an unencrypted PEM private key for {algorithm} ({kind[algorithm]})"]
     )
     try:
         blocks = list(PEM_BLOCK.finditer(path.read_bytes()))

@@ -95,7 +95,7 @@ class KeyRing:
         if self._keys.active is None:
             raise SettingsError(
                 [
-                    f"JWT_ALGORITHM: {self._algorithm} takes a key; run `flask keys generate`,"
+                    f"JWT_ALGORITHM: {self._algorithm} needs a key; run `flask keys generate`,"
                     " set JWT_PRIVATE_KEY_FILE, or set JWT_SECRET_KEY and JWT_ALGORITHM=HS256"
                 ]
             )

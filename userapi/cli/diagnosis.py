@@ -73,7 +73,7 @@ def diagnose(services: Services) -> Iterator[Finding]:
     """Yield what there is to say about the installation, part by part."""
     settings = services.settings
     components = services.health.detailed()["components"]
-    yield Finding("settings", Level.OK, f"{settings.environment}, each takes its value")
+    yield Finding("settings", Level.OK, f"{settings.environment}, all valid")
     yield from _addresses(settings)
     if settings.is_production:
         yield from _open_doors(settings)
