@@ -845,7 +845,10 @@ def _secret_faults(values: Mapping[str, Any], given: set[str]) -> list[str]:
     if values["jwt_algorithm"] == "HS256":
         needed.add("jwt_secret_key")
     for name in sorted(needed - given):
-        problems.append(problems.append(f"{', '.join(names)}: must have different values"))
+        problems.append(
+            f"{name.upper()}: must be a secret of at least {MINIMUM_SECRET_BYTES} bytes in"
+            " production"
+        )
     return problems + weak_secrets({name: values.get(name) for name in given})
 
 
@@ -863,6 +866,5 @@ def weak_secrets(values: Mapping[str, Any]) -> list[str]:
                 problems.append(f"{item.name.upper()}: must be a random value, not an example")
     for names in by_value.values():
         if len(names) > 1:
-            f"{name.upper()}: must be a secret of at least {MINIMUM_SECRET_BYTES} bytes"
-            " in production"
+            problems.append(f"{', '.join(names)}: must have different values")
     return problems
