@@ -1,12 +1,27 @@
 """The User Management Service: accounts, sign-in, roles, sessions, audit and events."""
 
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flask import Flask
 
-from userapi import cli, database, observability
+from userapi import cli, observability
 from userapi.clock import Clock
 from userapi.private_files import tighten_instance
-from userapi.settings import Settings
-from userapi.wiring import Services, build_services
+from userapi.settings import Settings, faults_end_the_process
+
+if TYPE_CHECKING:
+    from userapi.wiring import Services
+
+LOADED_BEFORE_REQUESTS = (
+    "alembic.script",
+    "email_validator",
+    "ua_parser",
+    "userapi.passwords.estimation",
+)
 
 
 def create_app(
@@ -14,7 +29,9 @@ def create_app(
 ) -> Flask:
     """Return the application, with `web=False` for commands alone. Connects to nothing.
 
-    Raises SettingsError, with every fault, where the environment does not make a service.
+    Without the web, the services are built when the first command is loaded: `flask --help`
+    needs none. Raises SettingsError, with every fault, where the environment does not make a
+    service.
     """
     settings = settings or Settings.load()
     tighten_instance(settings.instance_dir)
@@ -22,19 +39,36 @@ def create_app(
     application = _class_for_web() if web else Flask
     app = application("userapi", instance_path=str(settings.instance_dir), static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key, DEBUG=settings.debug, TESTING=False)
-    cli.init_app(app)
+
+    @cache
+    def add_services() -> Services:
+        return _add_services(app, settings, clock)
+
+    @faults_end_the_process()
+    def prepare_command() -> None:
+        add_services()
+
+    cli.init_app(app, prepare_command)
+    if web:
+        _add_web(app, add_services())
+    return app
+
+
+# Imported when they are needed: a list of commands needs no services, a command needs no
+# endpoints, and neither needs the libraries of the other.
+def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Services:
+    from userapi import database
+    from userapi.wiring import build_services
+
     database.init_app(app, settings)
     services = build_services(settings, clock)
     services.access_tokens.configure(app)
     app.extensions["userapi"] = services
     with app.app_context():
         services.metrics.watch_pool(database.db.engine)
-    if web:
-        _add_web(app, services)
-    return app
+    return services
 
 
-# Imported when they are needed: a command needs no endpoints, nor the libraries that they need.
 def _class_for_web() -> type[Flask]:
     from userapi.api.application import Application
 
@@ -42,8 +76,12 @@ def _class_for_web() -> type[Flask]:
 
 
 def _add_web(app: Flask, services: Services) -> None:
-    from userapi import api, console
+    from userapi import api, console, database
 
+    # These would otherwise be loaded by the first request that needs them.
+    for name in LOADED_BEFORE_REQUESTS:
+        import_module(name)
+    database.init_migrations(app)
     # Before the API, which limits the requests of every endpoint that there is.
     console.init_app(app, services)
     api.init_app(app, services)

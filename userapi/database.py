@@ -18,7 +18,6 @@ import psycopg2
 import psycopg2.extensions
 import uuid_utils.compat
 from flask import Flask, current_app
-from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import (
@@ -171,7 +170,6 @@ def init_app(app: Flask, settings: Settings) -> None:
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings)
     db.init_app(app)
-    Migrate().init_app(app, db, directory=str(PROJECT_ROOT / "migrations"))
     with app.app_context():
         engine = db.engine
         if settings.uses_sqlite:
@@ -180,6 +178,14 @@ def init_app(app: Flask, settings: Settings) -> None:
         else:
             _prepare_postgresql(engine)
             app.extensions[_READER] = engine.execution_options(begin=None)
+
+
+def init_migrations(app: Flask) -> None:
+    """Let Flask-Migrate find the migrations of the application."""
+    # Imports Alembic, which no command but `flask db` needs.
+    from flask_migrate import Migrate
+
+    Migrate().init_app(app, db, directory=str(PROJECT_ROOT / "migrations"))
 
 
 def engine_options(settings: Settings) -> dict[str, Any]:

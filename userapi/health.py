@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import psycopg2
 import redis
 import structlog
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import make_url
 
 from userapi.clock import Clock
@@ -267,6 +266,9 @@ def _pepper_status(database: Check) -> Status:
 @lru_cache(maxsize=1)
 def head_revision() -> str | None:
     """Return the revision that the migrations of this release end at."""
+    # Imported here because most commands do not check the database.
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(PROJECT_ROOT / "migrations")).get_current_head()
 
 

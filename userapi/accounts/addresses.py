@@ -3,8 +3,8 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-
-import email_validator
+from functools import cache
+from types import ModuleType
 
 from userapi.characters import without_blanks_around
 from userapi.errors import Invalid, invalid_field
@@ -18,9 +18,7 @@ RESERVED_USERNAMES = frozenset(
 )
 
 # These names never reach the public DNS, but a self-owned service may well stand in such a network.
-for _name in ("local", "test"):
-    if _name in email_validator.SPECIAL_USE_DOMAIN_NAMES:
-        email_validator.SPECIAL_USE_DOMAIN_NAMES.remove(_name)
+PRIVATE_DOMAINS = ("local", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +29,24 @@ class EmailAddress:
     normalized: str
 
 
+@cache
+def _email_validator() -> ModuleType:
+    """Return the library, loaded on first use: most commands parse no address."""
+    import email_validator
+
+    for name in PRIVATE_DOMAINS:
+        if name in email_validator.SPECIAL_USE_DOMAIN_NAMES:
+            email_validator.SPECIAL_USE_DOMAIN_NAMES.remove(name)
+    return email_validator
+
+
 def parse_email(text: str, *, field: str = "email") -> EmailAddress:
     """Return the address. Its unique form is case-folded NFKC with the domain in IDNA.
 
     Blanks around it, which come along when it is pasted, are no part of it.
     Raises Invalid that names `field`.
     """
+    email_validator = _email_validator()
     try:
         checked = email_validator.validate_email(
             without_blanks_around(text), check_deliverability=False

@@ -1,41 +1,78 @@
 """The `flask` commands of operators. Each parses, calls a service and prints; the rules are
 elsewhere.
 
-A command's module is loaded when the command is called: the service itself never pays for it.
+A command's module is loaded when the command is called: neither the service nor `flask --help`
+pays for it.
 """
 
+from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 import click
 from flask import Flask
 from flask.cli import AppGroup
 
+# The name of each command, its module, and its line in the list of commands.
 COMMANDS = {
-    "audit": "userapi.cli.audit",
-    "doctor": "userapi.cli.doctor",
-    "events": "userapi.cli.events",
-    "keys": "userapi.cli.keys",
-    "mails": "userapi.cli.mails",
-    "roles": "userapi.cli.roles",
-    "seed": "userapi.cli.seed",
-    "sessions": "userapi.cli.sessions",
-    "users": "userapi.cli.users",
-    "worker": "userapi.cli.worker",
+    "audit": ("userapi.cli.audit", "Read, export, verify and prune the audit log."),
+    "db": ("userapi.cli.migrations", "Perform database migrations."),
+    "doctor": (
+        "userapi.cli.doctor",
+        "Look for what is wrong or unwise, and say how to mend it.",
+    ),
+    "events": ("userapi.cli.events", "Look into the outbox, and send events again."),
+    "keys": (
+        "userapi.cli.keys",
+        "Make, rotate, revoke and list the keys that sign access tokens.",
+    ),
+    "mails": ("userapi.cli.mails", "List, retry and discard mails that are not sent."),
+    "roles": ("userapi.cli.roles", "Read roles, and make them what a file says."),
+    "seed": ("userapi.cli.seed", "Fill the database with believable users, for trials."),
+    "sessions": ("userapi.cli.sessions", "List and end sessions."),
+    "users": ("userapi.cli.users", "Create, find and change users."),
+    "worker": (
+        "userapi.cli.worker",
+        "Publish events, send mails, seal the audit log, clean up.",
+    ),
 }
+
+
+class LazyCommand(click.Command):
+    """A command in a list: its module is loaded when it is called."""
+
+    def __init__(self, name: str, prepare: Callable[[], None]) -> None:
+        module, text = COMMANDS[name]
+        super().__init__(name, help=text)
+        self._module = module
+        self._prepare = prepare
+
+    def load(self) -> click.Command:
+        """Build the services and return the command itself."""
+        self._prepare()
+        command: click.Command = import_module(self._module).command
+        return command
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        """Return a context of the command itself, which click goes on with."""
+        return self.load().make_context(*arguments, **extra)
 
 
 class CommandGroup(AppGroup):
     """Finds each command in its module."""
+
+    def __init__(self, name: str, prepare: Callable[[], None]) -> None:
+        super().__init__(name)
+        self._prepare = prepare
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return sorted({*super().list_commands(ctx), *COMMANDS} - UNUSED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, loaded now."""
+        """Return a command, which is loaded when it is called."""
         if cmd_name in COMMANDS:
-            command = import_module(COMMANDS[cmd_name]).command
-            return command if isinstance(command, click.Command) else None
+            return LazyCommand(cmd_name, self._prepare)
         return None if cmd_name in UNUSED else super().get_command(ctx, cmd_name)
 
 
@@ -44,11 +81,14 @@ class CommandGroup(AppGroup):
 UNUSED = frozenset({"limiter", "openapi"})
 
 
-def init_app(app: Flask) -> None:
-    """Give the application its commands, and `flask` no others than useful ones."""
+def init_app(app: Flask, prepare: Callable[[], None]) -> None:
+    """Give the application its commands, and `flask` no others than useful ones.
+
+    `prepare` builds the services, and runs before a command is loaded.
+    """
     context = click.get_current_context(silent=True)
     root = context.find_root().command if context else None
     if isinstance(root, click.Group):
         for name in UNUSED:
             root.commands.pop(name, None)
-    app.cli = CommandGroup(app.name)
+    app.cli = CommandGroup(app.name, prepare)

@@ -4,14 +4,10 @@ Follows NIST SP 800-63B-4 §3.1.1.2: length and a blocklist, no rules of composi
 operator asks for them. All failed rules are told at once.
 """
 
-import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-
-from zxcvbn import matching
-from zxcvbn_rs_py import zxcvbn
 
 from userapi.errors import FieldError, Invalid
 from userapi.passwords.hashing import MAXIMUM_TYPED_CHARACTERS
@@ -20,12 +16,6 @@ from userapi.settings import Settings
 MAXIMUM_LENGTH = 128
 LEAST_NAME_LENGTH = 3
 LEAST_SERVICE_NAME_LENGTH = 4
-# What 72 characters do not tell, more do not either.
-ESTIMATED_LENGTH = 72
-LEAST_ESTIMATED_LENGTH = 16
-# It tries each reading of the characters that may stand for letters (4 for a) on every part of the
-# password: 0.6 s for 72 of them. This much work takes at most 25 ms.
-ESTIMATED_WORK = 60_000
 
 
 class PasswordRule(StrEnum):
@@ -98,7 +88,10 @@ class PasswordPolicy:
         normal = unicodedata.normalize("NFKC", password[: MAXIMUM_TYPED_CHARACTERS + 1])
         username, email = _folded(username or ""), _folded(email or "")
         local_part = email.partition("@")[0]
-        score, suggestions = _estimate(
+        # Loaded on first use, because most commands judge no password.
+        from userapi.passwords.estimation import estimate
+
+        score, suggestions = estimate(
             normal, about=(username, email, local_part, *self._service_words)
         )
         issues = (
@@ -123,10 +116,12 @@ class PasswordPolicy:
     def _content_violations(
         self, password: str, username: str, email: str
     ) -> Iterator[PolicyViolation]:
+        from userapi.passwords.estimation import is_common
+
         folded = _folded(password)
         if any(unicodedata.category(character) in {"Cc", "Cs"} for character in password):
             yield PolicyViolation(PasswordRule.NOT_TEXT, "Takes text without control characters.")
-        if folded in matching.RANKED_DICTIONARIES["passwords"]:
+        if is_common(folded):
             yield PolicyViolation(PasswordRule.COMMON, "This password is among the most used ones.")
         if len(username) >= LEAST_NAME_LENGTH and username in folded:
             yield PolicyViolation(PasswordRule.CONTAINS_USERNAME, "Must not contain the user name.")
@@ -162,41 +157,6 @@ class PasswordPolicy:
 def refusal(violations: Iterable[PolicyViolation], *, field: str = "password") -> Invalid:
     """Return the Invalid that tells these violations of one field."""
     return Invalid([FieldError(field, each.message, each.code.value) for each in violations])
-
-
-def _estimate(password: str, *, about: Iterable[str]) -> tuple[int, tuple[str, ...]]:
-    """Return zxcvbn's score and what it suggests; `about` are words that guess the user."""
-    if not password:
-        return 0, ()
-    words = [_encodable(text) for text in about if text]
-    estimate = zxcvbn(_encodable(_estimated_part(password)), words)
-    feedback = estimate.feedback
-    if feedback is None:
-        return int(estimate.score), ()
-    warning = () if feedback.warning is None else (str(feedback.warning),)
-    return int(estimate.score), (*warning, *map(str, feedback.suggestions))
-
-
-def _encodable(text: str) -> str:
-    """Return the text without lone surrogates, which have no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _estimated_part(password: str) -> str:
-    """Return the longest beginning whose estimate takes bounded time."""
-    for length in range(ESTIMATED_LENGTH, LEAST_ESTIMATED_LENGTH, -4):
-        part = password[:length]
-        if _readings(part) * len(part) ** 2 <= ESTIMATED_WORK:
-            return part
-    return password[:LEAST_ESTIMATED_LENGTH]
-
-
-def _readings(password: str) -> int:
-    """Return in about how many ways zxcvbn reads digits and signs as letters."""
-    characters = set(password)
-    return math.prod(
-        max(1, len(characters.intersection(signs))) for signs in matching.L33T_TABLE.values()
-    )
 
 
 def _folded(text: str) -> str:

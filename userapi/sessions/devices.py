@@ -2,14 +2,15 @@
 
 from functools import lru_cache
 
-from ua_parser import parse
-
 
 @lru_cache(maxsize=2048)
 def device_label(user_agent: str | None) -> str:
     """Return such a thing as "Firefox on Windows", or "Unknown device"."""
     if not user_agent:
         return "Unknown device"
+    # Imported here because commands name no device.
+    from ua_parser import parse
+
     result = parse(user_agent)
     browser = result.user_agent.family if result.user_agent else None
     system = result.os.family if result.os else None
