@@ -365,6 +365,14 @@ HOSTILE: dict[str, Callable[[int], tuple[bytes, bytes]]] = {
         "Content-Length: 9000000\r\n\r\nusername".encode(),
         b"",
     ),
+    "other methods where files are sent to": lambda n: (
+        request_bytes("PUT", IMPORTS[n % 2], headers=("Content-Length: 9000",)),
+        b"a",
+    ),
+    "another spelling of where files are sent to": lambda n: (
+        request_bytes("GET", "/console/x/../users/import", headers=("Content-Length: 9000",)),
+        b"a",
+    ),
     "clients that do not close": lambda n: (
         request_bytes("GET", LIVE, headers=("Connection: close",)),
         b"",
