@@ -8,16 +8,22 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run install servers browser test test-slow chaos abuse guards lint audit format bench bench-scale \
+.PHONY: run dev install servers servers-up browser test test-slow chaos abuse guards lint audit format bench bench-scale \
 	secrets clean help
 
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
 
+dev: $(VENV)/.development ## Serve with reload, debugger and readable log; PORT=8001 for another port
+	@exec scripts/dev.sh
+
 install: $(VENV)/.development ## Make the virtual environment with everything for tests and tools
 
 servers: install ## Install PostgreSQL, Redis and RabbitMQ where they are missing
 	@$(BIN)/python -m tests.support.servers install </dev/null
+
+servers-up: servers ## Run private servers in a shell; pytest in it starts none. `exit` stops them
+	@$(BIN)/python -m tests.support.servers run -- "$${SHELL:-sh}"
 
 browser: install ## Install what all tests need: the servers, Chromium, Prometheus, nginx, PgBouncer
 	@$(BIN)/python -m tests.support.servers install --browser </dev/null

@@ -110,6 +110,13 @@ def configure_logging(settings: Settings) -> None:
         logger.handlers = []
         logger.propagate = True
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    # Added once, however often this runs: `addFilter` skips a filter that is there.
+    logging.getLogger("werkzeug").addFilter(_is_no_request_line)
+
+
+def _is_no_request_line(record: logging.LogRecord) -> bool:
+    """Drop the line of Flask's development server about a request: the access log has it."""
+    return not str(record.msg).rstrip().endswith('"%s" %s %s')
 
 
 def _is_for_people(settings: Settings) -> bool:

@@ -41,6 +41,8 @@ from .context import current_actor, services
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+# Set by Werkzeug's debugger, which only `flask run --debug` starts.
+DEBUGGER = "werkzeug.debug.preserve_context"
 
 STATUS: dict[type[ServiceError], int] = {
     Malformed: 400,
@@ -236,7 +238,12 @@ def is_outage(error: BaseException) -> bool:
 
 
 def handle_unexpected(error: Exception) -> Response:
-    """Answer a fault of ours with 500 and no word about it; the log has the rest."""
+    """Answer a fault of ours with 500 and no word about it; the log has the rest.
+
+    Raises it again where the debugger of `flask run --debug` shows it.
+    """
+    if DEBUGGER in request.environ:
+        raise error
     log.error("request.crashed", exc_info=error)
     return problem_response(
         500, "internal_error", "Internal Server Error", detail="The service made a mistake."
