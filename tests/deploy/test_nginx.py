@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -411,6 +412,43 @@ def test_hostile_clients_delay_nobody_else(fronted: Fronted, name: str) -> None:
                 login = request_bytes("POST", LOGIN, headers=(JSON,), body=b"{}")
                 assert quick.exchange(login).status == 422
             seconds.append(time.monotonic() - begun)
+
+    assert max(seconds) < 1
+
+
+def test_uploads_that_go_on_after_their_refusal_delay_nobody_else(fronted: Fronted) -> None:
+    """What still came was read for two seconds, by as many threads as there were such clients."""
+    head = request_bytes(
+        "POST", IMPORTS[0], headers=("Content-Type: text/csv", "Content-Length: 9000000")
+    )
+    enough = threading.Event()
+
+    def trickle() -> None:
+        while not enough.is_set():
+            with ExitStack() as stack, suppress(ConnectionError):
+                slow = [stack.enter_context(fronted.connect()) for _ in range(20)]
+                for connection in slow:
+                    connection.send(head)
+                for _ in range(50):
+                    for connection in slow:
+                        connection.send(b"a")
+                    if enough.wait(0.04):
+                        break
+
+    with ThreadPoolExecutor(10) as hostile:
+        running = [hostile.submit(trickle) for _ in range(10)]
+        seconds = []
+        try:
+            for _ in range(20):
+                time.sleep(0.1)
+                begun = time.monotonic()
+                with fronted.connect() as quick:
+                    assert quick.exchange(request_bytes("GET", LIVE)).status == 200
+                seconds.append(time.monotonic() - begun)
+        finally:
+            enough.set()
+        for client in running:
+            client.result()
 
     assert max(seconds) < 1
 

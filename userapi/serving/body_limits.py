@@ -6,6 +6,7 @@ own and gives the service whole requests; clients that are slow on purpose are i
 
 import io
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -30,6 +31,8 @@ _BODY = "userapi.body"
 _PAUSE_SECONDS = 0.1
 _DISCARD_SECONDS = 2
 _DISCARD_BYTES = 16 * 1024 * 1024
+# So many threads at most do that at a time: clients that go on on purpose must not hold them all.
+_discarding = threading.BoundedSemaphore(8)
 
 
 class BoundedBody(io.RawIOBase):
@@ -78,7 +81,7 @@ class BoundedBody(io.RawIOBase):
 
     def discard(self) -> None:
         """Read and drop for a moment what the client is still sending."""
-        if self._ended or self._socket is None:
+        if self._ended or self._socket is None or not _discarding.acquire(blocking=False):
             return
         self._begun, self._seconds = time.monotonic(), _DISCARD_SECONDS
         left = _DISCARD_BYTES
@@ -89,6 +92,7 @@ class BoundedBody(io.RawIOBase):
         except (BadRequest, RequestTimeout):
             return
         finally:
+            _discarding.release()
             self._socket.settimeout(None)
 
     def cut(self) -> None:
