@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 
 import pytest
 from flask import Flask
@@ -157,6 +158,7 @@ def test_a_file_with_many_passwords_is_left_to_the_worker(
     assert answer.status_code == 303
     waiting = boss.follow(answer)
     assert "queued 0 of 202 rows are done" in words(waiting)
+    assert "The worker has not started yet. Cancel what is not done" in words(waiting)
     assert 'http-equiv="refresh"' in waiting.text and 'hx-trigger="every 2s"' in waiting.text
 
     with app.app_context():
@@ -166,6 +168,7 @@ def test_a_file_with_many_passwords_is_left_to_the_worker(
     done = boss.follow(answer)
     assert "done 202 of 202 rows are done: 201 were created, 1 were refused." in words(done)
     assert "202 validation failed; username:" in words(done)
+    assert re.search(r"Started <time[^>]+>[^<]+</time>\.</p>\s*<p[^>]*>Finished <time", done.text)
     assert "refresh" not in done.text and "every 2s" not in done.text
     everything = boss.get(f"{answer.location.removeprefix('/console')}?all=yes")
     assert "Next rows" in words(everything) and ">created</a>" in everything.text
