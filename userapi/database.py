@@ -372,32 +372,27 @@ def one_statement() -> Iterator[Connection]:
 
 
 def insert_beside(
-    table: Table,
-    source: FromClause,
-    *,
-    names: Iterable[str],
-    prefix: str = "",
-    **taken: ColumnElement[Any],
+    table: Table, source: FromClause, *, names: Iterable[str], **taken: ColumnElement[Any]
 ) -> Insert:
     """Return an INSERT, as a part of another statement, of one row for each row of `source`.
 
     It fills the columns `names`: those in `taken` come from there, the others from
-    `parameters_beside` with the same prefix.
+    `parameters_beside`.
     """
     values = {
-        name: taken.get(name, bindparam(_parameter(prefix, table, name), type_=table.c[name].type))
+        name: taken.get(name, bindparam(_parameter(table, name), type_=table.c[name].type))
         for name in names
     }
     return insert(table).from_select(list(values), select(*values.values()).select_from(source))
 
 
-def parameters_beside(table: Table, row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def parameters_beside(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a row as the parameters of a statement with `insert_beside`."""
-    return {_parameter(prefix, table, name): value for name, value in row.items()}
+    return {_parameter(table, name): value for name, value in row.items()}
 
 
-def _parameter(prefix: str, table: Table, name: str) -> str:
-    return f"{prefix}{table.name}_{name}"
+def _parameter(table: Table, name: str) -> str:
+    return f"{table.name}_{name}"
 
 
 @contextmanager

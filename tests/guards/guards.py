@@ -96,39 +96,11 @@ GUARDS = [
         LOG_IN,
     ),
     Guard(
-        "Also where one statement starts a session",
-        "_starting",
-        'bindparam("may_stay")',
-        'bindparam("may_stay") + 1000',
-        LOG_IN,
-    ),
-    Guard(
-        "That ends one session; several are ended step by step",
-        "_starting",
-        "select(func.count()).select_from(surplus).scalar_subquery() <= 1",
+        "A refresh in one statement writes the audit row of the locked path",
+        "_noted",
+        "actor_username=_active.c.username",
         "",
-        LOG_IN,
-    ),
-    Guard(
-        "That holds for the user as they were read, and for one log-in at once",
-        "_starting",
-        'users.c.access_version == bindparam("seen_access")',
-        "",
-        LOG_IN,
-    ),
-    Guard(
-        "That is for the hash that was checked",
-        "_starting",
-        'users.c.password_hash == bindparam("checked_hash")',
-        "",
-        LOG_IN,
-    ),
-    Guard(
-        "That is for active users alone",
-        "Authentication._start_at_once",
-        "if user.status != UserStatus.ACTIVE:\n    return None",
-        "",
-        LOG_IN,
+        ("tests/integration/test_refresh_parity.py",),
     ),
     # Live sessions
     Guard(
@@ -274,7 +246,7 @@ GUARDS = [
     Guard(
         "A log-in is retried when the password hash changes during the check",
         "Authentication._try_to_log_in",
-        "user is None or user.password_hash != candidate.password_hash",
+        "user is None or user.password_hash != stored.password_hash",
         "user is None",
         LOG_IN,
     ),
@@ -294,22 +266,9 @@ GUARDS = [
     ),
     Guard(
         "A right password releases the reserved attempt",
-        "Authentication._try_to_log_in",
-        "self._lockout.give_back(key)\n"
-        "self._audit.record(\n"
-        "    AuditAction.AUTH_LOGIN,\n"
-        "    actor=actor,\n"
-        '    target=("user", user.id),\n'
-        "    outcome=Outcome.DENIED,\n"
-        '    details={"reason": refusal.code},\n'
-        ")",
-        "self._audit.record(\n"
-        "    AuditAction.AUTH_LOGIN,\n"
-        "    actor=actor,\n"
-        '    target=("user", user.id),\n'
-        "    outcome=Outcome.DENIED,\n"
-        '    details={"reason": refusal.code},\n'
-        ")",
+        "Authentication._record_refusal",
+        "self._lockout.give_back(key)",
+        "",
         ("tests/integration/test_lockout.py",),
     ),
     Guard(
@@ -320,16 +279,9 @@ GUARDS = [
         LOCKING,
     ),
     Guard(
-        "Also by one statement",
-        "cleared_beside",
-        '_table.c.identifier_hash == bindparam("cleared_key")',
-        '_table.c.identifier_hash != bindparam("cleared_key")',
-        LOCKING,
-    ),
-    Guard(
-        "The lock of the other name stays on show",
-        "_starting",
-        "other_lock()",
+        "A log-in keeps the lock of the other identifier visible",
+        "Authentication._record_log_in",
+        "self._lockout.longest_lock(self._accounts.lockout_keys(user))",
         "None",
         LOCKING,
     ),

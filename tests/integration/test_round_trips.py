@@ -28,7 +28,7 @@ EXPECTED = {
     "GET /users/?search=": (1, 1),
     "GET /audit-logs/": (5, 1),
     "POST /auth/refresh": (1, 1),
-    "POST /auth/login": (4, 2),
+    "POST /auth/login": (13, 2),
     "POST /auth/logout": (11, 2),
     "POST /users/": (9, 1),
     "PATCH /users/me": (10, 2),

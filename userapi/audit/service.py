@@ -100,12 +100,9 @@ class AuditTrail:
         *,
         actor: Actor,
         target: tuple[str, object],
-        details: Mapping[str, Any] | None = None,
-        prefix: str = "",
     ) -> dict[str, Any]:
-        """Return what a statement takes that has `record_beside` for a part."""
-        row = self._row(action, actor=actor, target=target, details=details)
-        return parameters_beside(_table, row, prefix)
+        """Return the parameters of a statement that contains `record_beside`."""
+        return parameters_beside(_table, self._row(action, actor=actor, target=target))
 
     def _row(
         self,
@@ -167,12 +164,12 @@ class AuditTrail:
             self.record(action, actor=actor, target=target, outcome=outcome, details=details)
 
 
-def record_beside(source: FromClause, *, prefix: str = "", **taken: ColumnElement[Any]) -> Insert:
+def record_beside(source: FromClause, **taken: ColumnElement[Any]) -> Insert:
     """Return what adds a row for each row of `source`, as a part of another statement.
 
     Columns in `taken` come from there, all others from `AuditTrail.parameters`.
     """
-    return insert_beside(_table, source, names=_table.c.keys(), prefix=prefix, **taken)
+    return insert_beside(_table, source, names=_table.c.keys(), **taken)
 
 
 def matching(wanted: AuditFilter) -> Select[Any]:

@@ -19,6 +19,12 @@ from userapi.accounts.views import UserView, find_user, users
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
+from userapi.authentication.credentials import (
+    StoredCredentials,
+    UserSnapshot,
+    find_credentials,
+    read_snapshot,
+)
 from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRevoked
 from userapi.authentication.rotation import (
     Holder,
@@ -27,13 +33,6 @@ from userapi.authentication.rotation import (
     lock_session,
     rotate,
     rotate_at_once,
-)
-from userapi.authentication.signing_in import (
-    Candidate,
-    Started,
-    StartsAtOnce,
-    find_candidate,
-    find_present,
 )
 from userapi.authentication.tokens import (
     AccessClaims,
@@ -175,7 +174,6 @@ class Authentication:
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
         self._count_lock = count_lock
-        self._starts = StartsAtOnce(sessions=sessions, lockout=lockout, outbox=outbox, audit=audit)
         self._grace = timedelta(seconds=settings.refresh_reuse_grace_seconds)
 
     # Signing in
@@ -210,21 +208,16 @@ class Authentication:
         """Log in as `log_in` does; None where the hash changed while the password was checked."""
         key = self._lockout.key_of(identifier)
         with reading() as connection:
-            candidate = find_candidate(connection, identifier)
-        self._check_password(password, candidate, key=key, actor=actor)
-        if candidate is None:  # Nobody's password matches, so the check has raised.
+            stored = find_credentials(connection, identifier)
+        self._check_password(password, stored, key=key, actor=actor)
+        if stored is None:  # No password matches an unknown account, so the check has raised.
             raise InvalidCredentials()
-        rehashed = self._rehashed(password, candidate)
-        if rehashed is None:
-            pair = self._start_at_once(candidate, key, actor, remember_me, kind)
-            if pair is not None:
-                return pair
-        refusal: ServiceError | None = None
+        rehashed = self._rehashed(password, stored)
         with transaction() as session:
-            user = session.get(User, candidate.id, with_for_update=True)
-            if user is None or user.password_hash != candidate.password_hash:
-                # Deleted, given another password, or hashed anew by somebody who logged in at
-                # the same moment: what was checked is not what counts any more.
+            user = session.get(User, stored.id, with_for_update=True)
+            if user is None or user.password_hash != stored.password_hash:
+                # Deleted, given another password, or hashed again by a concurrent log-in: the hash
+                # that was checked is no longer the current one.
                 self._lockout.give_back(key)
                 return None
             self._accounts.lift_suspension(session, user, actor=actor)
@@ -232,69 +225,44 @@ class Authentication:
             actor = as_user(actor, user)
             if refusal is None:
                 self._lockout.clear([key])
-                user.locked_until = self._lockout.locked_until_now(
-                    self._accounts.lockout_keys(user)
-                )
-                user.last_login_at = self._clock.now()
-                self._accounts.end_copies(user)
-                if rehashed is not None:
-                    user.password_hash = rehashed
-                session.flush()
-                view = self._view(session, user.id)
-                started = self._sessions.start(
-                    view.facts, actor=actor, remember_me=remember_me, kind=kind
+                snapshot = self._record_log_in(session, user, rehashed)
+                own = self._sessions.start(
+                    snapshot.view.facts, actor=actor, remember_me=remember_me, kind=kind
                 )
                 self._audit.record(
                     AuditAction.AUTH_LOGIN,
-                    actor=replace(actor, session_id=started.id),
+                    actor=replace(actor, session_id=own.id),
                     target=("user", user.id),
                 )
             else:
-                self._lockout.give_back(key)
-                self._audit.record(
-                    AuditAction.AUTH_LOGIN,
-                    actor=actor,
-                    target=("user", user.id),
-                    outcome=Outcome.DENIED,
-                    details={"reason": refusal.code},
-                )
+                self._record_refusal(user, refusal, key=key, actor=actor)
         if refusal is not None:
             raise refusal
-        return self._pair(started, _entitled(view), self._roles.graph(), user=view)
+        graph = self._roles.graph(snapshot.catalogue_version)
+        return self._pair(own, _entitled(snapshot.view), graph, user=snapshot.view)
 
-    def _start_at_once(
-        self, candidate: Candidate, key: str, actor: Actor, remember_me: bool, kind: SessionKind
-    ) -> TokenPair | None:
-        """Log in by one statement where the database can; None where that decides nothing."""
-        if not changes_at_once():
-            return None
-        with reading() as connection:
-            present = find_present(connection, candidate)
-        if present is None:
-            return None
-        user = present.view(self._clock.now())
-        if user.status != UserStatus.ACTIVE:
-            return None
-        started = self._starts.start(
-            present,
-            user.facts,
-            checked_hash=candidate.password_hash,
-            key=key,
-            actor=as_user(actor, user),
-            remember_me=remember_me,
-            kind=kind,
+    def _record_log_in(self, session: Session, user: User, rehashed: str | None) -> UserSnapshot:
+        """Store in a locked user's row that they log in, and return the user as they are then."""
+        now = self._clock.now()
+        # Name and address are locked separately; the UPDATE reads the lock of the other one.
+        user.locked_until = self._lockout.longest_lock(self._accounts.lockout_keys(user))
+        user.last_login_at = now
+        if rehashed is not None:
+            user.password_hash = rehashed
+        self._accounts.end_copies(user)
+        session.flush()
+        return read_snapshot(session, user.id, now)
+
+    def _record_refusal(self, user: User, refusal: ServiceError, *, key: str, actor: Actor) -> None:
+        """Record that the right password does not log in; it does not count as a failure."""
+        self._lockout.give_back(key)
+        self._audit.record(
+            AuditAction.AUTH_LOGIN,
+            actor=actor,
+            target=("user", user.id),
+            outcome=Outcome.DENIED,
+            details={"reason": refusal.code},
         )
-        return None if started is None else self._started(started, user)
-
-    def _started(self, started: Started, user: UserView) -> TokenPair:
-        self._live.user_changed(user.id, access_version=started.access_version)
-        if started.ended is not None:
-            session_id, version = started.ended
-            self._live.session_changed(session_id, version=version, live=False)
-        own = started.session
-        user = replace(user, last_login_at=own.created_at, locked_until=started.locked_until)
-        graph = self._roles.graph(started.catalogue_version)
-        return self._pair(own, _entitled(user), graph, user=user)
 
     def require_password(self, user_id: UUID, password: str, *, actor: Actor) -> None:
         """Check the present password of somebody who is signed in already.
@@ -311,7 +279,9 @@ class Authentication:
         if row is None:
             raise TokenRevoked()
         key = self._lockout.key_of(row.username)
-        self._check_password(password, Candidate(row.id, row.password_hash), key=key, actor=actor)
+        self._check_password(
+            password, StoredCredentials(row.id, row.password_hash), key=key, actor=actor
+        )
         with transaction():
             self._lockout.clear([key])
 
@@ -552,13 +522,13 @@ class Authentication:
     # Steps
 
     def _check_password(
-        self, password: str, candidate: Candidate | None, *, key: str, actor: Actor
+        self, password: str, stored: StoredCredentials | None, *, key: str, actor: Actor
     ) -> None:
         """Spend one of the identifier's places on a check. Raises as `log_in` does.
 
         No connection is held while the hash is computed.
         """
-        user_id = candidate.id if candidate else None
+        user_id = stored.id if stored else None
         target = ("user", user_id) if user_id else None
         try:
             self._lockout.take_place(key)
@@ -567,19 +537,19 @@ class Authentication:
                 AuditAction.AUTH_LOGIN_BLOCKED, actor=actor, target=target, outcome=Outcome.DENIED
             )
             raise
-        stored = candidate.password_hash if candidate else None
+        known_hash = stored.password_hash if stored else None
         try:
             # Hash for unknown users too: equal time hides which accounts exist.
-            verification = self._hasher.verify(password, stored)
-            if not verification.matches and self._peppers.is_any_missing() and stored is None:
+            verification = self._hasher.verify(password, known_hash)
+            if not verification.matches and self._peppers.is_any_missing() and known_hash is None:
                 # As for those whose hash cannot be checked: the answer hides which accounts exist.
                 raise PepperMissing()
         except Unavailable:
             with transaction():
                 self._lockout.give_back(key)
             raise
-        if verification.matches and candidate is not None:
-            candidate.needs_rehash = verification.needs_rehash
+        if verification.matches and stored is not None:
+            stored.needs_rehash = verification.needs_rehash
             return
         with transaction() as session:
             # The user before the count, as everybody locks them who clears it: the other way round
@@ -628,14 +598,14 @@ class Authentication:
                 correlation_id=actor.correlation_id,
             )
 
-    def _rehashed(self, password: str, candidate: Candidate) -> str | None:
+    def _rehashed(self, password: str, stored: StoredCredentials) -> str | None:
         """Return a hash of today's strength where the stored one is older; never fails a log-in."""
-        if not candidate.needs_rehash:
+        if not stored.needs_rehash:
             return None
         try:
             return self._hasher.hash(password)
         except ServiceError:
-            log.warning("password.rehash_failed", user_id=str(candidate.id))
+            log.warning("password.rehash_failed", user_id=str(stored.id))
             return None
 
     def _locked_session(self, session_id: UUID) -> UserSession | None:

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Insert, Table, bindparam, func, insert, text
+from sqlalchemy import Table, insert, text
 
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.database import insert_beside, new_id, parameters_beside, require_transaction
+from userapi.database import new_id, require_transaction
 from userapi.events.catalogue import Event
 from userapi.events.models import OutboxEvent
 
@@ -52,29 +52,6 @@ class Outbox:
         if session.get_bind().dialect.name == "postgresql":
             # Delivered at commit, once for each transaction however often it is said.
             session.execute(_NOTIFY)
-
-    def parameters(self, event: Event, *, actor: Actor, prefix: str = "") -> dict[str, Any]:
-        """Return what a statement takes that has `append_beside` for a part."""
-        return parameters_beside(_table, _row(event, actor, self._clock.now()), prefix)
-
-
-def append_beside(
-    source: FromClause, *, prefix: str = "", **known_then: ColumnElement[str]
-) -> Insert:
-    """Return what adds an event for each row of `source`, as a part of another statement.
-
-    All comes from `Outbox.parameters` but what is `known_then` of its data.
-    That statement selects `waking_the_worker` too.
-    """
-    data: ColumnElement[Any] = bindparam(f"{prefix}{_table.name}_data", type_=_table.c.data.type)
-    for name, value in known_then.items():
-        data = func.jsonb_set(data, f"{{{name}}}", func.to_jsonb(value), type_=data.type)
-    return insert_beside(_table, source, names=_COLUMNS, prefix=prefix, data=data)
-
-
-def waking_the_worker() -> ColumnElement[Any]:
-    """Return the column that wakes the worker when its statement commits."""
-    return func.pg_notify(NOTIFY_CHANNEL, "")
 
 
 def _row(event: Event, actor: Actor, now: datetime) -> dict[str, Any]:

@@ -13,14 +13,10 @@ from typing import Any
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Connection,
-    Delete,
-    FromClause,
     Table,
     bindparam,
     case,
     delete,
-    exists,
     func,
     literal,
     or_,
@@ -71,28 +67,6 @@ _TAKE_PLACE = {
     "postgresql": _taking_a_place(postgresql.insert),
     "sqlite": _taking_a_place(sqlite.insert),
 }
-
-
-def cleared_beside(source: FromClause) -> Delete:
-    """Return what forgets the failures of the key `cleared_key` if `source` has a row.
-
-    It is a part of another statement.
-    """
-    return delete(_table).where(
-        _table.c.identifier_hash == bindparam("cleared_key"), exists().select_from(source)
-    )
-
-
-def other_lock() -> ColumnElement[datetime | None]:
-    """Return until when the key `other_key` is locked at `now`: what clearing one leaves."""
-    return (
-        select(func.max(_table.c.locked_until))
-        .where(
-            _table.c.identifier_hash == bindparam("other_key"),
-            _table.c.locked_until > bindparam("now"),
-        )
-        .scalar_subquery()
-    )
 
 
 class TooManyAttempts(TooMany):
@@ -184,20 +158,19 @@ class Lockout:
     def locked_until(self, keys: Iterable[str]) -> datetime | None:
         """Return until when the longest lock of these identifiers lasts, or None."""
         with reading() as connection:
-            return self._longest(connection, keys)
+            until: datetime | None = connection.scalar(select(self.longest_lock(keys)))
+        return until
 
-    def locked_until_now(self, keys: Iterable[str]) -> datetime | None:
-        """Return the same as `locked_until`, as the open transaction sees it."""
-        return self._longest(require_transaction(), keys)
-
-    def _longest(self, connection: Connection | Session, keys: Iterable[str]) -> datetime | None:
-        until: datetime | None = connection.execute(
-            select(func.max(_table.c.locked_until)).where(
+    def longest_lock(self, keys: Iterable[str]) -> ColumnElement[datetime | None]:
+        """Return the same as `locked_until`, as an expression in another statement."""
+        return (
+            select(func.max(_table.c.locked_until))
+            .where(
                 _table.c.identifier_hash.in_(list(keys)),
                 _table.c.locked_until > self._clock.now(),
             )
-        ).scalar_one()
-        return until
+            .scalar_subquery()
+        )
 
 
 def _is_postgresql(session: Session) -> bool:

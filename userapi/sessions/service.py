@@ -119,35 +119,13 @@ class Sessions:
             .offset(self._cap - 1)
         ).all()
         self._end(surplus[::-1], user=user, actor=actor, reason=EndReason.CAP_REACHED)
-        started = self.new(user.id, actor=actor, remember_me=remember_me, kind=kind)
+        started = self._new_row(user.id, actor=actor, remember_me=remember_me, kind=kind)
         session.execute(_INSERT, started)
         self._outbox.append(
             SessionEvent(type=EventType.SESSION_CREATED, user=user, session_id=started["id"]),
             actor=actor,
         )
         return UserSession(**started)
-
-    def new(
-        self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
-    ) -> dict[str, Any]:
-        """Return the row of a session that starts now."""
-        now = self._clock.now()
-        # Longer than the absolute end with remember_me makes no sense without it.
-        lifetime = self._long if remember_me else min(self._short, self._long)
-        return {
-            "id": new_id(),
-            "user_id": user_id,
-            "kind": kind,
-            "generation": 1,
-            "version": 1,
-            "rotated_at": now,
-            "remember_me": remember_me,
-            "ip_address": actor.ip_address,
-            "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
-            "created_at": now,
-            "last_used_at": now,
-            "expires_at": now + lifetime,
-        }
 
     def keep_alive(self, session_id: UUID) -> None:
         """Take note that a live session without refresh tokens, a browser's, is in use."""
@@ -158,11 +136,6 @@ class Sessions:
                 .where(_table.c.id == session_id, _table.c.revoked_at.is_(None))
                 .values(rotated_at=now, last_used_at=now)
             )
-
-    @property
-    def cap(self) -> int:
-        """Return how many live sessions a user can have."""
-        return self._cap
 
     @property
     def idle_timeout(self) -> timedelta:
@@ -261,6 +234,27 @@ class Sessions:
         now = self._clock.now()
         query = select(func.count()).where(is_live(now, now - self._idle))
         return int(connection.execute(query).scalar_one())
+
+    def _new_row(
+        self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
+    ) -> dict[str, Any]:
+        now = self._clock.now()
+        # Longer than the absolute end with remember_me makes no sense without it.
+        lifetime = self._long if remember_me else min(self._short, self._long)
+        return {
+            "id": new_id(),
+            "user_id": user_id,
+            "kind": kind,
+            "generation": 1,
+            "version": 1,
+            "rotated_at": now,
+            "remember_me": remember_me,
+            "ip_address": actor.ip_address,
+            "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
+            "created_at": now,
+            "last_used_at": now,
+            "expires_at": now + lifetime,
+        }
 
     def _view(self, row: Row[Any], current: UUID | None = None) -> SessionView:
         return SessionView(
