@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check, also after one has failed, so that one run shows all there is to mend.
+# Runs every check, also after one has failed, so that one run shows everything to fix.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

@@ -14,7 +14,7 @@ class PermissionDenied(Forbidden):
     """The actor lacks a permission; the answer names it."""
 
     code = "permission_denied"
-    title = "You lack a permission for this."
+    title = "You do not have the required permission."
 
     def __init__(self, permission: str) -> None:
         super().__init__(f"This needs the permission {permission}.", permission=str(permission))

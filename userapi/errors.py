@@ -53,28 +53,28 @@ class Unauthenticated(ServiceError):
     """Nobody is signed in, or what was shown proves nothing."""
 
     code = "authentication_required"
-    title = "Sign in to use this."
+    title = "Authentication is required."
 
 
 class Forbidden(ServiceError):
     """The actor is known and may not do this."""
 
     code = "forbidden"
-    title = "You may not do this."
+    title = "You are not allowed to do this."
 
 
 class NotFound(ServiceError):
     """There is no such thing, or none that the actor may see."""
 
     code = "not_found"
-    title = "There is nothing here."
+    title = "The resource does not exist."
 
 
 class Conflict(ServiceError):
-    """The request does not fit the present state."""
+    """The request conflicts with the current state."""
 
     code = "conflict"
-    title = "The request does not fit the present state."
+    title = "The request conflicts with the current state."
 
 
 class Stale(ServiceError):
@@ -88,7 +88,7 @@ class Invalid(ServiceError):
     """Fields of the request break rules; `errors` holds every broken rule."""
 
     code = "validation_failed"
-    title = "Some fields are not valid."
+    title = "Some fields are invalid."
 
     def __init__(self, errors: Sequence[FieldError] = (), detail: str | None = None) -> None:
         super().__init__(detail)
@@ -110,7 +110,7 @@ class Unavailable(ServiceError):
     """Something that is needed does not answer now; worth a retry in `retry_after` seconds."""
 
     code = "service_unavailable"
-    title = "The service cannot answer at the moment."
+    title = "The service is temporarily unavailable. Try again."
 
     def __init__(self, detail: str | None = None, *, retry_after: int = 2) -> None:
         super().__init__(detail)

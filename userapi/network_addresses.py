@@ -42,7 +42,7 @@ def parse_address(text: str, *, field: str = "ip_address") -> str:
     address = canonical_address(without_blanks_around(text))
     if address is None:
         raise invalid_field(
-            field, "Takes an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address"
+            field, "Must be an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address"
         )
     return address
 

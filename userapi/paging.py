@@ -63,7 +63,7 @@ class PageTooDeep(Invalid):
     """The page begins further down than pages reach."""
 
     code = "page_too_deep"
-    title = "This page is too deep; go on by next_cursor."
+    title = "This page is too deep. Use next_cursor instead."
 
     def __init__(self) -> None:
         message = f"Reaches {DEEPEST_ROW} rows deep; use next_cursor beyond."
@@ -360,7 +360,11 @@ class Paginator:
             if name not in self._keys or name in seen:
                 names = ", ".join(sorted(self._keys))
                 raise Invalid(
-                    [FieldError("sort", f"Takes each of {names} at most once.", "invalid_sort")]
+                    [
+                        FieldError(
+                            "sort", f"Must contain each of {names} at most once.", "invalid_sort"
+                        )
+                    ]
                 )
             seen.add(name)
             order.append(_ordering(self._keys[name], descending=part.startswith("-")))

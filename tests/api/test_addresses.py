@@ -145,7 +145,7 @@ def test_what_is_no_address_is_refused_by_the_filter(
     if text and len(text) < 100:
         assert problem["errors"][0]["code"] == "invalid_address"
     assert command.exit_code == 1
-    assert "ip_address: Takes an IP address" in command.output
+    assert "ip_address: Must be an IP address" in command.output
 
 
 def test_controls_are_taken_out_of_the_user_agent(

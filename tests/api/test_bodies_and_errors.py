@@ -284,8 +284,8 @@ def test_a_body_that_says_it_is_not_compressed_is_taken(client: JsonClient) -> N
 @pytest.mark.parametrize(
     ("raw", "detail"),
     [
-        (b" \n", "The body is empty. This endpoint takes JSON."),
-        (b'{"a": 1,\n "b" 2}', "The body is not well-formed JSON at line 2, column 6."),
+        (b" \n", "The body is empty. This endpoint accepts JSON."),
+        (b'{"a": 1,\n "b" 2}', "The body is not valid JSON at line 2, column 6."),
         (b'{"a": 1, "a": 2}', "An object has two members of the same name."),
         (b'{"a": NaN}', "NaN is not a JSON value."),
         (b'{"a": 1e999}', "A number is out of range."),
@@ -322,7 +322,7 @@ def test_a_slash_too_many_is_told(client: JsonClient) -> None:
     nothing = client.get("/api/v1/nothing/")
 
     detail = assert_problem(nearly, 404, "not_found")["detail"]
-    assert detail == "There is no such path. The same path without the slash at its end exists."
+    assert detail == "The path does not exist. The same path without the trailing slash exists."
     assert assert_problem(nothing, 404, "not_found")["detail"] == "Not Found"
 
 

@@ -122,4 +122,4 @@ def test_the_console_refuses_more(app: Flask, root: MadeUser, make_user: MakeUse
 
     answer = reader.post(f"/users/{robin.id}/roles?version=1", roles=NAMES)
 
-    assert "Takes at most 50 roles." in words(reader.follow(answer))
+    assert "Must have at most 50 roles." in words(reader.follow(answer))

@@ -119,4 +119,4 @@ def test_the_address_is_found_however_it_is_written(boss: PageReader) -> None:
     refused = boss.get("/audit?ip_address=not-an-ip")
 
     assert (found.status_code, "auth.login" in words(found)) == (200, True)
-    assert (refused.status_code, "Takes an IP address" in words(refused)) == (422, True)
+    assert (refused.status_code, "Must be an IP address" in words(refused)) == (422, True)

@@ -77,7 +77,7 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_page(
 
     assert wrong.status_code == unknown.status_code == 401
     assert words(wrong) == words(unknown)
-    assert "The user name or password is not right." in words(wrong)
+    assert "The user name or password is incorrect." in words(wrong)
 
 
 def test_failures_here_and_by_the_api_lock_together(

@@ -175,8 +175,8 @@ def test_times_are_in_utc_and_statements_have_an_end(pooled: Pooled) -> None:
 
     assert me["created_at"].endswith("Z")
     doctor = pooled.service.flask("doctor").stdout
-    assert "a pooler is in between" in doctor
-    assert "the pooler keeps from PostgreSQL" not in doctor
+    assert "connected through a pooler" in doctor
+    assert "the pooler drops session settings" not in doctor
 
 
 def test_an_export_is_streamed_through_it(pooled: Pooled) -> None:
@@ -211,7 +211,7 @@ def test_the_doctor_finds_a_role_without_time_outs(
         with GunicornService(environment(pgbouncer.url)) as service:
             doctor = service.flask("doctor").stdout
 
-    kept = "the pooler keeps from PostgreSQL what the service asks for: statement_timeout, lock_"
+    kept = "the pooler drops session settings of the service: statement_timeout, lock_"
     assert kept in doctor
     assert "Run deploy/pgbouncer/role.sql" in doctor
 
@@ -223,5 +223,5 @@ def test_the_doctor_finds_a_pgbouncer_that_refuses(pooled: Pooled, tmp_path: Pat
             doctor = service.flask("doctor")
 
     assert doctor.returncode == 1
-    assert "a PgBouncer that refuses what the service asks for" in doctor.stdout
+    assert "a PgBouncer that rejects the startup options of the service" in doctor.stdout
     assert "Set `ignore_startup_parameters = options` there" in doctor.stdout

@@ -1,4 +1,4 @@
-"""flask doctor finds each thing that an operator can get wrong, and says how to mend it."""
+"""flask doctor finds each thing that an operator can get wrong, and says how to fix it."""
 
 import os
 import re
@@ -57,15 +57,15 @@ def finding(result: Result, text: str) -> tuple[str, str]:
 
 SETTINGS = [
     ({"PUBLIC_BASE_URL": "http://id.acme.test"}, "PUBLIC_BASE_URL is not https", "Set it to the"),
-    ({"TRUSTED_HOSTS": ""}, "TRUSTED_HOSTS is empty", "Set it to the names"),
-    ({"TRUSTED_PROXY_COUNT": "0"}, "https is spoken in front", "Set TRUSTED_PROXY_COUNT"),
+    ({"TRUSTED_HOSTS": ""}, "TRUSTED_HOSTS is empty", "Set it to the host names"),
+    ({"TRUSTED_PROXY_COUNT": "0"}, "a proxy terminates https", "Set TRUSTED_PROXY_COUNT"),
     (
         {"PUBLIC_BASE_URL": "http://localhost:8000", "TRUSTED_HOSTS": "localhost"},
         "TRUSTED_PROXY_COUNT is 1, but people reach the service directly",
         "Set it to 0",
     ),
     ({"REDIS_URL": ""}, "without Redis each process counts", "Set REDIS_URL"),
-    ({}, "without RabbitMQ no other service hears", "Set RABBITMQ_URL"),
+    ({}, "without RabbitMQ no other service receives", "Set RABBITMQ_URL"),
     ({"RATE_LIMIT_ENABLED": "false"}, "RATE_LIMIT_ENABLED is false", "Set it to true"),
     ({"LOCKOUT_THRESHOLD": "101"}, "LOCKOUT_THRESHOLD is 101", "Set it to 100"),
     ({"PASSWORD_MIN_SCORE": "0"}, "PASSWORD_MIN_SCORE is 0", "Set it to 2"),
@@ -77,19 +77,19 @@ SETTINGS = [
         "Set FEATURE_EMAIL_VERIFICATION",
     ),
     ({"LOG_LEVEL": "DEBUG"}, "LOG_LEVEL is DEBUG", "Set it to INFO"),
-    ({"SECURITY_CONTACT": ""}, "SECURITY_CONTACT leads nowhere", "Set it to an address"),
+    ({"SECURITY_CONTACT": ""}, "SECURITY_CONTACT is not set", "Set it to an address"),
     (
         {"CORS_ORIGINS": "http://app.acme.test"},
-        "CORS_ORIGINS names an origin without https",
+        "CORS_ORIGINS lists an origin without https",
         "Serve that origin over https",
     ),
     (
         {"SESSION_IDLE_TIMEOUT_DAYS": "31", "SESSION_ABSOLUTE_LIFETIME_DAYS": "30"},
-        "SESSION_IDLE_TIMEOUT_DAYS is never reached",
+        "SESSION_IDLE_TIMEOUT_DAYS has no effect",
         "Set it to at most",
     ),
-    ({}, "the service is a superuser of PostgreSQL", "Give it a role"),
-    ({}, "nobody gets a mail", "Set SMTP_HOST"),
+    ({}, "the service is a superuser of PostgreSQL", "Create a separate role"),
+    ({}, "no mail is delivered", "Set SMTP_HOST"),
 ]
 
 
@@ -112,9 +112,9 @@ def test_a_good_deployment_has_little_to_think_about(make_app: MakeApp) -> None:
         "without RabbitMQ no ",
         "the service is a sup",
         "has not been seen ye",
-        "nobody gets a mail: ",
+        "no mail is delivered",
     ]
-    assert result.output.endswith("\n0 to mend, 4 to think about\n")
+    assert result.output.endswith("\n0 to fix, 4 to consider\n")
 
 
 def test_everything_in_order_says_so(app: Flask) -> None:
@@ -129,7 +129,7 @@ def test_everything_in_order_says_so(app: Flask) -> None:
 def test_links_that_the_service_itself_refuses_are_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(**{**PRODUCTION, "TRUSTED_HOSTS": "localhost,.other.test"}))
 
-    mark, mend = finding(result, "links in mails lead to id.acme.test, which TRUSTED_HOSTS refuses")
+    mark, mend = finding(result, "links in mails lead to id.acme.test, which TRUSTED_HOSTS rejects")
     assert (mark, result.exit_code) == ("✗", 1)
     assert mend.startswith("Add id.acme.test to TRUSTED_HOSTS")
 
@@ -141,7 +141,7 @@ def test_a_host_that_is_trusted_with_its_subdomains_is_no_fault(make_app: MakeAp
 def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:
     mark, mend = finding(doctor(make_app(CORS_ORIGINS="*")), "CORS_ORIGINS is *")
 
-    assert (mark, mend) == ("!", "Name the origins of your own pages.")
+    assert (mark, mend) == ("!", "List the origins of your own pages.")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_old_key_is_a_warning(make_app: MakeApp, tmp_path: Path, clock: Manua
     fresh = doctor(app)
     clock.advance(days=366)
 
-    assert finding(fresh, "there is a key that signs with ES256")[0] == "✓"
+    assert finding(fresh, "a key signs with ES256")[0] == "✓"
     assert "the key has signed since" not in fresh.output
     assert finding(doctor(app), "the key has signed since")[1] == "Run `flask keys rotate`."
 
@@ -240,13 +240,17 @@ def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
 @pytest.mark.parametrize(
     ("wrong", "about", "mend"),
     [
-        ({"path": "/no-such-database"}, "has no such database or user", "Make it, or correct"),
+        ({"path": "/no-such-database"}, "has no such database or user", "Create it, or correct"),
         (
             {"netloc": "postgres:kingfisher-79@{host}"},
-            "refuses the user or the password",
+            "rejects the user or the password",
             "Correct",
         ),
-        ({"netloc": "postgres@no.such.host.invalid"}, "has a host name that nobody knows", "Corr"),
+        (
+            {"netloc": "postgres@no.such.host.invalid"},
+            "has a host name that does not resolve",
+            "Corr",
+        ),
         ({}, "was never migrated", "Run `flask db upgrade`."),
     ],
 )
@@ -304,8 +308,8 @@ def test_a_redis_that_throws_sessions_away_is_a_warning(
     kept = doctor(app)
     small_redis.config_set("maxmemory-policy", "allkeys-lru")
 
-    assert "throws away" not in kept.output
-    mark, mend = finding(doctor(app), "a full Redis throws away sessions")
+    assert "evicts" not in kept.output
+    mark, mend = finding(doctor(app), "a full Redis evicts console sessions")
     assert mark == "!"
     assert "noeviction" in mend
 
@@ -323,14 +327,14 @@ def test_a_redis_that_refuses_the_password_is_a_fault(make_app: MakeApp, redis_u
 
     result = doctor(make_app(REDIS_URL=url))
 
-    assert finding(result, "refuses the password") == ("✗", "Correct it in REDIS_URL.")
+    assert finding(result, "rejects the password") == ("✗", "Correct it in REDIS_URL.")
     assert "kingfisher-79" not in result.output
 
 
 def test_a_rabbitmq_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(RABBITMQ_URL=f"amqp://u:kingfisher-79@127.0.0.1:{free_port()}/"))
 
-    mark, mend = finding(result, "takes no events (ConnectionRefusedError)")
+    mark, mend = finding(result, "accepts no events (ConnectionRefusedError)")
     assert mark == "✗"
     assert mend.startswith("Start RabbitMQ")
     assert "kingfisher-79" not in result.output
@@ -342,7 +346,7 @@ def test_a_rabbitmq_that_refuses_the_user_is_a_fault(make_app: MakeApp, rabbitmq
 
     result = doctor(make_app(RABBITMQ_URL=urlunsplit(parts._replace(netloc=wrong))))
 
-    mark, mend = finding(result, "takes no events (AccessRefused)")
+    mark, mend = finding(result, "accepts no events (AccessRefused)")
     assert mark == "✗"
     assert mend.startswith("Correct the user and password in RABBITMQ_URL")
 
@@ -353,7 +357,7 @@ def test_an_exchange_that_the_user_may_not_make_is_a_fault(
     """Nobody may make an exchange whose name begins so."""
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.mine"))
 
-    mark, mend = finding(result, "takes no events (AccessRefused)")
+    mark, mend = finding(result, "accepts no events (AccessRefused)")
     assert mark == "✗"
     assert "RABBITMQ_EXCHANGE" in mend
 
@@ -361,7 +365,7 @@ def test_an_exchange_that_the_user_may_not_make_is_a_fault(
 def test_an_exchange_of_another_type_is_a_fault(make_app: MakeApp, rabbitmq_url: str) -> None:
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.fanout"))
 
-    mark, mend = finding(result, "takes no events (PreconditionFailed)")
+    mark, mend = finding(result, "accepts no events (PreconditionFailed)")
     assert mark == "✗"
     assert "another type" in mend
 
@@ -371,7 +375,7 @@ def test_a_rabbitmq_that_takes_events_is_in_order(
 ) -> None:
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE=rabbitmq_exchange))
 
-    assert finding(result, f"takes events on {rabbitmq_exchange}") == ("✓", "")
+    assert finding(result, f"accepts events on {rabbitmq_exchange}") == ("✓", "")
     assert result.exit_code == 0
 
 
@@ -446,7 +450,7 @@ def test_mails_that_wait_too_long_or_were_refused_are_a_warning(
     result = doctor(app)
 
     assert finding(result, "1 mails wait, the oldest for 3 hours")[0] == "!"
-    mark, mend = finding(result, "the mail server has refused 1 mails for good")
+    mark, mend = finding(result, "the mail server has permanently rejected 1 mails")
     assert mark == "!"
     assert "flask mails retry --parked" in mend
 
@@ -466,14 +470,14 @@ def test_a_mail_server_that_is_away_is_a_fault(make_app: MakeApp) -> None:
         make_app(SMTP_HOST="127.0.0.1", SMTP_PORT=str(free_port()), MAIL_FROM="id@acme.test")
     )
 
-    assert finding(result, "the mail server refuses (ConnectionRefusedError)")[0] == "✗"
+    assert finding(result, "the mail server rejects the service (ConnectionRefusedError)")[0] == "✗"
     assert result.exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("environment", "about"),
     [
-        ({"SMTP_HOST": "127.0.0.1"}, "MAIL_FROM is nobody's address"),
+        ({"SMTP_HOST": "127.0.0.1"}, "MAIL_FROM is not a real address"),
         (
             {"SMTP_HOST": socket.gethostname(), "SMTP_TLS": "none"},
             "SMTP_TLS is none",

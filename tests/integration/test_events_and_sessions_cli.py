@@ -112,7 +112,7 @@ def test_an_unknown_id_sends_nothing_again(app: Flask, make_user: MakeUser) -> N
     answer = flask(app, "events", "replay", str(row.id), "019a2f6e-3c1d-7b52-9d3e-5f0a4c7b8e21")
 
     assert answer.exit_code == 1
-    assert "no such event" in answer.output
+    assert "No event in the outbox" in answer.output
     assert events(app)[0].sent_at is not None
 
 

@@ -110,7 +110,7 @@ def test_doctor_tells_its_findings_as_json_with_the_same_exit_code(app: Flask) -
 
     findings = json.loads(as_json.output)
     assert as_json.exit_code == text.exit_code
-    assert f"{findings['faults']} to mend" in text.output
+    assert f"{findings['faults']} to fix" in text.output
     assert {finding["level"] for finding in findings["items"]} <= {"ok", "warning", "fault"}
 
 

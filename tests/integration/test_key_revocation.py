@@ -119,7 +119,7 @@ def test_an_unknown_key_is_refused(signing: Flask) -> None:
     refused = [flask(signing, "keys", "revoke", kid, "--yes") for kid in ("A" * 43, "../keys", "")]
 
     assert [result.exit_code for result in refused] == [1, 1, 1]
-    assert "There is no such key" in refused[0].output
+    assert "This key does not exist" in refused[0].output
     assert folder_of(signing).records() == before
 
 

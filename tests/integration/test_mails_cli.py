@@ -120,5 +120,5 @@ def test_a_mail_that_is_gone_or_sent_cannot_be_retried_or_discarded(undelivered:
         for mail_id in (sent, str(uuid4())):
             result = flask(undelivered, "mails", command, mail_id)
             assert result.exit_code == 1
-            assert "There is no such mail that waits or is parked." in result.output
+            assert "No waiting or parked mail has this id." in result.output
     assert flask(undelivered, "mails", "retry", sent, "--parked").exit_code == 2

@@ -131,9 +131,9 @@ def test_doctor_names_the_variable(app: Flask, changed: Flask) -> None:
     good = app.test_cli_runner().invoke(args=["doctor"])
     bad = changed.test_cli_runner().invoke(args=["doctor"])
 
-    assert "the peppers of all hashes are here" in good.output
+    assert "the peppers of all hashes are configured" in good.output
     assert bad.exit_code == 1
-    assert "hashes need a pepper that is not here" in bad.output
+    assert "hashes need a pepper that is not configured" in bad.output
     assert "Set PASSWORD_PEPPER to the value that it had" in " ".join(bad.output.split())
 
 

@@ -101,13 +101,13 @@ def test_a_role_that_somebody_has_stops_all_of_it(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("roles: {aa: {}, aa: {}}", "aa stands twice"),
+        ("roles: {aa: {}, aa: {}}", "aa is repeated"),
         ("roles: {user: {}}", "Built in: user."),
-        ("roles: {aa: {color: red}}", "roles.aa: takes"),
-        ("roles: {aa: {parents: user}}", "roles.aa.parents: takes a list of texts."),
+        ("roles: {aa: {color: red}}", "roles.aa: allowed keys are"),
+        ("roles: {aa: {parents: user}}", "roles.aa.parents: must be a list of strings."),
         ("roles: {aa: {parents: [bb]}, bb: {parents: [aa]}}", "cannot inherit from itself"),
         ("roles: {aa: {parents: [wizard]}}", "There is no role wizard."),
-        ("roles: {aa: {permissions: [nonsense]}}", "Takes resource:action"),
+        ("roles: {aa: {permissions: [nonsense]}}", "Must be resource:action"),
         ("users: {}", "has to hold `roles:`"),
         ("roles: [", "cannot be read"),
     ],

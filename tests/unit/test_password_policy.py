@@ -190,7 +190,7 @@ def test_violations_become_errors_of_a_field() -> None:
     invalid = refusal(POLICY.check("kV7#qz2"), field="password")
 
     assert invalid.errors == (
-        FieldError("password", "Takes at least 8 characters.", "password_too_short"),
+        FieldError("password", "Must be at least 8 characters.", "password_too_short"),
     )
 
 

@@ -75,7 +75,8 @@ def parse_username(text: str, *, reserved_allowed: bool = True) -> str:
     if not USERNAME_PATTERN.fullmatch(text):
         raise invalid_field(
             "username",
-            "Takes 3 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit.",
+            "Must be 3 to 64 characters of a-z, 0-9, '.', '_' and '-', and begin with a letter or"
+            " digit.",
             "invalid_username",
         )
     name = text.lower()

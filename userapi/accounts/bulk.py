@@ -182,4 +182,4 @@ class BulkChanges:
         elif role is None:
             raise invalid_field("role", f"Is needed for {action}.", "required")
         elif role not in self._roles.graph().names:
-            raise invalid_field("role", "There is no such role.", "unknown_role")
+            raise invalid_field("role", "This role does not exist.", "unknown_role")

@@ -381,22 +381,22 @@ def _form_faults(values: Mapping[str, Any]) -> Iterator[FieldError]:
         if value is not None:
             yield from _text_faults(name, value, longest)
     if values.get("password") is not None and values.get("password_hash") is not None:
-        message = "Takes a password or its hash, and not both."
+        message = "Must have either a password or its hash, not both."
         yield FieldError("password_hash", message, "password_and_hash")
     status = values.get("status")
     if isinstance(status, str) and status not in list(UserStatus):
-        message = f"Takes one of {', '.join(UserStatus)}."
+        message = f"Must be one of {', '.join(UserStatus)}."
         yield FieldError("status", message, "invalid_choice")
     yield from _role_faults(values.get("roles"))
 
 
 def _text_faults(name: str, value: Any, longest: int) -> Iterator[FieldError]:
     if not isinstance(value, str):
-        yield FieldError(name, "Takes a text.", "wrong_type")
+        yield FieldError(name, "Must be a string.", "wrong_type")
     elif len(value) > longest:
-        yield FieldError(name, f"Takes at most {longest} characters.", "too_long")
+        yield FieldError(name, f"Must be at most {longest} characters.", "too_long")
     elif any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
-        message = "Must not hold control characters or lone surrogates."
+        message = "Must not contain control characters or lone surrogates."
         yield FieldError(name, message, "invalid_characters")
     elif name in NAMES and value and is_blank(value):
         yield FieldError(name, "Must contain visible characters.", "blank")
@@ -412,7 +412,7 @@ def _role_faults(value: Any) -> Iterator[FieldError]:
         yield FieldError("roles", message, "wrong_type")
         return
     if len(names) > MOST_ROLES:
-        yield FieldError("roles", f"Takes at most {MOST_ROLES} roles.", "too_many_roles")
+        yield FieldError("roles", f"Must have at most {MOST_ROLES} roles.", "too_many_roles")
         return
     for index, name in enumerate(names):
         yield from _text_faults(f"roles.{index}", name, 64)

@@ -72,7 +72,7 @@ UNFINISHED = (ImportState.QUEUED, ImportState.RUNNING)
 class ImportNotFound(NotFound):
     """No import has that id."""
 
-    title = "There is no such import."
+    title = "This import does not exist."
 
 
 class ImportJob(Base):

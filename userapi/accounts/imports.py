@@ -431,7 +431,7 @@ def _refused_roles(roles: Sequence[str], graph: RoleGraph, actor: Actor) -> Serv
 def _unknown_roles(roles: Sequence[str], unknown: set[str]) -> Invalid:
     return Invalid(
         [
-            FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
+            FieldError(f"roles.{index}", "This role does not exist.", "unknown_role")
             for index, name in enumerate(roles)
             if name in unknown
         ]

@@ -73,7 +73,7 @@ ALLOWED_MOVES = {
 class UserNotFound(NotFound):
     """No user has that id."""
 
-    title = "There is no such user."
+    title = "This user does not exist."
 
 
 class UsernameTaken(Conflict):
@@ -543,7 +543,7 @@ class Accounts:
     def require_future(self, until: datetime | None) -> None:
         """Raise Invalid for the end of a suspension that has passed already."""
         if until is not None and until <= self._clock.now():
-            raise invalid_field("until", "Takes a moment in the future.", "in_the_past")
+            raise invalid_field("until", "Must be a time in the future.", "in_the_past")
 
     # Steps
 

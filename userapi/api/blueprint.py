@@ -18,23 +18,23 @@ View = TypeVar("View", bound=Callable[..., Any])
 PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 ALWAYS_POSSIBLE = {
     429: {"rate_limited": "Too many requests."},
-    500: {"internal_error": "The service made a mistake."},
-    503: {"service_unavailable": "The service cannot answer at the moment."},
+    500: {"internal_error": "An internal error occurred."},
+    503: {"service_unavailable": "The service is temporarily unavailable. Try again."},
 }
 WITH_A_BODY = {
     400: {
-        "malformed_json": "The body is not well-formed JSON.",
+        "malformed_json": "The body is not valid JSON.",
         "malformed_request": "The body is not well-formed HTTP, or breaks off.",
     },
     408: {"request_timeout": "The body took too long to arrive."},
     413: {"body_too_large": "The body is too large."},
     415: {"unsupported_media_type": "The body is not application/json."},
-    422: {"validation_failed": "Some fields are not valid."},
+    422: {"validation_failed": "Some fields are invalid."},
 }
 WITH_A_TOKEN = {
     401: {
         "authentication_required": "No token was sent.",
-        "token_invalid": "The token is not valid.",
+        "token_invalid": "The token is invalid.",
         "token_expired": "The token has expired.",
         "token_revoked": "The session of this token has ended.",
     },
@@ -183,7 +183,7 @@ def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, 
         value |= MEMBERS_OF_REFUSALS.get(code, {})
         if code == Invalid.code:
             value["errors"] = [
-                {"field": "email", "message": "Takes an e-mail address.", "code": "invalid_email"}
+                {"field": "email", "message": "Must be an e-mail address.", "code": "invalid_email"}
             ]
         spec.components.example(code, {"summary": title, "value": value})
     return {"$ref": f"#/components/examples/{code}"}

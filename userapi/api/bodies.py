@@ -30,7 +30,7 @@ class MalformedJson(Malformed):
     """The body is not JSON (RFC 8259), or JSON that means different things to different readers."""
 
     code = "malformed_json"
-    title = "The body is not well-formed JSON."
+    title = "The body is not valid JSON."
 
 
 def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
@@ -71,7 +71,7 @@ def parse_json(raw: bytes) -> Any:
     than 32 levels, another encoding than UTF-8 and a byte order mark.
     """
     if not raw.strip():
-        raise MalformedJson("The body is empty. This endpoint takes JSON.")
+        raise MalformedJson("The body is empty. This endpoint accepts JSON.")
     _require_plain_utf_8(raw)
     try:
         value = json.loads(
@@ -84,7 +84,7 @@ def parse_json(raw: bytes) -> Any:
         raise MalformedJson(TOO_DEEP) from exc
     except json.JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
-        raise MalformedJson(f"The body is not well-formed JSON at {where}.") from exc
+        raise MalformedJson(f"The body is not valid JSON at {where}.") from exc
     except UnicodeDecodeError as exc:
         raise MalformedJson("The body is not UTF-8.") from exc
     except ValueError as exc:
@@ -147,7 +147,7 @@ def require_media_type(*accepted: str, charsets: Collection[str] = UTF_8) -> str
     media_type = request.mimetype
     charset = request.mimetype_params.get("charset", "utf-8").lower()
     if media_type not in accepted:
-        raise UnsupportedMediaType(f"This endpoint takes {' or '.join(accepted)}.")
+        raise UnsupportedMediaType(f"This endpoint accepts {' or '.join(accepted)}.")
     if charset not in charsets:
         raise UnsupportedMediaType("This charset is not supported. Send UTF-8.")
     return media_type
@@ -197,7 +197,7 @@ def _require_once(schema: Schema, repeated: Collection[str], given: Mapping[str,
     """Raise Invalid that names every repeated parameter, and all that is wrong with the others."""
     if not repeated:
         return
-    errors = [FieldError(name, "Stands more than once.", "repeated") for name in repeated]
+    errors = [FieldError(name, "Must not be repeated.", "repeated") for name in repeated]
     try:
         schema.load({name: value for name, value in given.items() if name not in repeated})
     except ValidationError as exc:
@@ -223,7 +223,7 @@ def _parse_form(raw: bytes) -> dict[str, str]:
     fields: dict[str, str] = {}
     for name, value in pairs:
         if name in fields:
-            raise invalid_field(name, "Stands more than once.", "repeated")
+            raise invalid_field(name, "Must not be repeated.", "repeated")
         fields[name] = value
     return fields
 

@@ -34,7 +34,7 @@ class InvalidIdempotencyKey(Malformed):
     """The key is not 1 to 128 visible ASCII characters."""
 
     code = "invalid_idempotency_key"
-    title = "Idempotency-Key takes 1 to 128 visible ASCII characters."
+    title = "Idempotency-Key must have 1 to 128 visible ASCII characters."
 
 
 class IdempotencyKeyReused(Invalid):
@@ -48,7 +48,7 @@ class RequestInProgress(Conflict):
     """The first request with this key is still under way."""
 
     code = "request_in_progress"
-    title = "The first request with this Idempotency-Key is still under way."
+    title = "The first request with this Idempotency-Key is still in progress. Retry later."
     retry_after = 1
 
 

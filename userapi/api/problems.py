@@ -75,13 +75,13 @@ class UnsupportedMediaType(HTTPException):
     """The body is of a type that this endpoint does not take."""
 
     code = 415
-    description = "This endpoint takes application/json."
+    description = "This endpoint accepts application/json."
 
 
 class SlashTooMany(NothingHere):
     """There is nothing here, but there is without the slash at the end."""
 
-    description = "There is no such path. The same path without the slash at its end exists."
+    description = "The path does not exist. The same path without the trailing slash exists."
 
 
 class UnsupportedCoding(UnsupportedMediaType):
@@ -246,7 +246,7 @@ def handle_unexpected(error: Exception) -> Response:
         raise error
     log.error("request.crashed", exc_info=error)
     return problem_response(
-        500, "internal_error", "Internal Server Error", detail="The service made a mistake."
+        500, "internal_error", "Internal Server Error", detail="An internal error occurred."
     )
 
 

@@ -89,7 +89,7 @@ def if_match() -> Collection[str] | None:
     tags = request.if_match
     strong = [tag for tag in tags.as_set() if tags.contains(tag)]
     if not strong and '"' not in header:
-        raise Malformed("If-Match takes entity tags in double quotes.")
+        raise Malformed("If-Match must contain entity tags in double quotes.")
     return strong
 
 

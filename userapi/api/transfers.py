@@ -194,8 +194,8 @@ def _kind_of_body() -> tuple[ImportFormat, str | None]:
     """Return what the body says that it is. Raises UnsupportedMediaType."""
     if request.mimetype in WORKBOOKS:
         raise UnsupportedMediaType(
-            "This endpoint takes application/x-ndjson or text/csv. In Excel, save the workbook as "
-            "CSV, and import that file."
+            "This endpoint accepts application/x-ndjson or text/csv. In Excel, save the workbook"
+            " as CSV, and import that file."
         )
     charset = request.mimetype_params.get("charset")
     if request.mimetype == CSV:
@@ -218,7 +218,7 @@ def rows_of(
     for row in file:
         rows.append(row)
         if len(rows) > MOST_ROWS:
-            message = f"Takes at most {MOST_ROWS} rows; split the file."
+            message = f"Must have at most {MOST_ROWS} rows; split the file."
             raise invalid_field("body", message, "too_many_rows")
     return rows, file.ignored_columns
 

@@ -110,7 +110,7 @@ class AuditPruning:
         SealsBroken unless told to prune `despite_findings`.
         """
         if before > self._clock.now():
-            raise invalid_field("before", "Takes a moment in the past.", "in_the_future")
+            raise invalid_field("before", "Must be a time in the past.", "in_the_future")
         while self._seals.seal_due():
             pass
         if not despite_findings:

@@ -64,7 +64,7 @@ class SealsBroken(Conflict):
     """The chain does not fit its head."""
 
     code = "audit_seals_broken"
-    title = "The chain of audit seals is broken; `flask audit verify` tells where."
+    title = "The chain of audit seals is broken. Run `flask audit verify` to find the position."
 
 
 class SealKeyMissing(Conflict):
@@ -86,7 +86,7 @@ class ChainAlreadyBegun(Conflict):
     """Nothing has been sealed since the last new chain began."""
 
     code = "audit_chain_already_begun"
-    title = "A new chain has begun already, and no row has been sealed since."
+    title = "A new chain has already begun, and no row has been sealed since."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ class AuditSeals:
         """
         reason = reason.strip()
         if not 1 <= len(reason) <= LONGEST_REASON or not reason.isprintable():
-            raise invalid_field("reason", f"Takes 1 to {LONGEST_REASON} printable characters.")
+            raise invalid_field("reason", f"Must have 1 to {LONGEST_REASON} printable characters.")
         with transaction() as session:
             row = session.execute(
                 select(_head).where(_head.c.id == 1).with_for_update()

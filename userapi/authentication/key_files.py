@@ -89,7 +89,7 @@ class KeyRecord:
 class KeyNotFound(NotFound):
     """The folder holds no key with that id."""
 
-    title = "There is no such key; `flask keys list` shows those that there are."
+    title = "This key does not exist. `flask keys list` shows the existing keys."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

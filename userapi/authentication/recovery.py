@@ -110,7 +110,7 @@ class Recovery:
             ).scalar_one_or_none()
         if stored is not None and self._is_unchanged(new_password, stored):
             raise invalid_field(
-                "new_password", "Takes another password than the present one.", "password_unchanged"
+                "new_password", "Must differ from the current password.", "password_unchanged"
             )
         password_hash = self._hasher.hash(new_password)
         with transaction() as session:

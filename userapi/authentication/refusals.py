@@ -15,7 +15,7 @@ class TokenInvalid(TokenRefused):
     """The signature, the type, a claim or the key of the token is not right."""
 
     code = "token_invalid"
-    title = "The token is not valid."
+    title = "The token is invalid."
 
 
 class TokenExpired(TokenRefused):

@@ -83,7 +83,7 @@ class InvalidCredentials(Unauthenticated):
     """The one refusal of a log-in: it does not tell what was wrong."""
 
     code = "invalid_credentials"
-    title = "The user name or password is not right."
+    title = "The user name or password is incorrect."
 
 
 class AccountSuspended(Forbidden):
@@ -97,7 +97,7 @@ class AccountPending(Forbidden):
     """The password is right, but the account is not active yet."""
 
     code = "account_pending"
-    title = "This account is not active yet."
+    title = "This account is not yet active."
 
 
 class RefreshTokenReused(TokenRefused):
@@ -697,7 +697,7 @@ def _status_refusal(user: User) -> ServiceError | None:
 def _require_another(new: str, current: str) -> None:
     if unicodedata.normalize("NFKC", new) == unicodedata.normalize("NFKC", current):
         raise invalid_field(
-            "new_password", "Takes another password than the present one.", "password_unchanged"
+            "new_password", "Must differ from the current password.", "password_unchanged"
         )
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "db": ("userapi.cli.migrations", "Perform database migrations."),
     "doctor": (
         "userapi.cli.doctor",
-        "Look for what is wrong or unwise, and say how to mend it.",
+        "Report what is misconfigured or insecure, and how to fix it.",
     ),
     "events": ("userapi.cli.events", "Look into the outbox, and send events again."),
     "keys": (

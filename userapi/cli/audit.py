@@ -45,7 +45,7 @@ class Age(click.ParamType[timedelta]):
         """Return the span. Fails for anything else, and for none at all."""
         match = re.fullmatch(r"([1-9][0-9]{0,6})([smhdw])", str(value))
         if match is None:
-            self.fail("Takes a number and s, m, h, d or w, such as 365d.", param, ctx)
+            self.fail("Must be a number and s, m, h, d or w, such as 365d.", param, ctx)
         return timedelta(**{UNITS[match[2]]: int(match[1])})
 
 
@@ -58,7 +58,7 @@ class AnchorText(click.ParamType[Anchor]):
         """Return the anchor."""
         match = re.fullmatch(r"([0-9]{1,18}):([0-9a-f]{64})?", str(value))
         if match is None:
-            self.fail("Takes the number of a seal, a colon and its MAC.", param, ctx)
+            self.fail("Must be the number of a seal, a colon and its MAC.", param, ctx)
         return Anchor(int(match[1]), match[2] or "")
 
 

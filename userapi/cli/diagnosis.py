@@ -107,36 +107,36 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "settings",
             Level.FAULT,
-            f"links in mails lead to {host}, which TRUSTED_HOSTS refuses",
+            f"links in mails lead to {host}, which TRUSTED_HOSTS rejects",
             f"Add {host} to TRUSTED_HOSTS, or correct PUBLIC_BASE_URL.",
         )
     yield from _warnings(
         "settings",
         (
             settings.is_https and not settings.trusted_proxy_count,
-            "https is spoken in front of the service, but no proxy is trusted: all callers"
-            " have the proxy's address, and share its limits",
-            "Set TRUSTED_PROXY_COUNT to how many proxies there are in front, often 1.",
+            "a proxy terminates https, but no proxy is trusted: all callers"
+            " have the proxy's address and share its limits",
+            "Set TRUSTED_PROXY_COUNT to the number of proxies in front, often 1.",
         ),
         (
             settings.trusted_proxy_count and host in LOCAL_HOSTS,
             f"TRUSTED_PROXY_COUNT is {settings.trusted_proxy_count}, but people reach the service"
-            f" directly at {host}: whoever calls can claim any address",
+            f" directly at {host}: any client can forge its address",
             "Set it to 0 without proxies, or PUBLIC_BASE_URL to the proxy's address.",
         ),
         (
             "*" in settings.cors_origins,
-            "CORS_ORIGINS is *: pages of all origins may call",
-            "Name the origins of your own pages.",
+            "CORS_ORIGINS is *: pages of all origins may call the API",
+            "List the origins of your own pages.",
         ),
         (
             settings.is_https and any(o.startswith("http://") for o in settings.cors_origins),
-            "CORS_ORIGINS names an origin without https, whose pages others can change",
-            "Serve that origin over https, or take it out.",
+            "CORS_ORIGINS lists an origin without https, whose pages can be altered in transit",
+            "Serve that origin over https, or remove it.",
         ),
         (
             settings.session_idle_timeout_days > settings.session_absolute_lifetime_days,
-            "SESSION_IDLE_TIMEOUT_DAYS is never reached: sessions end before",
+            "SESSION_IDLE_TIMEOUT_DAYS has no effect: sessions end earlier",
             "Set it to at most SESSION_ABSOLUTE_LIFETIME_DAYS.",
         ),
     )
@@ -148,22 +148,22 @@ def _open_doors(settings: Settings) -> Iterator[Finding]:
         "settings",
         (
             not settings.is_https,
-            "PUBLIC_BASE_URL is not https: links in mails and tokens can be read on their way",
-            "Set it to the https address that people use.",
+            "PUBLIC_BASE_URL is not https: links in mails and tokens can be read in transit",
+            "Set it to the https address of the service.",
         ),
         (
             not settings.trusted_hosts,
-            "TRUSTED_HOSTS is empty: any Host header is answered",
-            "Set it to the names that the service is reached by.",
+            "TRUSTED_HOSTS is empty: any Host header is accepted",
+            "Set it to the host names of the service.",
         ),
         (
             not settings.redis_url,
-            "without Redis each process counts rate limits by itself",
-            "Set REDIS_URL where more than one worker runs.",
+            "without Redis each process counts its own rate limits",
+            "Set REDIS_URL if more than one worker process runs.",
         ),
         (
             not settings.rabbitmq_url,
-            "without RabbitMQ no other service hears of changes",
+            "without RabbitMQ no other service receives events",
             "Set RABBITMQ_URL; events wait in the outbox until then.",
         ),
         (
@@ -178,18 +178,18 @@ def _open_doors(settings: Settings) -> Iterator[Finding]:
         ),
         (
             settings.password_min_score == 0,
-            "PASSWORD_MIN_SCORE is 0: guessable passwords are taken",
+            "PASSWORD_MIN_SCORE is 0: guessable passwords are accepted",
             "Set it to 2 or more.",
         ),
         (
             not settings.metrics_token,
-            "METRICS_TOKEN is empty: whoever reaches /metrics can read it",
+            "METRICS_TOKEN is empty: any client that reaches /metrics can read it",
             "Set it, or let only Prometheus reach the path.",
         ),
         (
             settings.health_detailed_public,
-            "HEALTH_DETAILED_PUBLIC is true: everybody reads the state of your servers",
-            "Set it to false; who may use system:read sees it then.",
+            "HEALTH_DETAILED_PUBLIC is true: anyone can read the state of your servers",
+            "Set it to false; users with system:read can still read it.",
         ),
         (
             settings.feature_user_registration and not settings.feature_email_verification,
@@ -198,17 +198,17 @@ def _open_doors(settings: Settings) -> Iterator[Finding]:
         ),
         (
             settings.log_level == "DEBUG",
-            "LOG_LEVEL is DEBUG: libraries write much, and slowly",
+            "LOG_LEVEL is DEBUG: libraries log a lot and slow the service down",
             "Set it to INFO.",
         ),
         (
             settings.security_contact.endswith("@localhost"),
-            "SECURITY_CONTACT leads nowhere: nobody can tell you of a weakness",
+            "SECURITY_CONTACT is not set: nobody can report a vulnerability",
             "Set it to an address, such as mailto:security@example.com.",
         ),
         (
             settings.uses_sqlite,
-            "SQLite serves one machine, and one writer at a time",
+            "SQLite supports one machine and one writer at a time",
             "Set DATABASE_URL to PostgreSQL.",
         ),
     )
@@ -222,8 +222,8 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "secrets",
             Level.WARNING,
-            f"{problem}; production would refuse it",
-            "Make one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
+            f"{problem}; production would reject it",
+            "Generate one: python -c 'import secrets; print(secrets.token_urlsafe(48))'",
         )
     files = [*files_with_secrets(), settings.instance_dir / "secrets.json"]
     if settings.jwt_private_key_file is not None:
@@ -238,7 +238,7 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
             f"chmod 600 {file}",
         )
     if not open_files:
-        yield Finding("secrets", Level.OK, "no file of theirs is open to others")
+        yield Finding("secrets", Level.OK, "no file with secrets is readable by others")
 
 
 def _others_read(file: Path) -> bool:
@@ -251,7 +251,7 @@ def _keys(services: Services) -> Iterator[Finding]:
     """Look for a key that signs, one that is to follow, and their age."""
     settings = services.settings
     if settings.jwt_algorithm == "HS256":
-        yield Finding("keys", Level.OK, "HS256: other services cannot verify tokens by themselves")
+        yield Finding("keys", Level.OK, "HS256: other services cannot verify tokens locally")
         return
     try:
         services.keys.require_active()
@@ -260,7 +260,7 @@ def _keys(services: Services) -> Iterator[Finding]:
         for problem in exc.problems:
             yield Finding("keys", Level.FAULT, problem, "Run `flask keys generate`.")
         return
-    yield Finding("keys", Level.OK, f"there is a key that signs with {settings.jwt_algorithm}")
+    yield Finding("keys", Level.OK, f"a key signs with {settings.jwt_algorithm}")
     if settings.jwt_private_key_file is not None:
         return
     active = next(record for record in records if record.state is KeyState.ACTIVE)
@@ -268,7 +268,7 @@ def _keys(services: Services) -> Iterator[Finding]:
         "keys",
         (
             all(record.state is not KeyState.NEXT for record in records),
-            "no key is to follow: verifiers would learn of it when it signs already",
+            "there is no next key: verifiers cannot fetch it before it signs",
             "Run `flask keys generate`.",
         ),
         (
@@ -290,9 +290,9 @@ def _database(services: Services, check: Check) -> Iterator[Finding]:
         yield Finding(
             "database",
             Level.FAULT,
-            f"{kind} has a database with the encoding {check.encoding}, which cannot hold every"
+            f"{kind} has a database with the encoding {check.encoding}, which cannot store every"
             " name",
-            "Make one with ENCODING 'UTF8' TEMPLATE template0, move the data there by pg_dump and"
+            "Create one with ENCODING 'UTF8' TEMPLATE template0, move the data there by pg_dump and"
             " psql, and name it in DATABASE_URL.",
         )
     elif check.migration is not None:
@@ -311,17 +311,21 @@ def _database(services: Services, check: Check) -> Iterator[Finding]:
 _DATABASE_OBSTACLES = (
     (
         "unsupported startup parameter",
-        "is behind a PgBouncer that refuses what the service asks for",
+        "is behind a PgBouncer that rejects the startup options of the service",
         "Set `ignore_startup_parameters = options` there, and run deploy/pgbouncer/role.sql.",
     ),
     (
         "authentication failed",
-        "refuses the user or the password",
+        "rejects the user or the password",
         "Correct them in DATABASE_URL, or DATABASE_USER and DATABASE_PASSWORD.",
     ),
-    ("no password supplied", "asks for a password", "Set it in DATABASE_URL or DATABASE_PASSWORD."),
-    ("does not exist", "has no such database or user", "Make it, or correct DATABASE_URL."),
-    ("could not translate host name", "has a host name that nobody knows", "Correct DATABASE_URL."),
+    ("no password supplied", "requires a password", "Set it in DATABASE_URL or DATABASE_PASSWORD."),
+    ("does not exist", "has no such database or user", "Create it, or correct DATABASE_URL."),
+    (
+        "could not translate host name",
+        "has a host name that does not resolve",
+        "Correct DATABASE_URL.",
+    ),
     (
         "too many c",
         "has no connection left",
@@ -352,14 +356,14 @@ def _pooler(services: Services) -> Iterator[Finding]:
     yield Finding(
         "database",
         Level.OK,
-        "a pooler is in between: for the service, not for worker and `flask db`",
+        "connected through a pooler: fine for the service, not for the worker and `flask db`",
     )
     if services.settings.runs_worker_inside:
         yield Finding(
             "database",
             Level.FAULT,
-            "the worker inside the service goes through the pooler, so two may publish at once",
-            "Set WORKER_EMBEDDED to false, and run `flask worker` on PostgreSQL's own address.",
+            "the embedded worker connects through the pooler: two workers may publish at once",
+            "Set WORKER_EMBEDDED to false, and run `flask worker` with PostgreSQL's own address.",
         )
     settings = db.session.execute(text("SELECT name, setting, unit FROM pg_settings"))
     present = {row.name.lower(): row.setting + (row.unit or "") for row in settings}
@@ -368,7 +372,7 @@ def _pooler(services: Services) -> Iterator[Finding]:
         "database",
         (
             lost,
-            f"the pooler keeps from PostgreSQL what the service asks for: {', '.join(lost)}",
+            f"the pooler drops session settings of the service: {', '.join(lost)}",
             "Run deploy/pgbouncer/role.sql on the database, then RECONNECT in PgBouncer.",
         ),
     )
@@ -392,27 +396,27 @@ def _postgresql(services: Services) -> Iterator[Finding]:
         (
             skew > LARGEST_SKEW_SECONDS,
             f"the clocks of this machine and of PostgreSQL are {skew:.0f} s apart",
-            "Let both machines take their time from NTP.",
+            "Synchronise both machines with NTP.",
         ),
         (
             row.version < LEAST_POSTGRESQL,
-            f"PostgreSQL is version {row.version // 10000}; 13 is the oldest that is tried",
+            f"PostgreSQL is version {row.version // 10000}; 13 is the oldest tested version",
             "Upgrade PostgreSQL.",
         ),
         (
             not row.has_trgm,
             "the extension pg_trgm is missing: a search reads the whole table",
-            "As its owner: CREATE EXTENSION pg_trgm; then make the index of migration 0004 again.",
+            "As its owner: CREATE EXTENSION pg_trgm; then recreate the index of migration 0004.",
         ),
         (
             row.is_superuser and services.settings.is_production,
-            "the service is a superuser of PostgreSQL, whom nothing protects the audit log from",
-            "Give it a role of its own: see deploy/postgresql/roles.sql.",
+            "the service is a superuser of PostgreSQL and could alter the audit log",
+            "Create a separate role: see deploy/postgresql/roles.sql.",
         ),
         (
             row.is_owner and not row.is_superuser and services.settings.is_production,
-            "the service owns its tables, and can switch off what protects the audit log",
-            "Give them to another role: see deploy/postgresql/roles.sql.",
+            "the service owns its tables and could disable the protection of the audit log",
+            "Transfer them to another role: see deploy/postgresql/roles.sql.",
         ),
     )
 
@@ -421,23 +425,23 @@ def _postgresql(services: Services) -> Iterator[Finding]:
 _REFUSED_WRITES = (
     (
         "used memory",
-        "is full, and accepts no writes (OOM)",
-        "Raise maxmemory, or see what fills it: redis-cli --bigkeys.",
+        "is full and rejects writes (OOM)",
+        "Raise maxmemory, or find what fills it: redis-cli --bigkeys.",
     ),
     (
         "read only replica",
-        "is a replica, and accepts no writes (READONLY)",
-        "Name the primary in REDIS_URL.",
+        "is a replica and rejects writes (READONLY)",
+        "Set REDIS_URL to the primary.",
     ),
     (
         "MISCONF",
-        "cannot save its data to the disk, and accepts no writes (MISCONF)",
-        "Make room on its disk, or let it write there; its log says what is wrong.",
+        "cannot save its data to disk and rejects writes (MISCONF)",
+        "Free disk space or correct the permissions; its log has the cause.",
     ),
     (
         "NOREPLICAS",
-        "has too few replicas, and accepts no writes (NOREPLICAS)",
-        "Bring the replicas back, or lower min-replicas-to-write.",
+        "has too few replicas and rejects writes (NOREPLICAS)",
+        "Restore the replicas, or lower min-replicas-to-write.",
     ),
 )
 
@@ -469,7 +473,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         require_writable(client)
         memory = client.info("memory")
     except redis.AuthenticationError:
-        yield Finding("redis", Level.FAULT, "refuses the password", "Correct it in REDIS_URL.")
+        yield Finding("redis", Level.FAULT, "rejects the password", "Correct it in REDIS_URL.")
     except redis.ResponseError as exc:
         refused = _refused_writes(exc)
         if refused is not None:
@@ -479,7 +483,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
             "redis",
             Level.WARNING,
             f"answers, but not to INFO ({type(exc).__name__})",
-            "Let its user call INFO, or look at maxmemory-policy yourself.",
+            "Allow its user to call INFO, or check maxmemory-policy yourself.",
         )
     except (redis.RedisError, OSError) as exc:
         yield Finding(
@@ -495,8 +499,8 @@ def _redis(settings: Settings) -> Iterator[Finding]:
             "redis",
             (
                 memory.get("maxmemory") and policy != "noeviction",
-                f"a full Redis throws away sessions of the console and counts of limits ({policy})",
-                "Set maxmemory-policy to noeviction; the service goes on without a full Redis.",
+                f"a full Redis evicts console sessions and rate-limit counters ({policy})",
+                "Set maxmemory-policy to noeviction; the service works without Redis.",
             ),
         )
     finally:
@@ -504,10 +508,10 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 
 
 _BROKER_MENDS = {
-    "AccessRefused": "Correct the user and password in RABBITMQ_URL, and let the user"
-    " configure and write RABBITMQ_EXCHANGE.",
-    "NotAllowed": "Make the virtual host of RABBITMQ_URL, and let the user use it.",
-    "PreconditionFailed": "RABBITMQ_EXCHANGE is there with another type: delete it, or name"
+    "AccessRefused": "Correct the user and password in RABBITMQ_URL, and allow the user"
+    " to configure and write RABBITMQ_EXCHANGE.",
+    "NotAllowed": "Create the virtual host of RABBITMQ_URL, and grant the user access to it.",
+    "PreconditionFailed": "RABBITMQ_EXCHANGE exists with another type: delete it, or set"
     " another one.",
 }
 
@@ -524,14 +528,14 @@ def _rabbitmq(settings: Settings) -> Iterator[Finding]:
     obstacle = publisher.obstacle()
     publisher.close()
     if obstacle is None:
-        yield Finding("rabbitmq", Level.OK, f"takes events on {settings.rabbitmq_exchange}")
+        yield Finding("rabbitmq", Level.OK, f"accepts events on {settings.rabbitmq_exchange}")
         return
     mend = _BROKER_MENDS.get(obstacle, "Start RabbitMQ, or correct RABBITMQ_URL.")
     yield Finding(
         "rabbitmq",
         Level.FAULT,
-        f"takes no events ({obstacle})",
-        f"{mend} Nothing is lost meanwhile.",
+        f"accepts no events ({obstacle})",
+        f"{mend} No event is lost meanwhile.",
     )
 
 
@@ -539,7 +543,7 @@ def _worker(services: Services, check: Check) -> Iterator[Finding]:
     """Look for a sign of life of the worker, and for what waits for it."""
     settings, seen = services.settings, check.worker_seen
     where = (
-        "It runs inside the service: start that."
+        "It runs inside the service: start the service."
         if settings.runs_worker_inside
         else ("Start `flask worker`: it sends mails and events, and ends suspensions.")
     )
@@ -555,7 +559,7 @@ def _worker(services: Services, check: Check) -> Iterator[Finding]:
         "outbox",
         Level.WARNING if late else Level.OK,
         f"{check.pending} events wait, the oldest for {_span(check.oldest_seconds or 0)}",
-        "See that `flask worker` runs and RabbitMQ answers." if late else None,
+        "Check that `flask worker` runs and RabbitMQ answers." if late else None,
     )
     parked = db.session.scalar(
         text("SELECT COUNT(*) FROM outbox_events WHERE parked_at IS NOT NULL")
@@ -564,8 +568,8 @@ def _worker(services: Services, check: Check) -> Iterator[Finding]:
         "outbox",
         (
             parked,
-            f"RabbitMQ has refused {parked} events for good",
-            "See `flask events list --state parked`; then `flask events replay --parked`.",
+            f"RabbitMQ has permanently rejected {parked} events",
+            "Check `flask events list --state parked`; then run `flask events replay --parked`.",
         ),
     )
 
@@ -587,12 +591,12 @@ def _unsent_mails(services: Services) -> Iterator[Finding]:
         (
             age > OLDEST_MAIL_SECONDS,
             f"{row.waiting} mails wait, the oldest for {_span(age)}",
-            "See `flask mails list --state waiting`, and that `flask worker` runs.",
+            "Check `flask mails list --state waiting`, and that `flask worker` runs.",
         ),
         (
             row.parked,
-            f"the mail server has refused {row.parked} mails for good",
-            "See `flask mails list --state parked`; then `flask mails retry --parked`.",
+            f"the mail server has permanently rejected {row.parked} mails",
+            "Check `flask mails list --state parked`; then run `flask mails retry --parked`.",
         ),
     )
 
@@ -603,13 +607,13 @@ def _peppers(services: Services, check: Check) -> Iterator[Finding]:
         yield Finding(
             "passwords",
             Level.FAULT,
-            "hashes need a pepper that is not here"
+            "hashes need a pepper that is not configured"
             f" ({', '.join(check.missing_peppers)}): their users cannot log in",
-            "Set PASSWORD_PEPPER to the value that it had, or add that one to"
+            "Set PASSWORD_PEPPER to its former value, or add that value to"
             " PASSWORD_PEPPER_PREVIOUS.",
         )
         return
-    yield Finding("passwords", Level.OK, "the peppers of all hashes are here")
+    yield Finding("passwords", Level.OK, "the peppers of all hashes are configured")
     former = set(services.peppers.by_id) - {services.peppers.current_id}
     if not former:
         return
@@ -617,7 +621,7 @@ def _peppers(services: Services, check: Check) -> Iterator[Finding]:
         counts = services.peppers.counts(connection)
     for pepper in sorted(former):
         more = "or more " if counts[pepper] == COUNTED_UP_TO else ""
-        unused = "" if counts[pepper] else ": it can go from PASSWORD_PEPPER_PREVIOUS"
+        unused = "" if counts[pepper] else ": you can remove it from PASSWORD_PEPPER_PREVIOUS"
         yield Finding(
             "passwords",
             Level.OK,
@@ -630,7 +634,7 @@ def _audit(services: Services) -> Iterator[Finding]:
     with reading() as connection:
         missing = services.audit_seals.missing_keys(connection)
     if not missing:
-        yield Finding("audit", Level.OK, "the keys of all seals are here")
+        yield Finding("audit", Level.OK, "the keys of all seals are configured")
         return
     yield Finding(
         "audit",
@@ -663,7 +667,7 @@ def _mail(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "mail",
             Level.FAULT,
-            f"the mail server refuses ({type(exc).__name__})",
+            f"the mail server rejects the service ({type(exc).__name__})",
             "Check SMTP_HOST, SMTP_PORT, SMTP_TLS, SMTP_USER and SMTP_PASSWORD.",
         )
     else:
@@ -672,12 +676,12 @@ def _mail(settings: Settings) -> Iterator[Finding]:
         "mail",
         (
             settings.mail_from.endswith("@localhost.localdomain"),
-            "MAIL_FROM is nobody's address: other servers refuse such mails",
+            "MAIL_FROM is not a real address: other servers reject such mails",
             "Set it to an address of your domain.",
         ),
         (
             settings.smtp_tls == "none" and settings.smtp_host not in LOCAL_HOSTS,
-            "SMTP_TLS is none: links that reset passwords can be read on their way",
+            "SMTP_TLS is none: links that reset passwords can be read in transit",
             "Set it to starttls or implicit.",
         ),
         (
@@ -712,7 +716,7 @@ def _mail_folder(settings: Settings) -> Iterator[Finding]:
         "mail",
         (
             settings.is_production,
-            "nobody gets a mail: without SMTP_HOST they stay here",
+            "no mail is delivered: without SMTP_HOST they stay here",
             "Set SMTP_HOST.",
         ),
     )

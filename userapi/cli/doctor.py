@@ -1,4 +1,4 @@
-"""flask doctor: what is wrong with this installation, and how to mend it."""
+"""flask doctor: what is wrong with this installation, and how to fix it."""
 
 from dataclasses import asdict
 
@@ -11,7 +11,7 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.FAULT: "✗"}
 
 
-@click.command("doctor", help="Look for what is wrong or unwise, and say how to mend it.")
+@click.command("doctor", help="Report what is misconfigured or insecure, and how to fix it.")
 @as_json_option
 @safely_on_any_database
 def command(as_json: bool) -> None:
@@ -33,6 +33,6 @@ def command(as_json: bool) -> None:
             click.echo(f"             → {finding.mend}")
     faults = sum(finding.level is Level.FAULT for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
-    click.echo(f"\n{faults} to mend, {warnings} to think about")
+    click.echo(f"\n{faults} to fix, {warnings} to consider")
     if faults:
         raise SystemExit(1)

@@ -81,7 +81,7 @@ def read_definitions(file: Path) -> list[RoleDefinition]:
         raise click.ClickException(f"{file} has to hold `roles:` and nothing beside it.")
     roles = document["roles"] or {}
     if not isinstance(roles, dict):
-        raise click.ClickException("roles: takes names with what each role is.")
+        raise click.ClickException("roles: must map role names to their definitions.")
     return [_definition(name, body) for name, body in roles.items()]
 
 
@@ -90,10 +90,10 @@ def _definition(name: Any, body: Any) -> RoleDefinition:
         raise click.ClickException(f"roles.{name}: a name is a text.")
     body = {} if body is None else body
     if not isinstance(body, dict) or not body.keys() <= FIELDS:
-        raise click.ClickException(f"roles.{name}: takes {', '.join(sorted(FIELDS))}.")
+        raise click.ClickException(f"roles.{name}: allowed keys are {', '.join(sorted(FIELDS))}.")
     description = body.get("description") or ""
     if not isinstance(description, str):
-        raise click.ClickException(f"roles.{name}.description: takes a text.")
+        raise click.ClickException(f"roles.{name}.description: must be a string.")
     return RoleDefinition(
         name=name,
         description=description.strip(),
@@ -105,7 +105,7 @@ def _definition(name: Any, body: Any) -> RoleDefinition:
 def _texts(name: str, field: str, body: dict[str, Any]) -> tuple[str, ...]:
     value = body.get(field) or []
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise click.ClickException(f"roles.{name}.{field}: takes a list of texts.")
+        raise click.ClickException(f"roles.{name}.{field}: must be a list of strings.")
     return tuple(value)
 
 
@@ -137,7 +137,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{key.value} stands twice", key.start_mark
+                    None, None, f"{key.value} is repeated", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep=deep)

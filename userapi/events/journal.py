@@ -33,7 +33,7 @@ class EventState(StrEnum):
 class EventNotFound(NotFound):
     """No event has one of these ids."""
 
-    title = "There is no such event in the outbox."
+    title = "No event in the outbox has this id."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ class MailState(StrEnum):
 class MailNotFound(NotFound):
     """No mail that is not sent yet has this id."""
 
-    title = "There is no such mail that waits or is parked."
+    title = "No waiting or parked mail has this id."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

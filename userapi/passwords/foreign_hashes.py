@@ -215,13 +215,13 @@ def _decoded(text: str, field: str) -> bytes:
 
 
 def _unsupported(field: str) -> UnusableHash:
-    message = "Takes a bcrypt, argon2id, Django pbkdf2_sha256 or werkzeug scrypt hash."
+    message = "Must be a bcrypt, argon2id, Django pbkdf2_sha256 or werkzeug scrypt hash."
     return UnusableHash([FieldError(field, message, "unsupported_hash")])
 
 
 def _too_costly(field: str) -> UnusableHash:
     message = (
-        "Checking this hash takes more than 64 MiB or the time of bcrypt at cost 14. "
+        "Checking this hash needs more than 64 MiB or the time of bcrypt at cost 14. "
         "Leave the hash out to invite the user."
     )
     return HashTooCostly([FieldError(field, message, "hash_too_costly")])

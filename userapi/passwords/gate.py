@@ -29,7 +29,7 @@ class Busy(Unavailable):
     """More log-ins wait for a hash than may."""
 
     code = "busy"
-    title = "Too many log-ins at once. Try again in a moment."
+    title = "Too many simultaneous log-ins. Try again in a moment."
 
 
 class HashingGate:

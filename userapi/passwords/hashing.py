@@ -66,7 +66,7 @@ class PasswordHasher:
         """Return what to store for a password. Raises Busy, and Invalid for what is no text."""
         if not _is_hashable(password):
             raise invalid_field(
-                "password", "Takes text without control characters.", "password_not_text"
+                "password", "Must not contain control characters.", "password_not_text"
             )
         secret = self._prehash(password, self._pepper_id)
         hashed = self._gate.run(lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._rounds)))

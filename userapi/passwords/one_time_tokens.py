@@ -39,7 +39,7 @@ class InvalidToken(Malformed):
     """The token is unknown, used, void or expired."""
 
     code = "invalid_token"
-    title = "This link is not valid any more."
+    title = "This link is no longer valid. Request a new one."
 
 
 class OneTimeTokens:

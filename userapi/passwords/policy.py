@@ -107,10 +107,10 @@ class PasswordPolicy:
     def _length_violations(self, password: str) -> Iterator[PolicyViolation]:
         minimum = self._settings.password_min_length
         if len(password) < minimum:
-            yield PolicyViolation(PasswordRule.TOO_SHORT, f"Takes at least {minimum} characters.")
+            yield PolicyViolation(PasswordRule.TOO_SHORT, f"Must be at least {minimum} characters.")
         if len(password) > MAXIMUM_LENGTH:
             yield PolicyViolation(
-                PasswordRule.TOO_LONG, f"Takes at most {MAXIMUM_LENGTH} characters."
+                PasswordRule.TOO_LONG, f"Must be at most {MAXIMUM_LENGTH} characters."
             )
 
     def _content_violations(
@@ -120,9 +120,11 @@ class PasswordPolicy:
 
         folded = _folded(password)
         if any(unicodedata.category(character) in {"Cc", "Cs"} for character in password):
-            yield PolicyViolation(PasswordRule.NOT_TEXT, "Takes text without control characters.")
+            yield PolicyViolation(PasswordRule.NOT_TEXT, "Must not contain control characters.")
         if is_common(folded):
-            yield PolicyViolation(PasswordRule.COMMON, "This password is among the most used ones.")
+            yield PolicyViolation(
+                PasswordRule.COMMON, "This password is too common. Choose another one."
+            )
         if len(username) >= LEAST_NAME_LENGTH and username in folded:
             yield PolicyViolation(PasswordRule.CONTAINS_USERNAME, "Must not contain the user name.")
         if _contains_address(folded, email):
@@ -138,19 +140,27 @@ class PasswordPolicy:
 
     def _score_violations(self, score: int) -> Iterator[PolicyViolation]:
         if score < self._settings.password_min_score:
-            yield PolicyViolation(PasswordRule.TOO_WEAK, "This password is too easy to guess.")
+            yield PolicyViolation(
+                PasswordRule.TOO_WEAK,
+                "This password is too easy to guess. Choose a longer or less predictable one.",
+            )
 
     def _composition_violations(self, password: str) -> Iterator[PolicyViolation]:
         settings = self._settings
         if settings.password_require_uppercase and not any(c.isupper() for c in password):
-            yield PolicyViolation(PasswordRule.MISSING_UPPERCASE, "Takes an upper-case letter.")
+            yield PolicyViolation(
+                PasswordRule.MISSING_UPPERCASE, "Must contain an upper-case letter."
+            )
         if settings.password_require_lowercase and not any(c.islower() for c in password):
-            yield PolicyViolation(PasswordRule.MISSING_LOWERCASE, "Takes a lower-case letter.")
+            yield PolicyViolation(
+                PasswordRule.MISSING_LOWERCASE, "Must contain a lower-case letter."
+            )
         if settings.password_require_numbers and not any(c.isdigit() for c in password):
-            yield PolicyViolation(PasswordRule.MISSING_NUMBER, "Takes a digit.")
+            yield PolicyViolation(PasswordRule.MISSING_NUMBER, "Must contain a digit.")
         if settings.password_require_special and all(c.isalnum() for c in password):
             yield PolicyViolation(
-                PasswordRule.MISSING_SPECIAL, "Takes a character that is no letter and no digit."
+                PasswordRule.MISSING_SPECIAL,
+                "Must contain a character that is not a letter or digit.",
             )
 
 

@@ -50,7 +50,7 @@ class RoleNameTaken(Conflict):
     """There is a role of that name already."""
 
     code = "role_name_taken"
-    title = "There is a role of this name already."
+    title = "A role with this name already exists."
 
 
 class RoleCycle(Conflict):
@@ -389,18 +389,18 @@ def _form_faults(given: Mapping[str, Any]) -> Iterator[FieldError]:
     """Yield each rule that the given fields of a role break."""
     name, description = given.get("name"), given.get("description", "")
     if name is not None and not NAME_PATTERN.fullmatch(name):
-        message = "Takes 2 to 64 of a-z, 0-9, '_' and '-', beginning with a letter."
+        message = "Must be 2 to 64 characters of a-z, 0-9, '_' and '-', and begin with a letter."
         yield FieldError("name", message, "invalid_role_name")
     elif name in RESERVED_NAMES:
         yield FieldError("name", "This name is reserved.", "invalid_role_name")
     if len(description) > DESCRIPTION_LENGTH:
-        message = f"Takes at most {DESCRIPTION_LENGTH} characters."
+        message = f"Must be at most {DESCRIPTION_LENGTH} characters."
         yield FieldError("description", message, "too_long")
     elif description and is_blank(description):
         yield FieldError("description", "Must contain visible characters.", "blank")
     for index, permission in enumerate(given.get("permissions", ())):
         if not is_permission(permission):
-            message = "Takes resource:action, resource:* or * in lower case."
+            message = "Must be resource:action, resource:* or * in lower case."
             yield FieldError(f"permissions.{index}", message, "invalid_permission")
 
 

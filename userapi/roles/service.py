@@ -51,7 +51,7 @@ _MANAGES_ROLES = str(Permission.ROLES_MANAGE)
 class RoleNotFound(NotFound):
     """No role has that name."""
 
-    title = "There is no such role."
+    title = "This role does not exist."
 
 
 class PermissionEscalation(Forbidden):
@@ -312,7 +312,7 @@ class Roles:
 def require_listed(role_names: Sequence[str], known: Collection[str]) -> None:
     """Raise Invalid that names each role that does not exist."""
     unknown = [
-        FieldError(f"roles.{index}", "There is no such role.", "unknown_role")
+        FieldError(f"roles.{index}", "This role does not exist.", "unknown_role")
         for index, name in enumerate(role_names)
         if name not in known
     ]
@@ -323,7 +323,7 @@ def require_listed(role_names: Sequence[str], known: Collection[str]) -> None:
 def require_few_roles(role_names: Collection[str]) -> None:
     """Raise Invalid for more roles than a user may have."""
     if len(set(role_names)) > MOST_ROLES:
-        raise invalid_field("roles", f"Takes at most {MOST_ROLES} roles.", "too_many_roles")
+        raise invalid_field("roles", f"Must have at most {MOST_ROLES} roles.", "too_many_roles")
 
 
 def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph) -> None:

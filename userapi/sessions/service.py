@@ -36,7 +36,7 @@ _INSERT = insert(_table)
 class SessionNotFound(NotFound):
     """The user has no live session with that id."""
 
-    title = "There is no such session."
+    title = "This session does not exist."
 
 
 class EndReason(StrEnum):

@@ -97,7 +97,7 @@ class PasswordIssue(Schema):
     """A rule that the password breaks."""
 
     code = fields.String(metadata={"example": "too_short"})
-    message = fields.String(metadata={"example": "Takes at least 8 characters."})
+    message = fields.String(metadata={"example": "Must be at least 8 characters."})
 
 
 class PasswordStrength(Schema):

@@ -11,7 +11,7 @@ class ProblemField(Schema):
     field = fields.String(
         metadata={"example": "email", "description": "Dotted path into the request."}
     )
-    message = fields.String(metadata={"example": "Takes an e-mail address."})
+    message = fields.String(metadata={"example": "Must be an e-mail address."})
     code = fields.String(metadata={"example": "invalid_email"})
 
 
@@ -19,9 +19,9 @@ class Problem(Schema):
     """A problem document (RFC 9457)."""
 
     type = fields.String(metadata={"example": "urn:aima:problem:validation_failed"})
-    title = fields.String(metadata={"example": "Some fields are not valid."})
+    title = fields.String(metadata={"example": "Some fields are invalid."})
     status = fields.Integer(metadata={"example": 422})
-    detail = fields.String(metadata={"example": "Some fields are not valid."})
+    detail = fields.String(metadata={"example": "Some fields are invalid."})
     instance = fields.String(metadata={"example": "/api/v1/users/"})
     code = fields.String(
         metadata={"example": "validation_failed", "description": "Stable; what clients switch on."}

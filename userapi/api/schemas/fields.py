@@ -27,7 +27,7 @@ LARGEST_INTEGER = 2**63 - 1
 
 def wrong_type(wanted: str) -> ValidationError:
     """Return the error for a value of another JSON type."""
-    return ValidationError(Coded(f"Takes {wanted}.", "wrong_type"))
+    return ValidationError(Coded(f"Must be {wanted}.", "wrong_type"))
 
 
 def require_clean(text: str) -> None:
@@ -35,7 +35,9 @@ def require_clean(text: str) -> None:
     for character in text:
         if character < " " or (character >= "\x7f" and unicodedata.category(character) in _UNCLEAN):
             raise ValidationError(
-                Coded("Must not hold control characters or lone surrogates.", "invalid_characters")
+                Coded(
+                    "Must not contain control characters or lone surrogates.", "invalid_characters"
+                )
             )
 
 
@@ -55,15 +57,15 @@ class Text(fields.String):
             about = (
                 "Must not be empty."
                 if self.least == 1
-                else (f"Takes at least {self.least} characters.")
+                else (f"Must be at least {self.least} characters.")
             )
             raise ValidationError(Coded(about, "too_short"))
         if self.most is not None and len(value) > self.most:
-            raise ValidationError(Coded(f"Takes at most {self.most} characters.", "too_long"))
+            raise ValidationError(Coded(f"Must be at most {self.most} characters.", "too_long"))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
-            raise wrong_type("a text")
+            raise wrong_type("a string")
         require_clean(value)
         return value
 
@@ -85,7 +87,7 @@ class NetworkAddress(PastedText):
         address = canonical_address(text)
         if address is None:
             raise ValidationError(
-                Coded("Takes an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address")
+                Coded("Must be an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address")
             )
         return address
 
@@ -134,7 +136,7 @@ class QueryInteger(fields.Integer):
         number = int(value)
         if not self.least <= number <= self.most:
             raise ValidationError(
-                Coded(f"Takes a number from {self.least} to {self.most}.", "out_of_range")
+                Coded(f"Must be a number from {self.least} to {self.most}.", "out_of_range")
             )
         return number
 
@@ -147,7 +149,7 @@ class Moment(fields.DateTime):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> datetime:
         if not isinstance(value, str):
-            raise wrong_type("a moment such as 2026-01-31T12:00:00Z")
+            raise wrong_type("a time such as 2026-01-31T12:00:00Z")
         try:
             if RFC3339.fullmatch(value):
                 return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
@@ -156,7 +158,7 @@ class Moment(fields.DateTime):
         hint = "" if "+" in value or not PLUS_LOST.search(value) else " In a URL, write + as %2B."
         raise ValidationError(
             Coded(
-                f"Takes a moment such as 2026-01-31T12:00:00Z (RFC 3339).{hint}",
+                f"Must be a time such as 2026-01-31T12:00:00Z (RFC 3339).{hint}",
                 "invalid_datetime",
             )
         )
@@ -174,10 +176,10 @@ class Choice(fields.String):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str):
-            raise wrong_type("a text")
+            raise wrong_type("a string")
         if value not in self.options:
             raise ValidationError(
-                Coded(f"Takes one of {', '.join(self.options)}.", "invalid_choice")
+                Coded(f"Must be one of {', '.join(self.options)}.", "invalid_choice")
             )
         return self.options[value]
 
@@ -190,7 +192,7 @@ class TextList(fields.List[str]):
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list):
-            raise wrong_type("a list of texts")
+            raise wrong_type("a list of strings")
         return super()._deserialize(value, attr, data, **kwargs)
 
 
@@ -202,7 +204,7 @@ class RoleNameList(TextList):
 
     def _validate(self, value: Any) -> None:
         if len(set(value)) > MOST_ROLES:
-            raise ValidationError(Coded(f"Takes at most {MOST_ROLES} roles.", "too_many_roles"))
+            raise ValidationError(Coded(f"Must have at most {MOST_ROLES} roles.", "too_many_roles"))
 
 
 class UuidList(fields.List[UUID]):
@@ -220,9 +222,9 @@ class UuidList(fields.List[UUID]):
             raise wrong_type("a list of ids")
         if not 1 <= len(value) <= self.most_items:
             code = "too_long" if value else "too_short"
-            raise ValidationError(Coded(f"Takes 1 to {self.most_items} ids.", code))
+            raise ValidationError(Coded(f"Must contain 1 to {self.most_items} ids.", code))
         faults = {
-            index: [Coded("Takes a UUID.", "invalid_id")]
+            index: [Coded("Must be a UUID.", "invalid_id")]
             for index, item in enumerate(value)
             if not isinstance(item, str) or not CANONICAL_UUID.fullmatch(item)
         }
@@ -243,7 +245,7 @@ class JsonObject(fields.Dict):
             raise wrong_type("an object")
         _require_storable(value)
         if len(orjson.dumps(value)) > self.most_bytes:
-            raise ValidationError(Coded(f"Takes at most {self.most_bytes} bytes.", "too_long"))
+            raise ValidationError(Coded(f"Must be at most {self.most_bytes} bytes.", "too_long"))
         return value
 
 
@@ -251,7 +253,7 @@ def _require_storable(value: Any) -> None:
     if isinstance(value, str):
         require_clean(value)
     elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-        raise ValidationError(Coded("Holds a number that is too large.", "out_of_range"))
+        raise ValidationError(Coded("Must not contain a number beyond 64 bits.", "out_of_range"))
     elif isinstance(value, Mapping):
         for key, item in value.items():
             require_clean(key)

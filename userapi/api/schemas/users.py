@@ -52,7 +52,7 @@ class PhoneNumber(Text):
         super()._validate(value)
         if not is_phone_number(value):
             raise ValidationError(
-                Coded("Takes a telephone number such as +41 44 668 18 00.", "invalid_phone")
+                Coded("Must be a telephone number such as +41 44 668 18 00.", "invalid_phone")
             )
 
 
@@ -62,7 +62,7 @@ class LanguageTag(Text):
     def _validate(self, value: Any) -> None:
         super()._validate(value)
         if not is_locale(value):
-            raise ValidationError(Coded("Takes a locale such as de-CH.", "invalid_locale"))
+            raise ValidationError(Coded("Must be a locale such as de-CH.", "invalid_locale"))
 
 
 class TimeZone(Text):
@@ -72,7 +72,7 @@ class TimeZone(Text):
         super()._validate(value)
         if not is_timezone(value):
             raise ValidationError(
-                Coded("Takes a time zone such as Europe/Zurich.", "invalid_timezone")
+                Coded("Must be a time zone such as Europe/Zurich.", "invalid_timezone")
             )
 
 
@@ -87,7 +87,7 @@ class WebAddress(Text):
         except ValueError:
             fits = False
         if not fits:
-            raise ValidationError(Coded("Takes an http or https URL.", "invalid_url"))
+            raise ValidationError(Coded("Must be an http or https URL.", "invalid_url"))
 
 
 class ProfileUpdate(StrictSchema):
