@@ -112,6 +112,8 @@ def test_doctor_tells_its_findings_as_json_with_the_same_exit_code(app: Flask) -
     assert as_json.exit_code == text.exit_code
     assert f"{findings['faults']} to fix" in text.output
     assert {finding["level"] for finding in findings["items"]} <= {"ok", "warning", "fault"}
+    (mail,) = [f for f in findings["items"] if (f["subject"], f["level"]) == ("mail", "ok")]
+    assert "no SMTP_HOST" in mail["text"] and mail["fix"] is None
 
 
 def test_names_stand_beside_ids_and_are_taken_as_filters(

@@ -1,10 +1,8 @@
 """flask doctor: what is wrong with this installation, and how to fix it."""
 
-from dataclasses import asdict
-
 import click
 
-from .diagnosis import Level, diagnose
+from .diagnosis import Finding, Level, diagnose
 from .support import as_json_option, print_json, safely_on_any_database, services
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
@@ -17,22 +15,30 @@ _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.FAULT: "✗"}
 def command(as_json: bool) -> None:
     """Print every finding; exit with 1 where something cannot work as it is."""
     findings = list(diagnose(services()))
-    if as_json:
-        print_json(
-            {
-                "items": [asdict(finding) for finding in findings],
-                "faults": sum(finding.level is Level.FAULT for finding in findings),
-                "warnings": sum(finding.level is Level.WARNING for finding in findings),
-            }
-        )
-        raise SystemExit(int(any(finding.level is Level.FAULT for finding in findings)))
-    for finding in findings:
-        mark = click.style(_MARKS[finding.level], fg=_COLOURS[finding.level], bold=True)
-        click.echo(f" {mark} {finding.subject:9} {finding.text}")
-        if finding.mend:
-            click.echo(f"             → {finding.mend}")
     faults = sum(finding.level is Level.FAULT for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
-    click.echo(f"\n{faults} to fix, {warnings} to consider")
+    if as_json:
+        items = [_document(finding) for finding in findings]
+        print_json({"items": items, "faults": faults, "warnings": warnings})
+    else:
+        for finding in findings:
+            _print(finding)
+        click.echo(f"\n{faults} to fix, {warnings} to consider")
     if faults:
         raise SystemExit(1)
+
+
+def _print(finding: Finding) -> None:
+    mark = click.style(_MARKS[finding.level], fg=_COLOURS[finding.level], bold=True)
+    click.echo(f" {mark} {finding.subject:9} {finding.text}")
+    if finding.mend:
+        click.echo(f"             → {finding.mend}")
+
+
+def _document(finding: Finding) -> dict[str, str | None]:
+    return {
+        "subject": finding.subject,
+        "level": finding.level,
+        "text": finding.text,
+        "fix": finding.mend,
+    }
