@@ -54,7 +54,7 @@ GUARDS = [
     ),
     Guard(
         "A session revoked for token reuse stays revoked after the request is rejected",
-        "Authentication._decide",
+        "Authentication._rotate_locked",
         "self._end_reused(own.id, self._view(session, own.user_id), actor)",
         "self._end_reused(own.id, self._view(session, own.user_id), actor)\n"
         "raise RefreshTokenReused()",
@@ -62,14 +62,14 @@ GUARDS = [
     ),
     Guard(
         "A user who is not active cannot refresh",
-        "Authentication._decide",
-        "holder.status != UserStatus.ACTIVE",
+        "Authentication._rotate_locked",
+        "owner.status != UserStatus.ACTIVE",
         "",
         REFRESHING,
     ),
     Guard(
         "A refresh token of an earlier session version is rejected",
-        "Authentication._decide",
+        "Authentication._rotate_locked",
         "own.version != claims.session_version or not self._sessions.is_live(own)",
         "not self._sessions.is_live(own)",
         REFRESHING,
@@ -217,14 +217,14 @@ GUARDS = [
     # Log-in and lockout
     Guard(
         "Password checks in progress count towards the lockout",
-        "_taking_a_place",
+        "_reserving_an_attempt",
         '_table.c.failures + waiting < bindparam("threshold")',
         '_table.c.failures < bindparam("threshold")',
         LOCKING,
     ),
     Guard(
         "A locked identifier is rejected",
-        "_taking_a_place",
+        "_reserving_an_attempt",
         "or_(_table.c.locked_until.is_(None), _table.c.locked_until <= now)",
         "_table.c.failures.isnot(None)",
         LOCKING,
@@ -259,7 +259,7 @@ GUARDS = [
     ),
     Guard(
         "A password check reserves an attempt before it hashes",
-        "_taking_a_place",
+        "_reserving_an_attempt",
         "waiting + 1",
         "waiting",
         LOCKING,
@@ -267,7 +267,7 @@ GUARDS = [
     Guard(
         "A right password releases the reserved attempt",
         "Authentication._record_refusal",
-        "self._lockout.give_back(key)",
+        "self._lockout.release_attempt(key)",
         "",
         ("tests/integration/test_lockout.py",),
     ),
@@ -275,7 +275,7 @@ GUARDS = [
         "A successful log-in clears the failure count",
         "Authentication._try_to_log_in",
         "self._lockout.clear([key])",
-        "self._lockout.give_back(key)",
+        "self._lockout.release_attempt(key)",
         LOCKING,
     ),
     Guard(
@@ -753,8 +753,8 @@ GUARDS = [
     Guard(
         "Tokens contain no roles while the user must change the password",
         "_entitled",
-        "() if holder.must_change_password else holder.roles",
-        "holder.roles",
+        "() if owner.must_change_password else owner.roles",
+        "owner.roles",
         ("tests/api/test_long_tokens.py",),
     ),
     Guard(

@@ -1,8 +1,8 @@
-"""Moving a session to its next generation: the statements behind a refresh, made once.
+"""Rotating a session to its next generation: the statements of a refresh, built once.
 
-A refresh that goes well is one statement on PostgreSQL: it locks the user, moves the session on and
-adds the audit row, and is a transaction by itself. That is one round trip in place of five. What
-it does not move is looked at step by step, as every refresh is on SQLite.
+On PostgreSQL a successful refresh is one statement: it locks the user, rotates the session and
+inserts the audit row, as a transaction of its own. That is one round trip instead of five. When the
+statement rotates nothing, and on SQLite, a refresh locks the rows and decides step by step.
 """
 
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ _sessions: Table = UserSession.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
-class OwnSession:
-    """What a refresh needs of its session, and whether it has just moved on by this refresh."""
+class RotatedSession:
+    """The columns of a session that a refresh needs, and whether this refresh has rotated it."""
 
     id: UUID
     user_id: UUID
@@ -39,8 +39,8 @@ class OwnSession:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """Whose session it is, and what they may do at this moment."""
+class SessionOwner:
+    """The user of a session, and their current roles."""
 
     username: str
     status: str
@@ -59,7 +59,7 @@ _own_columns = (
     _sessions.c.revoked_at,
 )
 _PRESENT = select(*_own_columns).where(_sessions.c.id == bindparam("of_session")).with_for_update()
-# One guarded statement: of many at once, one finds the generation that it has seen.
+# One guarded statement: of many concurrent refreshes, one finds the generation that it has seen.
 _ROTATE = (
     update(_sessions)
     .where(
@@ -76,7 +76,7 @@ _ROTATE = (
     )
     .returning(*_own_columns)
 )
-# Locked before the session, as everybody locks them who ends sessions.
+# The user is locked before the session, in the same order as where sessions end.
 _HOLDER = (
     select(
         users.c.username,
@@ -88,49 +88,49 @@ _HOLDER = (
     .where(users.c.id == bindparam("of_user"))
     .with_for_update(read=True, of=users)
 )
-_active = _HOLDER.where(users.c.status == UserStatus.ACTIVE).cte("holder")
-# The sub-select makes the update wait for the user's lock before it looks at the session.
+_active = _HOLDER.where(users.c.status == UserStatus.ACTIVE).cte("owner")
+# The sub-select makes the update wait for the user's lock before it reads the session.
 _moved = _ROTATE.where(select(_active.c.username).scalar_subquery().is_not(None)).cte("moved")
 _both = _moved.join(_active, true())
 _noted = record_beside(_both, actor_username=_active.c.username).cte("noted")
 _AT_ONCE = select(*_moved.c, *_active.c).select_from(_both).add_cte(_noted)
 
 
-def lock_holder(connection: Connection, claims: RefreshClaims) -> Holder | None:
-    """Return the user that a token is of, locked against changes, or None."""
+def lock_owner(connection: Connection, claims: RefreshClaims) -> SessionOwner | None:
+    """Return the user of a token, locked against changes, or None."""
     row = connection.execute(_HOLDER, {"of_user": claims.user_id}).one_or_none()
-    return None if row is None else Holder(*row)
+    return None if row is None else SessionOwner(*row)
 
 
-def lock_session(connection: Connection, claims: RefreshClaims) -> OwnSession | None:
-    """Return the session as it is, locked: the token is not of its present generation."""
+def lock_session(connection: Connection, claims: RefreshClaims) -> RotatedSession | None:
+    """Return the locked session: the token does not belong to its current generation."""
     row = connection.execute(_PRESENT, {"of_session": claims.session_id}).one_or_none()
-    return None if row is None else OwnSession(*row, rotated=False)
+    return None if row is None else RotatedSession(*row, rotated=False)
 
 
 def rotate(
     connection: Connection, claims: RefreshClaims, *, now: datetime, idle: timedelta
-) -> OwnSession | None:
-    """Move the session to its next generation if the token is of the present one."""
+) -> RotatedSession | None:
+    """Rotate the session to its next generation if the token belongs to the current one."""
     row = connection.execute(_ROTATE, _parameters(claims, now, idle)).one_or_none()
-    return None if row is None else OwnSession(*row, rotated=True)
+    return None if row is None else RotatedSession(*row, rotated=True)
 
 
-def rotate_at_once(
+def rotate_in_one_statement(
     connection: Connection,
     claims: RefreshClaims,
     *,
     now: datetime,
     idle: timedelta,
     noted: Mapping[str, Any],
-) -> tuple[OwnSession, Holder] | None:
-    """Do the same for an active user, with the audit row that `noted` says, by one statement."""
+) -> tuple[RotatedSession, SessionOwner] | None:
+    """Lock an active user, rotate the session and insert the audit row `noted`."""
     parameters = {**_parameters(claims, now, idle), **noted}
     row = connection.execute(_AT_ONCE, parameters).one_or_none()
     if row is None:
         return None
     own = len(_own_columns)
-    return OwnSession(*row[:own], rotated=True), Holder(*row[own:])
+    return RotatedSession(*row[:own], rotated=True), SessionOwner(*row[own:])
 
 
 def _parameters(claims: RefreshClaims, now: datetime, idle: timedelta) -> dict[str, Any]:

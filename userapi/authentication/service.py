@@ -27,12 +27,12 @@ from userapi.authentication.credentials import (
 )
 from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRevoked
 from userapi.authentication.rotation import (
-    Holder,
-    OwnSession,
-    lock_holder,
+    SessionOwner,
+    RotatedSession,
+    lock_owner,
     lock_session,
     rotate,
-    rotate_at_once,
+    rotate_in_one_statement,
 )
 from userapi.authentication.tokens import (
     AccessClaims,
@@ -218,7 +218,7 @@ class Authentication:
             if user is None or user.password_hash != stored.password_hash:
                 # Deleted, given another password, or hashed again by a concurrent log-in: the hash
                 # that was checked is no longer the current one.
-                self._lockout.give_back(key)
+                self._lockout.release_attempt(key)
                 return None
             self._accounts.lift_suspension(session, user, actor=actor)
             refusal = _status_refusal(user)
@@ -255,7 +255,7 @@ class Authentication:
 
     def _record_refusal(self, user: User, refusal: ServiceError, *, key: str, actor: Actor) -> None:
         """Record that the right password does not log in; it does not count as a failure."""
-        self._lockout.give_back(key)
+        self._lockout.release_attempt(key)
         self._audit.record(
             AuditAction.AUTH_LOGIN,
             actor=actor,
@@ -377,20 +377,22 @@ class Authentication:
         Raises TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused.
         """
         claims = self._refresh_tokens.verify(refresh_token)
-        own, holder = self._move_on(claims, actor) or self._decide(claims, actor)
-        return self._pair(own, _entitled(holder), self._roles.graph(holder.catalogue_version))
+        own, owner = self._rotate_fast_path(claims, actor) or self._rotate_locked(claims, actor)
+        return self._pair(own, _entitled(owner), self._roles.graph(owner.catalogue_version))
 
-    def _move_on(self, claims: RefreshClaims, actor: Actor) -> tuple[OwnSession, Holder] | None:
-        """Rotate by one statement where the database can; None where that decides nothing."""
+    def _rotate_fast_path(
+        self, claims: RefreshClaims, actor: Actor
+    ) -> tuple[RotatedSession, SessionOwner] | None:
+        """Rotate in one statement where the database can; None if it rotates nothing."""
         if not changes_at_once():
             return None
         noted = self._audit.parameters(
             AuditAction.AUTH_REFRESH,
-            actor=_as_holder(actor, claims),
+            actor=_as_owner(actor, claims),
             target=("session", claims.session_id),
         )
         with one_statement() as connection:
-            return rotate_at_once(
+            return rotate_in_one_statement(
                 connection,
                 claims,
                 now=self._clock.now(),
@@ -398,22 +400,24 @@ class Authentication:
                 noted=noted,
             )
 
-    def _decide(self, claims: RefreshClaims, actor: Actor) -> tuple[OwnSession, Holder]:
-        """Rotate, or find out step by step what the token is instead. Raises as `refresh` does."""
+    def _rotate_locked(
+        self, claims: RefreshClaims, actor: Actor
+    ) -> tuple[RotatedSession, SessionOwner]:
+        """Rotate under locks, or decide what else the token is. Raises as `refresh` does."""
         reused = False
         with transaction() as session:
             connection = session.connection()
-            holder = lock_holder(connection, claims)
+            owner = lock_owner(connection, claims)
             own = rotate(
                 connection, claims, now=self._clock.now(), idle=self._sessions.idle_timeout
             ) or lock_session(connection, claims)
             if own is not None and own.user_id != claims.user_id:
                 raise TokenInvalid()
-            if own is None or holder is None or holder.status != UserStatus.ACTIVE:
+            if own is None or owner is None or owner.status != UserStatus.ACTIVE:
                 raise TokenRevoked()
             if own.version != claims.session_version or not self._sessions.is_live(own):
                 raise TokenRevoked()
-            actor = replace(_as_holder(actor, claims), username=holder.username)
+            actor = replace(_as_owner(actor, claims), username=owner.username)
             if own.rotated:
                 self._audit.record(
                     AuditAction.AUTH_REFRESH, actor=actor, target=("session", own.id)
@@ -423,9 +427,9 @@ class Authentication:
                 self._end_reused(own.id, self._view(session, own.user_id), actor)
         if reused:
             raise RefreshTokenReused()
-        return own, holder
+        return own, owner
 
-    def _is_predecessor(self, claims: RefreshClaims, own: OwnSession) -> bool:
+    def _is_predecessor(self, claims: RefreshClaims, own: RotatedSession) -> bool:
         return (
             claims.generation == own.generation - 1
             and self._clock.now() <= own.rotated_at + self._grace
@@ -524,14 +528,14 @@ class Authentication:
     def _check_password(
         self, password: str, stored: StoredCredentials | None, *, key: str, actor: Actor
     ) -> None:
-        """Spend one of the identifier's places on a check. Raises as `log_in` does.
+        """Reserve one of the identifier's attempts and verify. Raises as `log_in` does.
 
         No connection is held while the hash is computed.
         """
         user_id = stored.id if stored else None
         target = ("user", user_id) if user_id else None
         try:
-            self._lockout.take_place(key)
+            self._lockout.reserve_attempt(key)
         except TooManyAttempts:
             self._audit.record_alone(
                 AuditAction.AUTH_LOGIN_BLOCKED, actor=actor, target=target, outcome=Outcome.DENIED
@@ -546,7 +550,7 @@ class Authentication:
                 raise PepperMissing()
         except Unavailable:
             with transaction():
-                self._lockout.give_back(key)
+                self._lockout.release_attempt(key)
             raise
         if verification.matches and stored is not None:
             stored.needs_rehash = verification.needs_rehash
@@ -634,7 +638,7 @@ class Authentication:
 
     def _pair(
         self,
-        own: UserSession | OwnSession,
+        own: UserSession | RotatedSession,
         role_names: Sequence[str],
         graph: RoleGraph,
         user: UserView | None = None,
@@ -669,15 +673,15 @@ class Authentication:
         )
 
 
-def _entitled(holder: UserView | Holder) -> Sequence[str]:
+def _entitled(owner: UserView | SessionOwner) -> Sequence[str]:
     """Return the roles that the tokens of somebody may speak of.
 
     None for whoever must change the password first: no other service may take those for more.
     """
-    return () if holder.must_change_password else holder.roles
+    return () if owner.must_change_password else owner.roles
 
 
-def _as_holder(actor: Actor, claims: RefreshClaims) -> Actor:
+def _as_owner(actor: Actor, claims: RefreshClaims) -> Actor:
     return replace(actor, type=ActorType.USER, id=claims.user_id, session_id=claims.session_id)
 
 

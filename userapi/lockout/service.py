@@ -32,13 +32,13 @@ from userapi.database import one_statement, reading, require_transaction
 from userapi.errors import TooMany
 from userapi.settings import Settings
 
-# A check that was begun so long ago was cut off with its process; its place is free again.
+# A check that started so long ago ended with its process; its attempt is released.
 ABANDONED_AFTER = timedelta(seconds=60)
 
 _table: Table = LoginAttempt.__table__  # type: ignore[assignment]
 
 
-def _taking_a_place(insert: Callable[[Table], Any]) -> Any:
+def _reserving_an_attempt(insert: Callable[[Table], Any]) -> Any:
     now: BindParameter[datetime] = bindparam("now", type_=_table.c.last_attempt_at.type)
     abandoned = bindparam("abandoned", type_=_table.c.last_attempt_at.type)
     waiting = case((_table.c.last_attempt_at < abandoned, 0), else_=_table.c.in_flight)
@@ -62,10 +62,10 @@ def _taking_a_place(insert: Callable[[Table], Any]) -> Any:
     )
 
 
-# Made once: to make one takes longer than to run it.
-_TAKE_PLACE = {
-    "postgresql": _taking_a_place(postgresql.insert),
-    "sqlite": _taking_a_place(sqlite.insert),
+# Built once: building one takes longer than running it.
+_RESERVE_ATTEMPT = {
+    "postgresql": _reserving_an_attempt(postgresql.insert),
+    "sqlite": _reserving_an_attempt(sqlite.insert),
 }
 
 
@@ -91,11 +91,11 @@ class Lockout:
         text = identifier.encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, text, "sha256").hex()
 
-    def take_place(self, key: str) -> None:
-        """Take one of the places for a check. Raises TooManyAttempts where none is left."""
+    def reserve_attempt(self, key: str) -> None:
+        """Reserve an attempt before a check. Raises TooManyAttempts if none is left."""
         now = self._clock.now()
         with one_statement() as connection:
-            statement = _TAKE_PLACE[connection.dialect.name]
+            statement = _RESERVE_ATTEMPT[connection.dialect.name]
             taken = connection.execute(
                 statement,
                 {
@@ -110,8 +110,8 @@ class Lockout:
             seconds = math.ceil((until - now).total_seconds()) if until else 1
             raise TooManyAttempts(seconds)
 
-    def give_back(self, key: str) -> None:
-        """Free a place whose check was no failure, in the open transaction."""
+    def release_attempt(self, key: str) -> None:
+        """Release the attempt of a check that did not fail, in the open transaction."""
         require_transaction().execute(
             update(_table)
             .where(_table.c.identifier_hash == key, _table.c.in_flight > 0)
