@@ -1,4 +1,4 @@
-# Thin on purpose: whatever takes more than two lines is in scripts/ or in Python.
+# Kept short: anything longer than two lines is in scripts/ or in Python.
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
@@ -11,15 +11,15 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: run dev install servers servers-up browser test test-slow chaos abuse guards lint audit format bench bench-scale \
 	secrets clean help
 
-run: $(VENV)/.runtime ## Serve on 127.0.0.1:8000; prints the administrator's password the first time
+run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
 
 dev: $(VENV)/.development ## Serve with reload, debugger and readable log; PORT=8001 for another port
 	@exec scripts/dev.sh
 
-install: $(VENV)/.development ## Make the virtual environment with everything for tests and tools
+install: $(VENV)/.development ## Create the virtual environment with all test and development tools
 
-servers: install ## Install PostgreSQL, Redis and RabbitMQ where they are missing
+servers: install ## Install PostgreSQL, Redis and RabbitMQ if they are missing
 	@$(BIN)/python -m tests.support.servers install </dev/null
 
 servers-up: servers ## Run private servers in a shell; pytest in it starts none. `exit` stops them
@@ -28,25 +28,25 @@ servers-up: servers ## Run private servers in a shell; pytest in it starts none.
 browser: install ## Install what all tests need: the servers, Chromium, Prometheus, nginx, PgBouncer
 	@$(BIN)/python -m tests.support.servers install --browser </dev/null
 
-test: browser ## Run all tests on private servers; ARGS go to pytest
+test: browser ## Run all tests on private servers; ARGS are passed to pytest
 	@$(PYTEST) $(ARGS) </dev/null
 
-test-slow: servers ## Run the tests that take minutes
+test-slow: servers ## Run the slow tests (minutes)
 	@$(PYTEST) -m "slow or chaos" $(ARGS) </dev/null
 
-chaos: servers ## Prove that nothing is lost while processes die; ARGS="--rounds 10" for more
+chaos: servers ## Check that no data is lost when processes are killed; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null
 
-abuse: browser ## Run hostile traffic beside honest users for 30 minutes; ARGS="--minutes 2" for less
+abuse: browser ## Run hostile traffic together with legitimate users for 30 minutes; ARGS="--minutes 2" for less
 	@$(BIN)/python -m tests.abuse $(ARGS) </dev/null
 
-guards: servers ## Take each guard of credentials and sessions out, and see a test fail
+guards: servers ## Remove each guard of credentials and sessions and check that a test fails
 	@$(BIN)/python -m tests.guards $(ARGS) </dev/null
 
-lint: install ## Check format, style, types and the direction of imports
+lint: install ## Check format, style, types and import layers
 	@scripts/lint.sh
 
-audit: install ## Look for pinned libraries with known weaknesses
+audit: install ## Check pinned libraries for known vulnerabilities
 	@$(BIN)/python scripts/audit.py requirements.txt requirements-dev.txt
 
 format: install ## Format the code
@@ -56,13 +56,13 @@ bench: install ## Measure the service under load
 	@$(BIN)/python -m tests.support.servers install --load </dev/null
 	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks $(ARGS)
 
-bench-scale: servers ## Ask the same questions of 1000 users and of a million; takes minutes
+bench-scale: servers ## Run the same queries with 1000 and a million users (minutes)
 	@$(BIN)/python -m benchmarks.scale $(ARGS) </dev/null
 
-secrets: ## Make the passwords and keys that docker-compose.yml mounts
+secrets: ## Create the passwords and keys that docker-compose.yml mounts
 	@scripts/make_secrets.sh
 
-clean: ## Remove what tools have made; instance/ with its data stays
+clean: ## Remove generated files; instance/ with its data is kept
 	@scripts/clean.sh
 
 help: ## Show this list

@@ -1,5 +1,5 @@
--- What the service asks of each of its connections, for those that PgBouncer lends to it.
--- Once, as the role itself or its owner: psql --file=role.sql userapi
+-- The session settings of the service, for connections that PgBouncer shares.
+-- Run once, as the role itself or its owner: psql --file=role.sql userapi
 
 ALTER ROLE userapi IN DATABASE userapi SET statement_timeout = '3s';
 ALTER ROLE userapi IN DATABASE userapi SET lock_timeout = '3s';

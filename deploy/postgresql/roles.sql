@@ -1,11 +1,11 @@
--- Two roles beside the administrator's, so that the service can change rows, but neither tables nor the
+-- Two roles in addition to the administrator's, so that the service can change rows, but neither tables nor the
 -- triggers that protect the audit log:
 --
---   userapi_owner   owns database, tables and triggers; `flask db upgrade` runs as this one alone
+--   userapi_owner   owns database, tables and triggers; only `flask db upgrade` uses it
 --   userapi         reads and writes rows: service, worker, commands
 --
 -- As an administrator, in the database of the service, with psql 14 or newer; it can be repeated, and
--- hands over what another role owns:
+-- transfers the objects of other roles:
 --
 --   OWNER_PASSWORD=… SERVICE_PASSWORD=… psql --set=ON_ERROR_STOP=1 --file=roles.sql userapi
 
@@ -21,7 +21,7 @@ ALTER ROLE userapi_owner LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS N
 ALTER ROLE userapi LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION
     PASSWORD :'service_password';
 
--- An administrator who is no superuser must be a member of a role to give something to it.
+-- An administrator who is not a superuser must be a member of a role to transfer objects to it.
 SELECT format('GRANT userapi_owner TO %I', current_user)
 WHERE NOT pg_has_role(current_user, 'userapi_owner', 'MEMBER') \gexec
 
@@ -32,7 +32,7 @@ SELECT format('ALTER DATABASE %I OWNER TO userapi_owner', current_database()),
 
 CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
--- What another role owns, of an installation from before; not what belongs to an extension.
+-- Objects of other roles in an existing installation, except those of extensions.
 SELECT format('ALTER TABLE %s OWNER TO userapi_owner', c.oid::regclass)
 FROM pg_class c
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v')
