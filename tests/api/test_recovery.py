@@ -356,7 +356,7 @@ def test_of_a_taken_address_only_its_owner_is_told(
 
     assert answer.status_code == 202
     told = {str(mail["To"]): mail["Subject"] for mail in mailbox.deliver()}
-    assert told["other@example.com"] == "You have an account already"
+    assert told["other@example.com"] == "You already have an account"
 
 
 def test_changing_an_address_needs_the_password(robin: MadeUser, log_in: LogIn) -> None:

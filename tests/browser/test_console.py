@@ -239,12 +239,12 @@ def check_what_comes_after_a_form(
     file = site.service.directory / "people.csv"
     file.write_text("username,email\nzoe,zoe@example.com\nbea,not-an-address\n")
     browser.find("#file").send_keys(str(file))
-    send("Try it: change nothing")
+    send("Check only: change nothing")
     check("trial of an import")
     rows = [f"w{n:03},w{n:03}@example.com,marble-heron-58-lantern" for n in range(201)]
     file.write_text("\n".join(["username,email,password", *rows, "bea,not-an-address,"]))
     browser.find("#file").send_keys(str(file))
-    send("Import at once")
+    send("Import now")
     # The worker goes on, and the page shows it without being loaded anew.
     shown = "return document.querySelector('#progress').innerText"
     browser.wait(lambda b: "202 of 202 rows" in b.execute_script(shown), "the end of the import")

@@ -80,7 +80,7 @@ def test_a_wrong_present_password_changes_nothing(sign_in: SignIn) -> None:
     answer = browser.post("/password", current_password="wrong-one-1", new_password=NEW_PASSWORD)
 
     assert answer.status_code == 401
-    assert "not right" in words(answer)
+    assert "incorrect" in words(answer)
 
 
 def test_the_strength_of_a_password_is_told_while_it_is_typed(reader: PageReader) -> None:

@@ -294,7 +294,7 @@ def test_pages_say_that_they_are_away_while_their_sessions_cannot_be_read(
     answer = reader.get("/profile")
 
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
-    assert "Browser sessions cannot be read at the moment." in words(answer)
+    assert "Browser sessions are temporarily unavailable. Try again." in words(answer)
     login = {"username": robin.username, "password": robin.password}
     assert JsonClient(app).post("/api/v1/auth/login", json=login).status_code == 200
 

@@ -234,7 +234,7 @@ def test_verifying_says_that_all_is_well_and_gives_an_anchor(
 
     assert "Sealed 3 rows." in sealed.output
     assert result.exit_code == 0
-    anchor = re.search(r"Anchor to keep elsewhere: (1:[0-9a-f]{64})", result.output)
+    anchor = re.search(r"Anchor to store elsewhere: (1:[0-9a-f]{64})", result.output)
     assert anchor is not None
     assert flask(app, "verify", "--anchor", anchor[1]).exit_code == 0
     assert flask(app, "verify", "--anchor", "1:" + "0" * 64).exit_code == 1

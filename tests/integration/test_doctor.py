@@ -426,7 +426,7 @@ def test_events_that_were_refused_for_good_are_a_warning(
     with app.app_context(), transaction() as session:
         session.execute(text("UPDATE outbox_events SET parked_at = occurred_at"))
 
-    mark, mend = finding(doctor(app), "RabbitMQ has refused 1 events for good")
+    mark, mend = finding(doctor(app), "RabbitMQ has permanently rejected 1 events")
     assert mark == "!"
     assert "flask events replay --parked" in mend
 

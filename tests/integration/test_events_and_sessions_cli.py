@@ -179,7 +179,7 @@ def test_ending_what_is_not_there_is_an_error(app: Flask, arguments: tuple[str, 
     answer = flask(app, "sessions", "revoke", *arguments)
 
     assert answer.exit_code == 1
-    assert "There is no such" in answer.output
+    assert "does not exist" in answer.output
 
 
 @pytest.mark.both_databases

@@ -134,7 +134,7 @@ def test_doctor_names_the_variable(app: Flask, changed: Flask) -> None:
     assert "the peppers of all hashes are configured" in good.output
     assert bad.exit_code == 1
     assert "hashes need a pepper that is not configured" in bad.output
-    assert "Set PASSWORD_PEPPER to the value that it had" in " ".join(bad.output.split())
+    assert "Set PASSWORD_PEPPER to its former value" in " ".join(bad.output.split())
 
 
 def test_the_metric_tells_when_a_former_pepper_can_go(
@@ -153,7 +153,7 @@ def test_the_metric_tells_when_a_former_pepper_can_go(
     assert before == (2.0, 0.0)
     assert (metric(second, hashes(former)), metric(second, hashes(OTHER_PEPPER))) == (0.0, 2.0)
     assert metric(second, "password_peppers_missing") == 0.0
-    assert "it can go from PASSWORD_PEPPER_PREVIOUS" in " ".join(doctor.output.split())
+    assert "you can remove it from PASSWORD_PEPPER_PREVIOUS" in " ".join(doctor.output.split())
 
 
 def test_the_metric_counts_missing_peppers(changed: Flask) -> None:

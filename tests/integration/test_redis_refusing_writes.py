@@ -92,5 +92,5 @@ def test_the_console_says_that_it_is_away_while_redis_accepts_no_writes(
 
     assert (refused.status_code, refused.mimetype) == (503, "text/html")
     assert "Retry-After" in refused.headers
-    assert "Browser sessions cannot be stored at the moment." in words(refused)
+    assert "Browser sessions are temporarily unavailable. Try again." in words(refused)
     assert (api.status_code, signed_in.status_code) == (200, 303)

@@ -61,7 +61,7 @@ def test_the_roles_become_what_the_file_says(app: Flask, services: Services, fil
 def test_a_second_time_there_is_nothing_to_do(app: Flask, file: Path) -> None:
     run(app, "sync", file, "--yes")
 
-    assert run(app, "sync", file).output == "The roles are what the file says.\n"
+    assert run(app, "sync", file).output == "The roles match the file.\n"
 
 
 def test_a_change_shows_old_and_new(app: Flask, file: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_role_that_somebody_has_stops_all_of_it(
         ("roles: {aa: {parents: [bb]}, bb: {parents: [aa]}}", "cannot inherit from itself"),
         ("roles: {aa: {parents: [wizard]}}", "There is no role wizard."),
         ("roles: {aa: {permissions: [nonsense]}}", "Must be resource:action"),
-        ("users: {}", "has to hold `roles:`"),
+        ("users: {}", "must contain only `roles:`"),
         ("roles: [", "cannot be read"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_pipe_is_refused_because_it_cannot_be_read_twice(app: Flask, tmp_path:
     result = run(app, "import", pipe)
 
     assert result.exit_code == 1
-    assert "is read twice, and so has to be a file and no pipe" in result.output
+    assert "is read twice: it must be a file, not a pipe" in result.output
 
 
 def test_a_file_of_unknown_kind_needs_a_word_about_it(app: Flask, tmp_path: Path) -> None:

@@ -482,9 +482,9 @@ def test_the_first_keys_are_made_by_a_command(tmp_path: Path) -> None:
     again = flask_keys("generate", instance_dir=tmp_path)
 
     assert (empty.exit_code, made.exit_code, again.exit_code) == (0, 0, 0)
-    assert "There are no keys yet." in empty.output
+    assert "There are no keys." in empty.output
     assert made.output.count("Made ") == 2
-    assert "There is an active key and a next one already" in again.output
+    assert "An active key and a next key already exist" in again.output
 
 
 def test_the_list_tells_what_each_key_is_for(tmp_path: Path) -> None:

@@ -184,9 +184,12 @@ def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
     default="ndjson",
     show_default=True,
 )
-@click.option("--bom", is_flag=True, help="Begin CSV with a byte order mark, for Excel.")
+@click.option("--bom", is_flag=True, help="Start CSV with a byte order mark, for Excel.")
 @click.option(
-    "--output", type=click.File("wb", lazy=True), default="-", help="File; standard output if not."
+    "--output",
+    type=click.File("wb", lazy=True),
+    default="-",
+    help="Output file; default: standard output.",
 )
 @safely
 def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
@@ -203,7 +206,7 @@ def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
 @click.option(
     "--older-than", type=Age(), required=True, metavar="AGE", help="Such as 365d, 12h, 8w."
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--despite-findings", is_flag=True, help="Also delete rows that do not verify.")
 @click.pass_context
 @safely
@@ -260,7 +263,7 @@ def seal() -> None:
 
 
 @command.command("anchor")
-@click.option("--reason", required=True, metavar="TEXT", help="Why; recorded for good.")
+@click.option("--reason", required=True, metavar="TEXT", help="The reason; recorded permanently.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation on a terminal.")
 @safely
 def anchor_chain(reason: str, yes: bool) -> None:
@@ -280,7 +283,7 @@ def anchor_chain(reason: str, yes: bool) -> None:
 
 
 @command.command("verify")
-@click.option("--anchor", type=AnchorText(), help="A seal that was noted before, as NUMBER:MAC.")
+@click.option("--anchor", type=AnchorText(), help="A seal recorded earlier, as NUMBER:MAC.")
 @click.pass_context
 @safely
 def verify(ctx: click.Context, anchor: Anchor | None) -> None:
@@ -326,4 +329,4 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
         click.secho(f"The audit log does not verify: {verified.findings} findings.", fg="red")
         ctx.exit(1)
     click.secho("The audit log verifies.", fg="green")
-    click.echo(f"Anchor to keep elsewhere: {verified.head.seal}:{verified.head.mac}")
+    click.echo(f"Anchor to store elsewhere: {verified.head.seal}:{verified.head.mac}")

@@ -18,7 +18,7 @@ from userapi.events.journal import LOOK_BACK, EventJournal, EventState, EventVie
 
 from .support import as_json_option, print_json, print_table, safely, services
 
-command = AppGroup("events", help="Look into the outbox, and send events again.")
+command = AppGroup("events", help="List the events of the outbox, and publish them again.")
 
 FOLLOW_SECONDS = 1.0
 
@@ -43,7 +43,7 @@ def list_events(state: str | None, event_type: str | None, limit: int, as_json: 
 
 @command.command("replay")
 @click.argument("ids", nargs=-1, type=click.UUID)
-@click.option("--parked", is_flag=True, help="All events that were given up.")
+@click.option("--parked", is_flag=True, help="All parked events.")
 @click.option(
     "--since",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
@@ -68,7 +68,7 @@ def replay(ids: Sequence[UUID], parked: bool, since: datetime | None) -> None:
 @command.command("tail")
 @click.option("--lines", type=click.IntRange(0, 1000), default=10, show_default=True)
 @click.option("--follow/--no-follow", default=True, help="Wait for more, until Ctrl-C.")
-@click.option("--broker", is_flag=True, help="What RabbitMQ hands out, from now on, as JSON.")
+@click.option("--broker", is_flag=True, help="Events that RabbitMQ delivers from now on, as JSON.")
 @safely
 def tail(lines: int, follow: bool, broker: bool) -> None:
     """Show events as they come."""
@@ -100,7 +100,7 @@ def _from_outbox(lines: int, *, follow: bool) -> Iterator[str]:
 def _from_broker() -> Iterator[str]:
     settings = services().settings
     if not settings.rabbitmq_url:
-        raise click.ClickException("RABBITMQ_URL is not set; without it there is only the outbox.")
+        raise click.ClickException("RABBITMQ_URL is not set. Set it, or omit --broker.")
     waiting: list[str] = []
     broker = Broker(  # type: ignore[no-untyped-call]
         settings.rabbitmq_url,
@@ -122,7 +122,9 @@ def _from_broker() -> Iterator[str]:
             yield from waiting
             waiting.clear()
     except (OSError, amqp.AMQPError) as exc:
-        raise click.ClickException("RabbitMQ does not answer. `flask doctor` tells more.") from exc
+        raise click.ClickException(
+            "RabbitMQ does not answer. Run `flask doctor` for details."
+        ) from exc
     finally:
         broker.release()  # type: ignore[no-untyped-call]
 

@@ -18,7 +18,7 @@ KEYS_KEPT_ELSEWHERE = timedelta(minutes=5)
 
 log = structlog.get_logger(__name__)
 
-command = AppGroup("keys", help="Make, rotate, revoke and list the keys that sign access tokens.")
+command = AppGroup("keys", help="Create, rotate, revoke and list the keys that sign access tokens.")
 
 
 def _require_keys() -> KeyFolder:
@@ -73,7 +73,7 @@ def list_keys(as_json: bool) -> None:
         print_json({"items": items})
         return
     if not rows:
-        click.echo("There are no keys yet. `flask keys generate` makes the first ones.")
+        click.echo("There are no keys. Run `flask keys generate` to create them.")
         return
     print_table(["KEY", "ALGORITHM", "STATE", "CREATED", "SINCE", ""], rows)
 
@@ -181,7 +181,9 @@ def generate() -> None:
     """Make the first keys: one that signs and the next one."""
     made = _require_folder_signs().generate()
     if not made:
-        click.echo("There is an active key and a next one already; `flask keys rotate` moves on.")
+        click.echo(
+            "An active key and a next key already exist. Run `flask keys rotate` to change them."
+        )
     for record in made:
         click.secho(f"Made {record.kid} ({record.algorithm}, {record.state}).", fg="green")
 

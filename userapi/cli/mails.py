@@ -10,7 +10,7 @@ from userapi.mail.journal import MailJournal, MailState
 
 from .support import as_json_option, print_json, print_table, safely, services
 
-command = AppGroup("mails", help="List, retry and discard mails that are not sent.")
+command = AppGroup("mails", help="List, retry and discard unsent mails.")
 
 
 @command.command("list")
@@ -44,7 +44,7 @@ def list_mails(state: str | None, limit: int, as_json: bool) -> None:
 
 @command.command("retry")
 @click.argument("mail_id", metavar="[ID]", type=click.UUID, required=False)
-@click.option("--parked", is_flag=True, help="All mails that the server has refused for good.")
+@click.option("--parked", is_flag=True, help="All mails that the server has permanently rejected.")
 @safely
 def retry(mail_id: UUID | None, parked: bool) -> None:
     """Send mails now. One by its id, all parked ones, or else all that wait.

@@ -15,7 +15,7 @@ from .support import as_json_option, operator, print_json, print_table, safely, 
 
 FIELDS = {"description", "permissions", "parents"}
 
-command = AppGroup("roles", help="Read roles, and make them what a file says.")
+command = AppGroup("roles", help="Export roles, and apply roles from a file.")
 
 
 @command.command("list")
@@ -40,7 +40,7 @@ def list_roles(as_json: bool) -> None:
 
 @command.command("sync")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
 @safely
 def sync(file: Path, yes: bool, dry_run: bool) -> None:
@@ -58,7 +58,7 @@ def sync(file: Path, yes: bool, dry_run: bool) -> None:
     wanted = read_definitions(file)
     differences = services().role_editor.differences(wanted)
     if not differences:
-        click.echo("The roles are what the file says.")
+        click.echo("The roles match the file.")
         return
     for difference in differences:
         _show(difference)
@@ -78,7 +78,7 @@ def read_definitions(file: Path) -> list[RoleDefinition]:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
         raise click.ClickException(f"{file} cannot be read: {exc}") from exc
     if not isinstance(document, dict) or document.keys() != {"roles"}:
-        raise click.ClickException(f"{file} has to hold `roles:` and nothing beside it.")
+        raise click.ClickException(f"{file} must contain only `roles:`.")
     roles = document["roles"] or {}
     if not isinstance(roles, dict):
         raise click.ClickException("roles: must map role names to their definitions.")
@@ -87,7 +87,7 @@ def read_definitions(file: Path) -> list[RoleDefinition]:
 
 def _definition(name: Any, body: Any) -> RoleDefinition:
     if not isinstance(name, str):
-        raise click.ClickException(f"roles.{name}: a name is a text.")
+        raise click.ClickException(f"roles.{name}: the name must be a string.")
     body = {} if body is None else body
     if not isinstance(body, dict) or not body.keys() <= FIELDS:
         raise click.ClickException(f"roles.{name}: allowed keys are {', '.join(sorted(FIELDS))}.")

@@ -33,9 +33,9 @@ _user_roles: Table = UserRole.__table__  # type: ignore[assignment]
 _audit: Table = AuditLog.__table__  # type: ignore[assignment]
 
 
-@click.command("seed", help="Fill the database with believable users, for trials.")
+@click.command("seed", help="Fill the database with realistic test users.")
 @click.option("--users", "count", type=click.IntRange(1, 5_000_000), required=True)
-@click.option("--fixed", is_flag=True, help="The same people each time.")
+@click.option("--fixed", is_flag=True, help="Create the same users each time.")
 @click.option(
     "--password-stdin", is_flag=True, help="Read their common password from standard input."
 )
@@ -58,7 +58,7 @@ def command(count: int, fixed: bool, password_stdin: bool) -> None:
             bar.update(size)
     click.secho(f"Made {count} users.", fg="green")
     if not password_stdin:
-        click.echo("All have the same password, shown this once:\n")
+        click.echo("All users have the same password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
 
 

@@ -53,8 +53,8 @@ def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
 
 @command.command("revoke")
 @click.argument("name", required=False)
-@click.option("--session", "session_id", type=click.UUID, help="Only this one.")
-@click.option("--all", "everybody", is_flag=True, help="Those of every user.")
+@click.option("--session", "session_id", type=click.UUID, help="End only this session.")
+@click.option("--all", "everybody", is_flag=True, help="The sessions of all users.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation of --all.")
 @click.pass_context
 @safely

@@ -29,12 +29,12 @@ WORKBOOK_SUFFIXES = {"xls", "xlsm", "xlsx", "ods"}
     "--format",
     "format_name",
     type=click.Choice([str(f) for f in ImportFormat]),
-    help="What the file is; told by its name if left out.",
+    help="Format of the file; default: by the file name.",
 )
 @click.option(
     "--encoding",
     type=click.Choice(["utf-8", "utf-16", "windows-1252", "iso-8859-1"], case_sensitive=False),
-    help="How the text is encoded; a byte order mark tells it, otherwise UTF-8.",
+    help="Encoding of the text; default: by the byte order mark, otherwise UTF-8.",
 )
 @click.option("--dry-run", is_flag=True, help="Check every row and change nothing.")
 @safely
@@ -47,7 +47,7 @@ def import_users(file: Path, format_name: str | None, encoding: str | None, dry_
     """
     file_format = _format_of(file, format_name)
     if not file.is_file():
-        raise click.ClickException(f"{file} is read twice, and so has to be a file and no pipe.")
+        raise click.ClickException(f"{file} is read twice: it must be a file, not a pipe.")
     # Read once before anything is changed: it gives the length, and finds what cannot be read.
     with _opened(file, file_format, encoding) as lines:
         whole = UserFile(lines, file_format)
@@ -84,9 +84,9 @@ def import_users(file: Path, format_name: str | None, encoding: str | None, dry_
     "--format",
     "format_name",
     type=click.Choice([str(f) for f in ExportFormat]),
-    help="What to write; told by the file's name if left out, otherwise ndjson.",
+    help="Format; default: by the file name, otherwise ndjson.",
 )
-@click.option("--bom", is_flag=True, help="Begin CSV with a byte order mark, for Excel.")
+@click.option("--bom", is_flag=True, help="Start CSV with a byte order mark, for Excel.")
 @click.option("--search", help="Part of a name or address.")
 @click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
 @click.option("--role", help="Only those with this role.")

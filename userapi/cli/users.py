@@ -38,11 +38,11 @@ command.add_command(import_users)
 
 
 @command.command("create-admin")
-@click.option("--username", help="User name; asked for if left out.")
-@click.option("--email", help="E-mail address; asked for if left out.")
+@click.option("--username", help="User name; prompted for by default.")
+@click.option("--email", help="E-mail address; prompted for by default.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--generate", is_flag=True, help="Make a password and show it once.")
-@click.option("--if-none", is_flag=True, help="Do nothing where there is a superadmin already.")
+@click.option("--generate", is_flag=True, help="Generate a password and show it once.")
+@click.option("--if-none", is_flag=True, help="Do nothing if a superadmin already exists.")
 @safely
 def create_admin(
     username: str | None, email: str | None, password_stdin: bool, generate: bool, if_none: bool
@@ -61,7 +61,7 @@ def create_admin(
     )
     click.secho(f"Created the superadmin {user.username} <{user.email}>.", fg="green")
     if made:
-        click.echo("Password, shown this once:\n")
+        click.echo("Password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
 
 
@@ -69,7 +69,7 @@ def _identity(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the name and address of a new user, and the roles."""
     for parameter in (
         click.option("--role", "roles", multiple=True, help="A role; may be repeated."),
-        click.option("--email", help="E-mail address; asked for if left out."),
+        click.option("--email", help="E-mail address; prompted for by default."),
         click.option("--username", help="The same as NAME."),
         click.argument("name", required=False),
     ):
@@ -92,7 +92,7 @@ def _new_user(
 @command.command("create")
 @_identity
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--generate", is_flag=True, help="Make a password and show it once.")
+@click.option("--generate", is_flag=True, help="Generate a password and show it once.")
 @click.option("--must-change-password", is_flag=True, help="The first log-in sets a new one.")
 @safely
 def create(
@@ -113,7 +113,7 @@ def create(
     )
     click.secho(f"Created {user.username} <{user.email}>.", fg="green")
     if made:
-        click.echo("Password, shown this once:\n")
+        click.echo("Password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
 
 
@@ -206,7 +206,7 @@ def show(name: str, as_json: bool) -> None:
 @command.command("set-password")
 @click.argument("name")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--generate", is_flag=True, help="Make a password and show it once.")
+@click.option("--generate", is_flag=True, help="Generate a password and show it once.")
 @safely
 def set_password(name: str, password_stdin: bool, generate: bool) -> None:
     """Give a user a new password; all their sessions end."""
@@ -215,7 +215,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
     services().authentication.give_password(user.id, password, actor=operator())
     click.secho(f"{user.username} has a new password; every session has ended.", fg="green")
     if made:
-        click.echo("Password, shown this once:\n")
+        click.echo("Password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
 
 
@@ -232,7 +232,7 @@ def set_role(name: str, role: str) -> None:
 
 @command.command("suspend")
 @click.argument("name")
-@click.option("--reason", help="Why; shown to administrators.")
+@click.option("--reason", help="The reason; shown to administrators.")
 @click.option(
     "--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Until when, in UTC."
 )
@@ -271,7 +271,7 @@ def unlock(name: str) -> None:
 
 @command.command("stats")
 @click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True)
-@click.option("--recount", is_flag=True, help="Count users anew first, after a restore.")
+@click.option("--recount", is_flag=True, help="Recount the users first, after a restore.")
 @as_json_option
 @safely
 def stats(days: int, recount: bool, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from .support import safely, services
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65535),
-    help="Show that this worker lives, and its database connections, as metrics on this port.",
+    help="Serve the worker's liveness and database connections as metrics on this port.",
 )
 @click.option("--metrics-address", default="127.0.0.1", show_default=True)
 @safely

@@ -48,13 +48,13 @@ csrf = CSRFProtect()
 class StoreAway(Unavailable):
     """The store of the browser sessions does not answer."""
 
-    title = "Browser sessions cannot be read at the moment."
+    title = "Browser sessions are temporarily unavailable. Try again."
 
 
 class StoreRefuses(StoreAway):
     """The store answers, and accepts no writes."""
 
-    title = "Browser sessions cannot be stored at the moment."
+    title = "Browser sessions are temporarily unavailable. Try again."
 
 
 class _PageSession(ServerSideSession):  # type: ignore[misc]  # has no annotations

@@ -32,7 +32,7 @@ class AuditExportQuery(AuditFilters):
     form = Choice(ExportFormat, data_key="format", metadata={"default": "ndjson"})
     bom = QueryBoolean(
         load_default=False,
-        metadata={"description": "Begin CSV with a byte order mark, for Excel."},
+        metadata={"description": "Start CSV with a byte order mark, for Excel."},
     )
 
 

@@ -80,5 +80,5 @@ class ExportQuery(UserFilterQuery):
     format = Choice(ExportFormat, load_default=ExportFormat.NDJSON)
     bom = QueryBoolean(
         load_default=False,
-        metadata={"description": "Begin CSV with a byte order mark, for Excel."},
+        metadata={"description": "Start CSV with a byte order mark, for Excel."},
     )
