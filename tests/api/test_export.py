@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import Table, insert, text
 from werkzeug.test import TestResponse
 
+from tests.support.databases import patient_transaction
 from tests.support.facts import audit_rows
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts.exports import CHUNK
@@ -33,7 +34,7 @@ def admin(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
 
 def add_users(app: Flask, services: Services, count: int) -> None:
     now = services.clock.now()
-    with app.app_context(), transaction() as session:
+    with app.app_context(), patient_transaction() as session:
         session.execute(
             insert(_users),
             [
@@ -193,7 +194,7 @@ def test_memory_does_not_grow_with_the_number_of_users(app: Flask, services: Ser
     add_users(app, services, 2 * CHUNK)
     peak()
     with_two = peak()
-    with app.app_context(), transaction() as session:
+    with app.app_context(), patient_transaction() as session:
         session.execute(_users.delete())
     add_users(app, services, 8 * CHUNK)
     with_eight = peak()

@@ -51,7 +51,7 @@ def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site
     browser.find("#username").send_keys("ada")
     browser.find("#email").send_keys("ada@example.com")
     press(browser, "Create the user")
-    assert "ada is invited by mail." in browser.find(".note").text
+    browser.expect(".note", "ada is invited by mail.")
 
     link = _link_in_mail(browser, site, "ada@example.com")
     browser.delete_all_cookies()
@@ -64,7 +64,7 @@ def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site
     browser.find("#new_password").send_keys(Keys.CONTROL, "a")
     browser.find("#new_password").send_keys(NEW_PASSWORD)
     press(browser, "Set the password")
-    assert "Your password is set." in browser.find(".note").text
+    browser.expect(".note", "Your password is set.")
     browser.find("#username").send_keys("ada")
     browser.find("#password").send_keys(NEW_PASSWORD + Keys.ENTER)
 
@@ -92,7 +92,7 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
     browser.find_element(By.LINK_TEXT, "robin").click()
     browser.find("#reason").send_keys("trial")
     press(browser, "Suspend")
-    assert "The user is suspended." in browser.find(".note").text
+    browser.expect(".note", "The user is suspended.")
     second_browser.get(site.url + "/console/profile")
 
     assert second_browser.find("h1").text == "Sign in"
@@ -109,7 +109,7 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
     browser.find("input[name=parents][value=user]").click()
     browser.find("#others").send_keys("media:upload")
     press(browser, "Create the role")
-    assert "media:upload" in browser.find(".facts").text
+    browser.expect(".facts", "media:upload")
 
     browser.get(site.url + "/console/users?sort=username")
     for name in ("bea", "cleo"):
@@ -117,17 +117,17 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
     Select(browser.find("#action")).select_by_visible_text("Give a role")
     Select(browser.find("#bulk-role")).select_by_visible_text("media-editor")
     press(browser, "Go on …")
-    assert "This is about 2 users" in browser.find("section").text
+    browser.expect("section", "This is about 2 users")
     press(browser, "Give a role")
-    assert "Done for 2 of 2." in browser.find(".note").text
+    browser.expect(".note", "Done for 2 of 2.")
 
     browser.get(site.url + "/console/audit")
     Select(browser.find("#action")).select_by_visible_text("role.created")
     press(browser, "Filter")
-    rows = browser.find_all("tbody tr")
-    assert len(rows) == 1 and "media-editor" in rows[0].text
+    browser.wait(lambda _: len(browser.find_all("tbody tr")) == 1, "one row")
+    browser.expect("tbody tr", "media-editor")
     browser.find("tbody summary").click()
-    assert "media:upload" in browser.find("tbody dl").text
+    browser.expect("tbody dl", "media:upload")
 
 
 def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, site: Site) -> None:
@@ -152,7 +152,7 @@ def test_a_double_click_sends_a_form_once(browser: Browser, site: Site) -> None:
         "const button = document.querySelector('main form button'); button.click(); button.click()"
     )
 
-    assert "dora is invited by mail." in browser.find(".note").text
+    browser.expect(".note", "dora is invited by mail.")
 
 
 PAGES = (

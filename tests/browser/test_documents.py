@@ -109,7 +109,7 @@ def test_one_signs_in_inside_authorize_and_stays_signed_in(browser: Browser, sit
         assert status == "200"
         assert json.loads(answer)["username"] == site.username
     click(browser, browser.find(".btn.authorize"))
-    assert "Authorized" in browser.find(".modal-ux").text
+    browser.expect(".modal-ux", "Authorized")
     assert not browser.find_elements("css selector", "#sign-in-username")
 
 

@@ -12,6 +12,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import event, text
 
+from tests.support.databases import patient_transaction
 from tests.support.polling import wait_until
 from userapi.actor import system_actor
 from userapi.audit.verification import Finding
@@ -42,7 +43,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def add_rows(services: Services, first: int, last: int, *, seal: bool = True) -> None:
     for start in range(first, last + 1, 4000):
-        with transaction() as session:
+        with patient_transaction() as session:
             end = min(start + 3999, last)
             session.execute(text(ROWS), {"first": start, "last": end})
     while seal and services.audit_seals.seal_due():

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Table, insert
 
+from tests.support.databases import patient_transaction
 from userapi.accounts.models import User, UserStatus, searchable
 from userapi.accounts.search import UserFilter
-from userapi.database import new_id, transaction
+from userapi.database import new_id
 from userapi.errors import Invalid
 from userapi.paging import COUNTED_ROWS, InvalidCursor, PageRequest, PageTooDeep
 from userapi.roles.models import UserRole
@@ -75,7 +76,7 @@ def make_rows(count: int, seed: int = 3) -> list[Row]:
 
 
 def insert_rows(rows: list[Row]) -> None:
-    with transaction() as session:
+    with patient_transaction() as session:
         session.execute(
             insert(_users),
             [{k: value for k, value in row.items() if k != "roles"} for row in rows],
@@ -315,7 +316,7 @@ def test_a_total_counts_to_ten_thousand(app: Flask, services: Services) -> None:
         insert_rows(make_rows(1, seed=4))
         capped = services.user_search.page(UserFilter(), PageRequest())
         again = services.user_search.page(UserFilter(), PageRequest())
-        with transaction() as session:
+        with patient_transaction() as session:
             session.execute(_users.delete().where(_users.c.username != "nobody"))
         emptied = services.user_search.page(UserFilter(), PageRequest())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self, TypeVar, cast
 from urllib.parse import urlsplit
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -60,13 +61,31 @@ class Browser(Chrome):
         """Return the first element of a selector, as soon as it can be seen."""
         return self.wait(lambda browser: _visible(browser.find_elements(By.CSS_SELECTOR, css)), css)
 
+    def expect(self, css: str, text: str) -> None:
+        """Wait until the first visible element of a selector contains the text.
+
+        Reads again after a stale element, which is one of a page that is being replaced.
+        """
+
+        def contains(browser: Self) -> bool:
+            element = _visible(browser.find_elements(By.CSS_SELECTOR, css))
+            return element is not None and text in element.text
+
+        self.wait(contains, f"{text!r} in {css}")
+
     def find_all(self, css: str) -> list[WebElement]:
         """Return every element of a selector that is there now."""
         return self.find_elements(By.CSS_SELECTOR, css)
 
     def wait(self, question: Callable[[Self], Answer | None], what: str = "") -> Answer:
         """Ask until the answer is true, and return it. Raises TimeoutException."""
-        waiting = WebDriverWait(self, PATIENCE_SECONDS, poll_frequency=0.05)
+        # An element of the page before is stale: the next look finds that of the page after.
+        waiting = WebDriverWait(
+            self,
+            PATIENCE_SECONDS,
+            poll_frequency=0.05,
+            ignored_exceptions=[StaleElementReferenceException],
+        )
         return cast(Answer, waiting.until(question, f"not there: {what}"))
 
     def screenshot(self, name: str) -> Path:

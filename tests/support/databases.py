@@ -15,6 +15,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
+from sqlalchemy.orm import Session
+
+from userapi.database import statements_may_take, transaction
+
+
+@contextmanager
+def patient_transaction() -> Iterator[Session]:
+    """Open a transaction for the rows of a test: the service's time-outs are not for its set-up."""
+    with transaction() as session, statements_may_take(session, None):
+        yield session
+
 
 Migrate = Callable[[str], None]
 
