@@ -56,7 +56,7 @@ class Actor:
     traceparent: str | None = None
 
     def is_user(self, user_id: UUID) -> bool:
-        """Tell whether this actor is the user with that id."""
+        """Return whether this actor is the user with that id."""
         return self.type is ActorType.USER and self.id == user_id
 
     def require(self, permission: str) -> None:

@@ -37,7 +37,7 @@ _UNPRINTABLE = re.compile(
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether a text shows nothing: only blanks and invisible characters, or none at all."""
+    """Return whether a text shows nothing: only blanks and invisible characters, or none at all."""
     return all(map(_is_invisible, text))
 
 
@@ -52,7 +52,7 @@ def without_blanks_around(text: str) -> str:
 
 
 def has_controls(text: str) -> bool:
-    """Tell whether a text holds control characters (C0, DEL, C1)."""
+    """Return whether a text holds control characters (C0, DEL, C1)."""
     return _CONTROLS.search(text) is not None
 
 

@@ -249,7 +249,7 @@ def require_unicode_database(settings: Settings) -> None:
 
 
 def has_pooler(connection: psycopg2.extensions.connection) -> bool:
-    """Tell whether somebody between lends connections: PgBouncer gives numbers of its own."""
+    """Return whether somebody between lends connections: PgBouncer gives numbers of its own."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (backend,) = cursor.fetchone() or (None,)
@@ -353,7 +353,7 @@ def reading() -> Iterator[Connection]:
 
 
 def changes_at_once() -> bool:
-    """Tell whether one statement can change several tables: PostgreSQL's can, SQLite's cannot."""
+    """Return whether one statement can change several tables: PostgreSQL's can, SQLite's cannot."""
     return db.engine.dialect.name == "postgresql"
 
 

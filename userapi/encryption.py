@@ -78,7 +78,7 @@ class EncryptionKeys:
             raise SealedValueDamaged() from exc
 
     def is_sealed_by_current(self, sealed: bytes) -> bool:
-        """Tell whether the present key sealed the value; otherwise it should be sealed again."""
+        """Return whether the present key sealed the value; otherwise it should be sealed again."""
         return sealed.startswith(FORMAT + bytes.fromhex(self._id))
 
 

@@ -64,15 +64,15 @@ class CircuitBreaker:
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether everybody is let through."""
+        """Return whether everybody is let through."""
         return not self._failures
 
     def closed_within(self, seconds: float) -> bool:
-        """Tell whether a success has ended failures so short a time ago."""
+        """Return whether a success has ended failures so short a time ago."""
         return self._back_at is not None and self._seconds_now() - self._back_at < seconds
 
     def lets_through(self) -> bool:
-        """Tell whether the caller may try. After a failure one in a while may."""
+        """Return whether the caller may try. After a failure one in a while may."""
         if not self._failures:
             return True
         with self._lock:
@@ -156,11 +156,11 @@ class Redis:
 
     @property
     def is_spared(self) -> bool:
-        """Tell whether Redis was away when somebody last tried."""
+        """Return whether Redis was away when somebody last tried."""
         return not self._breaker.is_closed
 
     def came_back_within(self, seconds: float) -> bool:
-        """Tell whether Redis was away and has answered again only so short a time ago."""
+        """Return whether Redis was away and has answered again only so short a time ago."""
         return self._breaker.closed_within(seconds)
 
     def ask(self, *commands: Command) -> list[Any] | None:

@@ -72,7 +72,7 @@ class ReadinessReport:
 
     @property
     def is_ready(self) -> bool:
-        """Tell whether the database answers and is migrated."""
+        """Return whether the database answers and is migrated."""
         return self.status != "not_ready"
 
 

@@ -19,17 +19,17 @@ _IS_VALID = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regcl
 
 
 def on_postgresql() -> bool:
-    """Tell whether the migration runs on PostgreSQL."""
+    """Return whether the migration runs on PostgreSQL."""
     return op.get_bind().dialect.name == "postgresql"
 
 
 def has_table(name: str) -> bool:
-    """Tell whether the table is there."""
+    """Return whether the table is there."""
     return sa.inspect(op.get_bind()).has_table(name)
 
 
 def has_column(table: str, name: str) -> bool:
-    """Tell whether the table has the column."""
+    """Return whether the table has the column."""
     return any(column["name"] == name for column in sa.inspect(op.get_bind()).get_columns(table))
 
 

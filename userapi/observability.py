@@ -120,7 +120,7 @@ def _is_no_request_line(record: logging.LogRecord) -> bool:
 
 
 def _is_for_people(settings: Settings) -> bool:
-    """Tell whether lines are for people: as chosen, otherwise where they go to a terminal."""
+    """Return whether lines are for people: as chosen, otherwise where they go to a terminal."""
     if settings.log_format:
         return settings.log_format == "console"
     return settings.log_file is None and sys.stdout.isatty()

@@ -220,7 +220,7 @@ class Paginator:
         )
 
     def forget(self) -> None:
-        """Count anew what was known to be many."""
+        """Recount what was known to be many."""
         self._many_until.clear()
 
     def _kept_rows(

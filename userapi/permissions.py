@@ -61,7 +61,7 @@ EVERYTHING = OWN_PERMISSIONS | {"*"}
 
 
 def is_permission(text: str) -> bool:
-    """Tell whether `text` has the form of a permission."""
+    """Return whether `text` has the form of a permission."""
     return PERMISSION_PATTERN.fullmatch(text) is not None
 
 
@@ -75,7 +75,7 @@ class PermissionSet:
         self._ordered: tuple[str, ...] = tuple(sorted(self._names))
 
     def __contains__(self, permission: str) -> bool:
-        """Tell whether the permission is held, by name or by a wildcard."""
+        """Return whether the permission is held, by name or by a wildcard."""
         names = self._names
         if permission in names or "*" in names:
             return True
@@ -99,11 +99,11 @@ class PermissionSet:
 
     @property
     def holds_all(self) -> bool:
-        """Tell whether this set is everything there is."""
+        """Return whether this set is everything there is."""
         return "*" in self._names
 
     def covers(self, other: "PermissionSet") -> bool:
-        """Tell whether every permission of `other` is held here."""
+        """Return whether every permission of `other` is held here."""
         return all(name in self for name in other)
 
     def missing_from(self, other: "PermissionSet") -> tuple[str, ...]:
@@ -122,7 +122,7 @@ class PermissionSet:
         return frozenset(p for p in OWN_PERMISSIONS if p in self)
 
     def outranks(self, other: "PermissionSet") -> bool:
-        """Tell whether this set holds all that `other` does and at least one more, or holds `*`.
+        """Return whether this set holds all that `other` does and at least one more, or holds `*`.
 
         Only the permissions of this service are compared: `media:upload` gives no rank.
         """

@@ -509,27 +509,27 @@ class Settings:
 
     @property
     def embedded(self) -> bool:
-        """Tell whether the service runs by itself: no server beside it is configured."""
+        """Return whether the service runs by itself: no server beside it is configured."""
         return self.uses_sqlite and not self.redis_url and not self.rabbitmq_url
 
     @property
     def uses_sqlite(self) -> bool:
-        """Tell whether the database is a SQLite file."""
+        """Return whether the database is a SQLite file."""
         return self.database_url.startswith("sqlite")
 
     @property
     def runs_worker_inside(self) -> bool:
-        """Tell whether the worker runs inside the service."""
+        """Return whether the worker runs inside the service."""
         return self.embedded or self.worker_embedded
 
     @property
     def is_production(self) -> bool:
-        """Tell whether this is a production deployment."""
+        """Return whether this is a production deployment."""
         return self.environment == "production"
 
     @property
     def is_https(self) -> bool:
-        """Tell whether people reach the service over https."""
+        """Return whether people reach the service over https."""
         return self.public_base_url.startswith("https://")
 
     @property
@@ -668,7 +668,7 @@ class _Reader:
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether the bytes were UTF-8; others come as halves of characters (PEP 383)."""
+    """Return whether the bytes were UTF-8; others come as halves of characters (PEP 383)."""
     return not re.search("[\ud800-\udfff]", text)
 
 

@@ -138,7 +138,7 @@ class Worker:
 
     @property
     def is_started(self) -> bool:
-        """Tell whether the tasks have begun."""
+        """Return whether the tasks have begun."""
         return bool(self._threads)
 
     def start(self) -> None:

@@ -274,5 +274,5 @@ def remove(app: Flask, row_id: Any) -> None:
 
 
 def test_a_moment_in_the_future_is_no_boundary(app: Flask, services: Services) -> None:
-    with app.app_context(), pytest.raises(Exception, match="not valid"):
+    with app.app_context(), pytest.raises(Exception, match="fields are invalid"):
         services.audit_pruning.prune(datetime.now(UTC) + timedelta(days=1), actor=ACTOR)

@@ -86,7 +86,7 @@ class BulkChanges:
         reason: str | None = None,
         role: str | None = None,
     ) -> list[BulkResult]:
-        """Return one result for each user, in order; an id that stands twice is handled once.
+        """Return one result for each user, in order; a repeated id is handled once.
 
         Raises PermissionDenied without the permission of the action, and Invalid for a role that is
         missing, unknown, or has nothing to do with the action. What is refused for one user is

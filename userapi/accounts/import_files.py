@@ -113,7 +113,7 @@ class Row:
 
     @property
     def has_password(self) -> bool:
-        """Tell whether a hash has to be made for this row."""
+        """Return whether a hash has to be made for this row."""
         return isinstance(self.values.get("password"), str)
 
 
@@ -448,5 +448,5 @@ def _refuse_constant(name: str) -> NoReturn:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a member stands twice")
+        raise ValueError("a member is repeated")
     return found

@@ -167,7 +167,7 @@ class ImportView:
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether nothing more happens."""
+        """Return whether nothing more happens."""
         return self.state not in UNFINISHED
 
 

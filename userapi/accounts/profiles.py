@@ -35,13 +35,13 @@ def _timezones() -> frozenset[str]:
 
 
 def is_timezone(name: str) -> bool:
-    """Tell whether the IANA time zone database has this name."""
+    """Return whether the IANA time zone database has this name."""
     return name in _timezones()
 
 
 @lru_cache(maxsize=1024)
 def is_locale(tag: str) -> bool:
-    """Tell whether this is a language tag (BCP 47) whose language CLDR has: de, de-CH or de_CH.
+    """Return whether this is a language tag (BCP 47) whose language CLDR has: de, de-CH or de_CH.
 
     Names of POSIX locales such as de_CH.UTF-8 and de@euro are none.
     """
@@ -67,7 +67,7 @@ def _repeats(parts: list[str]) -> bool:
 
 
 def is_phone_number(text: str) -> bool:
-    """Tell whether this is a possible number: international with a + (E.164), or national."""
+    """Return whether this is a possible number: international with a + (E.164), or national."""
     if not text.startswith("+"):
         return NATIONAL_NUMBER.fullmatch(text) is not None
     try:

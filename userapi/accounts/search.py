@@ -135,7 +135,7 @@ class UserSearch:
             return {row.id: row.username for row in connection.execute(named)}
 
     def forget(self) -> None:
-        """Count anew what was known to be many."""
+        """Recount what was known to be many."""
         self._paginator.forget()
 
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
@@ -247,7 +247,7 @@ def _counted(query: Select[Any], wanted: UserFilter) -> Select[Any] | None:
 
 
 def _is_range_of_order(wanted: UserFilter, page: PageRequest) -> bool:
-    """Tell whether those who match stand one behind the other in the order of the list."""
+    """Return whether those who match stand one behind the other in the order of the list."""
     first_key = (page.sort or DEFAULT_SORT).split(",")[0].removeprefix("-")
     bounds = UserFilter(created_after=wanted.created_after, created_before=wanted.created_before)
     return first_key == "created_at" and wanted == bounds

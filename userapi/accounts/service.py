@@ -186,7 +186,7 @@ class Accounts:
 
         Active at once; or, where addresses are verified, pending until the link in a mail is
         followed. Then the answer is None for a new and for a taken address alike: who registers
-        learns nothing, and the owner of a taken one is told by mail.
+        learns nothing, and the owner of a taken one is notified by mail.
         Raises RegistrationDisabled, Invalid, UsernameTaken, EmailTaken.
         """
         if not self._settings.feature_user_registration:

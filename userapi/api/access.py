@@ -46,7 +46,7 @@ def requires(
     unless: Callable[[], bool] | None = None,
     missing: Callable[[], Permission | None] | None = None,
 ) -> Callable[[View], View]:
-    """Let in whoever holds one of the permissions.
+    """Require one of the permissions.
 
     With `or_self` also the user whom that argument of the view names. What one may neither change
     nor see is not there: reading it is a 404 for somebody who may read no other users. `unless`
@@ -89,7 +89,7 @@ def signed_in(view: View) -> View:
 
 
 def token_holder(view: View) -> View:
-    """Let in whoever has a genuine token, also one whose session has ended."""
+    """Require a genuine token, also of an ended session."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ blp = Blueprint(
     "audit",
     __name__,
     url_prefix="/api/v1/audit-logs",
-    description="Who did what, when, from where: the log that nobody changes. Needs `audit:read`.",
+    description="Who did what, when, from where: an immutable log. Needs `audit:read`.",
 )
 
 

@@ -150,7 +150,7 @@ def me() -> Any:
 @signed_in
 @blp.response(200, Verified)
 def verify() -> Any:
-    """Tell whether this token is good at this moment, and what for."""
+    """Return whether this token is good at this moment, and what for."""
     live = current_session()
     return as_json(
         {
@@ -288,7 +288,7 @@ def resend_verification(body: dict[str, Any]) -> Any:
 @blp.response(202, Accepted)
 @blp.raises(InvalidCredentials, TooManyAttempts, Busy)
 def change_email(body: dict[str, Any]) -> Any:
-    """Ask to use another address: the new one confirms by mail, the old one is told."""
+    """Request a change of the e-mail address: the new one confirms, the old one is notified."""
     services().recovery.request_email_change(
         current_session().user_id,
         body["new_email"],

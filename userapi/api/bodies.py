@@ -171,7 +171,7 @@ class StrictParser(FlaskParser):
         return parse_json(raw)
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
-        """Return the query parameters; one that stands twice is refused."""
+        """Return the query parameters; a repeated one is rejected."""
         _require_once(
             schema, [name for name, values in req.args.lists() if len(values) > 1], req.args
         )

@@ -16,7 +16,7 @@ blp = Blueprint(
     "health",
     __name__,
     url_prefix="/api/v1/health",
-    description="Whether the service and what it stands on are well.",
+    description="Whether the service and its dependencies are healthy.",
 )
 
 _readiness = Readiness()
@@ -43,7 +43,7 @@ def live() -> Any:
 @blp.response(200, Readiness)
 @blp.alt_response(503, schema=Readiness, description="Not ready for requests.")
 def ready() -> Response:
-    """Tell whether the service can do its work: its database answers and is migrated."""
+    """Return whether the service can do its work: its database answers and is migrated."""
     report = services().health.readiness()
     response = json_response(_readiness, report, 200 if report.is_ready else 503)
     if not report.is_ready:

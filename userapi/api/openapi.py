@@ -208,7 +208,7 @@ MEANINGS = {
     "started_at": "When it began; null while it has not.",
     "state": "queued, running, done, failed or cancelled.",
     "status": "State.",
-    "status_reason": "Why the user has this status; null if nobody said.",
+    "status_reason": "Why the user has this status; null if no reason was given.",
     "sub": "Id of the user.",
     "succeeded": "Number that succeeded.",
     "suggestions": "Hints for a better password.",

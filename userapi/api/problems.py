@@ -228,7 +228,7 @@ def handle_database_error(error: DBAPIError | PoolTimeout) -> Response:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether a database error means that it may well work again in a moment."""
+    """Return whether a database error means that it may well work again in a moment."""
     if isinstance(error, PoolTimeout | OperationalError | InterfaceError):
         return True
     return isinstance(error, DBAPIError) and (

@@ -110,5 +110,5 @@ def replace(body: dict[str, Any], name: str) -> Any:
 @blp.response(204)
 @blp.raises(RoleNotFound, BuiltinRole, RoleInUse, PermissionEscalation, InsufficientRank, Stale)
 def delete(name: str) -> None:
-    """Delete a role that nobody has and from which no role inherits."""
+    """Delete a role that no user has and from which no role inherits."""
     services().role_editor.delete(name, actor=current_actor(), if_match=if_match())

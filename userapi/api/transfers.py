@@ -224,12 +224,12 @@ def rows_of(
 
 
 def takes_long(rows: Sequence[Row]) -> bool:
-    """Tell whether there are more passwords to hash than a request waits for."""
+    """Return whether there are more passwords to hash than a request waits for."""
     return sum(row.has_password for row in rows) > MOST_PASSWORDS
 
 
 def _prefers_async() -> bool:
-    """Tell whether the caller prefers not to wait (RFC 7240 §4.1)."""
+    """Return whether the caller prefers not to wait (RFC 7240 §4.1)."""
     preferences = chain.from_iterable(
         header.split(",") for header in request.headers.getlist("Prefer")
     )

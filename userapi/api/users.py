@@ -248,7 +248,7 @@ def replace(body: dict[str, Any], user_id: UUID) -> Any:
 
     One's own profile needs nothing; everything else `users:update`, the status `users:suspend` and
     roles `roles:assign`. One's own `email` is changed through `/auth/change-email`. The former
-    address of anybody else is told by mail.
+    address of any other user is notified by mail.
     """
     return _update(user_id, body)
 
@@ -265,7 +265,7 @@ def update(body: dict[str, Any], user_id: UUID) -> Any:
 
     One's own profile needs nothing; everything else `users:update`, the status `users:suspend` and
     roles `roles:assign`. One's own `email` is changed through `/auth/change-email`. The former
-    address of anybody else is told by mail.
+    address of any other user is notified by mail.
     """
     return _update(user_id, body)
 

@@ -59,7 +59,7 @@ class Entry:
 
     @property
     def was_gone(self) -> bool:
-        """Tell whether the row was gone before it could be sealed."""
+        """Return whether the row was gone before it could be sealed."""
         return self.mac == _NO_MAC
 
 
@@ -120,7 +120,7 @@ class Chain:
         return hmac.digest(self._seal_key, head + b"\0" + entries, "sha256").hex()
 
     def made(self, seal: Row[Any]) -> bool:
-        """Tell whether a seal has the MAC that this chain gives it."""
+        """Return whether a seal has the MAC that this chain gives it."""
         mac = self.seal_mac(
             number=seal.number,
             sealed_at=seal.sealed_at,

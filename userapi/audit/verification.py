@@ -280,7 +280,7 @@ class _Check:
         return self._chains[key_id]
 
     def _was_given_up(self, key_id: str, number: int) -> bool:
-        """Tell whether a new chain began after this seal because its key was lost."""
+        """Return whether a new chain began after this seal because its key was lost."""
         return any(
             number < start.number and key_id in start.lost_keys.split()
             for start in self._starts.values()
@@ -414,7 +414,7 @@ class _Check:
 
 
 def _describes(seal: Row[Any], entries: list[Entry]) -> bool:
-    """Tell whether the columns beside the MAC say what the entries under it say."""
+    """Return whether the columns beside the MAC say what the entries under it say."""
     return bool(
         len(entries) == seal.row_count > 0
         and entries[0].id == seal.first_id

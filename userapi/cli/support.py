@@ -83,7 +83,7 @@ def read_password(*, from_stdin: bool, generate: bool) -> tuple[str, bool]:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
     if not sys.stdin.isatty():
-        raise click.UsageError("Give --password-stdin or --generate where nobody can be asked.")
+        raise click.UsageError("Without a terminal, use --password-stdin or --generate.")
     return click.prompt("Password", hide_input=True, confirmation_prompt=True), False
 
 

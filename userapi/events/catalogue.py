@@ -42,7 +42,7 @@ class UserFacts:
 
 
 class Event(Protocol):
-    """Something that happened and is told to others."""
+    """Something that happened and is published to other services."""
 
     @property
     def type(self) -> EventType:

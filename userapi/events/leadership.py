@@ -23,7 +23,7 @@ class Leadership(Protocol):
     """A place that one worker at a time can take, and that is free when its holder dies."""
 
     def holds(self) -> bool:
-        """Tell whether this worker has the place; take it if it is free."""
+        """Return whether this worker has the place; take it if it is free."""
         ...
 
     def release(self) -> None:
@@ -42,7 +42,7 @@ class AdvisoryLock:
         self._held = False
 
     def holds(self) -> bool:
-        """Tell whether this worker has the lock. Raises psycopg2.Error while the server is away."""
+        """Return whether this worker has the lock. Raises psycopg2.Error if it is away."""
         try:
             if self._connection is None:
                 self._connection = connect_alone(self._settings, f"userapi-{self._name}")
@@ -77,7 +77,7 @@ class FileLock:
         self._descriptor: int | None = None
 
     def holds(self) -> bool:
-        """Tell whether this worker has the lock."""
+        """Return whether this worker has the lock."""
         if self._descriptor is not None:
             return True
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

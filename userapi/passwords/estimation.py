@@ -15,7 +15,7 @@ ESTIMATED_WORK = 60_000
 
 
 def is_common(folded: str) -> bool:
-    """Tell whether a case-folded password is among the most used ones."""
+    """Return whether a case-folded password is among the most used ones."""
     return folded in matching.RANKED_DICTIONARIES["passwords"]
 
 

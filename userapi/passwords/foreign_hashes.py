@@ -63,7 +63,7 @@ class ForeignHash(Protocol):
     """A hash of another system whose form and cost were found good."""
 
     def matches(self, password: bytes) -> bool:
-        """Tell whether this password was hashed."""
+        """Return whether this password was hashed."""
         ...
 
 
@@ -75,7 +75,7 @@ class BcryptHash:
     cost: int
 
     def matches(self, password: bytes) -> bool:
-        """Tell whether this password was hashed; as there, only 72 bytes count."""
+        """Return whether this password was hashed; as there, only 72 bytes count."""
         return bcrypt.checkpw(password[:BCRYPT_BYTES], self.text)
 
 
@@ -86,7 +86,7 @@ class Argon2idHash:
     text: bytes
 
     def matches(self, password: bytes) -> bool:
-        """Tell whether this password was hashed."""
+        """Return whether this password was hashed."""
         try:
             return argon2.low_level.verify_secret(self.text, password, argon2.Type.ID)
         except argon2.exceptions.VerificationError:
@@ -102,7 +102,7 @@ class DjangoHash:
     digest: bytes
 
     def matches(self, password: bytes) -> bool:
-        """Tell whether this password was hashed."""
+        """Return whether this password was hashed."""
         made = hashlib.pbkdf2_hmac("sha256", password, self.salt, self.iterations)
         return hmac.compare_digest(made, self.digest)
 
@@ -118,7 +118,7 @@ class WerkzeugHash:
     digest: bytes
 
     def matches(self, password: bytes) -> bool:
-        """Tell whether this password was hashed; False where the memory cannot be had."""
+        """Return whether this password was hashed; False where the memory cannot be had."""
         try:
             made = hashlib.scrypt(
                 password, salt=self.salt, n=self.n, r=self.r, p=self.p, maxmem=self._memory()

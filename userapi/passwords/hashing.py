@@ -73,7 +73,7 @@ class PasswordHasher:
         return f"{SCHEME}{self._pepper_id}{hashed.decode()}"
 
     def verify(self, password: str, stored: str | None) -> Verification:
-        """Tell whether the password fits. Raises Busy, and PepperMissing for a hash whose
+        """Return whether the password fits. Raises Busy, and PepperMissing for a hash whose
         pepper is not configured.
 
         Without a hash, or with one that cannot be used, a dummy is checked: the time is the same. A
@@ -143,7 +143,7 @@ def _spend(cost: int) -> None:
 
 
 def _is_text(password: str) -> bool:
-    """Tell whether this can be text that someone typed: no lone surrogate, no NUL."""
+    """Return whether this can be text that someone typed: no lone surrogate, no NUL."""
     return "\0" not in password and not any("\ud800" <= c <= "\udfff" for c in password)
 
 

@@ -83,7 +83,7 @@ class Peppers:
         }
 
     def is_any_missing(self) -> bool:
-        """Tell whether a pepper is missing, as it was at most ten seconds ago."""
+        """Return whether a pepper is missing, as it was at most ten seconds ago."""
         with self._lock:
             if time.monotonic() >= self._known_until:
                 with reading() as connection:

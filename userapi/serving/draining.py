@@ -13,7 +13,7 @@ _flag = mmap.mmap(-1, 1)
 
 
 def is_draining() -> bool:
-    """Tell whether this service is about to stop."""
+    """Return whether this service is about to stop."""
     return _flag[0] != 0
 
 

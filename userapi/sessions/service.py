@@ -143,7 +143,7 @@ class Sessions:
         return self._idle
 
     def is_live(self, session: SessionEnds) -> bool:
-        """Tell whether a session has neither ended nor run out, nor been idle for too long."""
+        """Return whether a session has neither ended nor run out, nor been idle for too long."""
         ends_at = min(session.expires_at, session.rotated_at + self._idle)
         return session.revoked_at is None and self._clock.now() < ends_at
 

@@ -310,7 +310,7 @@ class BulkResult(Schema):
 
 
 class BulkAnswer(Schema):
-    """One result for each user, in order; an id that stands twice is handled once."""
+    """One result for each user, in order; a repeated id is handled once."""
 
     results = fields.List(fields.Nested(BulkResult))
     succeeded = fields.Integer(metadata={"example": 0})
