@@ -158,8 +158,9 @@ def test_a_hash_within_the_budget_takes_no_longer_than_bcrypt_at_cost_14(text: s
         return time.process_time() - begun
 
     bcrypt_14 = 4 * min(seconds("$2b$12$" + BCRYPT_TAIL) for _ in range(2))
-    # A tenth for a machine whose memory is slower than the one that was measured.
-    assert seconds(text) < 1.1 * bcrypt_14
+    # A tenth for a machine whose memory is slower than the one that was measured. Other processes
+    # slow the memory down, too, so the quickest of three checks counts.
+    assert any(seconds(text) < 1.1 * bcrypt_14 for _ in range(3))
 
 
 @pytest.mark.parametrize(
