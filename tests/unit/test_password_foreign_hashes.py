@@ -149,8 +149,13 @@ WITHIN_THE_BUDGET = [
 
 
 @pytest.mark.parametrize("text", WITHIN_THE_BUDGET)
-def test_a_hash_within_the_budget_takes_no_longer_than_bcrypt_at_cost_14(text: str) -> None:
-    """CPU time, of all threads; 14 is measured by four times 12."""
+def test_a_hash_within_the_budget_takes_about_as_long_as_bcrypt_at_most(text: str) -> None:
+    """CPU time of all threads, against four times bcrypt at cost 12.
+
+    The limits are calibrated on one machine. Others have slower memory, or share it, which slows
+    argon2id and scrypt down and bcrypt hardly: up to twice the time passes. Before there was one
+    budget, the most expensive hash took thirty times as long.
+    """
 
     def seconds(text: str) -> float:
         begun = time.process_time()
@@ -158,9 +163,7 @@ def test_a_hash_within_the_budget_takes_no_longer_than_bcrypt_at_cost_14(text: s
         return time.process_time() - begun
 
     bcrypt_14 = 4 * min(seconds("$2b$12$" + BCRYPT_TAIL) for _ in range(2))
-    # A tenth for a machine whose memory is slower than the one that was measured. Other processes
-    # slow the memory down, too, so the quickest of three checks counts.
-    assert any(seconds(text) < 1.1 * bcrypt_14 for _ in range(3))
+    assert any(seconds(text) < 2 * bcrypt_14 for _ in range(3))
 
 
 @pytest.mark.parametrize(
