@@ -41,6 +41,7 @@ SECRET_KEYS = frozenset(
 )
 
 _clock = SystemClock()
+_processors: list[Any] = []
 
 Event = MutableMapping[str, Any]
 
@@ -78,13 +79,15 @@ def configure_logging(settings: Settings) -> None:
                 colors=sys.stdout.isatty(), exception_formatter=_write_traceback
             ),
         ]
+    # One list for the life of the process: loggers keep the one that they were first used with.
+    _processors[:] = [
+        structlog.stdlib.filter_by_level,
+        *shared,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=_processors,
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
