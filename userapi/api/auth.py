@@ -288,7 +288,10 @@ def resend_verification(body: dict[str, Any]) -> Any:
 @blp.response(202, Accepted)
 @blp.raises(InvalidCredentials, TooManyAttempts, Busy)
 def change_email(body: dict[str, Any]) -> Any:
-    """Request a change of the e-mail address: the new one confirms, the old one is notified."""
+    """Request a change of the e-mail address.
+
+    The new address has to confirm it; the old address is notified by mail.
+    """
     services().recovery.request_email_change(
         current_session().user_id,
         body["new_email"],
