@@ -50,7 +50,7 @@ audit: install ## Check pinned libraries for known vulnerabilities
 	@$(BIN)/python scripts/audit.py requirements.txt requirements-dev.txt
 
 format: install ## Format the code
-	@$(BIN)/black .
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
 
 bench: install ## Measure the service under load
 	@$(BIN)/python -m tests.support.servers install --load </dev/null

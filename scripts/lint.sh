@@ -9,8 +9,8 @@ check() {
     ".venv/bin/$@" </dev/null || failed+=("$1")
 }
 
-check black --check --quiet --diff .
-check flake8
+check ruff format --check --diff --quiet .
+check ruff check --quiet .
 check mypy
 check lint-imports --no-cache
 check bandit --quiet --recursive --ini setup.cfg userapi scripts gunicorn.conf.py wsgi.py

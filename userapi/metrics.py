@@ -17,8 +17,8 @@ from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, Engine, event, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from userapi.audit.seals import AuditSeals
 from userapi.accounts.import_jobs import unfinished_imports
+from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
 from userapi.database import counting, reading, statements_may_take
 from userapi.events.models import OutboxEvent, PublishedEvents

@@ -288,7 +288,7 @@ def _plain(value: object) -> int | float | str | None:
     text = str(value)
     if len(text) > LONGEST_TEXT:
         # The end of a traceback says what went wrong.
-        text = f"{text[:LONGEST_TEXT // 2]}…{text[-LONGEST_TEXT // 2:]}"
+        text = f"{text[: LONGEST_TEXT // 2]}…{text[-LONGEST_TEXT // 2 :]}"
     return text.encode("utf-8", "backslashreplace").decode()
 
 

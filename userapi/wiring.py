@@ -15,8 +15,8 @@ from userapi.audit.pruning import AuditPruning
 from userapi.audit.seal_keys import SealKeys, seal_keys
 from userapi.audit.seals import AuditSeals
 from userapi.audit.service import AuditReader, AuditTrail
-from userapi.authentication.introspection import Introspection
 from userapi.audit.verification import AuditVerification
+from userapi.authentication.introspection import Introspection
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.service import Authentication

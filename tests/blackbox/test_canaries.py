@@ -107,16 +107,19 @@ def travelled(
         finally:
             worker.end(SIGTERM)
         service.stop()
-        yield journey, {
-            "log": service.log,
-            "log of the worker": worker.log.read_text("utf-8"),
-            "metrics": metrics,
-            "refusals": "\n".join(journey.refusals),
-            "audit": _rows(database, "audit_logs"),
-            "events": _rows(database, "outbox_events"),
-            "mails that were asked for": _rows(database, "outgoing_mails"),
-            "Redis": _redis_dump(redis_url),
-        }
+        yield (
+            journey,
+            {
+                "log": service.log,
+                "log of the worker": worker.log.read_text("utf-8"),
+                "metrics": metrics,
+                "refusals": "\n".join(journey.refusals),
+                "audit": _rows(database, "audit_logs"),
+                "events": _rows(database, "outbox_events"),
+                "mails that were asked for": _rows(database, "outgoing_mails"),
+                "Redis": _redis_dump(redis_url),
+            },
+        )
 
 
 def _travel(journey: Journey, mail: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.operations.guide import blocks_of
 from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD, add_administrator
+from tests.operations.guide import blocks_of
 from tests.support.gunicorn import REPOSITORY, GunicornService
 from tests.support.npm import NpmFailed, installed_packages
 from tests.support.programs import NODE, ProgramMissing, is_ci

@@ -180,8 +180,7 @@ GUARDS = [
     Guard(
         "A suspension ends every session of the user",
         "Accounts._change_status",
-        "self._sessions.end_all(user=view.facts, actor=actor, "
-        "reason=EndReason.ACCOUNT_SUSPENDED)",
+        "self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_SUSPENDED)",
         "",
         ("tests/api/test_users.py", "tests/api/test_sessions.py"),
     ),
@@ -202,8 +201,7 @@ GUARDS = [
     Guard(
         "A revoked token does not log anybody out",
         "Authentication._end_session",
-        "if not self._sessions.is_live(own) or own.version != claims.session_version:\n"
-        "    return",
+        "if not self._sessions.is_live(own) or own.version != claims.session_version:\n    return",
         "",
         ("tests/api/test_sessions.py", "tests/api/test_recovery.py"),
     ),
@@ -540,8 +538,7 @@ GUARDS = [
     Guard(
         "A rotated refresh token is inactive",
         "Introspection.inspect",
-        "if isinstance(claims, RefreshClaims) and not self._is_present(claims):\n"
-        "    return None",
+        "if isinstance(claims, RefreshClaims) and not self._is_present(claims):\n    return None",
         "",
         ("tests/api/test_introspection.py", "tests/api/test_recovery.py"),
     ),

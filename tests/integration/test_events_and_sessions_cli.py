@@ -219,7 +219,6 @@ def test_what_rabbitmq_hands_out_can_be_followed(
     thread.start()
     deadline = time.monotonic() + 20
     try:
-
         with app.app_context():
             line = next(_from_broker())
     finally:

@@ -49,8 +49,10 @@ def test_a_server_that_did_not_answer_is_up_soon_after_it_does(
         proxy.pass_on()
         back = time.monotonic()
         wait_until(
-            lambda: sample(client, "dependency_up", dependency="database") == 1
-            and "outbox_oldest_seconds" in client.get("/metrics").text,
+            lambda: (
+                sample(client, "dependency_up", dependency="database") == 1
+                and "outbox_oldest_seconds" in client.get("/metrics").text
+            ),
             seconds=30,
         )
 

@@ -71,7 +71,7 @@ def test_a_change_shows_old_and_new(app: Flask, file: Path) -> None:
     output = run(app, "sync", file, "--dry-run").output
 
     assert output == (
-        "~ media-editor\n" "    - permissions: media:upload\n" "    + permissions: media:share\n"
+        "~ media-editor\n    - permissions: media:upload\n    + permissions: media:share\n"
     )
 
 

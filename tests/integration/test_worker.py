@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import kombu
 import pytest
 from flask import Flask
-import kombu
 from sqlalchemy import text
 
 from tests.support.facts import audit_rows, events
@@ -21,8 +21,8 @@ from tests.support.gunicorn import REPOSITORY, GunicornService
 from tests.support.mailbox import Mailbox
 from tests.support.servers import RabbitmqServer
 from tests.support.users import LogIn, MakeUser
-from userapi.clock import ManualClock
 from userapi.cleanup import CleanUp
+from userapi.clock import ManualClock
 from userapi.database import db
 from userapi.wiring import Services
 from userapi.worker import Task, Worker, tasks_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import flask_migrate
 from flask import Flask
 
-from tests.support.databases import SqliteDatabase, MigratedDatabase
+from tests.support.databases import MigratedDatabase, SqliteDatabase
 from userapi import create_app
 from userapi.clock import Clock, ManualClock
 from userapi.database import db

@@ -4,8 +4,8 @@ import base64
 import hashlib
 import statistics
 import time
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 
 import argon2
 import bcrypt

@@ -21,7 +21,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     LargeBinary,
-    Row as DatabaseRow,
     String,
     Table,
     Uuid,
@@ -31,6 +30,9 @@ from sqlalchemy import (
     select,
     text,
     update,
+)
+from sqlalchemy import (
+    Row as DatabaseRow,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 

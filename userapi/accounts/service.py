@@ -43,9 +43,9 @@ from userapi.lockout.service import Lockout
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
-from userapi.passwords.policy import PasswordPolicy
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
+from userapi.passwords.policy import PasswordPolicy
 from userapi.permissions import Permission
 from userapi.roles.models import BASE_ROLE, TOP_ROLE
 from userapi.roles.service import (

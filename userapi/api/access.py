@@ -11,9 +11,9 @@ from uuid import UUID
 from flask import g, request, session
 
 from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
-from userapi.characters import without_controls
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
 from userapi.authentication.service import SessionReference
+from userapi.characters import without_controls
 from userapi.errors import Forbidden, Unauthenticated
 from userapi.permissions import Permission
 from userapi.sessions.status import LiveSession

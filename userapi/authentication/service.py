@@ -27,8 +27,8 @@ from userapi.authentication.credentials import (
 )
 from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRevoked
 from userapi.authentication.rotation import (
-    SessionOwner,
     RotatedSession,
+    SessionOwner,
     lock_owner,
     lock_session,
     rotate,
@@ -64,8 +64,8 @@ from userapi.lockout.service import Lockout, TooManyAttempts
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
-from userapi.passwords.peppers import PepperMissing, Peppers
 from userapi.passwords.one_time_tokens import NOBODY, OneTimeTokens
+from userapi.passwords.peppers import PepperMissing, Peppers
 from userapi.passwords.policy import PasswordPolicy
 from userapi.roles.service import RoleGraph, Roles
 from userapi.sessions.models import SessionKind, UserSession

@@ -26,8 +26,8 @@ from userapi.expiring_store import require_writable
 from userapi.health import Check, Status, head_revision
 from userapi.mail.mailer import connect
 from userapi.mail.models import OutgoingMail
-from userapi.private_files import make_folder
 from userapi.passwords.peppers import COUNTED_UP_TO
+from userapi.private_files import make_folder
 from userapi.settings import Settings, SettingsError, files_with_secrets, weak_secrets
 from userapi.wiring import Services
 

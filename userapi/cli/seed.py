@@ -95,7 +95,9 @@ class _People:
         status = (
             UserStatus.ACTIVE
             if draw < 0.92
-            else UserStatus.PENDING if draw < 0.97 else UserStatus.SUSPENDED
+            else UserStatus.PENDING
+            if draw < 0.97
+            else UserStatus.SUSPENDED
         )
         if status is UserStatus.PENDING:
             logins = []

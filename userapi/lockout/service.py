@@ -26,10 +26,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from userapi.lockout.models import LoginAttempt
 from userapi.clock import Clock
 from userapi.database import one_statement, reading, require_transaction
 from userapi.errors import TooMany
+from userapi.lockout.models import LoginAttempt
 from userapi.settings import Settings
 
 # A check that started so long ago ended with its process; its attempt is released.
