@@ -130,8 +130,8 @@ def on_starting(server: Any) -> None:
     from flask_migrate import upgrade
 
     from userapi import create_app
-    from userapi.database import db, require_unicode_database
-    from userapi.listening import require_free
+    from userapi.infrastructure.database import db, require_unicode_database
+    from userapi.serving.listening import require_free
 
     if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
         try:
@@ -168,11 +168,11 @@ _workers_inside: list[Any] = []
 def post_worker_init(worker: Any) -> None:
     """Run the background work inside the service where nothing else runs it."""
     if _settings.runs_worker_inside:
-        from userapi.worker import Worker, WorkerInside, tasks_of
+        from userapi.worker import EmbeddedWorker, Worker, tasks_of
 
         application = worker.wsgi
         background = Worker(application, tasks_of(application.extensions["userapi"]), _settings)
-        inside = WorkerInside(background, _turn)
+        inside = EmbeddedWorker(background, _turn)
         inside.start()
         _workers_inside.append(inside)
 

@@ -73,8 +73,8 @@ FIGURES = {
 STORM_CONNECTIONS = 16
 # Eight connections that stay open fall to two processes by chance; a ratio of rates means nothing
 # where one of them idles.
-LEAST_BALANCE = 0.6
-MOST_TRIES = 8
+MIN_BALANCE = 0.6
+MAX_TRIES = 8
 # What can be tried out: passed on to the service.
 GUNICORN = ("WEB_CONCURRENCY", "GUNICORN_THREADS", "PASSWORD_HASH_QUEUE")
 RELAYED = 20_000
@@ -232,7 +232,7 @@ def _measure(
     database_pids = _database_pids()
 
     def load(name: str, base: str, request: Callable[[], Request], pid: int) -> Outcome:
-        for _ in range(MOST_TRIES):
+        for _ in range(MAX_TRIES):
             outcome = send(
                 base,
                 request(),
@@ -240,7 +240,7 @@ def _measure(
                 service_pids=[pid],
                 database_pids=database_pids,
             )
-            lopsided = outcome.balance < LEAST_BALANCE and name not in slow
+            lopsided = outcome.balance < MIN_BALANCE and name not in slow
             print(
                 f"  {name:26} {outcome.per_second:9.1f}/s  p50 {outcome.p50:8.2f} ms  "
                 f"p99 {outcome.p99:8.2f} ms  "

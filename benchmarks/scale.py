@@ -35,11 +35,11 @@ from userapi.actor import system_actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.clock import SystemClock
-from userapi.database import db
-from userapi.export import ExportFormat
-from userapi.paging import PageRequest
+from userapi.infrastructure.database import db
+from userapi.infrastructure.export import ExportFormat
+from userapi.infrastructure.pagination import PageRequest
+from userapi.infrastructure.user_counts import rebuild_user_counts
 from userapi.statistics import Statistics
-from userapi.tallies import count_anew
 from userapi.wiring import Services
 
 SMALL = 1000
@@ -320,7 +320,7 @@ def run(server: PostgresServer, directory: Path, count: int) -> dict[str, Measur
     app = build_app(environment, clock=SystemClock(), instance_dir=directory)
     services: Services = app.extensions["userapi"]
     with app.app_context():
-        count_anew()
+        rebuild_user_counts()
         measured = {
             asked: measure(app, url, question)
             for asked, question in questions(services, count).items()

@@ -24,7 +24,7 @@ ALGORITHM = os.environ.get("ALGORITHM", "ES256")  # Ours to choose, never the to
 
 KEYS_FRESH_SECONDS = 300  # As long as the answer's Cache-Control allows.
 KEYS_USABLE_SECONDS = 3600  # While the service is away, the keys of before go on.
-LEAST_SECONDS_BETWEEN_FETCHES = 10  # Whoever sends made-up kids does not make us ask each time.
+MIN_SECONDS_BETWEEN_FETCHES = 10  # Whoever sends made-up kids does not make us ask each time.
 REQUIRED = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "roles"]
 
 
@@ -52,7 +52,7 @@ class PublishedKeys:
             stale = now - self._fetched_at > KEYS_FRESH_SECONDS
             # A kid that is new to us is what the service signs with since it has rotated its keys.
             if stale or kid not in self._keys:
-                if now - self._tried_at > LEAST_SECONDS_BETWEEN_FETCHES:
+                if now - self._tried_at > MIN_SECONDS_BETWEEN_FETCHES:
                     self._tried_at = now
                     self._fetch(now)
             if now - self._fetched_at > KEYS_USABLE_SECONDS:

@@ -1,12 +1,12 @@
 """Runs migrations inside the application, on the database that its settings name.
 
-Each migration is a transaction of its own; `userapi.migrating` says what is done beside it. One
-process migrates while others wait for their turn. They ask for it again and again, each time in a
-transaction of its own: one that waited inside a statement would hold a snapshot, which building an
-index concurrently waits for in turn.
+Each migration is a transaction of its own; `userapi.infrastructure.migration_steps` describes
+which steps run outside of it. One process migrates while others wait for the lock. They try to
+acquire it repeatedly, each time in a new transaction: a single waiting statement would hold a
+snapshot, and building an index concurrently waits for all snapshots.
 
-A lock that cannot be had soon is given up rather than queued for, because a queued DDL statement
-stops everybody behind it. The migration is then tried again, for a quarter of an hour.
+A table lock that is not granted soon is given up rather than queued for, because a queued DDL
+statement blocks every later statement on the table. The migration is retried for 15 minutes.
 """
 
 import fcntl
@@ -25,17 +25,17 @@ from alembic.util import CommandError
 from flask import current_app
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 
-from userapi.database_encoding import UnsupportedEncoding
-from userapi.migrating import LOCK_TIMEOUT
+from userapi.infrastructure.database_encoding import UnsupportedEncoding
+from userapi.infrastructure.migration_steps import LOCK_TIMEOUT
 from userapi.private_files import make_file
 
 log = structlog.get_logger("userapi.migrations")
 
 ADVISORY_LOCK = 7120061
 TURN_POLL_SECONDS = 0.5
-LONGEST_TURN_SECONDS = 30 * 60
+MAX_TURN_SECONDS = 30 * 60
 TRY_AGAIN_SECONDS = 2.0
-LONGEST_TRIES_SECONDS = 15 * 60
+MAX_TRIES_SECONDS = 15 * 60
 NUMBER = re.compile(r"[0-9]{4}", re.ASCII)
 
 migrate = current_app.extensions["migrate"]
@@ -67,7 +67,7 @@ def run() -> None:
             run_migrations(connection)
         return
     with engine.connect() as connection, without_time_outs(connection), turn(connection):
-        give_up_at = time.monotonic() + LONGEST_TRIES_SECONDS
+        give_up_at = time.monotonic() + MAX_TRIES_SECONDS
         while True:
             try:
                 run_migrations(connection)
@@ -156,7 +156,7 @@ def _has_file(descriptor: int) -> bool:
 
 def wait_for_turn(has_turn: Callable[[], bool]) -> None:
     """Ask until it is our turn. Raises CommandError after half an hour."""
-    give_up_at = time.monotonic() + LONGEST_TURN_SECONDS
+    give_up_at = time.monotonic() + MAX_TURN_SECONDS
     waits = False
     while not has_turn():
         if time.monotonic() > give_up_at:

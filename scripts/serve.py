@@ -12,9 +12,9 @@ from flask import Flask
 from flask.cli import ScriptInfo
 
 from userapi import create_app
-from userapi.database import db
-from userapi.heartbeat import running_workers
-from userapi.listening import require_free
+from userapi.infrastructure.database import db
+from userapi.infrastructure.heartbeat import running_workers
+from userapi.serving.listening import require_free
 from userapi.settings import Settings, faults_end_the_process
 from userapi.wiring import Services
 

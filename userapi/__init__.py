@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from userapi import cli, observability
+from userapi import cli
 from userapi.clock import Clock
+from userapi.infrastructure.logging import configure_logging
 from userapi.private_files import tighten_instance
 from userapi.settings import Settings, faults_end_the_process
 
@@ -35,7 +36,7 @@ def create_app(
     """
     settings = settings or Settings.load()
     tighten_instance(settings.instance_dir)
-    observability.configure_logging(settings)
+    configure_logging(settings)
     application = _class_for_web() if web else Flask
     app = application("userapi", instance_path=str(settings.instance_dir), static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key, DEBUG=settings.debug, TESTING=False)
@@ -57,7 +58,7 @@ def create_app(
 # Imported when they are needed: a list of commands needs no services, a command needs no
 # endpoints, and neither needs the libraries of the other.
 def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Services:
-    from userapi import database
+    from userapi.infrastructure import database
     from userapi.wiring import build_services
 
     database.init_app(app, settings)
@@ -76,7 +77,8 @@ def _class_for_web() -> type[Flask]:
 
 
 def _add_web(app: Flask, services: Services) -> None:
-    from userapi import api, console, database
+    from userapi import api, console
+    from userapi.infrastructure import database
 
     # These would otherwise be loaded by the first request that needs them.
     for name in LOADED_BEFORE_REQUESTS:

@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
 
 from userapi.accounts.import_jobs import ImportedRow, ImportJob
 from userapi.clock import Clock
-from userapi.database import transaction
 from userapi.events.expiry import EventExpiry
 from userapi.events.models import OutboxEvent
-from userapi.heartbeat import WorkerHeartbeat
-from userapi.idempotency import IdempotencyKey
+from userapi.infrastructure.database import transaction
+from userapi.infrastructure.heartbeat import WorkerHeartbeat
+from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken

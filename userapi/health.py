@@ -21,9 +21,13 @@ import structlog
 from sqlalchemy.engine import make_url
 
 from userapi.clock import Clock
-from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
-from userapi.deadlines import BoundedConnection
-from userapi.expiring_store import require_writable
+from userapi.infrastructure.database_encoding import (
+    CLIENT_ENCODING,
+    UnsupportedEncoding,
+    require_unicode,
+)
+from userapi.infrastructure.deadlines import BoundedConnection
+from userapi.infrastructure.redis_client import require_writable
 from userapi.passwords.peppers import NEEDED, Peppers
 from userapi.serving.draining import is_draining
 from userapi.settings import PROJECT_ROOT, Settings
@@ -32,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 CHECK_SECONDS = 1
 # For connecting and asking together.
-LONGEST_SECONDS = 2.5
+MAX_SECONDS = 2.5
 VERSION = "1.0.0"
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 
@@ -143,7 +147,7 @@ class Health:
         pool = ThreadPoolExecutor(len(checks), thread_name_prefix="health")
         try:
             running = {pool.submit(_timed, name, check): name for name, check in checks.items()}
-            wait(running, timeout=LONGEST_SECONDS)
+            wait(running, timeout=MAX_SECONDS)
             return {name: _found(name, future) for future, name in running.items()}
         finally:
             pool.shutdown(wait=False)

@@ -20,14 +20,14 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from userapi.accounts.import_jobs import unfinished_imports
 from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
-from userapi.database import counting, reading, statements_may_take
 from userapi.events.models import OutboxEvent, PublishedEvents
 from userapi.health import Health, Status
-from userapi.heartbeat import WorkerHeartbeat
+from userapi.infrastructure.database import counting, reading, statement_timeout
+from userapi.infrastructure.heartbeat import WorkerHeartbeat
+from userapi.infrastructure.user_counts import TallyKind, counts_of
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.peppers import COUNTED_UP_TO, Peppers
 from userapi.sessions.service import Sessions
-from userapi.tallies import TallyKind, counts_of
 
 log = structlog.get_logger(__name__)
 
@@ -306,7 +306,7 @@ class Figures:
 def _counted(count: Callable[[Connection], Iterator[Metric]]) -> list[Metric]:
     """Return what is counted; nothing where that takes too long, which is kept like a figure."""
     try:
-        with counting() as connection, statements_may_take(connection, FIGURE_SECONDS):
+        with counting() as connection, statement_timeout(connection, FIGURE_SECONDS):
             return list(count(connection))
     except OperationalError as exc:
         if not isinstance(exc.orig, QueryCanceled):

@@ -6,9 +6,9 @@ for its seal and is counted here, in the same statement. Past days cost a few ro
 pruning takes nothing from them, and only the rows of about the last second are looked at one by
 one.
 
-Users are counted as they change, by `userapi.tallies`; of who was active only the day that a span
-begins in is looked at row by row, by an index. Live sessions are counted by an index, too. Figures
-that were dear all the same are kept for some time: never longer than `LONGEST_KEPT`.
+Users are counted as they change, by `userapi.infrastructure.user_counts`; of activity only the
+first day of a span is read row by row, by an index. Live sessions are counted by an index, too.
+Expensive figures are cached for some time: never longer than `MAX_KEPT`.
 """
 
 import threading
@@ -24,7 +24,6 @@ from sqlalchemy import (
     Connection,
     Date,
     ScalarSelect,
-    Table,
     func,
     select,
     union_all,
@@ -35,23 +34,26 @@ from userapi.accounts.views import users
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditDailyCount, AuditLog, AuditUnsealed
 from userapi.clock import Clock
-from userapi.database import counting
+from userapi.infrastructure.database import (
+    counting,
+    table_of,
+)
+from userapi.infrastructure.user_counts import TallyKind, counts_of, last_logins_from
 from userapi.roles.models import Role
 from userapi.sessions.service import Sessions
-from userapi.tallies import TallyKind, counts_of, last_logins_from
 
-MOST_DAYS = 365
+MAX_DAYS = 365
 MIDNIGHT = time_of_day()
 ACTIVE_SPANS = {"1d": 1, "7d": 7, "30d": 30}
 # Counting may take one part in a hundred of a process's time; what was cheap is never kept.
 KEPT_FOR_TIMES = 100
 CHEAP_SECONDS = 0.1
-LONGEST_KEPT = timedelta(seconds=55)
+MAX_KEPT = timedelta(seconds=55)
 
-_logs: Table = AuditLog.__table__  # type: ignore[assignment]
-_unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
-_counts: Table = AuditDailyCount.__table__  # type: ignore[assignment]
-_roles: Table = Role.__table__  # type: ignore[assignment]
+_logs = table_of(AuditLog)
+_unsealed = table_of(AuditUnsealed)
+_counts = table_of(AuditDailyCount)
+_roles = table_of(Role)
 
 # What each figure of a day counts. A denied log-in had the right password and is no failed one.
 DAILY_FIGURES = {
@@ -125,7 +127,7 @@ class Statistics:
             figures = self._count(counted_at)
             cost = time.perf_counter() - begun
             keep = timedelta(seconds=cost * KEPT_FOR_TIMES if cost > CHEAP_SECONDS else 0)
-            self._kept = _Kept(number, figures, counted_at, counted_at + min(keep, LONGEST_KEPT))
+            self._kept = _Kept(number, figures, counted_at, counted_at + min(keep, MAX_KEPT))
             return figures
 
     def _count(self, now: datetime) -> Figures:
@@ -173,7 +175,7 @@ def _active(connection: Connection, now: datetime) -> dict[str, int]:
 
 
 def _days(connection: Connection, today: date) -> tuple[DayFigures, ...]:
-    first = today - timedelta(days=MOST_DAYS - 1)
+    first = today - timedelta(days=MAX_DAYS - 1)
     actions = sorted({action for action, _ in DAILY_FIGURES})
     day = func.date(_logs.c.occurred_at, type_=Date)
     # One statement: even without the snapshot a row that is sealed meanwhile is counted once.
@@ -193,5 +195,5 @@ def _days(connection: Connection, today: date) -> tuple[DayFigures, ...]:
             by_day[on][figure] += count
     return tuple(
         DayFigures(date=on, **by_day.get(on, {}))
-        for on in (first + timedelta(days=number) for number in range(MOST_DAYS))
+        for on in (first + timedelta(days=number) for number in range(MAX_DAYS))
     )

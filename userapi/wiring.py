@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from userapi.accounts.bulk import BulkChanges
-from userapi.accounts.everybody_out import EverybodyOut
 from userapi.accounts.exports import UserExports
 from userapi.accounts.import_jobs import ImportJobs
 from userapi.accounts.imports import UserImports
+from userapi.accounts.log_out_everyone import LogOutEveryone
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.accounts.views import ShownUsers
@@ -23,28 +23,28 @@ from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.cleanup import CleanUp
 from userapi.clock import Clock, SystemClock
-from userapi.encryption import EncryptionKeys
 from userapi.events.expiry import EventExpiry
 from userapi.events.outbox import Outbox
-from userapi.expiring_store import CircuitBreaker, Redis
 from userapi.health import Health
+from userapi.infrastructure.encryption import EncryptionKeys
+from userapi.infrastructure.rate_counters import MemoryRateCounter, RateCounter, RedisRateCounter
+from userapi.infrastructure.redis_client import CircuitBreaker, Redis
 from userapi.lockout.service import Lockout
 from userapi.mail.mailer import build_mailer
 from userapi.mail.messages import Messages
 from userapi.mail.queue import MailQueue
 from userapi.metrics import Figures, Metrics
-from userapi.passwords.gate import HashingGate, background_gate
 from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.hashing_pool import HashingPool, background_pool
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.peppers import Peppers
 from userapi.passwords.policy import PasswordPolicy
-from userapi.rates import MemoryRateCounter, RateCounter, RedisRateCounter
 from userapi.roles.editing import RoleEditor
 from userapi.roles.service import Roles
 from userapi.sessions.cache import (
-    NOTE_SPARED_SECONDS,
-    NOTE_TIMEOUT_SECONDS,
+    INVALIDATION_BREAKER_SECONDS,
+    INVALIDATION_TIMEOUT_SECONDS,
     RedisLiveSessions,
 )
 from userapi.sessions.service import Sessions
@@ -71,9 +71,9 @@ class Services:
     clean_up: CleanUp
     access_tokens: AccessTokens
     encryption: EncryptionKeys
-    everybody_out: EverybodyOut
+    log_out_everyone: LogOutEveryone
     figures: Figures
-    gate: HashingGate
+    gate: HashingPool
     hasher: PasswordHasher
     health: Health
     import_jobs: ImportJobs
@@ -115,7 +115,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     access_tokens = AccessTokens(settings, clock, keys)
     lockout = Lockout(settings, clock)
     metrics = Metrics()
-    gate = HashingGate(
+    gate = HashingPool(
         queue_limit=settings.password_hash_queue,
         observe=metrics.hash_seconds.observe,
         observe_wait=metrics.hash_wait_seconds.observe,
@@ -129,8 +129,8 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         store = Redis(settings.redis_url)
         notes = Redis(
             settings.redis_url,
-            timeout_seconds=NOTE_TIMEOUT_SECONDS,
-            breaker=CircuitBreaker(NOTE_SPARED_SECONDS),
+            timeout_seconds=INVALIDATION_TIMEOUT_SECONDS,
+            breaker=CircuitBreaker(INVALIDATION_BREAKER_SECONDS),
         )
         live = RedisLiveSessions(settings, clock, questions=store, notes=notes, database=live)
         rates = RedisRateCounter(store, clock)
@@ -200,7 +200,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
         access_tokens=access_tokens,
         encryption=encryption,
-        everybody_out=EverybodyOut(clock=clock, sessions=sessions),
+        log_out_everyone=LogOutEveryone(clock=clock, sessions=sessions),
         figures=Figures(
             clock=clock, health=health, sessions=sessions, seals=seals, peppers=peppers
         ),
@@ -215,7 +215,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
                 PasswordHasher(
                     peppers=peppers,
                     rounds=settings.password_hash_rounds,
-                    gate=background_gate(),
+                    gate=background_pool(),
                 )
             ),
             roles=roles,

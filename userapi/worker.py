@@ -23,23 +23,29 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.accounts.import_jobs import NOTIFY_CHANNEL as IMPORTS
-from userapi.database import ServiceConnection, connect_alone, db, has_pooler, transaction
 from userapi.errors import ServiceError
 from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
 from userapi.events.publisher import AmqpPublisher
 from userapi.events.relay import Relay
-from userapi.heartbeat import WorkerHeartbeat, own_name
+from userapi.infrastructure.database import (
+    ServiceConnection,
+    connect_alone,
+    db,
+    has_pooler,
+    transaction,
+)
+from userapi.infrastructure.heartbeat import WorkerHeartbeat, own_name
+from userapi.infrastructure.user_counts import fold_user_count_changes
 from userapi.mail.queue import NOTIFY_CHANNEL as MAILS
 from userapi.settings import Settings
-from userapi.tallies import add_up_changes
 from userapi.wiring import Services
 
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
 # Short enough to be at work again within five seconds of a server's return.
-LONGEST_PAUSE_SECONDS = 4.0
+MAX_PAUSE_SECONDS = 4.0
 LISTEN_SECONDS = 1.0
 LISTENER_CHECKED_SECONDS = 10.0
 STOP_SECONDS = 25.0
@@ -80,7 +86,7 @@ def tasks_of(services: Services) -> list[Task]:
             interval_seconds=1,
         ),
         Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
-        Task(name="tallies", run=add_up_changes, interval_seconds=1),
+        Task(name="tallies", run=fold_user_count_changes, interval_seconds=1),
         build_imports(services),
         Task(name="clean-up", run=services.clean_up.delete_due, interval_seconds=60),
         Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
@@ -254,7 +260,7 @@ class Worker:
                 self._wake[task.name].set()
 
 
-class WorkerInside:
+class EmbeddedWorker:
     """A worker inside the service: in one of the processes that have the file `turn` in common.
 
     The lock on it ends with the process that holds it, and then another takes its turn.
@@ -295,7 +301,7 @@ class WorkerInside:
 
 def _pause_after(failures: int) -> float:
     """Return how long to pause: longer each time, and not equally long everywhere."""
-    longest = min(FIRST_PAUSE_SECONDS * (1 << min(failures - 1, 10)), LONGEST_PAUSE_SECONDS)
+    longest = min(FIRST_PAUSE_SECONDS * (1 << min(failures - 1, 10)), MAX_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)  # nosec B311
 
 

@@ -2,7 +2,11 @@
 
 from alembic import op
 
-from userapi.migrating import beside_requests, build_index, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    build_index,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0004"
 down_revision = "0003"
@@ -15,7 +19,7 @@ def upgrade() -> None:
     if not on_postgresql():
         return
     op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
-    with beside_requests():
+    with without_blocking_requests():
         build_index("ix_users_search_text_trgm", "users", "USING gin (search_text gin_trgm_ops)")
 
 

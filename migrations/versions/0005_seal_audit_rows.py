@@ -7,7 +7,12 @@ ten seconds.
 import sqlalchemy as sa
 from alembic import op
 
-from userapi.migrating import beside_requests, has_table, in_batches, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    has_table,
+    in_batches,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0005"
 down_revision = "0004"
@@ -28,7 +33,7 @@ def upgrade() -> None:
     if not has_table("audit_unsealed"):
         _add_chain()
     if on_postgresql():
-        with beside_requests():
+        with without_blocking_requests():
             in_batches(_queue, FOLLOWING)
     else:
         op.execute("INSERT INTO audit_unsealed (audit_id) SELECT id FROM audit_logs")

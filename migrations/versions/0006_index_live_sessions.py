@@ -3,7 +3,11 @@
 import sqlalchemy as sa
 from alembic import op
 
-from userapi.migrating import beside_requests, build_index, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    build_index,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0006"
 down_revision = "0005"
@@ -14,7 +18,7 @@ depends_on = None
 def upgrade() -> None:
     """Add an index that answers the count by itself."""
     if on_postgresql():
-        with beside_requests():
+        with without_blocking_requests():
             build_index(
                 "ix_user_sessions_live_expires_at",
                 "user_sessions",

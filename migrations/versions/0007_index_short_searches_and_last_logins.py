@@ -7,7 +7,11 @@ for each. Only PostgreSQL has them: a million users take it a minute, during whi
 
 from alembic import op
 
-from userapi.migrating import beside_requests, build_index, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    build_index,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0007"
 down_revision = "0006"
@@ -39,7 +43,7 @@ def upgrade() -> None:
             )
         $$
         """)
-    with beside_requests():
+    with without_blocking_requests():
         for name, definition in INDEXES.items():
             build_index(name, "users", definition)
     op.execute("ANALYZE users")

@@ -3,7 +3,11 @@
 import sqlalchemy as sa
 from alembic import op
 
-from userapi.migrating import beside_requests, build_index, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    build_index,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0008"
 down_revision = "0007"
@@ -22,7 +26,7 @@ PARTIAL = {
 def upgrade() -> None:
     """Add the indexes."""
     if on_postgresql():
-        with beside_requests():
+        with without_blocking_requests():
             for name, (table, column) in PARTIAL.items():
                 build_index(name, table, f"({column}) WHERE {column} IS NOT NULL")
         return

@@ -8,7 +8,11 @@ right at any moment. Users go on changing while those that are there are counted
 import sqlalchemy as sa
 from alembic import op
 
-from userapi.migrating import beside_requests, has_table, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    has_table,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0010"
 down_revision = "0009"
@@ -25,7 +29,7 @@ def upgrade() -> None:
     if not has_table("tallies"):
         _add_tables()
     if on_postgresql():
-        with beside_requests():
+        with without_blocking_requests():
             pass  # Commits, so that from now on every change of a user has its line.
         day = POSTGRESQL_DAY.format("last_login_at")
         # One statement sees one moment: what is counted is every change whose line is deleted.

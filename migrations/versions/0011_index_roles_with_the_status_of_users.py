@@ -9,13 +9,13 @@ the rows that are there get theirs; a million take half a minute.
 import sqlalchemy as sa
 from alembic import op
 
-from userapi.migrating import (
-    beside_requests,
+from userapi.infrastructure.migration_steps import (
     build_index,
     drop_index,
     has_column,
     in_batches,
     on_postgresql,
+    without_blocking_requests,
 )
 
 revision = "0011"
@@ -38,7 +38,7 @@ def upgrade() -> None:
     if on_postgresql():
         if not has_column("user_roles", "user_status"):
             _add_copy_on_postgresql()
-        with beside_requests():
+        with without_blocking_requests():
             in_batches(_copy, FOLLOWING)
             build_index(
                 "ix_user_roles_role_name_user_status_user_id",

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from userapi.migrating import has_column
+from userapi.infrastructure.migration_steps import has_column
 
 revision = "0016"
 down_revision = "0015"

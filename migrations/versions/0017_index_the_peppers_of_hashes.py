@@ -6,7 +6,11 @@ index finds out by a few look-ups which peppers are still needed.
 
 from alembic import op
 
-from userapi.migrating import beside_requests, build_index, on_postgresql
+from userapi.infrastructure.migration_steps import (
+    build_index,
+    on_postgresql,
+    without_blocking_requests,
+)
 
 revision = "0017"
 down_revision = "0016"
@@ -20,7 +24,7 @@ DEFINITION = "(substr(password_hash, 8, 8)) WHERE substr(password_hash, 1, 7) = 
 def upgrade() -> None:
     """Add the index on PostgreSQL; the few users of a SQLite file are read as they are."""
     if on_postgresql():
-        with beside_requests():
+        with without_blocking_requests():
             build_index(NAME, "users", DEFINITION)
 
 

@@ -11,8 +11,8 @@ from tests.support.facts import audit_rows
 from tests.support.users import PASSWORD, LogIn, MakeUser, SignedInClient
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction
-from userapi.database import transaction
-from userapi.network_addresses import canonical_address
+from userapi.infrastructure.database import transaction
+from userapi.infrastructure.network_addresses import canonical_address
 from userapi.sessions.models import UserSession
 from userapi.wiring import Services
 

@@ -17,7 +17,7 @@ from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInCli
 from userapi.accounts.models import UserStatus
 from userapi.audit.actions import AuditAction
 from userapi.clock import ManualClock
-from userapi.database import db
+from userapi.infrastructure.database import db
 
 CORRELATION = "coverage-1"
 HEADERS = {"X-Correlation-ID": CORRELATION, "User-Agent": "tester/1"}

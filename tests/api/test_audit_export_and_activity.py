@@ -16,7 +16,7 @@ from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
-from userapi.database import db, transaction
+from userapi.infrastructure.database import db, transaction
 from userapi.wiring import Services
 
 EXPORT = "/api/v1/audit-logs/export"

@@ -5,20 +5,24 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Table, insert
+from sqlalchemy import insert
 
 from tests.support.facts import audit_rows, events
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts.models import User
-from userapi.database import new_id, transaction
+from userapi.infrastructure.database import (
+    new_id,
+    table_of,
+    transaction,
+)
 from userapi.roles.models import UserRole
 from userapi.wiring import Services
 
 BULK = "/api/v1/users/bulk"
 UNKNOWN = "0199c0de-0000-7000-8000-000000000000"
 
-_users: Table = User.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_users = table_of(User)
+_user_roles = table_of(UserRole)
 
 
 @pytest.fixture

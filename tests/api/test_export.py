@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import Table, insert, text
+from sqlalchemy import insert, text
 from werkzeug.test import TestResponse
 
 from tests.support.databases import patient_transaction
@@ -18,13 +18,17 @@ from userapi.accounts.exports import CHUNK
 from userapi.accounts.models import User
 from userapi.accounts.search import UserFilter
 from userapi.actor import system_actor
-from userapi.database import new_id, transaction
-from userapi.export import ExportFormat
+from userapi.infrastructure.database import (
+    new_id,
+    table_of,
+    transaction,
+)
+from userapi.infrastructure.export import ExportFormat
 from userapi.wiring import Services
 
 EXPORT = "/api/v1/users/export"
 
-_users: Table = User.__table__  # type: ignore[assignment]
+_users = table_of(User)
 
 
 @pytest.fixture

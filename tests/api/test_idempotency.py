@@ -8,8 +8,8 @@ from sqlalchemy import func, select
 
 from tests.support.client import JsonClient
 from tests.support.users import LogIn, MakeUser, SignedInClient
-from userapi.database import reading
-from userapi.idempotency import IdempotencyKey
+from userapi.infrastructure.database import reading
+from userapi.infrastructure.idempotency_keys import IdempotencyKey
 
 USERS = "/api/v1/users/"
 REGISTER = "/api/v1/auth/register"

@@ -23,9 +23,13 @@ from userapi.accounts.import_jobs import (
 from userapi.accounts.imports import BATCH_PASSWORDS, UserImports
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
-from userapi.database import reading, transaction
-from userapi.passwords.gate import HashingGate
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+    transaction,
+)
 from userapi.passwords.hashing import PasswordHasher
+from userapi.passwords.hashing_pool import HashingPool
 from userapi.passwords.peppers import Peppers
 from userapi.wiring import Services
 
@@ -85,7 +89,7 @@ def another_worker(
     hasher = PasswordHasher(
         peppers=Peppers(services.settings.password_pepper),
         rounds=4,
-        gate=HashingGate(queue_limit=64, observe=hashed),
+        gate=HashingPool(queue_limit=64, observe=hashed),
     )
     imports = UserImports(
         clock=services.clock,
@@ -398,7 +402,7 @@ def test_rows_rest_encrypted_and_go_with_their_batch(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     ask(admin, with_passwords(201))
-    table: Table = ImportBatch.__table__  # type: ignore[assignment]
+    table = table_of(ImportBatch)
 
     with app.app_context(), reading() as connection:
         stored = b"".join(connection.scalars(select(table.c.sealed)))
@@ -415,7 +419,7 @@ def test_rows_that_cannot_be_read_any_more_end_the_job(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     location = ask(admin, [row_of("ada"), row_of("bob")], headers=ASYNC).headers["Location"]
-    table: Table = ImportBatch.__table__  # type: ignore[assignment]
+    table = table_of(ImportBatch)
     with app.app_context(), transaction() as session:
         session.execute(update(table).values(sealed=b"\x01damaged"))
 

@@ -14,7 +14,7 @@ from tests.support.facts import audit_rows, events, mails
 from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.accounts.models import User, UserStatus
 from userapi.clock import ManualClock
-from userapi.database import reading, transaction
+from userapi.infrastructure.database import reading, transaction
 
 
 def try_to_log_in(client: JsonClient, username: str, password: str = PASSWORD) -> Any:

@@ -6,12 +6,15 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import Table, insert
+from sqlalchemy import insert
 
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.actor import system_actor
-from userapi.database import transaction
+from userapi.infrastructure.database import (
+    table_of,
+    transaction,
+)
 from userapi.roles.editing import RoleDefinition
 from userapi.roles.models import UserRole
 from userapi.wiring import Services
@@ -19,7 +22,7 @@ from userapi.wiring import Services
 NAMES = [f"team-{number:02d}" for number in range(51)]
 NEW = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}
 
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_user_roles = table_of(UserRole)
 
 
 @pytest.fixture(autouse=True)

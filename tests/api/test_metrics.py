@@ -11,9 +11,9 @@ from tests.support.client import JsonClient
 from tests.support.metrics import sample
 from tests.support.users import PASSWORD, MakeUser
 from userapi.clock import ManualClock
-from userapi.database import db, transaction
 from userapi.events.models import OutboxEvent
-from userapi.heartbeat import WorkerHeartbeat
+from userapi.infrastructure.database import db, transaction
+from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.mail.models import MailKind, OutgoingMail
 
 

@@ -11,7 +11,7 @@ from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
 from tests.support.users import LogIn, MakeUser
 from userapi.clock import ManualClock
-from userapi.network_addresses import canonical_address
+from userapi.infrastructure.network_addresses import canonical_address
 
 LOGIN = "/api/v1/auth/login"
 # What nobody is refused for but by a limit.

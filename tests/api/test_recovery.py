@@ -19,7 +19,7 @@ from userapi.actor import Actor, ActorType, system_actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
-from userapi.database import db, new_id, transaction
+from userapi.infrastructure.database import db, new_id, transaction
 from userapi.sessions.models import UserSession
 from userapi.wiring import Services
 

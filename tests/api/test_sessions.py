@@ -15,7 +15,7 @@ from userapi.accounts.models import User
 from userapi.actor import system_actor
 from userapi.authentication.tokens import AccessGrant
 from userapi.clock import ManualClock
-from userapi.database import transaction
+from userapi.infrastructure.database import transaction
 from userapi.wiring import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"

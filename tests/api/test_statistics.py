@@ -22,7 +22,7 @@ from userapi.accounts.views import users
 from userapi.actor import Actor, system_actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.clock import ManualClock
-from userapi.database import new_id, reading, transaction
+from userapi.infrastructure.database import new_id, reading, transaction
 from userapi.roles.models import UserRole
 from userapi.sessions.models import UserSession
 from userapi.statistics import Figures, Statistics

@@ -79,7 +79,7 @@ def test_a_request_is_one_line(
 
 
 # What Gunicorn reads of all fields together: 64 of 16 KiB, see gunicorn.conf.py.
-LONGEST_FIELDS = 64 * (16384 + 2) + 4
+MAX_FIELDS = 64 * (16384 + 2) + 4
 
 HOSTILE = {
     "escaped lines": request_bytes("GET", "/a%0d%0ab%00c%1b[31m%e2%80%a8%c2%85"),
@@ -93,7 +93,7 @@ HOSTILE = {
     "a hostile method": b"G\x1bT / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a hostile host": request_bytes("GET", LIVE, host="a\x1b[31m\xff"),
     "headers without end": b"GET / HTTP/1.1\r\n"
-    + b"Host: localhost\r\nX-A: ".ljust(LONGEST_FIELDS + 1, b"a"),
+    + b"Host: localhost\r\nX-A: ".ljust(MAX_FIELDS + 1, b"a"),
 }
 
 

@@ -21,7 +21,7 @@ from tests.support.polling import wait_until
 from tests.support.programs import PGBOUNCER, may_be_skipped
 from tests.support.servers import Server, postgresql_serves
 from userapi.cli.diagnosis import SETTINGS_OF_ROLE
-from userapi.database import SESSION_SETTINGS
+from userapi.infrastructure.database import SESSION_SETTINGS
 
 CONFIGURATION = (REPOSITORY / "deploy" / "pgbouncer" / "pgbouncer.ini").read_text("utf-8")
 ROLE = (REPOSITORY / "deploy" / "pgbouncer" / "role.sql").read_text("utf-8")

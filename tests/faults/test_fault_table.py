@@ -25,7 +25,7 @@ from tests.support.metrics import sample
 from tests.support.proxy import FaultProxy
 from tests.support.smtp import SmtpServer
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
-from userapi.database import db
+from userapi.infrastructure.database import db
 from userapi.wiring import Services
 
 BACK_WITHIN_SECONDS = 5.0

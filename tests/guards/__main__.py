@@ -19,7 +19,7 @@ from tests.guards.removal import Guard, GuardNotFound, file_without
 from tests.support.gunicorn import REPOSITORY
 
 PARTS = ("userapi", "tests", "migrations", "docs", "examples", "deploy", "scripts")
-LONGEST_SECONDS = 900
+MAX_SECONDS = 900
 FAILED_TESTS = 1  # pytest's exit code; others say that it could not run them.
 
 _of_thread = local()
@@ -57,7 +57,7 @@ def noticed(guard: Guard, copies: Path) -> tuple[bool, str]:
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
-            timeout=LONGEST_SECONDS,
+            timeout=MAX_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:

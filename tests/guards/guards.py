@@ -173,7 +173,7 @@ GUARDS = [
     Guard(
         "Sessions are read from the database shortly after Redis reconnects",
         "RedisLiveSessions.find",
-        "if self._questions.came_back_within(DOUBTED_SECONDS):\n    answer = None",
+        "if self._questions.came_back_within(RECONNECT_GRACE_SECONDS):\n    answer = None",
         "",
         LIVE,
     ),
@@ -186,7 +186,7 @@ GUARDS = [
     ),
     Guard(
         "A changed role or status applies to the next request",
-        "Accounts.end_copies",
+        "Accounts.invalidate_cached_sessions",
         "self._live.user_changed(user_id, access_version=version)",
         "None",
         LIVE,
@@ -300,14 +300,14 @@ GUARDS = [
     Guard(
         "An unlock clears the failure count",
         "Accounts.unlock",
-        "self.forget_failures(user)",
+        "self.clear_failed_logins(user)",
         "",
         ("tests/integration/test_lockout.py",),
     ),
     Guard(
         "A password reset clears the lock",
         "Recovery.confirm_reset",
-        "self._accounts.forget_failures(user)",
+        "self._accounts.clear_failed_logins(user)",
         "",
         ("tests/api/test_recovery.py",),
     ),
@@ -379,7 +379,7 @@ GUARDS = [
     ),
     Guard(
         "The queue for hashing is bounded",
-        "HashingGate._enter",
+        "HashingPool._enter",
         "self._inside >= self._limit",
         "False",
         ("tests/unit/test_password_gate.py",),
@@ -702,7 +702,7 @@ GUARDS = [
     # Ending all sessions
     Guard(
         "Ending all sessions processes every batch of users",
-        "EverybodyOut.end_all",
+        "LogOutEveryone.end_all",
         "after = batch[-1]",
         "break",
         EVERYBODY_OUT,
@@ -817,7 +817,7 @@ GUARDS = [
         "_argon2id",
         "work > MAXIMUM_ARGON2_WORK",
         "",
-        ("tests/unit/test_password_foreign_hashes.py",),
+        ("tests/unit/test_password_legacy_hashes.py",),
     ),
     Guard(
         "A sign-in redirects only to pages of the console",

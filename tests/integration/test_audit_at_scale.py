@@ -17,7 +17,7 @@ from tests.support.polling import wait_until
 from userapi.actor import system_actor
 from userapi.audit.verification import Finding
 from userapi.clock import ManualClock
-from userapi.database import db, transaction
+from userapi.infrastructure.database import db, transaction
 from userapi.wiring import Services
 
 # Ids that grow with the moments, as those of the service do.
@@ -256,7 +256,7 @@ def test_a_large_number_of_rows_is_estimated(
     app: Flask, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_rows(services, 1, 5_000)
-    monkeypatch.setattr("userapi.audit.pruning.MOST_COUNTED", 100)
+    monkeypatch.setattr("userapi.audit.pruning.MAX_COUNTED", 100)
 
     result = flask(app, "prune", "--older-than", "399d")
 

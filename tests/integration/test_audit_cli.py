@@ -20,7 +20,7 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditRetention, AuditSeal
 from userapi.audit.pruning import ROWS_AT_ONCE
 from userapi.clock import ManualClock
-from userapi.database import db, reading, transaction
+from userapi.infrastructure.database import db, reading, transaction
 from userapi.wiring import Services
 
 pytestmark = pytest.mark.both_databases

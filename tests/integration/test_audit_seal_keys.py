@@ -18,9 +18,9 @@ from userapi.audit.seals import ChainAlreadyBegun, SealKeyMissing
 from userapi.audit.verification import Finding
 from userapi.cli.diagnosis import Finding as DoctorFinding
 from userapi.cli.diagnosis import Level, diagnose
-from userapi.database import db, reading, transaction
-from userapi.encryption import key_id
 from userapi.errors import Invalid
+from userapi.infrastructure.database import db, reading, transaction
+from userapi.infrastructure.encryption import key_id
 from userapi.wiring import Services
 
 pytestmark = pytest.mark.both_databases

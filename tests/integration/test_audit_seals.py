@@ -21,7 +21,7 @@ from userapi.audit.chain import Chain, pack, unpack
 from userapi.audit.seals import SealsBroken
 from userapi.audit.verification import Anchor, Finding, Verified
 from userapi.clock import ManualClock
-from userapi.database import db, transaction
+from userapi.infrastructure.database import db, transaction
 from userapi.wiring import Services
 
 pytestmark = pytest.mark.both_databases

@@ -15,10 +15,10 @@ from tests.support.users import MadeUser, MakeUser
 from userapi.accounts.models import User
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
-from userapi.database import new_id, reading, transaction
 from userapi.events.models import OutboxEvent
-from userapi.heartbeat import WorkerHeartbeat
-from userapi.idempotency import IdempotencyKey
+from userapi.infrastructure.database import new_id, reading, transaction
+from userapi.infrastructure.heartbeat import WorkerHeartbeat
+from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken

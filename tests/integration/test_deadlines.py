@@ -15,12 +15,12 @@ from sqlalchemy.exc import OperationalError
 
 from tests.support.deployments import Deployment
 from tests.support.proxy import FaultProxy
-from userapi.database import (
+from userapi.infrastructure.database import (
     ServiceConnection,
     connect_alone,
     db,
     reading,
-    statements_may_take,
+    statement_timeout,
     transaction,
 )
 from userapi.settings import Settings
@@ -161,7 +161,7 @@ def test_what_may_take_longer_is_waited_for_and_only_that(app: Flask) -> None:
     slow = text("SELECT pg_sleep(3.6)")
     with app.app_context():
         with transaction() as session:
-            with statements_may_take(session, 5):
+            with statement_timeout(session, 5):
                 session.execute(slow)
             session.execute(text("SELECT 1"))
 

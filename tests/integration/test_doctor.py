@@ -18,8 +18,8 @@ from tests.support.databases import PostgresDatabase
 from tests.support.ports import free_port
 from userapi.cli import diagnosis
 from userapi.clock import ManualClock
-from userapi.database import db, transaction
-from userapi.heartbeat import WorkerHeartbeat
+from userapi.infrastructure.database import db, transaction
+from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.mail.models import MailKind, OutgoingMail
 
 MakeApp = Callable[..., Flask]

@@ -16,8 +16,8 @@ from tests.support.facts import audit_rows, events
 from tests.support.users import LogIn, MakeUser
 from userapi.cli.events import _from_broker
 from userapi.clock import ManualClock
-from userapi.database import transaction
 from userapi.events.publisher import AmqpPublisher, Message
+from userapi.infrastructure.database import transaction
 
 
 def flask(app: Flask, *arguments: str) -> Result:

@@ -17,7 +17,7 @@ from tests.support.pages import PageReader
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
-from userapi.database import new_id, transaction
+from userapi.infrastructure.database import new_id, transaction
 from userapi.sessions.models import UserSession
 from userapi.wiring import Services
 
@@ -164,9 +164,9 @@ def test_an_interrupted_run_can_be_repeated(
 
     with app.app_context():
         with pytest.raises(KeyboardInterrupt):
-            services.everybody_out.end_all(actor=system_actor("tests"), progress=interrupt)
+            services.log_out_everyone.end_all(actor=system_actor("tests"), progress=interrupt)
         left = services.sessions.count_live()
-        ended = services.everybody_out.end_all(actor=system_actor("tests"))
+        ended = services.log_out_everyone.end_all(actor=system_actor("tests"))
 
     assert batches == [700]
     assert (left, ended) == (1400, 1400)

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg2
 import pytest
 from flask import Flask
-from sqlalchemy import Table, insert
+from sqlalchemy import insert
 
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
@@ -16,7 +16,10 @@ from tests.support.facts import audit_rows, events, mails
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser
 from userapi.accounts.models import UserStatus
 from userapi.clock import ManualClock
-from userapi.database import transaction
+from userapi.infrastructure.database import (
+    table_of,
+    transaction,
+)
 from userapi.lockout.models import LoginAttempt
 from userapi.lockout.service import ABANDONED_AFTER
 from userapi.wiring import Services
@@ -128,7 +131,7 @@ def test_the_name_and_the_address_are_counted_each_for_itself(
 def test_a_place_whose_process_died_is_free_again_after_a_while(
     app: Flask, client: JsonClient, services: Services, robin: MadeUser, clock: ManualClock
 ) -> None:
-    table: Table = LoginAttempt.__table__  # type: ignore[assignment]
+    table = table_of(LoginAttempt)
     with app.app_context(), transaction() as session:
         session.execute(
             insert(table).values(

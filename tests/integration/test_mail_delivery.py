@@ -17,7 +17,7 @@ from tests.support.polling import wait_until
 from tests.support.smtp import HOST, SmtpServer
 from tests.support.users import MadeUser, MakeUser
 from userapi.clock import ManualClock
-from userapi.database import db, new_id, transaction
+from userapi.infrastructure.database import db, new_id, transaction
 from userapi.mail.mailer import FileMailer, Send
 from userapi.mail.messages import Message, Messages
 from userapi.mail.models import MailKind, OutgoingMail

@@ -15,7 +15,7 @@ from tests.support.facts import audit_rows, events
 from tests.support.mailbox import Mailbox
 from tests.support.polling import wait_until
 from tests.support.users import PASSWORD, LogIn, MakeUser
-from userapi.database import db
+from userapi.infrastructure.database import db
 
 MakeApp = Callable[..., Flask]
 Ask = Callable[[Flask, MakeUser, LogIn], None]

@@ -11,7 +11,7 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
 from tests.support.mailbox import Mailbox
 from tests.support.users import PASSWORD, MadeUser, MakeUser
-from userapi.database import reading
+from userapi.infrastructure.database import reading
 from userapi.passwords.peppers import NEEDED, pepper_id
 from userapi.wiring import Services
 

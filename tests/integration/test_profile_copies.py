@@ -14,7 +14,7 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
-from userapi.accounts.views import LONGEST_PROFILE_BYTES
+from userapi.accounts.views import MAX_PROFILE_BYTES
 from userapi.clock import ManualClock
 
 API = "/api/v1"
@@ -141,7 +141,7 @@ def test_a_lock_that_ends_is_no_longer_shown(scene: Scene) -> None:
 
 
 def test_a_long_profile_is_not_kept_and_shown_all_the_same(scene: Scene, redis_url: str) -> None:
-    metadata = {f"key{number}": "x" * 100 for number in range(LONGEST_PROFILE_BYTES // 100)}
+    metadata = {f"key{number}": "x" * 100 for number in range(MAX_PROFILE_BYTES // 100)}
     scene.change(metadata=metadata)
 
     assert scene.seen_elsewhere()["metadata"] == metadata

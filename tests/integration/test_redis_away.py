@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.proxy import proxy_to, url_through
 from tests.support.servers import RedisServer
-from userapi.expiring_store import CircuitBreaker, Redis, Script, command
+from userapi.infrastructure.redis_client import CircuitBreaker, Redis, Script, command
 
 PING = command("PING")
 DOUBLE = Script("return ARGV[1] * 2")

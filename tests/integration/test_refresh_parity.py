@@ -9,17 +9,20 @@ from uuid import UUID
 
 import pytest
 from flask import Flask
-from sqlalchemy import Table, select
+from sqlalchemy import select
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.users import LogIn, MakeUser
 from userapi.clock import ManualClock
-from userapi.database import reading
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+)
 from userapi.sessions.models import UserSession
 
 pytestmark = pytest.mark.both_databases
-_sessions: Table = UserSession.__table__  # type: ignore[assignment]
+_sessions = table_of(UserSession)
 
 
 def session_rows(app: Flask) -> list[dict[str, Any]]:

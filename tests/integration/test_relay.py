@@ -19,11 +19,11 @@ from tests.support.metrics import sample
 from tests.support.users import MakeUser
 from userapi.actor import Actor, system_actor
 from userapi.clock import ManualClock
-from userapi.database import new_id, reading, transaction
 from userapi.events.catalogue import EventType, UserEvent, UserFacts
 from userapi.events.leadership import AdvisoryLock, FileLock
 from userapi.events.publisher import MemoryPublisher, Message, Receipt
 from userapi.events.relay import ATTEMPTS_BEFORE_PARKED, BrokerAway, Relay
+from userapi.infrastructure.database import new_id, reading, transaction
 from userapi.settings import Settings
 from userapi.wiring import Services
 

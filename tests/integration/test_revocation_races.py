@@ -22,7 +22,7 @@ from tests.support.servers import RedisServer
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.views import ShownUsers
 from userapi.clock import ManualClock
-from userapi.expiring_store import CircuitBreaker, Redis, command
+from userapi.infrastructure.redis_client import CircuitBreaker, Redis, command
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession
 from userapi.settings import Settings

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, select, text
 from tests.support.polling import wait_until
 from tests.support.users import MakeUser
 from userapi.actor import Actor, ActorType, system_actor
-from userapi.database import db, new_id, reading
 from userapi.errors import ServiceError
+from userapi.infrastructure.database import db, new_id, reading
 from userapi.permissions import PermissionSet
 from userapi.roles.editing import RoleDefinition
 from userapi.roles.models import UserRole

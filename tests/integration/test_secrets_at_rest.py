@@ -12,7 +12,7 @@ from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
 from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.authentication.refusals import TokenInvalid
-from userapi.database import Base, reading
+from userapi.infrastructure.database import Base, reading
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import InvalidToken
 from userapi.wiring import Services

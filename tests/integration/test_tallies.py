@@ -16,9 +16,14 @@ from tests.integration.test_commands import flask
 from userapi.accounts.models import User, UserStatus
 from userapi.accounts.views import users
 from userapi.clock import ManualClock
-from userapi.database import db, new_id, reading, transaction
+from userapi.infrastructure.database import db, new_id, reading, transaction
+from userapi.infrastructure.user_counts import (
+    TallyChange,
+    TallyKind,
+    counts_of,
+    fold_user_count_changes,
+)
 from userapi.roles.models import UserRole
-from userapi.tallies import TallyChange, TallyKind, add_up_changes, counts_of
 
 pytestmark = pytest.mark.both_databases
 
@@ -128,11 +133,11 @@ def test_every_kind_of_change_is_counted(clock: ManualClock) -> None:
             elif draw == 4 and step > 20:
                 session.execute(delete(users).where(users.c.id.in_(some[:2])))
         if chance.random() < 0.3:
-            add_up_changes(limit=chance.randint(1, 12))
+            fold_user_count_changes(limit=chance.randint(1, 12))
 
         assert known() == counted()
 
-    add_up_changes()
+    fold_user_count_changes()
     assert waiting() == 0
     assert known() == counted()
 
@@ -149,7 +154,7 @@ def test_a_second_log_in_on_the_same_day_leaves_no_line(clock: ManualClock) -> N
     noon = clock.now().replace(hour=12)
     with transaction() as session:
         session.execute(insert(User), [row(1, now=noon, last_login_at=noon)])
-    add_up_changes()
+    fold_user_count_changes()
 
     with transaction() as session:
         session.execute(update(users).values(last_login_at=noon + timedelta(hours=1)))
@@ -170,7 +175,7 @@ def test_changes_that_are_added_up_meanwhile_are_counted_once(
         added = 0
         with app.app_context():
             begin.wait()
-            while count := add_up_changes(limit=3):
+            while count := fold_user_count_changes(limit=3):
                 added += count
         return added
 
@@ -182,7 +187,7 @@ def test_changes_that_are_added_up_meanwhile_are_counted_once(
             seen.append(known()[TallyKind.STATUS])
         added = sum(worker.result() for worker in workers)
 
-    while count := add_up_changes():  # What one had locked when the other looked.
+    while count := fold_user_count_changes():  # What one had locked when the other looked.
         added += count
     assert all(counts == {"active": 150} for counts in seen)
     assert known()[TallyKind.STATUS] == {"active": 150}

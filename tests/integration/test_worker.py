@@ -23,7 +23,7 @@ from tests.support.servers import RabbitmqServer
 from tests.support.users import LogIn, MakeUser
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
-from userapi.database import db
+from userapi.infrastructure.database import db
 from userapi.wiring import Services
 from userapi.worker import Task, Worker, tasks_of
 

@@ -27,7 +27,7 @@ from tests.support.deployments import ENVIRONMENT, Backend, build_app, disconnec
 from userapi.actor import system_actor
 from userapi.audit.actions import AuditAction
 from userapi.clock import ManualClock
-from userapi.database import db, transaction
+from userapi.infrastructure.database import db, transaction
 from userapi.settings import PROJECT_ROOT
 from userapi.wiring import Services
 

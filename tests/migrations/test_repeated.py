@@ -21,7 +21,7 @@ from tests.support.databases import PostgresDatabase
 from tests.support.deployments import ENVIRONMENT, Backend, build_app, disconnect
 from tests.support.polling import wait_until
 from userapi.clock import ManualClock
-from userapi.database import db
+from userapi.infrastructure.database import db
 from userapi.settings import PROJECT_ROOT
 
 MakeDatabase = Callable[[str], PostgresDatabase]

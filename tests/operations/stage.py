@@ -16,7 +16,7 @@ from tests.support.gunicorn import REPOSITORY, GunicornService
 from tests.support.programs import POSTGRES
 from tests.support.servers import end_process
 
-LONGEST_SECONDS = 100
+MAX_SECONDS = 100
 PARTS = ("userapi", "migrations", "deploy", "scripts")
 FILES = (
     *(".env.example", "Dockerfile", "Makefile", "docker-compose.yml", "gunicorn.conf.py"),
@@ -51,7 +51,7 @@ class Stage:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=LONGEST_SECONDS,
+            timeout=MAX_SECONDS,
             check=False,
         )
         assert done.returncode == exit_code, f"{section}, block {number}:\n{done.stdout}"

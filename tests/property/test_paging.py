@@ -9,14 +9,17 @@ import pytest
 from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Table, insert
+from sqlalchemy import insert
 
 from tests.support.databases import patient_transaction
 from userapi.accounts.models import User, UserStatus, searchable
 from userapi.accounts.search import UserFilter
-from userapi.database import new_id
 from userapi.errors import Invalid
-from userapi.paging import COUNTED_ROWS, InvalidCursor, PageRequest, PageTooDeep
+from userapi.infrastructure.database import (
+    new_id,
+    table_of,
+)
+from userapi.infrastructure.pagination import COUNTED_ROWS, InvalidCursor, PageRequest, PageTooDeep
 from userapi.roles.models import UserRole
 from userapi.wiring import Services
 
@@ -32,8 +35,8 @@ PATIENT = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
-_users: Table = User.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_users = table_of(User)
+_user_roles = table_of(UserRole)
 
 Row = dict[str, Any]
 

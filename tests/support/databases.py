@@ -17,13 +17,13 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 from sqlalchemy.orm import Session
 
-from userapi.database import statements_may_take, transaction
+from userapi.infrastructure.database import statement_timeout, transaction
 
 
 @contextmanager
 def patient_transaction() -> Iterator[Session]:
     """Open a transaction for the rows of a test: the service's time-outs are not for its set-up."""
-    with transaction() as session, statements_may_take(session, None):
+    with transaction() as session, statement_timeout(session, None):
         yield session
 
 

@@ -11,7 +11,7 @@ from flask import Flask
 from tests.support.databases import MigratedDatabase, SqliteDatabase
 from userapi import create_app
 from userapi.clock import Clock, ManualClock
-from userapi.database import db
+from userapi.infrastructure.database import db
 from userapi.settings import Settings
 from userapi.wiring import Services
 

@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import Row, Table, select
+from sqlalchemy import Row, select
 
 from userapi.audit.models import AuditLog
-from userapi.database import reading
 from userapi.events.models import OutboxEvent
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+)
 from userapi.mail.models import OutgoingMail
 
 
 def audit_rows(app: Flask, *, action: str | None = None) -> Sequence[Row[Any]]:
     """Return the audit rows, the oldest first."""
-    table: Table = AuditLog.__table__  # type: ignore[assignment]
+    table = table_of(AuditLog)
     query = select(table).order_by(table.c.id)
     if action is not None:
         query = query.where(table.c.action == action)
@@ -23,7 +26,7 @@ def audit_rows(app: Flask, *, action: str | None = None) -> Sequence[Row[Any]]:
 
 def events(app: Flask, *, type_: str | None = None) -> Sequence[Row[Any]]:
     """Return the events of the outbox, in their order."""
-    table: Table = OutboxEvent.__table__  # type: ignore[assignment]
+    table = table_of(OutboxEvent)
     query = select(table).order_by(table.c.sequence)
     if type_ is not None:
         query = query.where(table.c.type == type_)
@@ -32,7 +35,7 @@ def events(app: Flask, *, type_: str | None = None) -> Sequence[Row[Any]]:
 
 def mails(app: Flask) -> Sequence[Row[Any]]:
     """Return the mails that were asked for, the oldest first."""
-    table: Table = OutgoingMail.__table__  # type: ignore[assignment]
+    table = table_of(OutgoingMail)
     return _rows(app, select(table).order_by(table.c.id))
 
 

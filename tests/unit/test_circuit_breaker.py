@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from userapi.expiring_store import CircuitBreaker
+from userapi.infrastructure.redis_client import CircuitBreaker
 
 
 class Seconds:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from userapi.encryption import (
+from userapi.infrastructure.encryption import (
     EncryptionKeyMissing,
     EncryptionKeys,
     SealedValueDamaged,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from userapi.cli.statistics import bar
-from userapi.export import (
+from userapi.infrastructure.export import (
     FORMULA_STARTS,
     ExportFormat,
     csv_line,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from userapi.observability import MOVED_FILE_SECONDS, configure_logging
+from userapi.infrastructure.logging import MOVED_FILE_SECONDS, configure_logging
 from userapi.settings import Settings, SettingsError
 
 log = structlog.get_logger("tests")

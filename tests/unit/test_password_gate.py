@@ -11,18 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from userapi.passwords.gate import (
+from userapi.passwords.hashing_pool import (
     LOWER_PRIORITY,
     LOWEST_PRIORITY,
     Busy,
-    HashingGate,
-    background_gate,
+    HashingPool,
+    background_pool,
 )
 
 DEADLINE_SECONDS = 10
 
 
-def _wait_until_waiting(gate: HashingGate, count: int) -> None:
+def _wait_until_waiting(gate: HashingPool, count: int) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while gate.waiting != count:
         assert time.monotonic() < deadline, f"{gate.waiting} wait, not {count}"
@@ -30,13 +30,13 @@ def _wait_until_waiting(gate: HashingGate, count: int) -> None:
 
 
 def test_the_caller_gets_what_the_function_returns() -> None:
-    gate = HashingGate(queue_limit=64)
+    gate = HashingPool(queue_limit=64)
 
     assert gate.run(lambda: "hashed") == "hashed"
 
 
 def test_the_caller_gets_what_the_function_raises_and_the_place_is_free_again() -> None:
-    gate = HashingGate(queue_limit=0, threads=1)
+    gate = HashingPool(queue_limit=0, threads=1)
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
@@ -46,7 +46,7 @@ def test_the_caller_gets_what_the_function_raises_and_the_place_is_free_again() 
 
 
 def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
-    gate = HashingGate(queue_limit=64, threads=2)
+    gate = HashingPool(queue_limit=64, threads=2)
     opened, all_asked = threading.Event(), threading.Barrier(200)
 
     def ask(number: int) -> int | Busy:
@@ -79,7 +79,7 @@ def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
 
 
 def test_no_more_run_at_once_than_there_are_threads() -> None:
-    gate = HashingGate(queue_limit=64, threads=2)
+    gate = HashingPool(queue_limit=64, threads=2)
     lock = threading.Lock()
     running: list[int] = [0]
     most: list[int] = [0]
@@ -100,7 +100,7 @@ def test_no_more_run_at_once_than_there_are_threads() -> None:
 
 
 def test_hashing_runs_at_a_lower_priority_than_requests() -> None:
-    gate = HashingGate(queue_limit=64)
+    gate = HashingPool(queue_limit=64)
 
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
@@ -113,7 +113,7 @@ def test_hashing_runs_at_a_lower_priority_than_requests() -> None:
 def test_hash_and_wait_are_observed_in_the_thread_of_the_caller() -> None:
     hashes: list[tuple[float, int]] = []
     waits: list[tuple[float, int]] = []
-    gate = HashingGate(
+    gate = HashingPool(
         queue_limit=64,
         observe=lambda seconds: hashes.append((seconds, threading.get_ident())),
         observe_wait=lambda seconds: waits.append((seconds, threading.get_ident())),
@@ -132,9 +132,9 @@ def test_a_gate_used_before_a_fork_works_in_the_child() -> None:
     """Run apart, because a fork of a process with threads is not for a test runner."""
     script = """
 import os, threading, time
-from userapi.passwords.gate import HashingGate
+from userapi.passwords.hashing_pool import HashingPool
 
-gate = HashingGate(queue_limit=64, threads=1)
+gate = HashingPool(queue_limit=64, threads=1)
 assert gate.run(lambda: "parent") == "parent"
 blocked = threading.Event()
 threading.Thread(target=gate.run, args=(lambda: blocked.wait(30),), daemon=True).start()
@@ -160,7 +160,7 @@ def test_hashes_that_nobody_waits_for_come_last_and_leave_cores_to_log_ins() -> 
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    logging_in, waiting = HashingGate(queue_limit=64), background_gate()
+    logging_in, waiting = HashingPool(queue_limit=64), background_pool()
 
     assert priority() <= logging_in.run(priority) <= waiting.run(priority) == LOWEST_PRIORITY
     assert waiting.threads <= max(1, logging_in.threads // 2)
@@ -168,15 +168,15 @@ def test_hashes_that_nobody_waits_for_come_last_and_leave_cores_to_log_ins() -> 
 
 def test_an_interpreter_that_has_hashed_ends_at_once() -> None:
     script = (
-        "from userapi.passwords.gate import HashingGate\n"
-        "HashingGate(queue_limit=64).run(lambda: None)\n"
+        "from userapi.passwords.hashing_pool import HashingPool\n"
+        "HashingPool(queue_limit=64).run(lambda: None)\n"
     )
 
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
 def test_a_gate_that_nobody_holds_is_not_kept() -> None:
-    gate = HashingGate(queue_limit=64)
+    gate = HashingPool(queue_limit=64)
     gate.run(lambda: None)
     kept = weakref.ref(gate)
 
@@ -187,7 +187,7 @@ def test_a_gate_that_nobody_holds_is_not_kept() -> None:
 
 
 def test_a_full_gate_says_so_before_anything_is_spent() -> None:
-    gate = HashingGate(queue_limit=0, threads=1)
+    gate = HashingPool(queue_limit=0, threads=1)
     gate.require_room()
     begun, enough = threading.Event(), threading.Event()
 

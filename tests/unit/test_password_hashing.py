@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from werkzeug.security import generate_password_hash
 
 from userapi.errors import Invalid
-from userapi.passwords.gate import HashingGate
 from userapi.passwords.hashing import PasswordHasher, Verification
+from userapi.passwords.hashing_pool import HashingPool
 from userapi.passwords.peppers import PepperMissing, Peppers
 from userapi.settings import Settings
 
@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery staple"
 RIGHT = Verification(matches=True, needs_rehash=False)
 RIGHT_BUT_OLD = Verification(matches=True, needs_rehash=True)
 WRONG = Verification(matches=False, needs_rehash=False)
-GATE = HashingGate(queue_limit=64)
+GATE = HashingPool(queue_limit=64)
 DJANGO_DIGEST = base64.b64encode(
     hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), b"yQ7kD2", 1000)
 ).decode()

@@ -20,9 +20,9 @@ from userapi.errors import Forbidden, Invalid, ServiceError, Unavailable, invali
 from userapi.permissions import Permission
 from userapi.roles.service import Roles
 
-MOST_USERS = 1000
+MAX_USERS = 1000
 # So many of the refused users are named in the audit row beside their number.
-MOST_RECORDED = 20
+MAX_RECORDED = 20
 
 log = structlog.get_logger(__name__)
 
@@ -145,7 +145,7 @@ class BulkChanges:
                     "codes": dict(sorted(codes.items())),
                     "action": str(action),
                     "refused": len(refused),
-                    "user_ids": [result.id for result in refused[:MOST_RECORDED]],
+                    "user_ids": [result.id for result in refused[:MAX_RECORDED]],
                 },
             )
         except (OperationalError, PoolTimeout) as exc:

@@ -11,8 +11,8 @@ from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
-from userapi.database import reading
-from userapi.export import ExportFormat, export_pieces
+from userapi.infrastructure.database import reading
+from userapi.infrastructure.export import ExportFormat, export_pieces
 
 CHUNK = 1000
 COLUMNS = (

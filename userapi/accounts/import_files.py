@@ -21,9 +21,9 @@ from userapi.accounts.addresses import EmailAddress, parse_email, parse_username
 from userapi.accounts.models import UserStatus
 from userapi.characters import is_blank
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
-from userapi.export import without_guard
-from userapi.passwords.foreign_hashes import check_foreign_hash
-from userapi.roles.models import MOST_ROLES
+from userapi.infrastructure.export import without_guard
+from userapi.passwords.legacy_hashes import check_legacy_hash
+from userapi.roles.models import MAX_ROLES
 
 COLUMNS = (
     "username",
@@ -40,9 +40,9 @@ REQUIRED = ("username", "email")
 IGNORED = frozenset(exports.COLUMNS) - set(COLUMNS)
 # An export has none of these, so no apostrophe in them is a guard.
 UNGUARDED = frozenset({"password", "password_hash"})
-MOST_COLUMNS = 200
+MAX_COLUMNS = 200
 # A line can hold ten thousand unknown fields: the first faults tell enough.
-MOST_FAULTS = 50
+MAX_FAULTS = 50
 DELIMITERS = (",", ";", "\t")
 ENCODINGS = {
     "utf-8": "utf-8-sig",
@@ -67,7 +67,7 @@ LONGEST = {
 }
 NO_ARRAY = "A JSON array is not NDJSON: write each user as a JSON object on a line of its own."
 NAMES = ("first_name", "last_name")
-LONGEST_LINE = 64 * 1024
+MAX_LINE = 64 * 1024
 # So much of a file tells what it is.
 HEAD_BYTES = 4096
 _BYTE_ORDER_MARKS = {
@@ -218,19 +218,19 @@ def checked_form(row: Row) -> Row:
 
     So the values of a row without faults are texts, and lists of texts, that can be stored.
     """
-    faults = row.faults or tuple(islice(_form_faults(row.values), MOST_FAULTS))
+    faults = row.faults or tuple(islice(_form_faults(row.values), MAX_FAULTS))
     return Row(row.number, {}, faults) if faults else row
 
 
 def checked_user(row: Row) -> ImportedUser:
     """Return what the row describes. Raises Invalid with every fault."""
-    faults = list(row.faults) or list(islice(_form_faults(row.values), MOST_FAULTS))
+    faults = list(row.faults) or list(islice(_form_faults(row.values), MAX_FAULTS))
     if faults:
         raise Invalid(faults)
     values = {name: value for name, value in row.values.items() if value is not None}
     username, email = _identity(values)
     if "password_hash" in values:
-        check_foreign_hash(values["password_hash"])
+        check_legacy_hash(values["password_hash"])
     return ImportedUser(
         row=row.number,
         username=username,
@@ -251,7 +251,7 @@ def _read_ndjson(lines: Iterable[str]) -> Iterator[Row]:
         if not text:
             continue
         number += 1
-        if len(text) > LONGEST_LINE:
+        if len(text) > MAX_LINE:
             yield Row(number, {}, (FieldError("row", "The line is too long.", "too_long"),))
             continue
         try:
@@ -279,8 +279,8 @@ def _after_preamble(lines: Iterable[str]) -> tuple[Iterator[str], str, int]:
     waiting = iter(lines)
     stated = None
     for passed, line in enumerate(waiting):
-        if len(line) > LONGEST_LINE:
-            message = f"The header is longer than {LONGEST_LINE} characters."
+        if len(line) > MAX_LINE:
+            message = f"The header is longer than {MAX_LINE} characters."
             raise invalid_field("header", message, "too_long")
         if stated is None and (match := _STATED_DELIMITER.fullmatch(line)):
             stated = match[1]
@@ -341,8 +341,8 @@ def _checked_header(header: Sequence[str]) -> list[str]:
     names = [name.strip() for name in header]
     while names and not names[-1]:
         names.pop()
-    if len(names) > MOST_COLUMNS:
-        message = f"The header has {len(names)} columns. At most {MOST_COLUMNS} are accepted."
+    if len(names) > MAX_COLUMNS:
+        message = f"The header has {len(names)} columns. At most {MAX_COLUMNS} are accepted."
         raise invalid_field("header", message, "too_long")
     columns = [_column(name) for name in names]
     faults = []
@@ -411,8 +411,8 @@ def _role_faults(value: Any) -> Iterator[FieldError]:
         message = "Must be a list of names, or a text with ; or , between names."
         yield FieldError("roles", message, "wrong_type")
         return
-    if len(names) > MOST_ROLES:
-        yield FieldError("roles", f"Must have at most {MOST_ROLES} roles.", "too_many_roles")
+    if len(names) > MAX_ROLES:
+        yield FieldError("roles", f"Must have at most {MAX_ROLES} roles.", "too_many_roles")
         return
     for index, name in enumerate(names):
         yield from _text_faults(f"roles.{index}", name, 64)

@@ -22,7 +22,6 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     String,
-    Table,
     Uuid,
     delete,
     func,
@@ -43,17 +42,25 @@ from userapi.actor import Actor, ActorType, PermissionDenied
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
-from userapi.database import Base, JsonDocument, UuidKey, new_id, reading, transaction
-from userapi.encryption import EncryptionKeys, SealedValueUnreadable
 from userapi.errors import FieldError, NotFound
-from userapi.paging import Page, PageRequest, Paginator, SortKey
+from userapi.infrastructure.database import (
+    Base,
+    JsonDocument,
+    UuidKey,
+    new_id,
+    reading,
+    table_of,
+    transaction,
+)
+from userapi.infrastructure.encryption import EncryptionKeys, SealedValueUnreadable
+from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 from userapi.permissions import Permission, PermissionSet
 from userapi.roles.service import Roles, role_names_of
 
 NOTIFY_CHANNEL = "userapi_imports"
 PURPOSE = "import-rows"
 # A batch that fails so many times in a row ends the job: others wait behind it.
-MOST_ATTEMPTS = 10
+MAX_ATTEMPTS = 10
 
 log = structlog.get_logger(__name__)
 
@@ -144,10 +151,10 @@ class ImportedRow(Base):
     )
 
 
-_jobs: Table = ImportJob.__table__  # type: ignore[assignment]
-_batches: Table = ImportBatch.__table__  # type: ignore[assignment]
-_results: Table = ImportedRow.__table__  # type: ignore[assignment]
-_users: Table = User.__table__  # type: ignore[assignment]
+_jobs = table_of(ImportJob)
+_batches = table_of(ImportBatch)
+_results = table_of(ImportedRow)
+_users = table_of(User)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,7 +317,7 @@ class ImportJobs:
         if batch is None:
             self._end(job, ImportState.DONE)
             return 1
-        if job.attempts >= MOST_ATTEMPTS:
+        if job.attempts >= MAX_ATTEMPTS:
             log.error("import.failed", import_id=str(job.id), reason="attempts")
             return self._refuse_rest(job, "internal_error")
         try:

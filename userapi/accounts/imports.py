@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 from psycopg2 import errors as pg_errors
-from sqlalchemy import Table, insert, or_, select
+from sqlalchemy import insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -21,10 +21,15 @@ from userapi.actor import Actor, PermissionDenied
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
-from userapi.database import new_id, reading, transaction
 from userapi.errors import FieldError, Invalid, ServiceError, Unavailable
 from userapi.events.catalogue import EventType, UserEvent, UserFacts
 from userapi.events.outbox import Outbox
+from userapi.infrastructure.database import (
+    new_id,
+    reading,
+    table_of,
+    transaction,
+)
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
@@ -47,8 +52,8 @@ _HELD_BY_ANOTHER = (
     pg_errors.QueryCanceled,
 )
 
-_users: Table = User.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_users = table_of(User)
+_user_roles = table_of(UserRole)
 
 log = structlog.get_logger(__name__)
 

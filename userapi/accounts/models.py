@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Index, String, Text, event, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, JsonDocument, UuidKey, new_id
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
 
 
 class UserStatus(StrEnum):

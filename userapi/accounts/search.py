@@ -28,8 +28,8 @@ from userapi.accounts.addresses import canonical_identifier
 from userapi.accounts.models import UserStatus, searchable
 from userapi.accounts.views import ALL_USERS, UserView, user_view, users
 from userapi.clock import Clock
-from userapi.database import reading
-from userapi.paging import Page, PageRequest, Paginator, SortKey
+from userapi.infrastructure.database import reading
+from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 from userapi.roles.models import UserRole
 from userapi.settings import Settings
 

@@ -20,13 +20,6 @@ from userapi.actor import Actor, system_actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
-from userapi.database import (
-    after_commit,
-    new_id,
-    reading,
-    transaction,
-    violated_constraint,
-)
 from userapi.errors import (
     Conflict,
     Forbidden,
@@ -38,7 +31,14 @@ from userapi.errors import (
 )
 from userapi.events.catalogue import EventType, UserEvent
 from userapi.events.outbox import Outbox
-from userapi.idempotency import AnswerKeeper, drop_answers_about
+from userapi.infrastructure.database import (
+    after_commit,
+    new_id,
+    reading,
+    transaction,
+    violated_constraint,
+)
+from userapi.infrastructure.idempotency_keys import IdempotencyStore, drop_answers_about
 from userapi.lockout.service import Lockout
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
@@ -180,7 +180,7 @@ class Accounts:
     # Making
 
     def register(
-        self, new: NewUser, *, actor: Actor, once: AnswerKeeper | None = None
+        self, new: NewUser, *, actor: Actor, once: IdempotencyStore | None = None
     ) -> UserView | None:
         """Make the account that somebody asks for themselves, with the base role.
 
@@ -235,7 +235,9 @@ class Accounts:
                 once.keep(answer, user_id=answer.id if answer else None)
         return answer
 
-    def create(self, new: NewUser, *, actor: Actor, once: AnswerKeeper | None = None) -> UserView:
+    def create(
+        self, new: NewUser, *, actor: Actor, once: IdempotencyStore | None = None
+    ) -> UserView:
         """Make an account for somebody else. Without a password it is an invitation: pending, and
         a mail with a link that sets one.
 
@@ -358,7 +360,7 @@ class Accounts:
         with transaction() as session:
             user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
-            self.forget_failures(user)
+            self.clear_failed_logins(user)
             self._touch(user)
             session.flush()
             view = self.view(session, user_id)
@@ -461,7 +463,7 @@ class Accounts:
         self._require_not_last_superadmin(user, names)
         view = self.view(session, user.id)
         self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_DELETED)
-        self.forget_failures(user)
+        self.clear_failed_logins(user)
         self._audit.record(
             AuditAction.USER_DELETED,
             actor=actor,
@@ -469,11 +471,11 @@ class Accounts:
             details={"username": user.username} | ({"reason": reason} if reason else {}),
         )
         self._tell(EventType.USER_DELETED, view, actor)
-        self.end_copies(user)
+        self.invalidate_cached_sessions(user)
         drop_answers_about(user.id)
         session.execute(delete(users).where(users.c.id == user.id))
 
-    def forget_failures(self, user: User) -> None:
+    def clear_failed_logins(self, user: User) -> None:
         """Clear the failed log-ins of a locked user's name and address."""
         self._lockout.clear(self.lockout_keys(user))
         user.locked_until = None
@@ -768,9 +770,9 @@ class Accounts:
         """Count a change of a locked user."""
         user.version += 1
         user.updated_at = self._clock.now()
-        self.end_copies(user)
+        self.invalidate_cached_sessions(user)
 
-    def end_copies(self, user: User) -> None:
+    def invalidate_cached_sessions(self, user: User) -> None:
         """Have every live session of a locked user learn of a change with the next request."""
         user.access_version += 1
         user_id, version = user.id, user.access_version

@@ -6,17 +6,18 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, Table, bindparam, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.models import User
 from userapi.events.catalogue import UserFacts
+from userapi.infrastructure.database import table_of
 from userapi.sessions.status import Profile, role_names_column
 
-users: Table = User.__table__  # type: ignore[assignment]
+users = table_of(User)
 
 # A longer profile is not kept with the live session, where it would be sent with every request.
-LONGEST_PROFILE_BYTES = 4096
+MAX_PROFILE_BYTES = 4096
 
 
 @dataclass(slots=True)
@@ -122,7 +123,7 @@ class ShownUsers:
         """Return what is shown of a user; None for what is long, or changes as a lock ends."""
         view = user_view(row, now)
         text = as_json_text(view)
-        if view.locked_until is not None or len(text) > LONGEST_PROFILE_BYTES:
+        if view.locked_until is not None or len(text) > MAX_PROFILE_BYTES:
             return None
         return Profile(text, view.etag)
 

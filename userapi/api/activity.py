@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from userapi.accounts.service import UserNotFound
-from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
+from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
 from userapi.permissions import Permission
 
 from .access import requires

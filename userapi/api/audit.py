@@ -3,8 +3,8 @@
 from typing import Any
 
 from userapi.audit.service import AuditFilter
-from userapi.export import MEDIA_TYPES, ExportFormat
-from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
+from userapi.infrastructure.export import MEDIA_TYPES, ExportFormat
+from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
 from userapi.permissions import Permission
 
 from .access import requires

@@ -18,7 +18,7 @@ from userapi.authentication.service import (
     RefreshTokenReused,
 )
 from userapi.lockout.service import TooManyAttempts
-from userapi.passwords.gate import Busy
+from userapi.passwords.hashing_pool import Busy
 from userapi.passwords.one_time_tokens import InvalidToken
 from userapi.permissions import Permission
 from userapi.sessions.service import EndReason, SessionNotFound

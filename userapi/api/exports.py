@@ -5,7 +5,7 @@ from datetime import datetime
 
 from flask import Response, stream_with_context
 
-from userapi.export import MEDIA_TYPES, ExportFormat, with_byte_order_mark
+from userapi.infrastructure.export import MEDIA_TYPES, ExportFormat, with_byte_order_mark
 
 
 def export_response(

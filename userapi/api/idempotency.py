@@ -11,23 +11,28 @@ from uuid import UUID
 
 from flask import Response, g, request
 from psycopg2 import errors as pg_errors
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from userapi.database import reading, require_transaction, statements_may_take
 from userapi.errors import Conflict, Invalid, Malformed
-from userapi.idempotency import AnswerKeeper, IdempotencyKey
+from userapi.infrastructure.database import (
+    reading,
+    require_transaction,
+    statement_timeout,
+    table_of,
+)
+from userapi.infrastructure.idempotency_keys import IdempotencyKey, IdempotencyStore
 
 from .bodies import read_body
 from .context import current_actor, services
 from .limits import client_network
 
 KEPT_FOR = timedelta(hours=24)
-LONGEST_WAIT_SECONDS = 5
+MAX_WAIT_SECONDS = 5
 KEY = re.compile(r"[\x21-\x7e]{1,128}")
 KEPT_HEADERS = ("Content-Type", "ETag", "Location")
 
-_table: Table = IdempotencyKey.__table__  # type: ignore[assignment]
+_table = table_of(IdempotencyKey)
 
 
 class InvalidIdempotencyKey(Malformed):
@@ -70,7 +75,7 @@ class _KeptAnswer:
         session = require_transaction()
         now = services().clock.now()
         try:
-            with statements_may_take(session, LONGEST_WAIT_SECONDS):
+            with statement_timeout(session, MAX_WAIT_SECONDS):
                 session.execute(
                     delete(_table).where(
                         _table.c.scope_hash == self._scope, _table.c.expires_at <= now
@@ -162,7 +167,7 @@ def idempotent(
 def _run(
     view: Callable[..., None], once: "_KeptAnswer | _NotKept", args: Any, kwargs: Any
 ) -> Response:
-    keeper: AnswerKeeper = once
+    keeper: IdempotencyStore = once
     view(*args, once=keeper, **kwargs)
     if once.response is None:
         raise RuntimeError("the use case did not keep its answer")

@@ -23,7 +23,7 @@ from limits.storage import Storage
 
 from userapi.authentication.service import SessionReference
 from userapi.errors import TooMany, Unauthenticated
-from userapi.rates import Hit, Rate, RateCounter
+from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter
 from userapi.wiring import Services
 
 from .access import bearer_token, browser_session, keep_answer, require_live

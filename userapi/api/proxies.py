@@ -6,7 +6,7 @@ from typing import Any
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from userapi.network_addresses import canonical_address
+from userapi.infrastructure.network_addresses import canonical_address
 
 
 def init_app(app: Flask, count: int) -> None:

@@ -9,7 +9,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from userapi.characters import has_controls
-from userapi.observability import AccessLog, accepted_correlation_id, accepted_traceparent
+from userapi.infrastructure.logging import AccessLog, accepted_correlation_id, accepted_traceparent
 from userapi.settings import Settings
 
 from .access import anonymous_actor

@@ -22,8 +22,8 @@ from userapi.accounts.import_jobs import ImportNotFound, ImportView
 from userapi.accounts.imports import ImportResult
 from userapi.accounts.search import UserFilter
 from userapi.errors import invalid_field
-from userapi.paging import InvalidCursor, Page, PageRequest, PageTooDeep
-from userapi.passwords.gate import Busy
+from userapi.infrastructure.pagination import InvalidCursor, Page, PageRequest, PageTooDeep
+from userapi.passwords.hashing_pool import Busy
 from userapi.permissions import Permission
 
 from .access import requires
@@ -46,8 +46,8 @@ NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 RESPOND_ASYNC = "respond-async"
 # A hash takes a quarter of a second of a core: a request waits for no more than so many.
-MOST_PASSWORDS = 200
-MOST_ROWS = 20_000
+MAX_PASSWORDS = 200
+MAX_ROWS = 20_000
 WORKBOOKS = frozenset(
     {
         "application/vnd.ms-excel",
@@ -217,15 +217,15 @@ def rows_of(
     rows: list[Row] = []
     for row in file:
         rows.append(row)
-        if len(rows) > MOST_ROWS:
-            message = f"Must have at most {MOST_ROWS} rows; split the file."
+        if len(rows) > MAX_ROWS:
+            message = f"Must have at most {MAX_ROWS} rows; split the file."
             raise invalid_field("body", message, "too_many_rows")
     return rows, file.ignored_columns
 
 
 def takes_long(rows: Sequence[Row]) -> bool:
     """Return whether there are more passwords to hash than a request waits for."""
-    return sum(row.has_password for row in rows) > MOST_PASSWORDS
+    return sum(row.has_password for row in rows) > MAX_PASSWORDS
 
 
 def _prefers_async() -> bool:

@@ -20,10 +20,10 @@ from userapi.accounts.service import (
 from userapi.accounts.views import UserView
 from userapi.authentication.service import InvalidCredentials
 from userapi.errors import Malformed, Stale
-from userapi.export import document_pieces
+from userapi.infrastructure.export import document_pieces
+from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
 from userapi.lockout.service import TooManyAttempts
-from userapi.paging import InvalidCursor, PageRequest, PageTooDeep
-from userapi.passwords.gate import Busy
+from userapi.passwords.hashing_pool import Busy
 from userapi.permissions import Permission
 from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
 from userapi.sessions.service import EndReason, SessionNotFound

@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy import Row
 
 from userapi.clock import rfc3339
-from userapi.encryption import key_id
+from userapi.infrastructure.encryption import key_id
 
 # The values that a row's MAC is over, in this order. A new column of the table needs a new label.
 SEALED_COLUMNS = (

@@ -14,12 +14,15 @@ from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Row, Table, select
+from sqlalchemy import Row, select
 
 from userapi.audit.chain import Chain, Entry
 from userapi.audit.models import AuditLog, AuditUnsealed
 from userapi.audit.seals import sealed_columns
-from userapi.database import patient_reading
+from userapi.infrastructure.database import (
+    patient_reading,
+    table_of,
+)
 
 ROWS_PER_READ = 2000
 # How many rows that no seal has named are read ahead for one batch of seals.
@@ -27,8 +30,8 @@ UNMATCHED_PER_BATCH = 100_000
 Item = TypeVar("Item")
 LAST_ID = UUID(int=2**128 - 1)
 
-_logs: Table = AuditLog.__table__  # type: ignore[assignment]
-_unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
+_logs = table_of(AuditLog)
+_unsealed = table_of(AuditUnsealed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, JsonDocument, UuidKey, new_id
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
 
 
 class AuditLog(Base):

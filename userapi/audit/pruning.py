@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, Table, delete, func, select, tuple_, update
+from sqlalchemy import Connection, delete, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from userapi.actor import Actor
@@ -24,18 +24,24 @@ from userapi.audit.seals import AuditSeals, SealsBroken
 from userapi.audit.service import AuditTrail
 from userapi.audit.verification import AuditVerification, Finding
 from userapi.clock import Clock, rfc3339
-from userapi.database import keep_to_indexes, patient_reading, statements_may_take, transaction
 from userapi.errors import invalid_field
+from userapi.infrastructure.database import (
+    keep_to_indexes,
+    patient_reading,
+    statement_timeout,
+    table_of,
+    transaction,
+)
 
 ROWS_AT_ONCE = 2000
 SEALS_AT_ONCE = 500
 # Beyond so many rows their number is estimated from the seals.
-MOST_COUNTED = 100_000
+MAX_COUNTED = 100_000
 
-_logs: Table = AuditLog.__table__  # type: ignore[assignment]
-_unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
-_seals: Table = AuditSeal.__table__  # type: ignore[assignment]
-_retention: Table = AuditRetention.__table__  # type: ignore[assignment]
+_logs = table_of(AuditLog)
+_unsealed = table_of(AuditUnsealed)
+_seals = table_of(AuditSeal)
+_retention = table_of(AuditRetention)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +85,13 @@ class AuditPruning:
             select(_logs.c.id)
             .where(_logs.c.occurred_at < before)
             .order_by(_logs.c.occurred_at, _logs.c.id)
-            .limit(MOST_COUNTED + 1)
+            .limit(MAX_COUNTED + 1)
             .subquery()
         )
         with patient_reading() as connection:
             _keep_to_order(connection)
             rows: int = connection.execute(select(func.count()).select_from(bounded)).scalar_one()
-            if rows <= MOST_COUNTED:
+            if rows <= MAX_COUNTED:
                 return Count(rows=rows, is_exact=True)
             sealed = connection.execute(
                 select(func.sum(_seals.c.row_count)).where(_seals.c.latest_at < before)
@@ -150,7 +156,7 @@ class AuditPruning:
             old = old.where(
                 tuple_(_logs.c.occurred_at, _logs.c.id) > tuple_(after.occurred_at, after.id)
             )
-        with transaction() as session, statements_may_take(session, None):
+        with transaction() as session, statement_timeout(session, None):
             head = self._locked_head(session)
             self._open(session, before)
             _keep_to_order(session.connection())
@@ -174,7 +180,7 @@ class AuditPruning:
 
     def _cut_seals(self, before: datetime) -> int:
         """Let go of the oldest seals, of which no row is left."""
-        with transaction() as session, statements_may_take(session, None):
+        with transaction() as session, statement_timeout(session, None):
             head = self._locked_head(session)
             first_kept = session.scalar(
                 select(func.min(_seals.c.number)).where(_seals.c.latest_at >= before)

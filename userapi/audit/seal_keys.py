@@ -7,20 +7,21 @@ an altered log. Seals made before they named their key have none: their key is f
 import hmac
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Row, select
 from sqlalchemy.orm import Session
 
 from userapi.audit.chain import Chain, Head
 from userapi.audit.models import AuditChainStart, AuditSeal
-from userapi.encryption import derive
+from userapi.infrastructure.database import table_of
+from userapi.infrastructure.encryption import derive
 from userapi.settings import Settings
 
 # What stands for the key of seals that do not name theirs.
 UNNAMED = "unnamed"
 SEALS_TRIED = 20
 
-_seals: Table = AuditSeal.__table__  # type: ignore[assignment]
-_starts: Table = AuditChainStart.__table__  # type: ignore[assignment]
+_seals = table_of(AuditSeal)
+_starts = table_of(AuditChainStart)
 
 
 class SealKeys:

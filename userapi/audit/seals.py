@@ -22,7 +22,7 @@ from datetime import date, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -40,22 +40,27 @@ from userapi.audit.models import (
 from userapi.audit.seal_keys import UNNAMED, SealKeys
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock, rfc3339
-from userapi.database import keep_to_indexes, reading, transaction
 from userapi.errors import Conflict, invalid_field
+from userapi.infrastructure.database import (
+    keep_to_indexes,
+    reading,
+    table_of,
+    transaction,
+)
 
 log = structlog.get_logger(__name__)
 
 ROWS_PER_SEAL = 1000
-LONGEST_REASON = 500
+MAX_REASON = 500
 # How often the worker logs that it cannot seal, as long as nothing changes.
 TOLD_EVERY_SECONDS = 900.0
 
-_logs: Table = AuditLog.__table__  # type: ignore[assignment]
-_unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
-_seals: Table = AuditSeal.__table__  # type: ignore[assignment]
-_head: Table = AuditSealHead.__table__  # type: ignore[assignment]
-_counts: Table = AuditDailyCount.__table__  # type: ignore[assignment]
-_starts: Table = AuditChainStart.__table__  # type: ignore[assignment]
+_logs = table_of(AuditLog)
+_unsealed = table_of(AuditUnsealed)
+_seals = table_of(AuditSeal)
+_head = table_of(AuditSealHead)
+_counts = table_of(AuditDailyCount)
+_starts = table_of(AuditChainStart)
 
 sealed_columns = [_logs.c[name] for name in SEALED_COLUMNS]
 
@@ -160,8 +165,8 @@ class AuditSeals:
         kept; keys that are missing are noted as given up. Raises Invalid, ChainAlreadyBegun.
         """
         reason = reason.strip()
-        if not 1 <= len(reason) <= LONGEST_REASON or not reason.isprintable():
-            raise invalid_field("reason", f"Must have 1 to {LONGEST_REASON} printable characters.")
+        if not 1 <= len(reason) <= MAX_REASON or not reason.isprintable():
+            raise invalid_field("reason", f"Must have 1 to {MAX_REASON} printable characters.")
         with transaction() as session:
             row = session.execute(
                 select(_head).where(_head.c.id == 1).with_for_update()

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Insert,
     Row,
     Select,
-    Table,
     and_,
     insert,
     literal,
@@ -28,17 +27,18 @@ from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditLog
 from userapi.clock import Clock, rfc3339
-from userapi.database import (
-    insert_beside,
+from userapi.infrastructure.database import (
+    cte_parameters,
+    insert_cte,
     new_id,
-    parameters_beside,
     reading,
     require_transaction,
+    table_of,
     transaction,
 )
-from userapi.export import ExportFormat, export_pieces
-from userapi.network_addresses import former_spellings
-from userapi.paging import Page, PageRequest, Paginator, SortKey
+from userapi.infrastructure.export import ExportFormat, export_pieces
+from userapi.infrastructure.network_addresses import former_spellings
+from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 from userapi.permissions import Permission
 from userapi.settings import Settings
 
@@ -52,7 +52,7 @@ SECRET_NAME = re.compile(
 USER_AGENT_LENGTH = 512
 ROWS_PER_CHUNK = 1000
 
-_table: Table = AuditLog.__table__  # type: ignore[assignment]
+_table = table_of(AuditLog)
 _INSERT = insert(_table)
 
 Changes = Mapping[str, tuple[Any, Any]]
@@ -101,8 +101,8 @@ class AuditTrail:
         actor: Actor,
         target: tuple[str, object],
     ) -> dict[str, Any]:
-        """Return the parameters of a statement that contains `record_beside`."""
-        return parameters_beside(_table, self._row(action, actor=actor, target=target))
+        """Return the parameters of a statement that contains `audit_cte`."""
+        return cte_parameters(_table, self._row(action, actor=actor, target=target))
 
     def _row(
         self,
@@ -164,12 +164,12 @@ class AuditTrail:
             self.record(action, actor=actor, target=target, outcome=outcome, details=details)
 
 
-def record_beside(source: FromClause, **taken: ColumnElement[Any]) -> Insert:
+def audit_cte(source: FromClause, **taken: ColumnElement[Any]) -> Insert:
     """Return what adds a row for each row of `source`, as a part of another statement.
 
     Columns in `taken` come from there, all others from `AuditTrail.parameters`.
     """
-    return insert_beside(_table, source, names=_table.c.keys(), **taken)
+    return insert_cte(_table, source, names=_table.c.keys(), **taken)
 
 
 def matching(wanted: AuditFilter) -> Select[Any]:

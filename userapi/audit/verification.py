@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, Table, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from userapi.audit.chain import Chain, ChainStart, Entry, Head, unpack
 from userapi.audit.matching import RowMatching, Sealed
@@ -27,18 +27,24 @@ from userapi.audit.models import (
 )
 from userapi.audit.seal_keys import UNNAMED, SealKeys
 from userapi.audit.seals import SealKeyMissing, SealsBroken, genuine_head
-from userapi.database import keep_to_indexes, patient_reading, reading, snapshot
+from userapi.infrastructure.database import (
+    keep_to_indexes,
+    patient_reading,
+    reading,
+    snapshot,
+    table_of,
+)
 
 SEALS_PER_READ = 20
 IDS_PER_READ = 10_000
 # Of a gap in the chain so many seals are reported: a forged number can be far away.
-MOST_REMOVED_IN_A_ROW = 10_000
+MAX_REMOVED_IN_A_ROW = 10_000
 
-_logs: Table = AuditLog.__table__  # type: ignore[assignment]
-_unsealed: Table = AuditUnsealed.__table__  # type: ignore[assignment]
-_seals: Table = AuditSeal.__table__  # type: ignore[assignment]
-_head: Table = AuditSealHead.__table__  # type: ignore[assignment]
-_starts: Table = AuditChainStart.__table__  # type: ignore[assignment]
+_logs = table_of(AuditLog)
+_unsealed = table_of(AuditUnsealed)
+_seals = table_of(AuditSeal)
+_head = table_of(AuditSealHead)
+_starts = table_of(AuditChainStart)
 
 
 class FindingKind(StrEnum):
@@ -357,7 +363,7 @@ class _Check:
                 self._previous_mac = None
 
     def _find_removed(self, start: int, stop: int) -> None:
-        for number in range(start, min(stop, start + MOST_REMOVED_IN_A_ROW)):
+        for number in range(start, min(stop, start + MAX_REMOVED_IN_A_ROW)):
             self._find(FindingKind.SEAL_REMOVED, seal=number)
 
     def _check_seal(self, seal: Row[Any]) -> tuple[list[Sealed], bool]:

@@ -3,17 +3,20 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Table, select
+from sqlalchemy import select
 
 from userapi.authentication.service import Authentication
 from userapi.authentication.tokens import AccessClaims, RefreshClaims
-from userapi.database import reading
 from userapi.errors import Unauthenticated
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+)
 from userapi.roles.service import Roles
 from userapi.sessions.models import UserSession
 from userapi.settings import Settings
 
-_sessions: Table = UserSession.__table__  # type: ignore[assignment]
+_sessions = table_of(UserSession)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,7 +31,7 @@ from userapi.private_files import make_folder
 from userapi.settings import Settings, SettingsError
 
 STATE_FILE = "keys.json"
-LEAST_RSA_BITS = 2048
+MIN_RSA_BITS = 2048
 RSA_BITS = 3072
 # `openssl ecparam -genkey` writes EC PARAMETERS before the key: other blocks are passed over.
 PEM_BLOCK = re.compile(
@@ -266,7 +266,7 @@ def parse_keys(path: Path, *, algorithm: str, variable: str) -> list[SigningKey]
 
     Raises SettingsError about `variable` for anything that is no key of the algorithm.
     """
-    kind = {"ES256": "P-256", "EdDSA": "Ed25519", "RS256": f"RSA, {LEAST_RSA_BITS} bits or more"}
+    kind = {"ES256": "P-256", "EdDSA": "Ed25519", "RS256": f"RSA, {MIN_RSA_BITS} bits or more"}
     fault = SettingsError(
         [f"{variable}: must be an unencrypted PEM private key for {algorithm} ({kind[algorithm]})"]
     )
@@ -301,7 +301,7 @@ def _fits(public: PublicKey, algorithm: str) -> bool:
     if isinstance(public, ec.EllipticCurvePublicKey):
         return algorithm == "ES256" and isinstance(public.curve, ec.SECP256R1)
     if isinstance(public, rsa.RSAPublicKey):
-        return algorithm == "RS256" and public.key_size >= LEAST_RSA_BITS
+        return algorithm == "RS256" and public.key_size >= MIN_RSA_BITS
     return algorithm == "EdDSA"
 
 

@@ -14,8 +14,8 @@ from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.authentication.refusals import TokenRevoked
 from userapi.authentication.service import Authentication, as_user
-from userapi.database import reading, transaction
 from userapi.errors import invalid_field
+from userapi.infrastructure.database import reading, transaction
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher
@@ -123,7 +123,7 @@ class Recovery:
                 if user.status == UserStatus.PENDING:
                     self._accounts.make_active(session, user, actor=actor)
             view = self._authentication.set_password(user, password_hash, actor=actor)
-            self._accounts.forget_failures(user)
+            self._accounts.clear_failed_logins(user)
             self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)
             self._audit.record(
                 AuditAction.AUTH_PASSWORD_RESET, actor=actor, target=("user", user_id)

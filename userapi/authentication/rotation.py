@@ -11,17 +11,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Table, bindparam, select, true, update
+from sqlalchemy import Connection, bindparam, select, true, update
 
 from userapi.accounts.models import UserStatus
 from userapi.accounts.views import users
-from userapi.audit.service import record_beside
+from userapi.audit.service import audit_cte
 from userapi.authentication.tokens import RefreshClaims
+from userapi.infrastructure.database import table_of
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession, is_live
 from userapi.sessions.status import role_names_column
 
-_sessions: Table = UserSession.__table__  # type: ignore[assignment]
+_sessions = table_of(UserSession)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ _active = _HOLDER.where(users.c.status == UserStatus.ACTIVE).cte("owner")
 # The sub-select makes the update wait for the user's lock before it reads the session.
 _moved = _ROTATE.where(select(_active.c.username).scalar_subquery().is_not(None)).cte("moved")
 _both = _moved.join(_active, true())
-_noted = record_beside(_both, actor_username=_active.c.username).cte("noted")
+_noted = audit_cte(_both, actor_username=_active.c.username).cte("noted")
 _AT_ONCE = select(*_moved.c, *_active.c).select_from(_both).add_cte(_noted)
 
 

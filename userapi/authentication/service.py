@@ -42,14 +42,6 @@ from userapi.authentication.tokens import (
     RefreshTokens,
 )
 from userapi.clock import Clock, rfc3339
-from userapi.database import (
-    after_commit,
-    changes_at_once,
-    one_statement,
-    reading,
-    require_transaction,
-    transaction,
-)
 from userapi.errors import (
     Forbidden,
     ServiceError,
@@ -60,6 +52,14 @@ from userapi.errors import (
 )
 from userapi.events.catalogue import EventType, SessionEvent, UserEvent
 from userapi.events.outbox import Outbox
+from userapi.infrastructure.database import (
+    after_commit,
+    autocommit,
+    reading,
+    require_transaction,
+    supports_writable_ctes,
+    transaction,
+)
 from userapi.lockout.service import Lockout, TooManyAttempts
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
@@ -249,7 +249,7 @@ class Authentication:
         user.last_login_at = now
         if rehashed is not None:
             user.password_hash = rehashed
-        self._accounts.end_copies(user)
+        self._accounts.invalidate_cached_sessions(user)
         session.flush()
         return read_snapshot(session, user.id, now)
 
@@ -320,7 +320,7 @@ class Authentication:
             )
         return self._pair(own, _entitled(view), self._roles.graph())
 
-    def give_password(self, user_id: UUID, new: str, *, actor: Actor) -> None:
+    def set_password_for(self, user_id: UUID, new: str, *, actor: Actor) -> None:
         """Set somebody's password for them; every session they have ends.
 
         Raises UserNotFound, Invalid.
@@ -333,7 +333,7 @@ class Authentication:
             if user is None:
                 raise UserNotFound()
             view = self.set_password(user, password_hash, actor=actor)
-            self._accounts.forget_failures(user)
+            self._accounts.clear_failed_logins(user)
             self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)
             self._audit.record(
                 AuditAction.AUTH_PASSWORD_CHANGED, actor=actor, target=("user", user_id)
@@ -351,7 +351,7 @@ class Authentication:
         user.must_change_password = False
         user.version += 1
         user.updated_at = now
-        self._accounts.end_copies(user)
+        self._accounts.invalidate_cached_sessions(user)
         self._one_time_tokens.void_all(user.id)
         session.flush()
         view = self._view(session, user.id)
@@ -384,14 +384,14 @@ class Authentication:
         self, claims: RefreshClaims, actor: Actor
     ) -> tuple[RotatedSession, SessionOwner] | None:
         """Rotate in one statement where the database can; None if it rotates nothing."""
-        if not changes_at_once():
+        if not supports_writable_ctes():
             return None
         noted = self._audit.parameters(
             AuditAction.AUTH_REFRESH,
             actor=_as_owner(actor, claims),
             target=("session", claims.session_id),
         )
-        with one_statement() as connection:
+        with autocommit() as connection:
             return rotate_in_one_statement(
                 connection,
                 claims,
@@ -582,7 +582,7 @@ class Authentication:
         was_locked = user.locked_until is not None
         # Name and address are locked each for itself; the later end is the one to be shown.
         user.locked_until = max(until, user.locked_until or until)
-        self._accounts.end_copies(user)
+        self._accounts.invalidate_cached_sessions(user)
         session.flush()
         view = self._view(session, user_id)
         self._audit.record(

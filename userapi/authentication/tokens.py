@@ -26,7 +26,7 @@ from userapi.authentication.key_files import SigningKey
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.refusals import TokenExpired, TokenInvalid
 from userapi.clock import Clock
-from userapi.database import new_id
+from userapi.infrastructure.database import new_id
 from userapi.settings import Settings
 
 if TYPE_CHECKING:

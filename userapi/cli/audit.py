@@ -15,9 +15,9 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.audit.verification import Anchor, Finding
 from userapi.characters import printable
-from userapi.export import ExportFormat, with_byte_order_mark
-from userapi.network_addresses import parse_address
-from userapi.paging import PageRequest
+from userapi.infrastructure.export import ExportFormat, with_byte_order_mark
+from userapi.infrastructure.network_addresses import parse_address
+from userapi.infrastructure.pagination import PageRequest
 
 from .support import (
     INTERRUPTED,
@@ -30,7 +30,7 @@ from .support import (
     services,
 )
 
-MOST_FINDINGS_SHOWN = 50
+MAX_FINDINGS_SHOWN = 50
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 command = AppGroup("audit", help="Read, export, verify and prune the audit log.")
@@ -291,7 +291,7 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
 
     def report(finding: Finding) -> None:
         reported.append(1)
-        if len(reported) <= MOST_FINDINGS_SHOWN:
+        if len(reported) <= MAX_FINDINGS_SHOWN:
             click.secho(printable(f"{finding.kind}: {finding}"), fg="red")
 
     reported: list[int] = []
@@ -307,8 +307,8 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
             err=True,
         )
         ctx.exit(INTERRUPTED)
-    if verified.findings > MOST_FINDINGS_SHOWN:
-        click.secho(f"… and {verified.findings - MOST_FINDINGS_SHOWN} more.", fg="red")
+    if verified.findings > MAX_FINDINGS_SHOWN:
+        click.secho(f"… and {verified.findings - MAX_FINDINGS_SHOWN} more.", fg="red")
     click.echo(
         f"{verified.rows} rows in {verified.seals} seals checked; {verified.waiting} wait for a"
         f" seal, {verified.pruned} were pruned."

@@ -20,10 +20,10 @@ import redis
 from sqlalchemy import func, select, text
 
 from userapi.authentication.key_files import KeyFolder, KeyState
-from userapi.database import SESSION_SETTINGS, connect_alone, db, has_pooler, reading
 from userapi.events.publisher import AmqpPublisher
-from userapi.expiring_store import require_writable
 from userapi.health import Check, Status, head_revision
+from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, db, has_pooler, reading
+from userapi.infrastructure.redis_client import require_writable
 from userapi.mail.mailer import connect
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.peppers import COUNTED_UP_TO
@@ -38,7 +38,7 @@ WORKER_SEEN_SECONDS = 60
 OLDEST_EVENT_SECONDS = 60
 OLDEST_MAIL_SECONDS = 900
 OLDEST_KEY = timedelta(days=365)
-LEAST_POSTGRESQL = 130000
+MIN_POSTGRESQL = 130000
 REDIS_TIMEOUT_SECONDS = 2
 # What deploy/pgbouncer/role.sql sets.
 SETTINGS_OF_ROLE = (
@@ -399,7 +399,7 @@ def _postgresql(services: Services) -> Iterator[Finding]:
             "Synchronise both machines with NTP.",
         ),
         (
-            row.version < LEAST_POSTGRESQL,
+            row.version < MIN_POSTGRESQL,
             f"PostgreSQL is version {row.version // 10000}; 13 is the oldest tested version",
             "Upgrade PostgreSQL.",
         ),

@@ -7,7 +7,7 @@ from flask import current_app
 from flask.cli import with_appcontext
 from flask_migrate.cli import db
 
-from userapi.database import init_migrations
+from userapi.infrastructure.database import init_migrations
 
 
 @with_appcontext

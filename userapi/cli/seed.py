@@ -10,13 +10,16 @@ from uuid import UUID
 
 import click
 from faker import Faker
-from sqlalchemy import Table, insert
+from sqlalchemy import insert
 
 from userapi.accounts.models import User, UserStatus, searchable
 from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditLog
-from userapi.database import transaction
+from userapi.infrastructure.database import (
+    table_of,
+    transaction,
+)
 from userapi.roles.models import UserRole
 
 from .support import made_password, safely, services
@@ -28,9 +31,9 @@ LOCALES = ["en-GB", "de-CH", "fr-FR", "es-ES", "pt-BR", "it-IT", "nl-NL"]
 ZONES = ["Europe/London", "Europe/Zurich", "Europe/Paris", "America/Sao_Paulo", "Asia/Tokyo"]
 ADDRESSES = [f"203.0.113.{number}" for number in range(1, 255)]
 
-_users: Table = User.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
-_audit: Table = AuditLog.__table__  # type: ignore[assignment]
+_users = table_of(User)
+_user_roles = table_of(UserRole)
+_audit = table_of(AuditLog)
 
 
 @click.command("seed", help="Fill the database with realistic test users.")

@@ -101,7 +101,7 @@ def _revoke_all(*, yes: bool) -> int:
             bar.update(batch)
 
         try:
-            services().everybody_out.end_all(actor=operator(), progress=advance)
+            services().log_out_everyone.end_all(actor=operator(), progress=advance)
         except KeyboardInterrupt:
             click.secho(
                 f"\nInterrupted: {ended} sessions have ended. Run the command again for the rest.",

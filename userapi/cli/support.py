@@ -20,8 +20,8 @@ from userapi.accounts.views import UserView
 from userapi.actor import Actor, system_actor
 from userapi.characters import printable
 from userapi.clock import rfc3339
-from userapi.database import require_unicode_database
 from userapi.errors import Invalid, ServiceError
+from userapi.infrastructure.database import require_unicode_database
 from userapi.settings import SettingsError
 from userapi.wiring import Services
 

@@ -16,7 +16,7 @@ from userapi.accounts.imports import ImportResult
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
 from userapi.characters import printable
-from userapi.export import ExportFormat, with_byte_order_mark
+from userapi.infrastructure.export import ExportFormat, with_byte_order_mark
 
 from .support import operator, safely, services
 

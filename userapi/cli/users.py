@@ -14,10 +14,10 @@ from userapi.accounts.service import NewUser
 from userapi.accounts.views import UserView
 from userapi.characters import printable
 from userapi.clock import rfc3339
-from userapi.paging import PageRequest
+from userapi.infrastructure.pagination import PageRequest
+from userapi.infrastructure.user_counts import rebuild_user_counts
 from userapi.roles.models import TOP_ROLE
-from userapi.statistics import MOST_DAYS
-from userapi.tallies import count_anew
+from userapi.statistics import MAX_DAYS
 
 from .statistics import print_figures
 from .support import (
@@ -212,7 +212,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
     """Give a user a new password; all their sessions end."""
     user = user_named(name)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    services().authentication.give_password(user.id, password, actor=operator())
+    services().authentication.set_password_for(user.id, password, actor=operator())
     click.secho(f"{user.username} has a new password; every session has ended.", fg="green")
     if made:
         click.echo("Password (shown only once):\n")
@@ -270,14 +270,14 @@ def unlock(name: str) -> None:
 
 
 @command.command("stats")
-@click.option("--days", type=click.IntRange(1, MOST_DAYS), default=30, show_default=True)
+@click.option("--days", type=click.IntRange(1, MAX_DAYS), default=30, show_default=True)
 @click.option("--recount", is_flag=True, help="Recount the users first, after a restore.")
 @as_json_option
 @safely
 def stats(days: int, recount: bool, as_json: bool) -> None:
     """Print figures about users, and what they did each day (UTC)."""
     if recount:
-        count_anew()
+        rebuild_user_counts()
     figures = services().statistics.figures(days)
     if as_json:
         print_json(asdict(figures))

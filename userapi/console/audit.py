@@ -18,8 +18,8 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditFilter
 from userapi.characters import has_controls
 from userapi.errors import ServiceError
-from userapi.export import ExportFormat
-from userapi.paging import PageRequest
+from userapi.infrastructure.export import ExportFormat
+from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
 from .forms import day, read_query, typed_filters

@@ -25,8 +25,8 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from userapi.api.problems import handle_service_error
-from userapi.encryption import key_id
 from userapi.errors import Unavailable
+from userapi.infrastructure.encryption import key_id
 from userapi.private_files import make_folder
 from userapi.settings import Settings
 
@@ -39,8 +39,8 @@ TIMEOUT_SECONDS = 0.5
 STRANGER_LIFETIME = timedelta(hours=2)
 KEPT_BY_VISITORS = ("csrf_token", "_flashes")
 # A cookie holds 4 KB.
-MOST_MESSAGES = 5
-MOST_FILES = 10_000
+MAX_MESSAGES = 5
+MAX_FILES = 10_000
 
 csrf = CSRFProtect()
 
@@ -94,7 +94,7 @@ class _VisitorCookies(SecureCookieSessionInterface):
         """Let the browser keep the part of a session that strangers need."""
         kept = {name: session[name] for name in KEPT_BY_VISITORS if name in session}
         if "_flashes" in kept:
-            kept["_flashes"] = kept["_flashes"][-MOST_MESSAGES:]
+            kept["_flashes"] = kept["_flashes"][-MAX_MESSAGES:]
         response.set_cookie(self._name, str(self._serializer.dumps(kept)), **self._options(app))
 
     def delete(self, app: Flask, request: Request, response: Response) -> None:
@@ -227,7 +227,7 @@ def _store(app: Flask, settings: Settings) -> _OnlyForPages:
     if not settings.redis_url:
         folder = settings.instance_dir / "console"
         make_folder(folder)
-        cache = FileSystemCache(str(folder), threshold=MOST_FILES, mode=0o600)
+        cache = FileSystemCache(str(folder), threshold=MAX_FILES, mode=0o600)
         return _FileSessions(app, client=cache, **options)
     client = Redis.from_url(
         settings.redis_url,

@@ -15,7 +15,7 @@ from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PageQuery
 from userapi.api.transfers import rows_of, takes_long
 from userapi.errors import ServiceError, invalid_field
-from userapi.paging import PageRequest
+from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
 from .forms import read_query

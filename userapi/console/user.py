@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.users import OptionalReason, RoleAssignment, Suspension, UserUpdate
 from userapi.errors import ServiceError, invalid_field
-from userapi.paging import PageRequest
+from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 from userapi.sessions.service import EndReason
 

@@ -18,7 +18,7 @@ from userapi.api.schemas.transfers import ExportQuery
 from userapi.api.schemas.users import BulkRequest, UserCreation, UserQuery
 from userapi.api.users import CREATION_FIELDS, IDENTITY_FIELDS, profile_of
 from userapi.errors import ServiceError
-from userapi.paging import PageRequest
+from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
 from .forms import day, read_form, read_query, typed_filters

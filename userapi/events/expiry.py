@@ -3,17 +3,20 @@
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import delete, select, update
 
 from userapi.clock import Clock
-from userapi.database import transaction
+from userapi.infrastructure.database import (
+    table_of,
+    transaction,
+)
 
 from .models import OutboxEvent, PublishedEvents
 
 log = structlog.get_logger(__name__)
 
-_table: Table = OutboxEvent.__table__  # type: ignore[assignment]
-_counts: Table = PublishedEvents.__table__  # type: ignore[assignment]
+_table = table_of(OutboxEvent)
+_counts = table_of(PublishedEvents)
 
 
 class EventExpiry:

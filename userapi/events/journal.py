@@ -7,10 +7,15 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, String, Table, cast, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, String, cast, select, text, update
 
-from userapi.database import reading, require_transaction, transaction
 from userapi.errors import NotFound
+from userapi.infrastructure.database import (
+    reading,
+    require_transaction,
+    table_of,
+    transaction,
+)
 
 from .models import OutboxEvent
 from .outbox import NOTIFY_CHANNEL
@@ -18,7 +23,7 @@ from .outbox import NOTIFY_CHANNEL
 # Events can become visible after later ones: a reader looks back over so many numbers.
 LOOK_BACK = 1000
 
-_table: Table = OutboxEvent.__table__  # type: ignore[assignment]
+_table = table_of(OutboxEvent)
 
 
 class EventState(StrEnum):

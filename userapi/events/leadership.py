@@ -9,7 +9,7 @@ from typing import Protocol
 import psycopg2
 import structlog
 
-from userapi.database import ServiceConnection, connect_alone
+from userapi.infrastructure.database import ServiceConnection, connect_alone
 from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)

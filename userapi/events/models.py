@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Index, String, Text, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, CountingKey, JsonDocument, new_id
+from userapi.infrastructure.database import Base, CountingKey, JsonDocument, new_id
 
 
 class OutboxEvent(Base):

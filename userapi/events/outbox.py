@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, insert, text
+from sqlalchemy import insert, text
 
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.database import new_id, require_transaction
 from userapi.events.catalogue import Event
 from userapi.events.models import OutboxEvent
+from userapi.infrastructure.database import (
+    new_id,
+    require_transaction,
+    table_of,
+)
 
 NOTIFY_CHANNEL = "userapi_outbox"
 
-_table: Table = OutboxEvent.__table__  # type: ignore[assignment]
+_table = table_of(OutboxEvent)
 _INSERT = insert(_table)
 _NOTIFY = text(f"NOTIFY {NOTIFY_CHANNEL}")
 

@@ -16,7 +16,7 @@ from kombu.connection import Connection as Broker
 from kombu.exceptions import KombuError
 from kombu.transport.pyamqp import Connection as PyamqpConnection
 
-from userapi.deadlines import ends_within
+from userapi.infrastructure.deadlines import ends_within
 
 from .cloudevents import CONTENT_TYPE
 

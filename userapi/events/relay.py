@@ -12,11 +12,15 @@ from typing import Any
 
 import orjson
 import structlog
-from sqlalchemy import Row, String, Table, cast, select, update
+from sqlalchemy import Row, String, cast, select, update
 
 from userapi.clock import Clock
-from userapi.database import reading, transaction
 from userapi.errors import Unavailable
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+    transaction,
+)
 
 from .cloudevents import envelope
 from .leadership import Leadership
@@ -27,12 +31,12 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 FIRST_DELAY = timedelta(seconds=1)
-LONGEST_DELAY = timedelta(minutes=5)
+MAX_DELAY = timedelta(minutes=5)
 # About nine minutes of trying. An outage of the broker does not count.
 ATTEMPTS_BEFORE_PARKED = 10
 
-_table: Table = OutboxEvent.__table__  # type: ignore[assignment]
-_published: Table = PublishedEvents.__table__  # type: ignore[assignment]
+_table = table_of(OutboxEvent)
+_published = table_of(PublishedEvents)
 _waiting = (_table.c.sent_at.is_(None), _table.c.parked_at.is_(None))
 
 
@@ -212,7 +216,7 @@ def _waves(due: Iterable[_Due]) -> list[list[_Due]]:
 
 def _delay(attempts: int) -> timedelta:
     doublings: int = min(attempts - 1, 20)
-    return min(FIRST_DELAY * (1 << doublings), LONGEST_DELAY)
+    return min(FIRST_DELAY * (1 << doublings), MAX_DELAY)
 
 
 def _fault(event: _Due) -> str:

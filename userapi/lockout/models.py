@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base
+from userapi.infrastructure.database import Base
 
 
 class LoginAttempt(Base):

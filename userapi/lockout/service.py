@@ -27,15 +27,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from userapi.clock import Clock
-from userapi.database import one_statement, reading, require_transaction
 from userapi.errors import TooMany
+from userapi.infrastructure.database import (
+    autocommit,
+    reading,
+    require_transaction,
+    table_of,
+)
 from userapi.lockout.models import LoginAttempt
 from userapi.settings import Settings
 
 # A check that started so long ago ended with its process; its attempt is released.
 ABANDONED_AFTER = timedelta(seconds=60)
 
-_table: Table = LoginAttempt.__table__  # type: ignore[assignment]
+_table = table_of(LoginAttempt)
 
 
 def _reserving_an_attempt(insert: Callable[[Table], Any]) -> Any:
@@ -94,7 +99,7 @@ class Lockout:
     def reserve_attempt(self, key: str) -> None:
         """Reserve an attempt before a check. Raises TooManyAttempts if none is left."""
         now = self._clock.now()
-        with one_statement() as connection:
+        with autocommit() as connection:
             statement = _RESERVE_ATTEMPT[connection.dialect.name]
             taken = connection.execute(
                 statement,

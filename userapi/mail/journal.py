@@ -7,16 +7,20 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Table, delete, select, text, update
+from sqlalchemy import ColumnElement, Row, delete, select, text, update
 
 from userapi.clock import Clock
-from userapi.database import reading, transaction
 from userapi.errors import NotFound
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+    transaction,
+)
 
 from .models import OutgoingMail
 from .queue import NOTIFY_CHANNEL
 
-_table: Table = OutgoingMail.__table__  # type: ignore[assignment]
+_table = table_of(OutgoingMail)
 
 
 class MailState(StrEnum):

@@ -16,13 +16,13 @@ from typing import NoReturn, Protocol
 import idna
 
 from userapi.clock import Clock
-from userapi.deadlines import ends_within
+from userapi.infrastructure.deadlines import ends_within
 from userapi.mail.messages import Message
 from userapi.private_files import make_folder
 from userapi.settings import Settings
 
 TIMEOUT_SECONDS = 5
-LONGEST_LINE = 998  # RFC 5322 §2.1.1
+MAX_LINE = 998  # RFC 5322 §2.1.1
 
 
 class _MailFailed(Exception):
@@ -247,7 +247,7 @@ def _encoding_of(text: str) -> str | None:
     Left alone the library encodes every line above 78 characters, and links are longer: whoever
     reads the file would find them broken in two.
     """
-    readable = text.isascii() and max(map(len, text.splitlines()), default=0) <= LONGEST_LINE
+    readable = text.isascii() and max(map(len, text.splitlines()), default=0) <= MAX_LINE
     return "7bit" if readable else None
 
 

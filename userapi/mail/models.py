@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, JsonDocument, UuidKey, new_id
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
 
 
 class MailKind(StrEnum):

@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, delete, insert, text
+from sqlalchemy import delete, insert, text
 
 from userapi.clock import Clock
-from userapi.database import new_id, require_transaction
+from userapi.infrastructure.database import (
+    new_id,
+    require_transaction,
+    table_of,
+)
 from userapi.mail.models import MailKind, OutgoingMail
 
 NOTIFY_CHANNEL = "userapi_mail"
 
-_table: Table = OutgoingMail.__table__  # type: ignore[assignment]
+_table = table_of(OutgoingMail)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from zxcvbn_rs_py import zxcvbn
 
 # What 72 characters do not tell, more do not either.
 ESTIMATED_LENGTH = 72
-LEAST_ESTIMATED_LENGTH = 16
+MIN_ESTIMATED_LENGTH = 16
 # It tries each reading of the characters that may stand for letters (4 for a) on every part of the
 # password: 0.6 s for 72 of them. This much work takes at most 25 ms.
 ESTIMATED_WORK = 60_000
@@ -39,11 +39,11 @@ def _encodable(text: str) -> str:
 
 def _estimated_part(password: str) -> str:
     """Return the longest beginning whose estimate takes bounded time."""
-    for length in range(ESTIMATED_LENGTH, LEAST_ESTIMATED_LENGTH, -4):
+    for length in range(ESTIMATED_LENGTH, MIN_ESTIMATED_LENGTH, -4):
         part = password[:length]
         if _readings(part) * len(part) ** 2 <= ESTIMATED_WORK:
             return part
-    return password[:LEAST_ESTIMATED_LENGTH]
+    return password[:MIN_ESTIMATED_LENGTH]
 
 
 def _readings(password: str) -> int:

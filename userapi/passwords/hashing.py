@@ -16,15 +16,15 @@ import bcrypt
 import structlog
 
 from userapi.errors import invalid_field
-from userapi.passwords.foreign_hashes import (
+from userapi.passwords.hashing_pool import HashingPool
+from userapi.passwords.legacy_hashes import (
     BCRYPT_SALT_AND_DIGEST,
     BcryptHash,
     ForeignHash,
     HashTooCostly,
     UnusableHash,
-    read_foreign_hash,
+    read_legacy_hash,
 )
-from userapi.passwords.gate import HashingGate
 from userapi.passwords.peppers import SCHEME, PepperMissing, Peppers
 
 # What PASSWORD_HASH_ROUNDS can be: the operator decides what the service's own hashes cost.
@@ -52,7 +52,7 @@ NO_MATCH = Verification(False)
 class PasswordHasher:
     """Hashes and checks passwords, inside the gate."""
 
-    def __init__(self, *, peppers: Peppers, rounds: int, gate: HashingGate) -> None:
+    def __init__(self, *, peppers: Peppers, rounds: int, gate: HashingPool) -> None:
         self._pepper_id = peppers.current_id
         self._peppers = peppers.by_id
         self._rounds = rounds
@@ -85,7 +85,7 @@ class PasswordHasher:
         if stored.startswith(SCHEME):
             return self._verify_own(password, stored)
         try:
-            foreign = read_foreign_hash(stored)
+            foreign = read_legacy_hash(stored)
         except HashTooCostly:
             # Its user needs a reset; the audit row of this log-in names them.
             log.error("password.hash_too_costly")

@@ -15,10 +15,13 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Table, column, delete, select, table, update
+from sqlalchemy import column, delete, select, table, update
 
 from userapi.clock import Clock
-from userapi.database import transaction
+from userapi.infrastructure.database import (
+    table_of,
+    transaction,
+)
 from userapi.mail.mailer import Mailer, MailRefused, MailUnavailable, Send, ServerUnavailable
 from userapi.mail.messages import Messages
 from userapi.mail.models import MailKind, OutgoingMail
@@ -29,12 +32,12 @@ log = structlog.get_logger(__name__)
 
 CLAIMED_FOR = timedelta(minutes=1)
 FIRST_RETRY = timedelta(seconds=5)
-LONGEST_RETRY = timedelta(minutes=30)
+MAX_RETRY = timedelta(minutes=30)
 # How long a server that is away is left alone: doubled each time.
-LONGEST_PAUSE = timedelta(seconds=30)
+MAX_PAUSE = timedelta(seconds=30)
 # For a mail that the service itself cannot write.
 ATTEMPTS_TO_WRITE = 20
-LONGEST_ERROR = 500
+MAX_ERROR = 500
 # A server that refuses so many mails in a row for now is left alone, too.
 REFUSED_IN_A_ROW = 10
 # An outage is logged when it begins and then now and then.
@@ -48,7 +51,7 @@ PATHS = {
 }
 PURPOSE_OF = {kind: purpose for purpose, kind in MAIL_FOR.items()}
 
-_mails: Table = OutgoingMail.__table__  # type: ignore[assignment]
+_mails = table_of(OutgoingMail)
 # The subject above owns the users' model; here only these columns of its table matter.
 _users = table(
     "users",
@@ -252,7 +255,7 @@ class MailDelivery:
         """Let a mail wait for its next attempt; after `at_most` attempts it is parked."""
         now = self._clock.now()
         attempts = mail.attempts + 1
-        wait = min(FIRST_RETRY * 2 ** min(attempts - 1, 20), LONGEST_RETRY)
+        wait = min(FIRST_RETRY * 2 ** min(attempts - 1, 20), MAX_RETRY)
         self._change_claimed(
             mail,
             attempts=attempts,
@@ -285,7 +288,7 @@ class MailDelivery:
     def _pause(self, reason: MailUnavailable) -> None:
         """Leave the server alone for a while, longer each time."""
         self._outages += 1
-        pause = min(FIRST_RETRY * 2 ** min(self._outages - 1, 20), LONGEST_PAUSE)
+        pause = min(FIRST_RETRY * 2 ** min(self._outages - 1, 20), MAX_PAUSE)
         self._paused_until = self._clock.now() + pause
         if self._outages == 1 or self._outages % OUTAGES_PER_LOG_LINE == 0:
             log.warning("mail.server_away", error=str(reason), attempts=self._outages)
@@ -297,4 +300,4 @@ class MailDelivery:
 
 
 def _error_text(error: MailRefused | MailUnavailable | ServerUnavailable) -> str:
-    return f"{error}: {error.answer}"[:LONGEST_ERROR] if error.answer else str(error)
+    return f"{error}: {error.answer}"[:MAX_ERROR] if error.answer else str(error)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, UuidKey, new_id
+from userapi.infrastructure.database import Base, UuidKey, new_id
 
 
 class TokenPurpose(StrEnum):

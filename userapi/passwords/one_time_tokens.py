@@ -10,12 +10,17 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, select, update
+from sqlalchemy import ColumnElement, select, update
 
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.database import new_id, reading, require_transaction
 from userapi.errors import Malformed
+from userapi.infrastructure.database import (
+    new_id,
+    reading,
+    require_transaction,
+    table_of,
+)
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue, Recipient
 from userapi.passwords.models import OneTimeToken, TokenPurpose
@@ -25,7 +30,7 @@ INVITATION_LIFETIME = timedelta(days=7)
 TOKEN_BYTES = 32
 NOBODY = UUID(int=0)
 
-_table: Table = OneTimeToken.__table__  # type: ignore[assignment]
+_table = table_of(OneTimeToken)
 
 MAIL_FOR = {
     TokenPurpose.EMAIL_CHANGE: MailKind.EMAIL_CHANGE_CONFIRM,

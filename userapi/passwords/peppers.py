@@ -12,12 +12,12 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, text
 
-from userapi.database import reading
 from userapi.errors import Unavailable
+from userapi.infrastructure.database import reading
 
 SCHEME = "$aima1$"
 # A few after a rotation or two; the bound is for a table that somebody else has written to.
-MOST_PEPPERS = 20
+MAX_PEPPERS = 20
 COUNTED_UP_TO = 10_000
 KEPT_SECONDS = 10.0
 
@@ -33,7 +33,7 @@ NEEDED = f"""
             ORDER BY {_PEPPER} LIMIT 1
         ) FROM needed WHERE needed.pepper IS NOT NULL
     )
-    SELECT pepper FROM needed WHERE pepper IS NOT NULL LIMIT {MOST_PEPPERS}
+    SELECT pepper FROM needed WHERE pepper IS NOT NULL LIMIT {MAX_PEPPERS}
     """  # nosec B608 - constants alone
 _NEEDED = text(NEEDED)
 _COUNT = text(

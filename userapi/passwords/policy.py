@@ -14,8 +14,8 @@ from userapi.passwords.hashing import MAXIMUM_TYPED_CHARACTERS
 from userapi.settings import Settings
 
 MAXIMUM_LENGTH = 128
-LEAST_NAME_LENGTH = 3
-LEAST_SERVICE_NAME_LENGTH = 4
+MIN_NAME_LENGTH = 3
+MIN_SERVICE_NAME_LENGTH = 4
 
 
 class PasswordRule(StrEnum):
@@ -125,7 +125,7 @@ class PasswordPolicy:
             yield PolicyViolation(
                 PasswordRule.COMMON, "This password is too common. Choose another one."
             )
-        if len(username) >= LEAST_NAME_LENGTH and username in folded:
+        if len(username) >= MIN_NAME_LENGTH and username in folded:
             yield PolicyViolation(PasswordRule.CONTAINS_USERNAME, "Must not contain the user name.")
         if _contains_address(folded, email):
             yield PolicyViolation(
@@ -133,7 +133,7 @@ class PasswordPolicy:
             )
         if len(
             self._service_name
-        ) >= LEAST_SERVICE_NAME_LENGTH and self._service_name in _letters_and_digits(folded):
+        ) >= MIN_SERVICE_NAME_LENGTH and self._service_name in _letters_and_digits(folded):
             yield PolicyViolation(
                 PasswordRule.CONTAINS_SERVICE_NAME, "Must not contain the name of the service."
             )
@@ -181,4 +181,4 @@ def _contains_address(password: str, email: str) -> bool:
     if not email:
         return False
     local_part = email.partition("@")[0]
-    return email in password or (len(local_part) >= LEAST_NAME_LENGTH and local_part in password)
+    return email in password or (len(local_part) >= MIN_NAME_LENGTH and local_part in password)

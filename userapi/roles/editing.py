@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, aliased
 
 from userapi.actor import Actor
@@ -18,11 +18,15 @@ from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.characters import is_blank
 from userapi.clock import Clock
-from userapi.database import after_commit, transaction
 from userapi.errors import Conflict, FieldError, Invalid, Stale, faults_of, require_all
 from userapi.events.catalogue import EventType, RoleEvent
 from userapi.events.outbox import Outbox
-from userapi.idempotency import AnswerKeeper
+from userapi.infrastructure.database import (
+    after_commit,
+    table_of,
+    transaction,
+)
+from userapi.infrastructure.idempotency_keys import IdempotencyStore
 from userapi.permissions import is_permission
 from userapi.roles.models import Role, RoleCatalogue, RoleParent, UserRole
 from userapi.roles.service import (
@@ -36,14 +40,14 @@ from userapi.roles.service import (
 NAME_PATTERN = re.compile(r"[a-z][a-z0-9_-]{1,63}", re.ASCII)
 # Words of the paths under /api/v1/roles: a role of that name could not be reached.
 RESERVED_NAMES = frozenset({"permissions"})
-MOST_PERMISSIONS = 500
-MOST_PARENTS = 50
+MAX_PERMISSIONS = 500
+MAX_PARENTS = 50
 DESCRIPTION_LENGTH = 500
 
-_roles: Table = Role.__table__  # type: ignore[assignment]
-_parents: Table = RoleParent.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
-_catalogue: Table = RoleCatalogue.__table__  # type: ignore[assignment]
+_roles = table_of(Role)
+_parents = table_of(RoleParent)
+_user_roles = table_of(UserRole)
+_catalogue = table_of(RoleCatalogue)
 
 
 class RoleNameTaken(Conflict):
@@ -129,7 +133,7 @@ class RoleEditor:
         self._watcher = watcher
 
     def create(
-        self, wanted: RoleDefinition, *, actor: Actor, once: AnswerKeeper | None = None
+        self, wanted: RoleDefinition, *, actor: Actor, once: IdempotencyStore | None = None
     ) -> RoleView:
         """Add a role. Raises Invalid, RoleNameTaken, RoleCycle, PermissionEscalation."""
         with transaction() as session:

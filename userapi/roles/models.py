@@ -6,12 +6,12 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, FetchedValue, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, JsonDocument
+from userapi.infrastructure.database import Base, JsonDocument
 
 BASE_ROLE = "user"
 TOP_ROLE = "superadmin"
 # Of one user. Roles are listed in every access token, which has to stay short enough to be sent.
-MOST_ROLES = 50
+MAX_ROLES = 50
 
 
 class Role(Base):

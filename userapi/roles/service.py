@@ -11,7 +11,6 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Connection,
-    Table,
     delete,
     func,
     insert,
@@ -20,29 +19,34 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session, aliased
 
 from userapi.actor import Actor
-from userapi.database import reading, require_transaction, statements_may_take
 from userapi.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, invalid_field
+from userapi.infrastructure.database import (
+    reading,
+    require_transaction,
+    statement_timeout,
+    table_of,
+)
+from userapi.infrastructure.user_counts import TallyKind, tallied
 from userapi.permissions import Permission, PermissionSet
 from userapi.roles.models import (
     BASE_ROLE,
-    MOST_ROLES,
+    MAX_ROLES,
     TOP_ROLE,
     Role,
     RoleCatalogue,
     RoleParent,
     UserRole,
 )
-from userapi.tallies import TallyKind, tallied
 
 # Roles that inherit on many ways have chains without number: so many of the shortest are told.
-MOST_CHAINS = 100
-LONGEST_LOOK_SECONDS = 15
+MAX_CHAINS = 100
+MAX_LOOK_SECONDS = 15
 
-_roles: Table = Role.__table__  # type: ignore[assignment]
-_parents: Table = RoleParent.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_roles = table_of(Role)
+_parents = table_of(RoleParent)
+_user_roles = table_of(UserRole)
 _GIVE = insert(_user_roles)
-_catalogue: Table = RoleCatalogue.__table__  # type: ignore[assignment]
+_catalogue = table_of(RoleCatalogue)
 
 
 _MANAGES_ROLES = str(Permission.ROLES_MANAGE)
@@ -226,7 +230,7 @@ class Roles:
         return [
             ExplainedPermission(
                 permission=permission,
-                via=sorted(found, key=lambda chain: (len(chain), chain))[:MOST_CHAINS],
+                via=sorted(found, key=lambda chain: (len(chain), chain))[:MAX_CHAINS],
             )
             for permission, found in sorted(chains.items())
         ]
@@ -322,8 +326,8 @@ def require_listed(role_names: Sequence[str], known: Collection[str]) -> None:
 
 def require_few_roles(role_names: Collection[str]) -> None:
     """Raise Invalid for more roles than a user may have."""
-    if len(set(role_names)) > MOST_ROLES:
-        raise invalid_field("roles", f"Must have at most {MOST_ROLES} roles.", "too_many_roles")
+    if len(set(role_names)) > MAX_ROLES:
+        raise invalid_field("roles", f"Must have at most {MAX_ROLES} roles.", "too_many_roles")
 
 
 def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph) -> None:
@@ -360,7 +364,7 @@ def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph
     )
     session = require_transaction()
     # A second for 100 000 users who all matter; roles are changed rarely enough for more.
-    with statements_may_take(session, LONGEST_LOOK_SECONDS):
+    with statement_timeout(session, MAX_LOOK_SECONDS):
         combinations = session.scalars(select(held.c.names).distinct()).all()
     for joined in combinations:
         names = joined.split(",")
@@ -441,14 +445,14 @@ def _chains(
 ) -> dict[str, list[tuple[str, ...]]]:
     """Return for every role that is reached the chains that lead to it, breadth first.
 
-    No more than MOST_CHAINS lead to one role, which also bounds the work.
+    No more than MAX_CHAINS lead to one role, which also bounds the work.
     """
     found: dict[str, list[tuple[str, ...]]] = {}
     waiting: deque[tuple[str, ...]] = deque((name,) for name in sorted(set(role_names)))
     while waiting:
         chain = waiting.popleft()
         known = found.setdefault(chain[-1], [])
-        if len(known) >= MOST_CHAINS:
+        if len(known) >= MAX_CHAINS:
             continue
         known.append(chain)
         waiting.extend((*chain, parent) for parent in sorted(parents.get(chain[-1], ())))

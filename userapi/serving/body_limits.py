@@ -16,7 +16,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, RequestTimeout
 from werkzeug.wsgi import LimitedStream, get_content_length
 
-from userapi.deadlines import ends_within
+from userapi.infrastructure.deadlines import ends_within
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

@@ -12,7 +12,7 @@ from gunicorn import glogging
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
-from userapi.observability import configure_logging
+from userapi.infrastructure.logging import configure_logging
 from userapi.settings import Settings, faults_end_the_process
 
 access_log = structlog.get_logger("userapi.access")

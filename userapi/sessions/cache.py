@@ -33,8 +33,8 @@ import orjson
 import structlog
 
 from userapi.clock import Clock
-from userapi.expiring_store import Command, Redis, Script, command
-from userapi.rates import Condition
+from userapi.infrastructure.rate_counters import Condition
+from userapi.infrastructure.redis_client import Command, Redis, Script, command
 from userapi.sessions.status import LiveSession, LiveSessions, Profile
 from userapi.settings import Settings
 
@@ -42,11 +42,11 @@ log = structlog.get_logger(__name__)
 
 # A note that is not left breaks a promise, a copy that is not read costs a query: worth a longer
 # wait than a question of every request is.
-NOTE_TIMEOUT_SECONDS = 0.5
+INVALIDATION_TIMEOUT_SECONDS = 0.5
 NOTES_AT_ONCE = 500
-NOTE_SPARED_SECONDS = 0.1
+INVALIDATION_BREAKER_SECONDS = 0.1
 # Time for all who could not leave notes to leave them.
-DOUBTED_SECONDS = 1.5
+RECONNECT_GRACE_SECONDS = 1.5
 NOTES_OUTLIVE_COPIES_SECONDS = 60
 REMEMBERED_COPIES = 4096
 CATALOGUE = "userapi:live:roles"
@@ -131,7 +131,7 @@ class RedisLiveSessions:
 
     def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
         """Return what to ask Redis for `find`; None while it is not to be believed."""
-        if self._unsent or self._questions.came_back_within(DOUBTED_SECONDS):
+        if self._unsent or self._questions.came_back_within(RECONNECT_GRACE_SECONDS):
             return None
         return _question(session_id, user_id, session_version, self._copy_milliseconds)
 
@@ -148,7 +148,7 @@ class RedisLiveSessions:
         """Return the live session, or None where it has ended or never was."""
         if answer is None:
             answer = self._ask(session_id, user_id, session_version)
-        if self._questions.came_back_within(DOUBTED_SECONDS):
+        if self._questions.came_back_within(RECONNECT_GRACE_SECONDS):
             answer = None
         if answer == ENDED:
             return None
@@ -234,7 +234,7 @@ class RedisLiveSessions:
                 if not self._unsent:
                     self._messenger = None
                     return
-            time.sleep(NOTE_SPARED_SECONDS)
+            time.sleep(INVALIDATION_BREAKER_SECONDS)
 
     def _send_notes(self) -> None:
         now = time.monotonic()

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, and_, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, UuidKey, new_id
+from userapi.infrastructure.database import Base, UuidKey, new_id
 
 
 class SessionKind(StrEnum):

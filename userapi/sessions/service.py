@@ -8,18 +8,25 @@ from itertools import chain
 from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, Select, Table, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.characters import without_controls
 from userapi.clock import Clock
-from userapi.database import after_commit, new_id, reading, require_transaction, transaction
 from userapi.errors import NotFound
 from userapi.events.catalogue import EventType, SessionEvent, UserFacts
 from userapi.events.outbox import Outbox
-from userapi.network_addresses import canonical_address
+from userapi.infrastructure.database import (
+    after_commit,
+    new_id,
+    reading,
+    require_transaction,
+    table_of,
+    transaction,
+)
+from userapi.infrastructure.network_addresses import canonical_address
 from userapi.sessions.devices import device_label
 from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
@@ -29,7 +36,7 @@ USER_AGENT_LENGTH = 512
 
 ROWS_PER_CHUNK = 1000
 
-_table: Table = UserSession.__table__  # type: ignore[assignment]
+_table = table_of(UserSession)
 _INSERT = insert(_table)
 
 

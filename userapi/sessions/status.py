@@ -12,16 +12,19 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from userapi.clock import Clock
-from userapi.database import reading
-from userapi.expiring_store import Command
-from userapi.rates import Condition
+from userapi.infrastructure.database import (
+    reading,
+    table_of,
+)
+from userapi.infrastructure.rate_counters import Condition
+from userapi.infrastructure.redis_client import Command
 from userapi.roles.models import UserRole
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession
 from userapi.settings import Settings
 
-_sessions: Table = UserSession.__table__  # type: ignore[assignment]
-_user_roles: Table = UserRole.__table__  # type: ignore[assignment]
+_sessions = table_of(UserSession)
+_user_roles = table_of(UserRole)
 
 
 class json_names(FunctionElement[list[str]]):  # noqa: N801 - a function of SQL

@@ -3,7 +3,7 @@
 from marshmallow import Schema, fields
 
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.export import ExportFormat
+from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, PageQuery
 from .fields import Choice, Moment, NetworkAddress, QueryBoolean, StrictSchema, Text

@@ -13,8 +13,8 @@ from marshmallow import Schema, ValidationError, fields, validate
 from userapi.api.problems import Coded
 from userapi.characters import is_blank, without_blanks_around
 from userapi.clock import rfc3339
-from userapi.network_addresses import canonical_address
-from userapi.roles.models import MOST_ROLES
+from userapi.infrastructure.network_addresses import canonical_address
+from userapi.roles.models import MAX_ROLES
 
 RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
@@ -200,11 +200,11 @@ class RoleNameList(TextList):
     """The names of the roles of one user."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(most_items=MOST_ROLES, most=64, **kwargs)
+        super().__init__(most_items=MAX_ROLES, most=64, **kwargs)
 
     def _validate(self, value: Any) -> None:
-        if len(set(value)) > MOST_ROLES:
-            raise ValidationError(Coded(f"Must have at most {MOST_ROLES} roles.", "too_many_roles"))
+        if len(set(value)) > MAX_ROLES:
+            raise ValidationError(Coded(f"Must have at most {MAX_ROLES} roles.", "too_many_roles"))
 
 
 class UuidList(fields.List[UUID]):

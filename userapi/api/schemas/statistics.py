@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields
 
-from userapi.statistics import ACTIVE_SPANS, MOST_DAYS
+from userapi.statistics import ACTIVE_SPANS, MAX_DAYS
 
 from .fields import QueryInteger, StrictSchema
 
@@ -10,7 +10,7 @@ from .fields import QueryInteger, StrictSchema
 class StatisticsQuery(StrictSchema):
     """How many days are wanted."""
 
-    days = QueryInteger(least=1, most=MOST_DAYS, metadata={"default": 30})
+    days = QueryInteger(least=1, most=MAX_DAYS, metadata={"default": 30})
 
 
 class Day(Schema):

@@ -3,7 +3,7 @@
 from marshmallow import Schema, fields, validate
 
 from userapi.accounts.import_jobs import ImportState
-from userapi.export import ExportFormat
+from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, ProblemField
 from .fields import Choice, Moment, QueryBoolean, StrictSchema

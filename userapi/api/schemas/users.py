@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from marshmallow import Schema, ValidationError, fields, post_dump, validate
 
-from userapi.accounts.bulk import MOST_USERS, BulkAction
+from userapi.accounts.bulk import MAX_USERS, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
 from userapi.api.context import current_actor, services
@@ -280,7 +280,7 @@ class BulkRequest(StrictSchema):
     action = Choice(BulkAction, required=True, metadata={"example": "suspend"})
     user_ids = UuidList(
         required=True,
-        most_items=MOST_USERS,
+        most_items=MAX_USERS,
         metadata={"example": ["01990000-0000-7000-8000-000000000001"]},
     )
     reason = Text(most=500, allow_none=True)

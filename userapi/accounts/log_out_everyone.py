@@ -17,7 +17,7 @@ from userapi.accounts.models import User
 from userapi.accounts.views import ALL_USERS, user_view
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.database import transaction
+from userapi.infrastructure.database import transaction
 from userapi.sessions.service import EndReason, Sessions
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ TRIES = 5
 users = User.__table__
 
 
-class EverybodyOut:
+class LogOutEveryone:
     """Ends all sessions, with all that the end of a session means."""
 
     def __init__(self, *, clock: Clock, sessions: Sessions) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, db
+from userapi.infrastructure.database import Base, db
 
 # Three heartbeats.
 SEEN_RECENTLY = timedelta(seconds=15)

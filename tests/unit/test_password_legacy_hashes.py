@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from werkzeug.security import generate_password_hash
 
-from userapi.passwords.foreign_hashes import (
+from userapi.passwords.legacy_hashes import (
     UnusableHash,
-    check_foreign_hash,
-    read_foreign_hash,
+    check_legacy_hash,
+    read_legacy_hash,
 )
 
 PASSWORD = "Grüße aus Köln"
@@ -64,7 +64,7 @@ def _damaged(draw: st.DrawFn) -> str:
 
 def _code(text: str) -> str:
     with pytest.raises(UnusableHash) as refused:
-        check_foreign_hash(text)
+        check_legacy_hash(text)
     [error] = refused.value.errors
     assert error.field == "password_hash"
     return error.code
@@ -72,8 +72,8 @@ def _code(text: str) -> str:
 
 @pytest.mark.parametrize("text", FORMATS.values(), ids=FORMATS.keys())
 def test_a_hash_of_another_system_matches_its_password_as_typed(text: str) -> None:
-    check_foreign_hash(text)
-    foreign = read_foreign_hash(text)
+    check_legacy_hash(text)
+    foreign = read_legacy_hash(text)
 
     assert foreign.matches(PASSWORD.encode())
     assert not foreign.matches(b"another")
@@ -86,7 +86,7 @@ def test_a_published_digest_of_pbkdf2_matches() -> None:
     digest = bytes.fromhex("55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbc")
     text = f"pbkdf2_sha256$1$salt${base64.b64encode(digest).decode()}"
 
-    assert read_foreign_hash(text).matches(b"passwd")
+    assert read_legacy_hash(text).matches(b"passwd")
 
 
 def test_a_published_digest_of_scrypt_matches() -> None:
@@ -96,18 +96,18 @@ def test_a_published_digest_of_scrypt_matches() -> None:
         "2eaf30d92e22a3886ff109279d9830dac727afb94a83ee6d8360cbdfa2cc0640"
     )
 
-    assert read_foreign_hash(text).matches(b"password")
+    assert read_legacy_hash(text).matches(b"password")
 
 
 def test_werkzeug_hashes_of_the_default_cost_are_taken() -> None:
-    assert read_foreign_hash(generate_password_hash("secret")).matches(b"secret")
+    assert read_legacy_hash(generate_password_hash("secret")).matches(b"secret")
 
 
 def test_foreign_bcrypt_counts_72_bytes_as_the_other_system_did() -> None:
     text = bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4)).decode()
 
-    assert read_foreign_hash(text).matches(b"a" * 72 + b"more")
-    assert not read_foreign_hash(text).matches(b"a" * 71)
+    assert read_legacy_hash(text).matches(b"a" * 72 + b"more")
+    assert not read_legacy_hash(text).matches(b"a" * 71)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_hash_within_the_budget_takes_about_as_long_as_bcrypt_at_most(text: st
 
     def seconds(text: str) -> float:
         begun = time.process_time()
-        read_foreign_hash(text).matches(b"password")
+        read_legacy_hash(text).matches(b"password")
         return time.process_time() - begun
 
     bcrypt_14 = 4 * min(seconds("$2b$12$" + BCRYPT_TAIL) for _ in range(2))
@@ -210,7 +210,7 @@ def test_a_text_that_is_no_whole_hash_is_refused(text: str) -> None:
 @example("$2b$04$" + BCRYPT_TAIL)
 def test_a_damaged_hash_is_refused_or_can_be_checked(text: str) -> None:
     try:
-        foreign = read_foreign_hash(text)
+        foreign = read_legacy_hash(text)
     except UnusableHash:
         return
 

@@ -44,8 +44,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DisconnectionError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
-from userapi.database_encoding import CLIENT_ENCODING, UnsupportedEncoding, require_unicode
-from userapi.deadlines import BoundedConnection
+from userapi.infrastructure.database_encoding import (
+    CLIENT_ENCODING,
+    UnsupportedEncoding,
+    require_unicode,
+)
+from userapi.infrastructure.deadlines import BoundedConnection
 from userapi.private_files import make_file
 from userapi.settings import PROJECT_ROOT, Settings, SettingsError
 
@@ -158,6 +162,14 @@ class Base(DeclarativeBase):
 
 
 db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
+
+
+def table_of(model: type[DeclarativeBase]) -> Table:
+    """Return the table of a model, for statements of SQLAlchemy Core."""
+    table = model.__table__
+    if not isinstance(table, Table):
+        raise TypeError(f"{model.__name__} is not mapped to a table")
+    return table
 
 
 def new_id() -> UUID:
@@ -319,7 +331,7 @@ def _prepare_postgresql(engine: Engine) -> None:
 
 
 @contextmanager
-def statements_may_take(connection: Connection | Session, seconds: float | None) -> Iterator[None]:
+def statement_timeout(connection: Connection | Session, seconds: float | None) -> Iterator[None]:
     """Let the statements of the block run, and wait for locks, for so long; None is for ever.
 
     Belongs into a transaction, which holds no longer than it did before. Does nothing on SQLite.
@@ -352,18 +364,18 @@ def reading() -> Iterator[Connection]:
         yield connection
 
 
-def changes_at_once() -> bool:
+def supports_writable_ctes() -> bool:
     """Return whether one statement can change several tables: PostgreSQL's can, SQLite's cannot."""
     return db.engine.dialect.name == "postgresql"
 
 
 @contextmanager
-def one_statement() -> Iterator[Connection]:
+def autocommit() -> Iterator[Connection]:
     """Give a connection for a change that is one statement, and so a transaction by itself.
 
     On PostgreSQL it is committed when it has run, elsewhere at the end of the block.
     """
-    if not changes_at_once():
+    if not supports_writable_ctes():
         with db.engine.begin() as connection:
             yield connection
         return
@@ -371,13 +383,13 @@ def one_statement() -> Iterator[Connection]:
         yield connection
 
 
-def insert_beside(
+def insert_cte(
     table: Table, source: FromClause, *, names: Iterable[str], **taken: ColumnElement[Any]
 ) -> Insert:
     """Return an INSERT, as a part of another statement, of one row for each row of `source`.
 
     It fills the columns `names`: those in `taken` come from there, the others from
-    `parameters_beside`.
+    `cte_parameters`.
     """
     values = {
         name: taken.get(name, bindparam(_parameter(table, name), type_=table.c[name].type))
@@ -386,8 +398,8 @@ def insert_beside(
     return insert(table).from_select(list(values), select(*values.values()).select_from(source))
 
 
-def parameters_beside(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a row as the parameters of a statement with `insert_beside`."""
+def cte_parameters(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a row as the parameters of a statement with `insert_cte`."""
     return {_parameter(table, name): value for name, value in row.items()}
 
 
@@ -402,7 +414,7 @@ def patient_reading() -> Iterator[Connection]:
         with reading() as connection:
             yield connection
         return
-    with db.engine.connect() as connection, statements_may_take(connection, None):
+    with db.engine.connect() as connection, statement_timeout(connection, None):
         keep_to_indexes(connection)
         yield connection
 
@@ -432,7 +444,7 @@ def snapshot(*, seconds: float | None = LONG_READ_SECONDS) -> Iterator[Connectio
             yield connection
         return
     with _repeatable_read().connect() as connection:
-        with statements_may_take(connection, seconds):
+        with statement_timeout(connection, seconds):
             yield connection
 
 

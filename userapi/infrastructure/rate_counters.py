@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Protocol, Self
 
 from userapi.clock import Clock
-from userapi.expiring_store import Command, Redis, Script, command
+from userapi.infrastructure.redis_client import Command, Redis, Script, command
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 # Above so many callers in one process those whose window is over are forgotten.

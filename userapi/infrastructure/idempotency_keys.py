@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Index, LargeBinary, String, delete
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.database import Base, JsonDocument, require_transaction
+from userapi.infrastructure.database import Base, JsonDocument, require_transaction
 
 
 class IdempotencyKey(Base):
@@ -37,7 +37,7 @@ class IdempotencyKey(Base):
     )
 
 
-class AnswerKeeper(Protocol):
+class IdempotencyStore(Protocol):
     """Takes part in the transaction of a create, so that its answer is kept exactly with it."""
 
     def begin(self) -> None:

@@ -270,14 +270,14 @@ def _render_json(_logger: Any, _method: str, event: Event) -> str:
         line = orjson.dumps(ordered, default=str)
     except TypeError:
         line = b""
-    if not line or len(line) > LONGEST_LINE:
+    if not line or len(line) > MAX_LINE:
         line = orjson.dumps({_plain(key): _plain(value) for key, value in ordered.items()})
     # Other controls than those of ASCII stand inside of strings, where JSON may spell them out.
     return line.decode() if line.isascii() else escaped(line.decode())
 
 
-LONGEST_LINE = 65536
-LONGEST_TEXT = 8192
+MAX_LINE = 65536
+MAX_TEXT = 8192
 
 
 def _plain(value: object) -> int | float | str | None:
@@ -286,9 +286,9 @@ def _plain(value: object) -> int | float | str | None:
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return value
     text = str(value)
-    if len(text) > LONGEST_TEXT:
+    if len(text) > MAX_TEXT:
         # The end of a traceback says what went wrong.
-        text = f"{text[: LONGEST_TEXT // 2]}…{text[-LONGEST_TEXT // 2 :]}"
+        text = f"{text[: MAX_TEXT // 2]}…{text[-MAX_TEXT // 2 :]}"
     return text.encode("utf-8", "backslashreplace").decode()
 
 

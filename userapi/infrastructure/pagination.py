@@ -45,9 +45,9 @@ DEEPEST_ROW = 10_000
 COUNTED_ROWS = 10_000
 MAXIMUM_CURSOR_LENGTH = 2048
 REMEMBERED_SECONDS = 10.0
-MOST_REMEMBERED = 1000
+MAX_REMEMBERED = 1000
 # Each weighs some 40 kB, and who asks chooses the sort.
-MOST_KEPT = 100
+MAX_KEPT = 100
 
 Item = TypeVar("Item")
 
@@ -239,7 +239,7 @@ class Paginator:
             limit: BindParameter[int] = bindparam("limit", type_=Integer())
             offset = 0 if first else bindparam("offset", type_=Integer())
             made = self._rows(query, order, None, limit=limit, offset=offset, few=few)
-            if len(self._made) >= MOST_KEPT:
+            if len(self._made) >= MAX_KEPT:
                 self._made.clear()
             self._made[key] = query, made
         return made
@@ -344,7 +344,7 @@ class Paginator:
 
         Only that is kept, and only believed of a page that has a next one.
         """
-        if len(self._many_until) >= MOST_REMEMBERED:
+        if len(self._many_until) >= MAX_REMEMBERED:
             self._many_until.clear()
         self._many_until[_context("", filters)] = time.monotonic() + REMEMBERED_SECONDS
 

@@ -14,12 +14,12 @@ from userapi.errors import invalid_field
 # Brackets as in URLs; some proxies write the port of the client, too.
 WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+", re.ASCII)
 # Longer texts are not kept: a client could fill the memory with them.
-LONGEST_KEPT = 64
+MAX_KEPT = 64
 
 
 def canonical_address(text: str) -> str | None:
     """Return an address in its one form, without port and zone; None if the text is no address."""
-    return _kept(text) if len(text) <= LONGEST_KEPT else _read(text)
+    return _kept(text) if len(text) <= MAX_KEPT else _read(text)
 
 
 def _read(text: str) -> str | None:

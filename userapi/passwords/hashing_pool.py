@@ -22,7 +22,7 @@ LOWER_PRIORITY = 10
 LOWEST_PRIORITY = 19
 BACKGROUND_QUEUE = 16
 # Request threads that hashing may hold are those that wait and these; gunicorn.conf.py has more.
-MOST_THREADS = 8
+MAX_THREADS = 8
 
 
 class Busy(Unavailable):
@@ -32,7 +32,7 @@ class Busy(Unavailable):
     title = "Too many simultaneous log-ins. Try again in a moment."
 
 
-class HashingGate:
+class HashingPool:
     """Runs hashing functions on a few threads of its own; callers wait for the result."""
 
     _executor: ThreadPoolExecutor | None
@@ -52,7 +52,7 @@ class HashingGate:
 
         Both are called in the caller's thread: one at a lower priority would hold their locks long.
         """
-        self._threads = threads or min(_usable_cores(), MOST_THREADS)
+        self._threads = threads or min(_usable_cores(), MAX_THREADS)
         self._lowered_by = lowered_by
         self._limit = queue_limit + self._threads
         self._observe = observe
@@ -118,12 +118,12 @@ def _timed(function: Callable[[], Result]) -> tuple[Result, float, float]:
     return function(), begun, time.perf_counter()
 
 
-def background_gate() -> HashingGate:
+def background_pool() -> HashingPool:
     """Return a gate for hashes that nobody waits for: log-ins come first, and keep half the cores.
 
     At the lowest priority the kernel weighs a hash at a seventh of one for a log-in.
     """
-    return HashingGate(
+    return HashingPool(
         queue_limit=BACKGROUND_QUEUE,
         threads=max(1, _usable_cores() // 2),
         lowered_by=LOWEST_PRIORITY,
@@ -151,7 +151,7 @@ def _lower_priority(lowered_by: int) -> None:
         pass  # A sandbox may forbid it; hashing then merely competes as an equal.
 
 
-_gates: "weakref.WeakSet[HashingGate]" = weakref.WeakSet()
+_gates: "weakref.WeakSet[HashingPool]" = weakref.WeakSet()
 
 
 def _begin_anew_after_fork() -> None:

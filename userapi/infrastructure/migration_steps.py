@@ -1,8 +1,7 @@
 """Steps of migrations that can be repeated after a failure, and that let requests go on.
 
-On PostgreSQL a migration is a short transaction, which either happens or does not, and then, within
-`beside_requests`, statements that commit one by one. Each of those finds out what an earlier try
-has left to do.
+On PostgreSQL a migration is a short transaction and then, within `without_blocking_requests`,
+statements that commit one by one. Each of those checks what an earlier attempt has left to do.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ def has_column(table: str, name: str) -> bool:
 
 
 @contextmanager
-def beside_requests() -> Iterator[None]:
+def without_blocking_requests() -> Iterator[None]:
     """Commit what the migration has done so far, and each statement of the block by itself.
 
     Locks are waited for as long as it takes, so only statements belong here that keep nobody
@@ -47,7 +46,7 @@ def beside_requests() -> Iterator[None]:
 
 
 def build_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:
-    """Build an index of PostgreSQL within `beside_requests`, unless it is there and whole.
+    """Build a PostgreSQL index within `without_blocking_requests`, unless a valid one exists.
 
     `definition` is what follows the name of the table: `(a, b) WHERE c IS NULL`. An interrupted
     CREATE INDEX CONCURRENTLY leaves an index that is not valid; that one is dropped first.
@@ -60,7 +59,7 @@ def build_index(name: str, table: str, definition: str, *, unique: bool = False)
 
 
 def drop_index(name: str) -> None:
-    """Drop an index of PostgreSQL within `beside_requests`, if it is there."""
+    """Drop an index of PostgreSQL within `without_blocking_requests`, if it is there."""
     op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 

@@ -132,12 +132,12 @@ class WerkzeugHash:
         return 128 * self.r * (self.n + self.p + 2) + 1024
 
 
-def check_foreign_hash(text: str, *, field: str = "password_hash") -> None:
+def check_legacy_hash(text: str, *, field: str = "password_hash") -> None:
     """Raise UnusableHash for a hash of unknown or damaged form, or that costs too much."""
-    read_foreign_hash(text, field=field)
+    read_legacy_hash(text, field=field)
 
 
-def read_foreign_hash(text: str, *, field: str = "password_hash") -> ForeignHash:
+def read_legacy_hash(text: str, *, field: str = "password_hash") -> ForeignHash:
     """Return the hash that `text` holds. Raises UnusableHash."""
     if match := _BCRYPT.fullmatch(text):
         return _bcrypt(match, field)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     Connection,
     Select,
     String,
-    Table,
     cast,
     column,
     delete,
@@ -30,12 +29,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from userapi.database import (
+from userapi.infrastructure.database import (
     LONG_READ_SECONDS,
     Base,
     CountingKey,
     reading,
-    statements_may_take,
+    statement_timeout,
+    table_of,
     transaction,
 )
 
@@ -71,8 +71,8 @@ class TallyChange(Base):
     change: Mapped[int] = mapped_column(BigInteger)
 
 
-_tallies: Table = Tally.__table__  # type: ignore[assignment]
-_changes: Table = TallyChange.__table__  # type: ignore[assignment]
+_tallies = table_of(Tally)
+_changes = table_of(TallyChange)
 
 
 def tallied(kind: TallyKind, *, first: str = "") -> Select[str, int]:
@@ -100,7 +100,7 @@ def last_logins_from(connection: Connection, first: date) -> dict[date, int]:
     return {date.fromisoformat(day): int(count) for day, count in connection.execute(days)}
 
 
-def add_up_changes(limit: int = 10 * BATCH) -> int:
+def fold_user_count_changes(limit: int = 10 * BATCH) -> int:
     """Add changes that wait to the tallies, and return how many."""
     added = 0
     while added < limit:
@@ -142,7 +142,7 @@ def _add_up(limit: int) -> int:
     return len(changes)
 
 
-def count_anew() -> None:
+def rebuild_user_counts() -> None:
     """Count everything row by row: for a database whose rows came in past the triggers.
 
     Users cannot change meanwhile, two seconds at a million of them.
@@ -156,7 +156,7 @@ def count_anew() -> None:
         _counted(TallyKind.LAST_LOGIN_DAY, day).where(has_logged_in),
         _counted(TallyKind.ROLE, user_roles.c.role_name),
     ]
-    with transaction() as session, statements_may_take(session, LONG_READ_SECONDS):
+    with transaction() as session, statement_timeout(session, LONG_READ_SECONDS):
         if session.get_bind().dialect.name == "postgresql":
             session.execute(text("LOCK TABLE users, user_roles IN SHARE ROW EXCLUSIVE MODE"))
         session.execute(delete(_changes))

@@ -1,0 +1,1 @@
+"""Access to the servers the service uses, and tools that every subject shares."""

@@ -1,0 +1,21 @@
+"""What every use case that changes something writes: audit rows and events, at one clock's time."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from userapi.audit.service import AuditTrail
+from userapi.clock import Clock
+from userapi.events.outbox import Outbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorder:
+    """The audit trail, the outbox and the clock, which use cases need together."""
+
+    audit: AuditTrail
+    outbox: Outbox
+    clock: Clock
+
+    def now(self) -> datetime:
+        """Return the current time in UTC."""
+        return self.clock.now()
