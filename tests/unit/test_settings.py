@@ -1,5 +1,6 @@
-"""Settings: what stops the start, in which words, and that no word is the value."""
+"""Settings: which values stop the start, and with which message, which never contains the value."""
 
+import ast
 import json
 import os
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ def problems(environ: Mapping[str, str], tmp_path: Path) -> list[str]:
     return []
 
 
-def test_what_the_tests_begin_with_is_accepted(tmp_path: Path) -> None:
+def test_a_complete_production_environment_is_accepted(tmp_path: Path) -> None:
     assert problems(PRODUCTION, tmp_path) == []
 
 
@@ -128,19 +129,19 @@ BAD_VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("variable", "value", "takes"), BAD_VALUES)
-def test_a_bad_value_is_told_by_name_and_never_by_value(
-    variable: str, value: str, takes: str, tmp_path: Path
+@pytest.mark.parametrize(("variable", "value", "message"), BAD_VALUES)
+def test_an_invalid_value_is_reported_by_name_and_never_by_value(
+    variable: str, value: str, message: str, tmp_path: Path
 ) -> None:
     (line,) = problems({variable: value}, tmp_path)
 
-    assert line.startswith(f"{variable}: {takes}")
-    assert value not in line.removeprefix(f"{variable}: {takes}")
+    assert line.startswith(f"{variable}: {message}")
+    assert value not in line.removeprefix(f"{variable}: {message}")
     assert "\n" not in line
 
 
-def test_a_path_is_taken_from_the_folder_of_the_service(tmp_path: Path) -> None:
-    """INSTANCE_DIR as the example shows it was a traceback."""
+def test_a_relative_path_is_relative_to_the_folder_of_the_service(tmp_path: Path) -> None:
+    """INSTANCE_DIR with the value of the example ended in a traceback."""
     given = {"LOG_FILE": "logs/service.log", "MAIL_DIR": str(tmp_path / "mail")}
     settings = Settings.from_env(given, instance_dir=tmp_path)
 
@@ -150,7 +151,7 @@ def test_a_path_is_taken_from_the_folder_of_the_service(tmp_path: Path) -> None:
     assert production.instance_dir == PROJECT_ROOT / "instance"
 
 
-def test_an_address_of_ipv6_is_a_host(tmp_path: Path) -> None:
+def test_an_ipv6_address_is_a_host(tmp_path: Path) -> None:
     given = {"DATABASE_HOST": "2001:db8::1", "REDIS_HOST": "[2001:db8::2]", "SMTP_HOST": "[::1]"}
     settings = Settings.from_env(given, instance_dir=tmp_path)
 
@@ -159,7 +160,7 @@ def test_an_address_of_ipv6_is_a_host(tmp_path: Path) -> None:
     assert settings.smtp_host == "::1"
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     lines = problems({"SMTP_PORT": "many", "DEBUG": "perhaps", "LOG_FORMAT": "xml"}, tmp_path)
 
     assert sorted(line.partition(":")[0] for line in lines) == ["DEBUG", "LOG_FORMAT", "SMTP_PORT"]
@@ -216,7 +217,7 @@ def test_production_refuses(given: dict[str, str], expected: str, tmp_path: Path
     ]
 
 
-def test_production_makes_no_secret_by_itself(tmp_path: Path) -> None:
+def test_production_generates_no_secret(tmp_path: Path) -> None:
     assert problems({**PRODUCTION, "SECRET_KEY": ""}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -267,7 +268,7 @@ def test_links_in_mails_follow_the_port_that_is_served(bind: str, url: str, tmp_
     assert chosen.public_base_url == "https://id.example.com"
 
 
-def test_a_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
+def test_the_first_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
     given = {"LOCKOUT_BASE_SECONDS": "60", "LOCKOUT_MAX_SECONDS": "59"}
 
     assert problems(given, tmp_path) == [
@@ -292,13 +293,13 @@ def test_every_secret_may_come_from_a_file(secret: str, tmp_path: Path) -> None:
     assert getattr(settings, secret.lower())
 
 
-def test_a_secret_comes_from_one_place_only(tmp_path: Path) -> None:
+def test_a_secret_is_set_in_one_place_only(tmp_path: Path) -> None:
     given = {"SECRET_KEY": SECRETS["SECRET_KEY"], "SECRET_KEY_FILE": str(tmp_path / "none")}
 
     assert problems(given, tmp_path) == ["SECRET_KEY: set it or SECRET_KEY_FILE, not both"]
 
 
-def test_a_secret_file_that_cannot_be_read_is_told_by_its_variable(tmp_path: Path) -> None:
+def test_an_unreadable_secret_file_is_reported_by_its_variable(tmp_path: Path) -> None:
     file = tmp_path / "none"
 
     lines = problems({"SECRET_KEY_FILE": str(file)}, tmp_path)
@@ -306,7 +307,7 @@ def test_a_secret_file_that_cannot_be_read_is_told_by_its_variable(tmp_path: Pat
     assert lines == ["SECRET_KEY_FILE: must be the path of a readable file"]
 
 
-def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+def test_secrets_are_generated_once_and_only_their_owner_can_read_them(tmp_path: Path) -> None:
     first = Settings.from_env({}, instance_dir=tmp_path)
     second = Settings.from_env({}, instance_dir=tmp_path)
 
@@ -319,7 +320,7 @@ def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -
 
 
 def test_secrets_of_an_earlier_release_are_kept_and_completed(tmp_path: Path) -> None:
-    """A `secrets.json` without the newest secret must neither break the start nor change."""
+    """A `secrets.json` without the newest secret neither stops the start nor loses a secret."""
     file = tmp_path / "secrets.json"
     earlier = {name.lower(): SECRETS[name] for name in SECRETS if name != "ENCRYPTION_KEY"}
     file.write_text(json.dumps(earlier))
@@ -335,7 +336,7 @@ def test_secrets_of_an_earlier_release_are_kept_and_completed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("earlier", [{}, {"secret_key": SECRETS["SECRET_KEY"]}])
-def test_processes_that_start_at_once_agree_on_the_secrets(
+def test_processes_that_start_together_agree_on_the_secrets(
     earlier: dict[str, str], tmp_path: Path
 ) -> None:
     if earlier:
@@ -392,7 +393,7 @@ def test_mails_are_encrypted_as_either_spelling_says(
 @pytest.mark.parametrize(
     ("starttls", "tls"), [("true", "none"), ("true", "implicit"), ("false", "starttls")]
 )
-def test_two_spellings_that_contradict_each_other_are_refused(
+def test_two_spellings_that_contradict_each_other_are_rejected(
     starttls: str, tls: str, tmp_path: Path
 ) -> None:
     given = {"SMTP_STARTTLS": starttls, "SMTP_TLS": tls}
@@ -400,3 +401,18 @@ def test_two_spellings_that_contradict_each_other_are_refused(
     assert problems(given, tmp_path) == [
         "SMTP_STARTTLS: contradicts SMTP_TLS; leave SMTP_STARTTLS out"
     ]
+
+
+def test_nothing_else_reads_the_environment() -> None:
+    package = PROJECT_ROOT / "userapi"
+    readers = {
+        module.relative_to(package).as_posix()
+        for module in package.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"environ", "environb", "getenv", "getenvb", "dotenv_values"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id in {"dotenv", "os"}
+    }
+
+    assert readers == {"settings/environment.py"}

@@ -1,0 +1,210 @@
+"""Environment, files, defaults and instance folder → one frozen, checked `Settings`."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from userapi.settings.environment import parse_variables, read_environment
+from userapi.settings.errors import SettingsError
+from userapi.settings.fields import Fields, variables
+from userapi.settings.instance_secrets import GENERATED, instance_secrets
+from userapi.settings.parsers import is_host
+from userapi.settings.production_checks import production_faults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Fields):
+    """The settings of a process, complete and checked, and what follows from them."""
+
+    creates_signing_keys: bool = False
+    """Whether to create a key pair at the start: in development, if no algorithm is chosen."""
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """Return the settings of this process. Raises SettingsError with every fault."""
+        return cls.from_env(read_environment())
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str], *, instance_dir: Path | None = None
+    ) -> "Settings":
+        """Return the settings that `environ` describes.
+
+        Outside production, missing secrets are generated once and stored in `instance_dir`.
+        Raises SettingsError with every fault.
+        """
+        values, problems = parse_variables(environ, variables())
+        given = frozenset(values)
+        if instance_dir is not None:
+            values["instance_dir"] = instance_dir
+        settings = cls(**values)
+        problems += _mail_contradictions(settings, given)
+        if problems:
+            raise SettingsError(problems)
+        for complete in (_server_urls, _own_urls, _signature, _mail_encryption):
+            settings = replace(settings, **complete(settings, given))
+        if not settings.is_production:
+            settings = replace(settings, **_missing_secrets(settings))
+        problems = _contradictions(settings)
+        if settings.is_production:
+            problems += production_faults(settings, given)
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+    @property
+    def embedded(self) -> bool:
+        """Return whether the service needs no other servers: none is configured."""
+        return self.uses_sqlite and not self.redis_url and not self.rabbitmq_url
+
+    @property
+    def uses_sqlite(self) -> bool:
+        """Return whether the database is a SQLite file."""
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def runs_worker_inside(self) -> bool:
+        """Return whether the worker runs inside the service."""
+        return self.embedded or self.worker_embedded
+
+    @property
+    def is_production(self) -> bool:
+        """Return whether this is a production deployment."""
+        return self.environment == "production"
+
+    @property
+    def is_https(self) -> bool:
+        """Return whether people reach the service over https."""
+        return self.public_base_url.startswith("https://")
+
+    @property
+    def local_url(self) -> str:
+        """Return the URL at which this machine reaches the service."""
+        return _local_url(self.bind)
+
+    @property
+    def mail_folder(self) -> Path:
+        """Return the folder of the .eml files."""
+        return self.mail_dir or self.instance_dir / "mail"
+
+    @property
+    def keys_folder(self) -> Path:
+        """Return the folder of the keys that `flask keys` manages."""
+        return self.jwt_keys_dir or self.instance_dir / "keys"
+
+
+Completion = dict[str, Any]
+
+
+def _server_urls(settings: Settings, given: Collection[str]) -> Completion:
+    """Return the URLs of the servers that are given in parts."""
+    urls = {}
+    if "database_url" not in given and "database_host" in given:
+        urls["database_url"] = (
+            f"postgresql://{_quoted(settings.database_user)}:{_quoted(settings.database_password)}"
+            f"@{settings.database_host}:{settings.database_port}/{settings.database_name}"
+        )
+    if "redis_url" not in given and "redis_host" in given:
+        password = _quoted(settings.redis_password)
+        urls["redis_url"] = (
+            f"redis://{':' + password + '@' if password else ''}{settings.redis_host}"
+            f":{settings.redis_port}/{settings.redis_db}"
+        )
+    if "rabbitmq_url" not in given and "rabbitmq_host" in given:
+        urls["rabbitmq_url"] = (
+            f"amqp://{_quoted(settings.rabbitmq_user)}:{_quoted(settings.rabbitmq_password)}"
+            f"@{settings.rabbitmq_host}:{settings.rabbitmq_port}"
+            f"/{_quoted(settings.rabbitmq_vhost)}"
+        )
+    return urls
+
+
+def _own_urls(settings: Settings, given: Collection[str]) -> Completion:
+    """Return the URL of the database as SQLAlchemy expects it, and the base URL of the service."""
+    url = settings.database_url
+    if url.startswith(("postgresql://", "postgres://")):
+        # SQLAlchemy 2.1 would use psycopg 3 for postgresql://.
+        url = "postgresql+psycopg2://" + url.split("://", 1)[1]
+    elif not url or url.startswith("sqlite:///"):
+        # A relative path is relative to the instance folder, as in Flask-SQLAlchemy.
+        file = url.removeprefix("sqlite:///") or "userapi.sqlite3"
+        url = f"sqlite:///{settings.instance_dir / file}"
+    base_url = settings.public_base_url if "public_base_url" in given else settings.local_url
+    return {"database_url": url, "public_base_url": base_url}
+
+
+def _signature(settings: Settings, given: Collection[str]) -> Completion:
+    """Return HS256 if its secret is set, otherwise ES256, unless the operator has chosen."""
+    if "jwt_algorithm" in given:
+        return {}
+    if "jwt_secret_key" in given:
+        return {"jwt_algorithm": "HS256"}
+    creates_keys = not settings.is_production and "jwt_private_key_file" not in given
+    return {"jwt_algorithm": "ES256", "creates_signing_keys": creates_keys}
+
+
+def _mail_encryption(settings: Settings, given: Collection[str]) -> Completion:
+    """Return how mails are encrypted, by either of two variables, and the port for it."""
+    tls = settings.smtp_tls
+    if "smtp_tls" not in given and "smtp_starttls" in given and not settings.smtp_starttls:
+        tls = "none"
+    port = 465 if tls == "implicit" else 587
+    return {
+        "smtp_tls": tls,
+        "smtp_starttls": tls == "starttls",
+        "smtp_port": settings.smtp_port if "smtp_port" in given else port,
+    }
+
+
+def _missing_secrets(settings: Settings) -> Completion:
+    """Return the secrets that are left out, from `secrets.json` of the instance."""
+    missing = [name for name in GENERATED if not getattr(settings, name)]
+    if settings.jwt_algorithm != "HS256" and "jwt_secret_key" in missing:
+        missing.remove("jwt_secret_key")
+    return instance_secrets(settings.instance_dir, missing) if missing else {}
+
+
+def _mail_contradictions(settings: Settings, given: Collection[str]) -> list[str]:
+    if "smtp_tls" not in given or "smtp_starttls" not in given:
+        return []
+    allowed = {"starttls"} if settings.smtp_starttls else {"none", "implicit"}
+    if settings.smtp_tls in allowed:
+        return []
+    return ["SMTP_STARTTLS: contradicts SMTP_TLS; leave SMTP_STARTTLS out"]
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Return what is contradictory in any environment."""
+    problems = []
+    if settings.password_hash_rounds < 10 and settings.environment != "testing":
+        problems.append("PASSWORD_HASH_ROUNDS: must be 10 to 16 outside ENVIRONMENT=testing")
+    if settings.lockout_max_seconds < settings.lockout_base_seconds:
+        problems.append("LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS")
+    return problems
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _local_url(bind: str) -> str:
+    """Return the URL at which this machine reaches a server that listens on an address."""
+    host, _, port = bind.rpartition(":")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or host.startswith("unix:"):
+        return "http://localhost:8000"
+    # Passkeys and cookies need a host name, and browsers resolve `localhost` to both families.
+    if not is_host(host) or _is_unspecified_or_loopback(host):
+        host = "localhost"
+    return f"http://{host}:{port}"
+
+
+def _is_unspecified_or_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return address.is_unspecified or address.is_loopback
