@@ -30,7 +30,7 @@ from userapi.infrastructure.encryption import EncryptionKeys
 from userapi.infrastructure.rate_counters import MemoryRateCounter, RateCounter, RedisRateCounter
 from userapi.infrastructure.redis_client import CircuitBreaker, Redis
 from userapi.lockout.service import Lockout
-from userapi.mail.mailer import build_mailer
+from userapi.mail.mailer import FileMailer, Mailer, MailServer, SmtpMailer
 from userapi.mail.messages import Messages
 from userapi.mail.queue import MailQueue
 from userapi.metrics import Figures, Metrics
@@ -39,7 +39,7 @@ from userapi.passwords.hashing_pool import HashingPool, background_pool
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.peppers import Peppers
-from userapi.passwords.policy import PasswordPolicy
+from userapi.passwords.policy import PasswordPolicy, PasswordRequirements
 from userapi.roles.editing import RoleEditor
 from userapi.roles.service import Roles
 from userapi.sessions.cache import (
@@ -47,7 +47,7 @@ from userapi.sessions.cache import (
     INVALIDATION_TIMEOUT_SECONDS,
     RedisLiveSessions,
 )
-from userapi.sessions.service import Sessions
+from userapi.sessions.service import SessionLimits, Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
 from userapi.statistics import Statistics
@@ -82,6 +82,7 @@ class Services:
     live_sessions: LiveSessions
     lockout: Lockout
     mail_delivery: MailDelivery
+    mail_server: MailServer | None
     mails: MailQueue
     metrics: Metrics
     one_time_tokens: OneTimeTokens
@@ -105,7 +106,12 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     audit = AuditTrail(clock)
     peppers = Peppers(settings.password_pepper, settings.password_pepper_previous)
     health = Health(settings, clock, peppers)
-    keys_of_seals = seal_keys(settings)
+    keys_of_seals = seal_keys(
+        settings.audit_seal_key,
+        previous=settings.audit_seal_key_previous,
+        encryption_keys=(settings.encryption_key, *settings.encryption_key_previous),
+        secret_key=settings.secret_key,
+    )
     seals = AuditSeals(clock=clock, keys=keys_of_seals, trail=audit)
     verification = AuditVerification(keys=keys_of_seals)
     outbox = Outbox(clock)
@@ -113,7 +119,13 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     roles = Roles()
     keys = KeyRing(settings, clock)
     access_tokens = AccessTokens(settings, clock, keys)
-    lockout = Lockout(settings, clock)
+    lockout = Lockout(
+        clock,
+        threshold=settings.lockout_threshold,
+        base_seconds=settings.lockout_base_seconds,
+        max_seconds=settings.lockout_max_seconds,
+        secret_key=settings.secret_key,
+    )
     metrics = Metrics()
     gate = HashingPool(
         queue_limit=settings.password_hash_queue,
@@ -122,8 +134,11 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         track=metrics.hash_queue.track_inprogress,
     )
     hasher = PasswordHasher(peppers=peppers, rounds=settings.password_hash_rounds, gate=gate)
-    policy = PasswordPolicy(settings)
-    live: LiveSessions = DatabaseLiveSessions(settings, clock, ShownUsers())
+    policy = _password_policy(settings)
+    session_limits = _session_limits(settings)
+    live: LiveSessions = DatabaseLiveSessions(
+        clock, ShownUsers(), idle_timeout=session_limits.idle_timeout
+    )
     rates: RateCounter = MemoryRateCounter(clock)
     if settings.redis_url:
         store = Redis(settings.redis_url)
@@ -132,9 +147,15 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
             timeout_seconds=INVALIDATION_TIMEOUT_SECONDS,
             breaker=CircuitBreaker(INVALIDATION_BREAKER_SECONDS),
         )
-        live = RedisLiveSessions(settings, clock, questions=store, notes=notes, database=live)
+        live = RedisLiveSessions(
+            clock,
+            copy_seconds=settings.session_cache_seconds,
+            questions=store,
+            notes=notes,
+            database=live,
+        )
         rates = RedisRateCounter(store, clock)
-    sessions = Sessions(settings=settings, clock=clock, audit=audit, outbox=outbox, live=live)
+    sessions = Sessions(clock=clock, audit=audit, outbox=outbox, live=live, limits=session_limits)
     one_time_tokens = OneTimeTokens(clock=clock, mails=mails)
     accounts = Accounts(
         settings=settings,
@@ -170,6 +191,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         count_lock=metrics.lockouts.inc,
     )
     user_search = UserSearch(settings, clock)
+    mail_server = _mail_server(settings)
     encryption = EncryptionKeys(settings.encryption_key, previous=settings.encryption_key_previous)
 
     def user_imports(hasher: PasswordHasher) -> UserImports:
@@ -191,7 +213,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         audit_pruning=AuditPruning(
             clock=clock, trail=audit, seals=seals, verification=verification
         ),
-        audit_reader=AuditReader(settings=settings, trail=audit),
+        audit_reader=AuditReader(trail=audit, cursor_key=settings.secret_key),
         audit_seal_keys=keys_of_seals,
         audit_seals=seals,
         audit_verification=verification,
@@ -227,10 +249,11 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         lockout=lockout,
         mail_delivery=MailDelivery(
             clock=clock,
-            mailer=build_mailer(settings, clock),
+            mailer=_mailer(mail_server, settings, clock),
             messages=Messages(service_name=settings.app_name, base_url=settings.public_base_url),
             one_time_tokens=one_time_tokens,
         ),
+        mail_server=mail_server,
         mails=mails,
         metrics=metrics,
         one_time_tokens=one_time_tokens,
@@ -257,6 +280,46 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         user_imports=user_imports(hasher),
         user_search=user_search,
     )
+
+
+def _password_policy(settings: Settings) -> PasswordPolicy:
+    requirements = PasswordRequirements(
+        min_length=settings.password_min_length,
+        min_score=settings.password_min_score,
+        uppercase=settings.password_require_uppercase,
+        lowercase=settings.password_require_lowercase,
+        number=settings.password_require_numbers,
+        special=settings.password_require_special,
+    )
+    return PasswordPolicy(requirements, service_name=settings.app_name)
+
+
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        max_per_user=settings.session_max_per_user,
+        idle_timeout=timedelta(days=settings.session_idle_timeout_days),
+        lifetime=timedelta(days=settings.jwt_refresh_token_expire_days),
+        remembered_lifetime=timedelta(days=settings.session_absolute_lifetime_days),
+    )
+
+
+def _mail_server(settings: Settings) -> MailServer | None:
+    if not settings.smtp_host:
+        return None
+    return MailServer(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        tls=settings.smtp_tls,
+        user=settings.smtp_user,
+        password=settings.smtp_password,
+    )
+
+
+def _mailer(server: MailServer | None, settings: Settings, clock: Clock) -> Mailer:
+    """Return the mailer for the server; without one, mails are written to files."""
+    if server is None:
+        return FileMailer(settings.mail_folder, sender=settings.mail_from, clock=clock)
+    return SmtpMailer(server, sender=settings.mail_from, clock=clock)
 
 
 def _event_expiry(settings: Settings, clock: Clock) -> EventExpiry | None:

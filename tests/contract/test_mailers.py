@@ -11,7 +11,6 @@ from typing import Protocol
 
 import pytest
 
-from tests.support.deployments import ENVIRONMENT
 from tests.support.proxy import FaultProxy
 from tests.support.smtp import HOST, SmtpServer, write_certificate
 from userapi.clock import ManualClock
@@ -19,12 +18,12 @@ from userapi.mail.mailer import (
     FileMailer,
     Mailer,
     MailRefused,
+    MailServer,
     MailUnavailable,
     ServerUnavailable,
     SmtpMailer,
 )
 from userapi.mail.messages import Message
-from userapi.settings import Settings
 
 SENDER = "User Service <no-reply@example.com>"
 
@@ -96,19 +95,12 @@ def manual_clock() -> ManualClock:
 
 
 @pytest.fixture
-def make_mailer(tmp_path: Path, manual_clock: ManualClock) -> MakeMailer:
-    """Return what makes a mailer for a port, with further settings."""
+def make_mailer(manual_clock: ManualClock) -> MakeMailer:
+    """Return a function that builds a mailer for a port, an encryption and an account."""
 
-    def make(port: int, **environment: str) -> Mailer:
-        variables = {
-            **ENVIRONMENT,
-            "SMTP_HOST": HOST,
-            "SMTP_PORT": str(port),
-            "SMTP_TLS": "none",
-            "MAIL_FROM": SENDER,
-            **environment,
-        }
-        return SmtpMailer(Settings.from_env(variables, instance_dir=tmp_path), manual_clock)
+    def make(port: int, *, tls: str = "none", **account: str) -> Mailer:
+        server = MailServer(host=HOST, port=port, tls=tls, **account)
+        return SmtpMailer(server, sender=SENDER, clock=manual_clock)
 
     return make
 
@@ -338,11 +330,7 @@ def encrypting(certificate: Path) -> Iterator[SmtpServer]:
     server.stop()
 
 
-LOGGED_IN = {
-    "SMTP_TLS": "starttls",
-    "SMTP_USER": "service",
-    "SMTP_PASSWORD": "mail-password",
-}
+LOGGED_IN = {"tls": "starttls", "user": "service", "password": "mail-password"}
 
 
 def test_mails_go_encrypted_to_a_server_that_is_trusted(
@@ -373,7 +361,7 @@ def test_a_server_that_does_not_encrypt_gets_nothing(
     server: SmtpServer, make_mailer: MakeMailer
 ) -> None:
     with pytest.raises(ServerUnavailable) as refused:
-        send(make_mailer(server.port, SMTP_TLS="starttls"), message())
+        send(make_mailer(server.port, tls="starttls"), message())
 
     assert str(refused.value) == "SMTPNotSupportedError"
     assert server.delivered == []
@@ -386,7 +374,7 @@ def test_a_wrong_password_sends_nothing_and_is_not_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    wrong = {**LOGGED_IN, "SMTP_PASSWORD": "not-this-one"}
+    wrong = {**LOGGED_IN, "password": "not-this-one"}
 
     with pytest.raises(ServerUnavailable) as refused:
         send(make_mailer(encrypting.port, **wrong), message())
@@ -408,7 +396,7 @@ def encrypted_from_the_start(certificate: Path) -> Iterator[SmtpServer]:
     server.stop()
 
 
-IMPLICIT = {"SMTP_TLS": "implicit", "SMTP_USER": "service", "SMTP_PASSWORD": "mail-password"}
+IMPLICIT = {**LOGGED_IN, "tls": "implicit"}
 
 
 def test_mails_go_to_a_server_that_is_encrypted_from_the_first_byte(
@@ -442,7 +430,7 @@ def test_a_server_without_tls_gets_nothing_under_implicit_tls(
     server: SmtpServer, make_mailer: MakeMailer
 ) -> None:
     with pytest.raises(ServerUnavailable) as refused:
-        send(make_mailer(server.port, SMTP_TLS="implicit"), message())
+        send(make_mailer(server.port, tls="implicit"), message())
 
     assert str(refused.value) == "SSLError"
     assert server.delivered == []

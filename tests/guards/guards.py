@@ -394,7 +394,7 @@ GUARDS = [
     Guard(
         "A password that is easy to guess is rejected",
         "PasswordPolicy._score_violations",
-        "score < self._settings.password_min_score",
+        "score < self._requirements.min_score",
         "False",
         ("tests/unit/test_password_policy.py",),
     ),

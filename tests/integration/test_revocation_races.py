@@ -8,6 +8,7 @@ minutes unless a test says otherwise, so nothing here has waited for one to run 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from threading import Event, Thread
 from uuid import UUID
 
@@ -25,11 +26,11 @@ from userapi.clock import ManualClock
 from userapi.infrastructure.redis_client import CircuitBreaker, Redis, command
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession
-from userapi.settings import Settings
 from userapi.wiring import Services
 
 VERIFY = "/api/v1/auth/verify"
 LONG = "300"
+IDLE_TIMEOUT = timedelta(days=7)
 
 Revoke = Callable[[SignedInClient, MadeUser, SignedInClient], object]
 
@@ -239,8 +240,8 @@ def test_a_copy_without_the_versions_that_it_needs_is_not_believed(
 class PausingDatabase(DatabaseLiveSessions):
     """A database whose answer is slow to arrive: it was right when it was read."""
 
-    def __init__(self, settings: Settings, clock: ManualClock) -> None:
-        super().__init__(settings, clock, ShownUsers())
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT)
         self.has_read = Event()
         self.may_answer = Event()
 
@@ -271,11 +272,10 @@ def begin_to_fill(
     elsewhere: Flask, redis_url: str, clock: ManualClock
 ) -> Callable[[SignedInClient, MadeUser], Filling]:
     def begin(session: SignedInClient, user: MadeUser) -> Filling:
-        services: Services = elsewhere.extensions["userapi"]
-        database = PausingDatabase(services.settings, clock)
+        database = PausingDatabase(clock)
         live = RedisLiveSessions(
-            services.settings,
             clock,
+            copy_seconds=int(LONG),
             questions=Redis(redis_url, timeout_seconds=5),
             notes=Redis(redis_url),
             database=database,
@@ -472,13 +472,13 @@ def test_who_finds_redis_back_leaves_time_to_those_who_have_something_to_tell(
     session = log_in(robin)
     with proxy_to(redis_url) as own_proxy, elsewhere.app_context():
         live = RedisLiveSessions(
-            services.settings,
             services.clock,
+            copy_seconds=int(LONG),
             questions=Redis(
                 url_through(own_proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
             ),
             notes=Redis(redis_url),
-            database=DatabaseLiveSessions(services.settings, services.clock, ShownUsers()),
+            database=DatabaseLiveSessions(services.clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
         )
 
         def find() -> LiveSession | None:
@@ -506,8 +506,8 @@ def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_
     seconds = [0.0]
     breaker = CircuitBreaker(2.0, seconds_now=lambda: seconds[0])
     live = RedisLiveSessions(
-        services.settings,
         services.clock,
+        copy_seconds=int(LONG),
         questions=Redis(
             url_through(proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
         ),
@@ -529,15 +529,14 @@ def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_
 def test_notes_that_nobody_needs_any_more_are_dropped(
     proxy: FaultProxy, redis_url: str, clock: ManualClock
 ) -> None:
-    settings = Settings(session_cache_seconds=0)
     away = Redis(url_through(proxy, redis_url))
     proxy.refuse()
     live = RedisLiveSessions(
-        settings,
         clock,
+        copy_seconds=0,
         questions=away,
         notes=away,
-        database=DatabaseThatKnowsNobody(settings, clock, ShownUsers()),
+        database=DatabaseThatKnowsNobody(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
 
     live.user_changed(UUID(int=1), access_version=2)
@@ -557,14 +556,13 @@ class DatabaseThatKnowsNobody(DatabaseLiveSessions):
 
 
 def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualClock) -> None:
-    settings = Settings(session_cache_seconds=60)
     store = Redis(redis_url, timeout_seconds=5)
     live = RedisLiveSessions(
-        settings,
         clock,
+        copy_seconds=60,
         questions=store,
         notes=store,
-        database=DatabaseThatKnowsNobody(settings, clock, ShownUsers()),
+        database=DatabaseThatKnowsNobody(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
     ended = command("GET", f"userapi:live:s:{session_id.hex}")

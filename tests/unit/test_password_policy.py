@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 from zxcvbn import matching, zxcvbn
 
 from userapi.errors import FieldError, Invalid
-from userapi.passwords.policy import PasswordPolicy, refusal
-from userapi.settings import Settings
+from userapi.passwords.policy import PasswordPolicy, PasswordRequirements, refusal
 
-DEFAULTS = Settings()
-POLICY = PasswordPolicy(DEFAULTS)
+DEFAULTS = PasswordRequirements(min_length=8, min_score=2)
+POLICY = PasswordPolicy(DEFAULTS, service_name="User Management Service")
 GOOD = "violet anchor seventeen"
+
+
+def _policy(**requirements: Any) -> PasswordPolicy:
+    return PasswordPolicy(replace(DEFAULTS, **requirements), service_name="User Management Service")
 
 
 def _codes(
@@ -43,7 +47,7 @@ def test_a_password_that_is_hard_to_guess_is_accepted(password: str) -> None:
 
 
 def test_a_password_has_at_least_the_set_number_of_characters() -> None:
-    policy = PasswordPolicy(replace(DEFAULTS, password_min_length=12))
+    policy = _policy(min_length=12)
 
     assert _codes("kV7#qz2!mP4", policy=policy) == {"password_too_short"}
     assert _codes("kV7#qz2!mP4x", policy=policy) == set()
@@ -104,8 +108,7 @@ def test_words_of_the_service_name_may_be_part_of_a_password() -> None:
 
 def test_a_service_of_a_very_short_name_does_not_forbid_its_letters() -> None:
     assert (
-        _codes("violet happy anchor", policy=PasswordPolicy(replace(DEFAULTS, app_name="App")))
-        == set()
+        _codes("violet happy anchor", policy=PasswordPolicy(DEFAULTS, service_name="App")) == set()
     )
 
 
@@ -115,8 +118,8 @@ def test_a_password_that_is_easy_to_guess_is_refused() -> None:
 
 
 def test_the_least_score_can_be_chosen() -> None:
-    strict = PasswordPolicy(replace(DEFAULTS, password_min_score=4))
-    lax = PasswordPolicy(replace(DEFAULTS, password_min_score=0))
+    strict = _policy(min_score=4)
+    lax = _policy(min_score=0)
 
     assert _codes("violetkey", policy=strict) == {"password_too_weak"}
     assert _codes("aaaaaaaaaaaa", policy=lax) == set()
@@ -130,18 +133,18 @@ def test_what_is_no_text_is_refused(password: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "code", "missing", "present"),
+    ("requirement", "code", "missing", "present"),
     [
-        ("password_require_uppercase", "password_missing_uppercase", GOOD, "Ä" + GOOD),
-        ("password_require_lowercase", "password_missing_lowercase", GOOD.upper(), GOOD),
-        ("password_require_numbers", "password_missing_number", GOOD, GOOD + "7"),
-        ("password_require_special", "password_missing_special", "violetanchorseventeen", GOOD),
+        ("uppercase", "password_missing_uppercase", GOOD, "Ä" + GOOD),
+        ("lowercase", "password_missing_lowercase", GOOD.upper(), GOOD),
+        ("number", "password_missing_number", GOOD, GOOD + "7"),
+        ("special", "password_missing_special", "violetanchorseventeen", GOOD),
     ],
 )
 def test_rules_of_composition_hold_when_switched_on(
-    setting: str, code: str, missing: str, present: str
+    requirement: str, code: str, missing: str, present: str
 ) -> None:
-    policy = PasswordPolicy(replace(DEFAULTS, **{setting: True}))  # type: ignore[arg-type]
+    policy = _policy(**{requirement: True})
 
     assert _codes(missing) == set()
     assert _codes(missing, policy=policy) == {code}
@@ -149,14 +152,7 @@ def test_rules_of_composition_hold_when_switched_on(
 
 
 def test_all_failed_rules_are_told_at_once() -> None:
-    policy = PasswordPolicy(
-        replace(
-            DEFAULTS,
-            password_require_uppercase=True,
-            password_require_numbers=True,
-            password_require_special=True,
-        )
-    )
+    policy = _policy(uppercase=True, number=True, special=True)
 
     assert _codes("monkey", policy=policy, username="monkey", email="monkey@example.com") == {
         "password_too_short",

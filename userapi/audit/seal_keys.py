@@ -14,7 +14,6 @@ from userapi.audit.chain import Chain, Head
 from userapi.audit.models import AuditChainStart, AuditSeal
 from userapi.infrastructure.database import table_of
 from userapi.infrastructure.encryption import derive
-from userapi.settings import Settings
 
 # What stands for the key of seals that do not name theirs.
 UNNAMED = "unnamed"
@@ -72,18 +71,20 @@ class SealKeys:
         return next((chain for chain in self._chains.values() if chain.made(seal)), None)
 
 
-def seal_keys(settings: Settings) -> SealKeys:
-    """Return the keys that the settings hold.
+def seal_keys(
+    audit_seal_key: str,
+    *,
+    previous: Sequence[str],
+    encryption_keys: Sequence[str],
+    secret_key: str,
+) -> SealKeys:
+    """Return the key that seals, and those that verify.
 
     Without AUDIT_SEAL_KEY the seals use a key derived from ENCRYPTION_KEY. Earlier releases used
     SECRET_KEY: as long as that is unchanged, their seals verify.
     """
-    encryption_keys = (settings.encryption_key, *settings.encryption_key_previous)
     derived = [derive(key.encode(), "audit-seal").hex() for key in encryption_keys]
-    return SealKeys(
-        settings.audit_seal_key or derived[0],
-        previous=(*settings.audit_seal_key_previous, *derived, settings.secret_key),
-    )
+    return SealKeys(audit_seal_key or derived[0], previous=(*previous, *derived, secret_key))
 
 
 def lost_keys(connection: Connection | Session) -> Iterable[str]:

@@ -40,7 +40,6 @@ from userapi.infrastructure.export import ExportFormat, export_pieces
 from userapi.infrastructure.network_addresses import former_spellings
 from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 from userapi.permissions import Permission
-from userapi.settings import Settings
 
 MASK = "***"
 # Words in the name of a field whose value nobody may read in the audit log.
@@ -251,10 +250,10 @@ def _plain(value: Any) -> Any:
 class AuditReader:
     """Reads the trail; that it was read is recorded, too."""
 
-    def __init__(self, *, settings: Settings, trail: AuditTrail) -> None:
+    def __init__(self, *, trail: AuditTrail, cursor_key: str) -> None:
         self._trail = trail
         self._paginator = Paginator(
-            secret=settings.secret_key,
+            secret=cursor_key,
             name="audit",
             keys={"occurred_at": SortKey(_table.c.occurred_at)},
             default_sort="-occurred_at",

@@ -24,7 +24,7 @@ from userapi.events.publisher import AmqpPublisher
 from userapi.health import Check, Status, head_revision
 from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, db, has_pooler, reading
 from userapi.infrastructure.redis_client import require_writable
-from userapi.mail.mailer import connect
+from userapi.mail.mailer import MailServer, connect
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.peppers import COUNTED_UP_TO
 from userapi.private_files import make_folder
@@ -87,7 +87,7 @@ def diagnose(services: Services) -> Iterator[Finding]:
         yield from _unsent_mails(services)
         yield from _peppers(services, components["database"])
         yield from _audit(services)
-    yield from _mail(settings)
+    yield from _mail(settings, services.mail_server)
 
 
 def _warnings(subject: str, *cases: tuple[object, str, str]) -> Iterator[Finding]:
@@ -655,14 +655,14 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _mail(settings: Settings) -> Iterator[Finding]:
+def _mail(settings: Settings, server: MailServer | None) -> Iterator[Finding]:
     """Look at where mails go: to a server, or into a folder."""
-    if not settings.smtp_host:
+    if server is None:
         yield from _mail_folder(settings)
         return
     try:
-        with connect(settings) as server:
-            server.noop()
+        with connect(server) as connection:
+            connection.noop()
     except (smtplib.SMTPException, OSError) as exc:
         yield Finding(
             "mail",

@@ -35,7 +35,6 @@ from userapi.infrastructure.database import (
     table_of,
 )
 from userapi.lockout.models import LoginAttempt
-from userapi.settings import Settings
 
 # A check that started so long ago ended with its process; its attempt is released.
 ABANDONED_AFTER = timedelta(seconds=60)
@@ -84,12 +83,14 @@ class TooManyAttempts(TooMany):
 class Lockout:
     """Counts failures in a row for each identifier and locks it for a while, longer each time."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, clock: Clock, *, threshold: int, base_seconds: int, max_seconds: int, secret_key: str
+    ) -> None:
         self._clock = clock
-        self._threshold = settings.lockout_threshold
-        self._base = settings.lockout_base_seconds
-        self._maximum = settings.lockout_max_seconds
-        self._key = hmac.digest(settings.secret_key.encode(), b"login-attempts", "sha256")
+        self._threshold = threshold
+        self._base = base_seconds
+        self._maximum = max_seconds
+        self._key = hmac.digest(secret_key.encode(), b"login-attempts", "sha256")
 
     def key_of(self, identifier: str) -> str:
         """Return the key that failures for this canonical identifier are counted under."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.policy import default as default_policy
 from email.utils import format_datetime, make_msgid
@@ -19,7 +20,6 @@ from userapi.clock import Clock
 from userapi.infrastructure.deadlines import ends_within
 from userapi.mail.messages import Message
 from userapi.private_files import make_folder
-from userapi.settings import Settings
 
 TIMEOUT_SECONDS = 5
 MAX_LINE = 998  # RFC 5322 §2.1.1
@@ -116,17 +116,29 @@ class _SmtpOverTls(_Smtp, smtplib.SMTP_SSL):
     """The same, encrypted from the first byte (RFC 8314 §3)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailServer:
+    """A mail server, and how to encrypt the connection: `none`, `starttls` or `implicit`."""
+
+    host: str
+    port: int
+    tls: str
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+
 class SmtpMailer:
     """Hands mails to a mail server, those of a batch in one connection."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, server: MailServer, *, sender: str, clock: Clock) -> None:
+        self._server = server
+        self._sender = sender
         self._clock = clock
 
     @contextmanager
     def batch(self) -> Iterator[Send]:
         """Give what hands over mails."""
-        connection = _SmtpConnection(self._settings, self._clock)
+        connection = _SmtpConnection(self._server, sender=self._sender, clock=self._clock)
         try:
             yield connection.send
         finally:
@@ -136,21 +148,22 @@ class SmtpMailer:
 class _SmtpConnection:
     """A connection that is made when it is needed, and made anew after a failure."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, server: MailServer, *, sender: str, clock: Clock) -> None:
+        self._server = server
+        self._sender = sender
         self._clock = clock
-        self._server: smtplib.SMTP | None = None
+        self._connection: smtplib.SMTP | None = None
 
     def send(self, message: Message) -> None:
         """Hand over the mail."""
-        mail = _composed(message, self._settings.mail_from, self._clock)
-        if self._server is None or self._server.sock is None:
+        mail = _composed(message, self._sender, self._clock)
+        if self._connection is None or self._connection.sock is None:
             try:
-                self._server = connect(self._settings)
+                self._connection = connect(self._server)
             except (smtplib.SMTPException, OSError) as exc:
                 raise ServerUnavailable(*_told(exc)) from exc
         try:
-            self._server.send_message(mail)
+            self._connection.send_message(mail)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as exc:
             self._judge(exc)
         except smtplib.SMTPNotSupportedError as exc:
@@ -172,40 +185,33 @@ class _SmtpConnection:
 
     def close(self) -> None:
         """Say good-bye. What the server says to that changes nothing: the mails are taken."""
-        server, self._server = self._server, None
-        if server is not None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             with suppress(smtplib.SMTPException, OSError):
-                server.quit()
-            server.close()
+                connection.quit()
+            connection.close()
 
 
-def connect(settings: Settings) -> smtplib.SMTP:
-    """Return a connection to the mail server, encrypted and logged in as the settings say.
+def connect(server: MailServer) -> smtplib.SMTP:
+    """Return a connection to the mail server, encrypted and logged in.
 
-    Raises SMTPException, OSError; also for a certificate that does not fit, for otherwise links
-    and the password would be shown to whoever stands in between.
+    Raises SMTPException, OSError. An invalid certificate is an error, because an attacker between
+    the servers could otherwise read the links and the password.
     """
-    host, port, context = settings.smtp_host, settings.smtp_port, ssl.create_default_context()
-    server = (
-        _SmtpOverTls(host, port, timeout=TIMEOUT_SECONDS, context=context)
-        if settings.smtp_tls == "implicit"
-        else _Smtp(host, port, timeout=TIMEOUT_SECONDS)
+    context = ssl.create_default_context()
+    connection = (
+        _SmtpOverTls(server.host, server.port, timeout=TIMEOUT_SECONDS, context=context)
+        if server.tls == "implicit"
+        else _Smtp(server.host, server.port, timeout=TIMEOUT_SECONDS)
     )
     with ExitStack() as unfinished:
-        unfinished.callback(server.close)
-        if settings.smtp_tls == "starttls":
-            server.starttls(context=context)
-        if settings.smtp_user:
-            server.login(settings.smtp_user, settings.smtp_password)
+        unfinished.callback(connection.close)
+        if server.tls == "starttls":
+            connection.starttls(context=context)
+        if server.user:
+            connection.login(server.user, server.password)
         unfinished.pop_all()
-    return server
-
-
-def build_mailer(settings: Settings, clock: Clock) -> Mailer:
-    """Return what sends mails under these settings."""
-    if settings.smtp_host:
-        return SmtpMailer(settings, clock)
-    return FileMailer(settings.mail_folder, sender=settings.mail_from, clock=clock)
+    return connection
 
 
 def _codes(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> list[int]:

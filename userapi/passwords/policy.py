@@ -11,7 +11,6 @@ from enum import StrEnum
 
 from userapi.errors import FieldError, Invalid
 from userapi.passwords.hashing import MAXIMUM_TYPED_CHARACTERS
-from userapi.settings import Settings
 
 MAXIMUM_LENGTH = 128
 MIN_NAME_LENGTH = 3
@@ -53,13 +52,25 @@ class PasswordStrength:
     suggestions: tuple[str, ...]
 
 
-class PasswordPolicy:
-    """Judges passwords. Keeps and logs nothing."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordRequirements:
+    """What the operator requires of a password; `min_score` is a score of zxcvbn."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._service_name = _letters_and_digits(_folded(settings.app_name))
-        self._service_words = (self._service_name, *_folded(settings.app_name).split())
+    min_length: int
+    min_score: int
+    uppercase: bool = False
+    lowercase: bool = False
+    number: bool = False
+    special: bool = False
+
+
+class PasswordPolicy:
+    """Checks passwords. Stores and logs nothing."""
+
+    def __init__(self, requirements: PasswordRequirements, *, service_name: str) -> None:
+        self._requirements = requirements
+        self._service_name = _letters_and_digits(_folded(service_name))
+        self._service_words = (self._service_name, *_folded(service_name).split())
 
     def require(
         self,
@@ -105,7 +116,7 @@ class PasswordPolicy:
         )
 
     def _length_violations(self, password: str) -> Iterator[PolicyViolation]:
-        minimum = self._settings.password_min_length
+        minimum = self._requirements.min_length
         if len(password) < minimum:
             yield PolicyViolation(PasswordRule.TOO_SHORT, f"Must be at least {minimum} characters.")
         if len(password) > MAXIMUM_LENGTH:
@@ -139,25 +150,25 @@ class PasswordPolicy:
             )
 
     def _score_violations(self, score: int) -> Iterator[PolicyViolation]:
-        if score < self._settings.password_min_score:
+        if score < self._requirements.min_score:
             yield PolicyViolation(
                 PasswordRule.TOO_WEAK,
                 "This password is too easy to guess. Choose a longer or less predictable one.",
             )
 
     def _composition_violations(self, password: str) -> Iterator[PolicyViolation]:
-        settings = self._settings
-        if settings.password_require_uppercase and not any(c.isupper() for c in password):
+        required = self._requirements
+        if required.uppercase and not any(c.isupper() for c in password):
             yield PolicyViolation(
                 PasswordRule.MISSING_UPPERCASE, "Must contain an upper-case letter."
             )
-        if settings.password_require_lowercase and not any(c.islower() for c in password):
+        if required.lowercase and not any(c.islower() for c in password):
             yield PolicyViolation(
                 PasswordRule.MISSING_LOWERCASE, "Must contain a lower-case letter."
             )
-        if settings.password_require_numbers and not any(c.isdigit() for c in password):
+        if required.number and not any(c.isdigit() for c in password):
             yield PolicyViolation(PasswordRule.MISSING_NUMBER, "Must contain a digit.")
-        if settings.password_require_special and all(c.isalnum() for c in password):
+        if required.special and all(c.isalnum() for c in password):
             yield PolicyViolation(
                 PasswordRule.MISSING_SPECIAL,
                 "Must contain a character that is not a letter or digit.",

@@ -36,7 +36,6 @@ from userapi.clock import Clock
 from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_client import Command, Redis, Script, command
 from userapi.sessions.status import LiveSession, LiveSessions, Profile
-from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -108,9 +107,9 @@ class RedisLiveSessions:
 
     def __init__(
         self,
-        settings: Settings,
         clock: Clock,
         *,
+        copy_seconds: int,
         questions: Redis,
         notes: Redis,
         database: LiveSessions,
@@ -120,7 +119,7 @@ class RedisLiveSessions:
         self._questions = questions
         self._notes = notes
         self._database = database
-        self._copy_seconds = settings.session_cache_seconds
+        self._copy_seconds = copy_seconds
         self._copy_milliseconds = self._copy_seconds * 1000
         self._note_milliseconds = self._copy_milliseconds + NOTES_OUTLIVE_COPIES_SECONDS * 1000
         self._remembered: dict[bytes, LiveSession] = {}

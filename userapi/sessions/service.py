@@ -30,7 +30,6 @@ from userapi.infrastructure.network_addresses import canonical_address
 from userapi.sessions.devices import device_label
 from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
-from userapi.settings import Settings
 
 USER_AGENT_LENGTH = 512
 
@@ -86,26 +85,33 @@ class SessionEnds(Protocol):
     def revoked_at(self) -> datetime | None: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionLimits:
+    """How many sessions a user may have, and how long they live."""
+
+    max_per_user: int
+    idle_timeout: timedelta
+    lifetime: timedelta
+    remembered_lifetime: timedelta
+
+
 class Sessions:
     """The sessions of users: rows of `user_sessions`, and nothing else, say who is signed in."""
 
     def __init__(
         self,
         *,
-        settings: Settings,
         clock: Clock,
         audit: AuditTrail,
         outbox: Outbox,
         live: LiveSessions,
+        limits: SessionLimits,
     ) -> None:
         self._clock = clock
         self._audit = audit
         self._outbox = outbox
         self._live = live
-        self._cap = settings.session_max_per_user
-        self._idle = timedelta(days=settings.session_idle_timeout_days)
-        self._short = timedelta(days=settings.jwt_refresh_token_expire_days)
-        self._long = timedelta(days=settings.session_absolute_lifetime_days)
+        self._limits = limits
 
     def start(
         self,
@@ -123,7 +129,7 @@ class Sessions:
         surplus = session.execute(
             self._live_rows(user.id)
             .order_by(_table.c.created_at.desc(), _table.c.id.desc())
-            .offset(self._cap - 1)
+            .offset(self._limits.max_per_user - 1)
         ).all()
         self._end(surplus[::-1], user=user, actor=actor, reason=EndReason.CAP_REACHED)
         started = self._new_row(user.id, actor=actor, remember_me=remember_me, kind=kind)
@@ -147,11 +153,11 @@ class Sessions:
     @property
     def idle_timeout(self) -> timedelta:
         """Return how long a session may go without a refresh."""
-        return self._idle
+        return self._limits.idle_timeout
 
     def is_live(self, session: SessionEnds) -> bool:
         """Return whether a session has neither ended nor run out, nor been idle for too long."""
-        ends_at = min(session.expires_at, session.rotated_at + self._idle)
+        ends_at = min(session.expires_at, session.rotated_at + self._limits.idle_timeout)
         return session.revoked_at is None and self._clock.now() < ends_at
 
     def list_of(self, user_id: UUID, *, current: UUID | None = None) -> list[SessionView]:
@@ -221,7 +227,7 @@ class Sessions:
         now = self._clock.now()
         query = (
             select(_table.c.user_id, func.count())
-            .where(is_live(now, now - self._idle))
+            .where(is_live(now, now - self._limits.idle_timeout))
             .group_by(_table.c.user_id)
             .order_by(_table.c.user_id)
             .limit(limit)
@@ -239,7 +245,7 @@ class Sessions:
     def count_live_now(self, connection: Connection) -> int:
         """Return how many sessions are live as `connection` sees it."""
         now = self._clock.now()
-        query = select(func.count()).where(is_live(now, now - self._idle))
+        query = select(func.count()).where(is_live(now, now - self._limits.idle_timeout))
         return int(connection.execute(query).scalar_one())
 
     def _new_row(
@@ -247,7 +253,11 @@ class Sessions:
     ) -> dict[str, Any]:
         now = self._clock.now()
         # Longer than the absolute end with remember_me makes no sense without it.
-        lifetime = self._long if remember_me else min(self._short, self._long)
+        lifetime = (
+            self._limits.remembered_lifetime
+            if remember_me
+            else min(self._limits.lifetime, self._limits.remembered_lifetime)
+        )
         return {
             "id": new_id(),
             "user_id": user_id,
@@ -278,7 +288,7 @@ class Sessions:
     def _live_rows(self, user_id: UUID | None) -> Select[Any]:
         """Return the query for the live sessions of a user, or of everybody."""
         now = self._clock.now()
-        query = select(_table).where(is_live(now, now - self._idle))
+        query = select(_table).where(is_live(now, now - self._limits.idle_timeout))
         return query if user_id is None else query.where(_table.c.user_id == user_id)
 
     def _locked(self, query: Select[Any]) -> Sequence[Row[Any]]:

@@ -21,7 +21,6 @@ from userapi.infrastructure.redis_client import Command
 from userapi.roles.models import UserRole
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession
-from userapi.settings import Settings
 
 _sessions = table_of(UserSession)
 _user_roles = table_of(UserRole)
@@ -141,10 +140,10 @@ class LiveSessions(Protocol):
 class DatabaseLiveSessions:
     """Asks the database each time: always right, one query a request."""
 
-    def __init__(self, settings: Settings, clock: Clock, profiles: Profiles) -> None:
+    def __init__(self, clock: Clock, profiles: Profiles, *, idle_timeout: timedelta) -> None:
         self._clock = clock
         self._profiles = profiles
-        self._idle = timedelta(days=settings.session_idle_timeout_days)
+        self._idle = idle_timeout
         users = profiles.users
         self._query = (
             select(
