@@ -1,0 +1,42 @@
+"""Settings → Services: the only room that picks implementations and connects them.
+
+One module per group of services. Each builds its group from the settings and the groups below it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from userapi.clock import Clock, SystemClock
+from userapi.settings import Settings
+from userapi.wiring.accounts import AccountServices, build_accounts
+from userapi.wiring.authentication import AuthenticationServices, build_authentication
+from userapi.wiring.foundation import Foundation, build_foundation
+from userapi.wiring.operations import OperationServices, build_operations
+from userapi.wiring.passwords import PasswordServices, build_passwords
+from userapi.wiring.sessions import SessionServices, build_sessions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services(
+    Foundation,
+    PasswordServices,
+    SessionServices,
+    AccountServices,
+    AuthenticationServices,
+    OperationServices,
+):
+    """All services that views, commands and the worker call."""
+
+
+def build_services(settings: Settings, clock: Clock | None = None) -> Services:
+    """Build every service once. Connects to nothing. Raises SettingsError for unusable keys."""
+    foundation = build_foundation(settings, clock or SystemClock())
+    passwords = build_passwords(foundation)
+    sessions = build_sessions(foundation)
+    accounts = build_accounts(foundation, passwords, sessions)
+    authentication = build_authentication(foundation, passwords, sessions, accounts)
+    operations = build_operations(foundation, passwords, sessions)
+    services: dict[str, Any] = {}
+    for group in (foundation, passwords, sessions, accounts, authentication, operations):
+        services |= vars(group)
+    return Services(**services)

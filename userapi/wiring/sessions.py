@@ -1,0 +1,69 @@
+"""Sessions, and where they are cached and requests are counted: in Redis if there is one."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from userapi.accounts.views import ShownUsers
+from userapi.infrastructure.rate_counters import MemoryRateCounter, RateCounter, RedisRateCounter
+from userapi.infrastructure.redis_client import CircuitBreaker, Redis
+from userapi.sessions.cache import (
+    INVALIDATION_BREAKER_SECONDS,
+    INVALIDATION_TIMEOUT_SECONDS,
+    RedisLiveSessions,
+)
+from userapi.sessions.service import SessionLimits, Sessions
+from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
+from userapi.settings import Settings
+from userapi.wiring.foundation import Foundation
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionServices:
+    """The services about sessions and the rate of requests."""
+
+    live_sessions: LiveSessions
+    rates: RateCounter
+    sessions: Sessions
+
+
+def build_sessions(foundation: Foundation) -> SessionServices:
+    """Build the services about sessions and the rate of requests."""
+    settings, clock = foundation.settings, foundation.clock
+    limits = _limits(settings)
+    live: LiveSessions = DatabaseLiveSessions(clock, ShownUsers(), idle_timeout=limits.idle_timeout)
+    rates: RateCounter = MemoryRateCounter(clock)
+    if settings.redis_url:
+        store = Redis(settings.redis_url)
+        notes = Redis(
+            settings.redis_url,
+            timeout_seconds=INVALIDATION_TIMEOUT_SECONDS,
+            breaker=CircuitBreaker(INVALIDATION_BREAKER_SECONDS),
+        )
+        live = RedisLiveSessions(
+            clock,
+            copy_seconds=settings.session_cache_seconds,
+            questions=store,
+            notes=notes,
+            database=live,
+        )
+        rates = RedisRateCounter(store, clock)
+    return SessionServices(
+        live_sessions=live,
+        rates=rates,
+        sessions=Sessions(
+            clock=clock,
+            audit=foundation.audit,
+            outbox=foundation.outbox,
+            live=live,
+            limits=limits,
+        ),
+    )
+
+
+def _limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        max_per_user=settings.session_max_per_user,
+        idle_timeout=timedelta(days=settings.session_idle_timeout_days),
+        lifetime=timedelta(days=settings.jwt_refresh_token_expire_days),
+        remembered_lifetime=timedelta(days=settings.session_absolute_lifetime_days),
+    )
