@@ -1,7 +1,7 @@
 """How Gunicorn serves the application; every value can be set from the environment.
 
-In the embedded default Gunicorn alone makes a service: it brings the database to the present
-migration before the first worker starts.
+In the embedded default Gunicorn needs no other command: it migrates the database before the first
+worker starts.
 """
 
 import fcntl
@@ -19,11 +19,11 @@ _METRICS_MASTER = "USERAPI_METRICS_MASTER"
 
 
 def _prepare_metrics_dir() -> tuple[Path, IO[bytes] | None]:
-    """Return the empty folder that the workers count in, and what holds it while they run.
+    """Return an empty folder for the counts of the workers, and the open lock file in it.
 
-    Counts that an earlier run left would be added to those of this one. A master that reads this
-    file again (SIGHUP) goes on with its folder, and one that takes over from another (SIGUSR2) gets
-    a folder of its own: counts never go back.
+    The counts of an earlier run would be added to those of this one. A master that reads this file
+    again (SIGHUP) keeps its folder, and a master that replaces another (SIGUSR2) uses a folder of
+    its own, so that no counter decreases.
     """
     given, master = os.environ.get(_METRICS_DIR), os.environ.get(_METRICS_MASTER)
     if given and master == str(os.getpid()):
@@ -45,20 +45,20 @@ def _prepare_metrics_dir() -> tuple[Path, IO[bytes] | None]:
 
 
 def _remove_unless_held(lock: Path) -> None:
-    """Remove a folder whose processes were all killed: the lock goes with the last of them."""
+    """Remove a folder whose processes have all ended; the lock ends with the last of them."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.parent, ignore_errors=True)
     except OSError:
-        return  # It is in use, or another user's, or another master was quicker.
+        return  # In use, owned by another user, or removed by another master.
 
 
 # Until Gunicorn handles it, Ctrl-C ends the process without a traceback.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-# Before anything imports prometheus_client, which looks at the variable once.
+# Before anything imports prometheus_client, which reads the variable once.
 _metrics_dir, _held = _prepare_metrics_dir()
 
 from userapi.settings import (  # noqa: E402 - see above
@@ -72,7 +72,7 @@ with faults_end_the_process():
     _settings = Settings.load()
 _environment = read_environment()
 
-# Threads beyond PASSWORD_HASH_QUEUE: at most eight for log-ins being hashed, the rest for reads.
+# Threads beyond PASSWORD_HASH_QUEUE: up to eight that hash for log-ins, the rest for reads.
 SPARE_THREADS = 16
 
 
@@ -88,11 +88,11 @@ def _number(variable: str, default: int, most: int, least: int = 1) -> int:
 
 wsgi_app = "wsgi:app"
 bind = _settings.bind
-# Alone, without Redis, one process counts the limits for all; its threads share the work.
+# In the embedded default one process counts rate limits in memory; its threads share the work.
 workers = _number("WEB_CONCURRENCY", 1 if _settings.embedded else 2, 256)
 worker_class = "userapi.serving.worker.Worker"
 logger_class = "userapi.serving.worker.Logger"
-# Each log-in that waits for a hash, or is being hashed, holds a thread; all else needs others.
+# Each log-in occupies a thread while it waits for its hash; other requests need further threads.
 _least_threads = _settings.password_hash_queue + SPARE_THREADS
 threads = _number("GUNICORN_THREADS", _least_threads, 10_000 + SPARE_THREADS)
 if threads < _least_threads:
@@ -104,16 +104,16 @@ if threads < _least_threads:
     sys.exit(1)
 timeout = 30
 graceful_timeout = 25
-# Longer than load balancers keep idle connections (mostly 60 s), so that none is closed in use.
+# Longer than load balancers keep idle connections (usually 60 s), so that none is closed in use.
 keepalive = _number("KEEPALIVE_SECONDS", 75, 3600, least=0)
-# How long the service says "not ready" and goes on answering before it stops listening, so that a
-# load balancer sees it first. Ctrl-C does not wait.
+# How long the service reports "not ready" and still serves before it stops listening, so that a
+# load balancer notices. Ctrl-C does not wait.
 _drain_seconds = _number("DRAIN_SECONDS", 0 if _settings.embedded else 2, 300, least=0)
-# What a client sends before the application sees it has bounds, too (RFC 9112 §3, RFC 9110 §5.4).
+# Limits on what Gunicorn reads before the application (RFC 9112 §3, RFC 9110 §5.4).
 limit_request_line = 8190
 limit_request_fields = 64
 limit_request_field_size = 16384
-# No socket that takes commands, and no access log beside the application's own.
+# No control socket, and no access log in addition to that of the application.
 control_socket_disable = True
 accesslog = None
 errorlog = "-"
@@ -123,9 +123,9 @@ forwarded_allow_ips = "127.0.0.1"
 
 
 def on_starting(server: Any) -> None:
-    """Look for a usable database and a key to sign with, and migrate the embedded database.
+    """Check the database and the signing key, and migrate the embedded database.
 
-    A deployment with a server migrates by `flask db upgrade`.
+    With PostgreSQL, the operator migrates with `flask db upgrade`.
     """
     from flask_migrate import upgrade
 
@@ -135,7 +135,7 @@ def on_starting(server: Any) -> None:
 
     if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
         try:
-            # The former process may need a moment to end.
+            # The previous process may need a moment to end.
             require_free(bind, within_seconds=3)
         except SettingsError as exc:
             server.log.error(str(exc))
@@ -151,22 +151,22 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
-    """Share memory with the workers; on SIGTERM answer "not ready" before all stops."""
+    """Share memory with the workers; report "not ready" for a while after SIGTERM."""
     from userapi.serving.draining import drain_before_stopping
 
-    # What is loaded by now is shared with the workers, until a garbage collector writes to it.
+    # Workers share what is loaded by now, unless the garbage collector writes to it.
     gc.collect()
     gc.freeze()
     drain_before_stopping(_drain_seconds)
 
 
-# Held by the one Gunicorn worker that has the background work; it goes when its process does.
+# Locked by the one Gunicorn worker that runs the background tasks; the lock ends with its process.
 _turn = tempfile.TemporaryFile()
 _workers_inside: list[Any] = []
 
 
 def post_worker_init(worker: Any) -> None:
-    """Run the background work inside the service where nothing else runs it."""
+    """Run the background tasks inside the service if no worker process runs them."""
     if _settings.runs_worker_inside:
         from userapi.worker import EmbeddedWorker, Worker, tasks_of
 
@@ -178,18 +178,18 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Let the background work finish what it is at."""
+    """Let the background tasks finish what they have begun."""
     for inside in _workers_inside:
         inside.stop(within_seconds=10)
 
 
 def child_exit(server: Any, worker: Any) -> None:
-    """Take a worker that has ended out of the sums of what is going on now."""
+    """Remove an ended worker from the gauges."""
     from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
     GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)
 
 
 def on_exit(server: Any) -> None:
-    """Leave nothing behind."""
+    """Remove the folder of the counts."""
     shutil.rmtree(_metrics_dir, ignore_errors=True)

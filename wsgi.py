@@ -1,4 +1,4 @@
-"""The application that Gunicorn serves and that `flask` runs commands of."""
+"""The application that Gunicorn serves, and whose commands `flask` runs."""
 
 import os
 import sys
@@ -6,12 +6,12 @@ import sys
 from userapi import create_app
 from userapi.settings import faults_end_the_process
 
-# Flask's own commands that are about endpoints.
+# Flask's own commands that need the endpoints.
 NEEDS_ENDPOINTS = {"routes", "run", "shell"}
 
 
 def _is_command() -> bool:
-    """Tell whether `flask` loads this for a command that needs no endpoints."""
+    """Return whether `flask` imports this module for a command that needs no endpoints."""
     by_flask = os.environ.get("FLASK_RUN_FROM_CLI") == "true" and "gunicorn" not in sys.modules
     return by_flask and not NEEDS_ENDPOINTS & set(sys.argv)
 

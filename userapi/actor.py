@@ -1,5 +1,5 @@
-"""Who acts. The domain gets this value instead of a request, so that the command line and the
-worker are actors like everybody else.
+"""Who acts. Use cases receive an actor instead of a request, so they work the same for the API, the
+command line and the worker.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from userapi.permissions import NO_PERMISSIONS, PermissionSet
 
 
 class PermissionDenied(Forbidden):
-    """The actor lacks a permission; the answer names it."""
+    """The actor lacks a permission; the response names it."""
 
     code = "permission_denied"
     title = "You do not have the required permission."
@@ -22,9 +22,10 @@ class PermissionDenied(Forbidden):
 
 
 class Concealed(NotFound):
-    """The actor lacks a permission even to learn whether the thing exists.
+    """The actor lacks the permission to know whether the resource exists.
 
-    The answer is that of any unknown thing; the audit log has the permission.
+    The response is the same as for a resource that does not exist; the audit log names the
+    permission.
     """
 
     def __init__(self, permission: str) -> None:
@@ -33,7 +34,7 @@ class Concealed(NotFound):
 
 
 class ActorType(StrEnum):
-    """The closed set of kinds of actors."""
+    """The kinds of actors."""
 
     ANONYMOUS = "anonymous"
     SERVICE = "service"
@@ -43,7 +44,7 @@ class ActorType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who does something, from where, and in which request."""
+    """Who acts, from where, and in which request."""
 
     type: ActorType = ActorType.ANONYMOUS
     id: UUID | None = None
@@ -66,7 +67,7 @@ class Actor:
 
 
 def system_actor(name: str, *, correlation_id: str | None = None) -> Actor:
-    """Return an actor for the command line or the worker: it holds every permission."""
+    """Return the actor of a command or of the worker, which has every permission."""
     return Actor(
         type=ActorType.SYSTEM,
         username=name,

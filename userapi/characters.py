@@ -1,15 +1,14 @@
-"""Characters that people do not see, and those that a terminal obeys.
+"""Blank, invisible and control characters.
 
-Blanks come along when text is copied and pasted, invisible characters make names that nobody can
-read, and control characters steer the terminal that prints them.
+Text that is copied and pasted often contains blanks around it, invisible characters make names
+unreadable, and control characters change the state of the terminal that prints them.
 """
 
 import re
 import unicodedata
 
-# Shown as nothing although their category says otherwise: fillers of Hangul, the empty Braille
-# pattern, the grapheme joiner, inherent vowels of Khmer, variation selectors (Unicode
-# `Default_Ignorable_Code_Point`).
+# Invisible in spite of their category: fillers of Hangul, the empty Braille pattern, the grapheme
+# joiner, inherent vowels of Khmer, variation selectors (Unicode `Default_Ignorable_Code_Point`).
 _INVISIBLE = frozenset(
     map(
         chr,
@@ -28,8 +27,8 @@ _BLANK_CONTROLS = "\t\n\v\f\r\x85"
 
 # C0, DEL and C1.
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
-# What begins a new line, commands a terminal or changes the direction of writing, and halves of
-# characters, which have no UTF-8.
+# Control characters, line separators, characters that change the direction of writing, and
+# surrogates, which cannot be encoded in UTF-8.
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e"
     "\u2066-\u2069\ud800-\udfff\ufeff]"
@@ -37,12 +36,12 @@ _UNPRINTABLE = re.compile(
 
 
 def is_blank(text: str) -> bool:
-    """Return whether a text shows nothing: only blanks and invisible characters, or none at all."""
+    """Return whether a text is empty or contains only blanks and invisible characters."""
     return all(map(_is_invisible, text))
 
 
 def without_blanks_around(text: str) -> str:
-    """Return the text without the blanks and invisible characters before and after it."""
+    """Return the text without leading and trailing blanks and invisible characters."""
     begin, end = 0, len(text)
     while begin < end and _is_invisible(text[begin]):
         begin += 1
@@ -52,7 +51,7 @@ def without_blanks_around(text: str) -> str:
 
 
 def has_controls(text: str) -> bool:
-    """Return whether a text holds control characters (C0, DEL, C1)."""
+    """Return whether a text contains control characters (C0, DEL, C1)."""
     return _CONTROLS.search(text) is not None
 
 
@@ -62,12 +61,12 @@ def without_controls(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return the text with a question mark for everything that would steer a terminal."""
+    """Return the text with a question mark for each character that could affect a terminal."""
     return _UNPRINTABLE.sub("?", text)
 
 
 def escaped(text: str) -> str:
-    """Return the text with `\\u` escapes for everything that would steer a terminal."""
+    """Return the text with a `\\u` escape for each character that could affect a terminal."""
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
 
 

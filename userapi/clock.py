@@ -1,14 +1,14 @@
-"""What time it is. Injected everywhere, so that tests move time instead of waiting for it."""
+"""The current time. Every service receives a clock, so tests move time instead of waiting."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 
 class Clock(Protocol):
-    """Tells the time as an aware datetime in UTC."""
+    """Returns the time as an aware datetime in UTC."""
 
     def now(self) -> datetime:
-        """Return the present moment in UTC."""
+        """Return the current time in UTC."""
         ...
 
 
@@ -16,18 +16,18 @@ class SystemClock:
     """The clock of the machine."""
 
     def now(self) -> datetime:
-        """Return the present moment in UTC."""
+        """Return the current time in UTC."""
         return datetime.now(UTC)
 
 
 class ManualClock:
-    """A clock that runs with the machine's and can be moved by hand."""
+    """A clock that runs with the machine's and that a test can move."""
 
     def __init__(self) -> None:
         self._offset = timedelta()
 
     def now(self) -> datetime:
-        """Return the machine's time, moved by all that was advanced."""
+        """Return the machine's time plus all that the clock was advanced."""
         return datetime.now(UTC) + self._offset
 
     def advance(self, **delta: Any) -> None:
@@ -35,15 +35,15 @@ class ManualClock:
         self._offset += timedelta(**delta)
 
     def set(self, moment: datetime) -> None:
-        """Make `moment` the present."""
+        """Move the clock to `moment`."""
         self._offset = moment - datetime.now(UTC)
 
     def reset(self) -> None:
-        """Go back to the machine's time."""
+        """Return to the machine's time."""
         self._offset = timedelta()
 
 
 def rfc3339(moment: datetime) -> str:
     """Return `moment` as RFC 3339 in UTC with a trailing Z and microseconds."""
-    # A third of what strftime takes, which every line of the log would pay.
+    # A third of the time of strftime; every line of the log contains a time.
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -1,4 +1,4 @@
-"""Files that nobody but their owner reads: what the service keeps in INSTANCE_DIR."""
+"""Files that only their owner can read: what the service stores in INSTANCE_DIR."""
 
 import os
 import stat
@@ -7,8 +7,8 @@ from pathlib import Path
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
-# What the service makes in INSTANCE_DIR. Nothing else there is touched: a wrong setting may name a
-# folder that belongs to others.
+# What the service creates in INSTANCE_DIR. Other files are left alone, because a wrong setting may
+# name a folder that belongs to others.
 OURS = (
     "userapi.sqlite3*",
     "secrets.json",
@@ -22,7 +22,7 @@ OURS = (
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner enters, and those above it, as far as they are missing.
+    """Create a folder that only its owner can enter, and the missing folders above it.
 
     Raises OSError.
     """
@@ -32,11 +32,11 @@ def make_folder(folder: Path) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file that only its owner reads, or take an old one away from others.
+    """Create an empty file that only its owner can read; restrict an existing one to its owner.
 
-    SQLite gives the files beside it the same mode. Raises OSError.
+    SQLite gives its WAL and journal the same mode. Raises OSError.
 
-    A file that exists is not opened: closing it would release every lock that SQLite holds on it
+    An existing file is not opened: closing it would release every lock that SQLite holds on it
     in this process (POSIX.1 fcntl), and another process would then delete the WAL in use.
     """
     with suppress(FileExistsError):
@@ -45,7 +45,7 @@ def make_file(path: Path) -> None:
 
 
 def tighten_instance(folder: Path) -> None:
-    """Take what an earlier release made readable for others away from them."""
+    """Restrict files to their owner that an earlier release made readable for others."""
     if not folder.is_dir():
         return
     ours = {path for pattern in OURS for path in folder.glob(pattern)}
@@ -59,7 +59,7 @@ def _tighten_with_contents(path: Path) -> None:
     if path.is_symlink():
         return
     if path.is_dir():
-        # What is in a folder that others cannot enter is out of their reach already.
+        # Others cannot reach what is in a folder that they cannot enter.
         if not path.stat().st_mode & 0o077:
             return
         for child in path.iterdir():
@@ -70,6 +70,6 @@ def _tighten_with_contents(path: Path) -> None:
 def _tighten(path: Path) -> None:
     found = path.stat()
     mode = stat.S_IMODE(found.st_mode)
-    # Of another owner, such as a volume of a container engine: not ours to change.
+    # A file of another owner, such as a volume of a container engine, cannot be changed.
     if mode & 0o077 and found.st_uid == os.geteuid():
         path.chmod(mode & 0o700)
