@@ -77,7 +77,7 @@ GUARDS = [
     Guard(
         "An idle session expires",
         "Sessions.is_live",
-        "min(session.expires_at, session.rotated_at + self._idle)",
+        "min(session.expires_at, session.rotated_at + self._limits.idle_timeout)",
         "session.expires_at",
         REFRESHING,
     ),
@@ -91,8 +91,8 @@ GUARDS = [
     Guard(
         "The oldest session ends when a user exceeds the session limit",
         "Sessions.start",
-        "self._cap - 1",
-        "self._cap + 1000",
+        "self._limits.max_per_user - 1",
+        "self._limits.max_per_user + 1000",
         LOG_IN,
     ),
     Guard(
@@ -453,9 +453,9 @@ GUARDS = [
     ),
     Guard(
         "Production creates no signing key by itself",
-        "_choose_signature",
-        'values.get("environment") != "production" and "jwt_private_key_file" not in values',
-        '"jwt_private_key_file" not in values',
+        "_signature",
+        'not settings.is_production and "jwt_private_key_file" not in given',
+        '"jwt_private_key_file" not in given',
         ("tests/unit/test_keys.py",),
     ),
     Guard(
