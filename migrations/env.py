@@ -25,7 +25,7 @@ from alembic.util import CommandError
 from flask import current_app
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 
-from userapi.infrastructure.database_encoding import UnsupportedEncoding
+from userapi.infrastructure.database.encoding import UnsupportedEncoding
 from userapi.infrastructure.migration_steps import LOCK_TIMEOUT
 from userapi.private_files import make_file
 
@@ -103,8 +103,8 @@ def run_migrations(connection: sa.Connection) -> None:
 def without_time_outs(connection: sa.Connection) -> Iterator[None]:
     """Let statements take as long as they take: an index on a large table, for example."""
     driver_connection: Any = connection.connection.dbapi_connection
-    usual_bound = driver_connection.answer_seconds
-    driver_connection.answer_seconds = None
+    usual_bound = driver_connection.reply_seconds
+    driver_connection.reply_seconds = None
     connection.execute(
         sa.text("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
     )
@@ -115,7 +115,7 @@ def without_time_outs(connection: sa.Connection) -> Iterator[None]:
         connection.rollback()
         connection.execute(sa.text("RESET ALL"))
         connection.commit()
-        driver_connection.answer_seconds = usual_bound
+        driver_connection.reply_seconds = usual_bound
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.engine import make_url
 
 from userapi.clock import Clock
-from userapi.infrastructure.database_encoding import (
+from userapi.infrastructure.database.encoding import (
     CLIENT_ENCODING,
     UnsupportedEncoding,
     require_unicode,
@@ -232,7 +232,7 @@ class Health:
 class _CheckedConnection(BoundedConnection):
     """A connection that waits for an answer hardly longer than the server for its statement."""
 
-    answer_seconds = CHECK_SECONDS + 0.3
+    reply_seconds = CHECK_SECONDS + 0.3
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Connect. Raises UnsupportedEncoding."""

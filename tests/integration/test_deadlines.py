@@ -29,7 +29,7 @@ from userapi.settings import Settings
 class QuickConnection(ServiceConnection):
     """The same with a bound that a test can wait for."""
 
-    answer_seconds = 0.3
+    reply_seconds = 0.3
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_copy_and_notifications_work_on_a_bounded_connection(connection: QuickCo
     cursor.copy_expert("COPY copied FROM STDIN", io.StringIO("1\n2\n"))
     cursor.execute("LISTEN heard")
     cursor.execute("NOTIFY heard")
-    time.sleep(QuickConnection.answer_seconds * 2)  # Idle is no wait for an answer.
+    time.sleep(QuickConnection.reply_seconds * 2)  # Idle is no wait for an answer.
     select.select([connection], [], [], 5)
     connection.poll()
 

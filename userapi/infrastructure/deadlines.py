@@ -87,9 +87,9 @@ def ends_within(connection: Cuttable, seconds: float) -> Iterator[None]:
 
 
 class BoundedConnection(psycopg2.extensions.connection):
-    """A connection that breaks when an answer takes longer than `answer_seconds`."""
+    """A connection that breaks when an answer takes longer than `reply_seconds`."""
 
-    answer_seconds: float | None = None
+    reply_seconds: float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -166,8 +166,8 @@ class BoundedCursor(psycopg2.extensions.cursor):
 
 def _begin(connection: Any) -> BoundedConnection:
     bounded: BoundedConnection = connection
-    if bounded.answer_seconds is not None:
-        _watch.begin(bounded, bounded.answer_seconds)
+    if bounded.reply_seconds is not None:
+        _watch.begin(bounded, bounded.reply_seconds)
     return bounded
 
 

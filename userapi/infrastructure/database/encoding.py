@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL speak UTF-8, to a database that can hold it.
+"""Connections to PostgreSQL use UTF-8, and the database must be able to store it.
 
-Without being asked for an encoding, libpq takes that of PGCLIENTENCODING or of the server. A
-database in LATIN1 then fails for the first name that it cannot hold, which may be one that somebody
-types at log-in; one in SQL_ASCII stores bytes that it does not understand.
+Without an explicit encoding, libpq uses that of PGCLIENTENCODING or of the server. A database in
+LATIN1 then fails at the first name that it cannot store, which may be one that is typed at log-in;
+one in SQL_ASCII stores bytes without validating them.
 """
 
 import psycopg2
@@ -25,7 +25,7 @@ class UnsupportedEncoding(psycopg2.OperationalError):
 def require_unicode(connection: psycopg2.extensions.connection) -> None:
     """Close the connection and raise UnsupportedEncoding where the database is not in UTF-8.
 
-    The server tells its encoding as it accepts a connection, so this costs no round trip.
+    The server sends its encoding when it accepts a connection, so this costs no round trip.
     """
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in (CLIENT_ENCODING, None):

@@ -1,0 +1,146 @@
+"""Connections to PostgreSQL: their parameters and time-outs, and connections outside of the pool.
+
+Every wait has an end, so a database that is unavailable results in a quick 503.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from userapi.infrastructure.database.encoding import (
+    CLIENT_ENCODING,
+    UnsupportedEncoding,
+    require_unicode,
+)
+from userapi.infrastructure.deadlines import BoundedConnection
+from userapi.settings import Settings, SettingsError
+
+CONNECT_TIMEOUT_SECONDS = 2
+STATEMENT_TIMEOUT_MILLISECONDS = 3000
+# Sent to the server with each connection. Poolers such as PgBouncer drop these settings, so
+# deploy/pgbouncer/role.sql sets the important ones for the role.
+SESSION_SETTINGS = {
+    "statement_timeout": f"{STATEMENT_TIMEOUT_MILLISECONDS}ms",
+    "lock_timeout": f"{STATEMENT_TIMEOUT_MILLISECONDS}ms",
+    "idle_in_transaction_session_timeout": "30000ms",
+    "timezone": "UTC",
+    # The server also detects a lost client soon and releases its locks.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+}
+# How long after the server's own time-out a connection without a reply is closed.
+REPLY_MARGIN_SECONDS = 0.3
+
+
+class ServiceConnection(BoundedConnection):
+    """A connection to PostgreSQL whose every wait ends shortly after the server's time-out."""
+
+    reply_seconds = STATEMENT_TIMEOUT_MILLISECONDS / 1000 + REPLY_MARGIN_SECONDS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Connect in autocommit mode: a read is one round trip, and BEGIN starts a transaction.
+
+        Switching the mode of a connection for each read would cost two more round trips.
+        Raises UnsupportedEncoding.
+        """
+        super().__init__(*args, **kwargs)
+        require_unicode(self)
+        self.autocommit = True
+
+    def commit(self) -> None:
+        """Commit the transaction, if there is one."""
+        self._end("COMMIT")
+
+    def rollback(self) -> None:
+        """Roll the transaction back, if there is one."""
+        self._end("ROLLBACK")
+
+    def _end(self, statement: str) -> None:
+        if self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+            with self.cursor() as cursor:
+                cursor.execute(statement)
+
+
+def connect_arguments(application_name: str) -> dict[str, Any]:
+    """Return the arguments of psycopg2 for a connection on which every wait has an end."""
+    return {
+        "connection_factory": ServiceConnection,
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        "application_name": application_name,
+        "client_encoding": CLIENT_ENCODING,
+        "tcp_user_timeout": 5000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 3,
+        "keepalives_count": 3,
+        "options": " ".join(f"-c {name}={value}" for name, value in SESSION_SETTINGS.items()),
+    }
+
+
+def connect_alone(settings: Settings, application_name: str) -> ServiceConnection:
+    """Return a connection to PostgreSQL outside of the pool, in autocommit mode.
+
+    For what belongs to a connection and not to a transaction: advisory locks and LISTEN.
+    """
+    url = settings.database_url.replace("+psycopg2", "", 1)
+    connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
+    return connection
+
+
+def require_unicode_database(settings: Settings) -> None:
+    """Raise SettingsError where the database cannot store Unicode.
+
+    An unavailable database does not prevent the start: it may be available before the first
+    request.
+    """
+    if settings.uses_sqlite:
+        return
+    try:
+        connect_alone(settings, "userapi-start").close()
+    except UnsupportedEncoding as exc:
+        raise SettingsError([str(exc)]) from exc
+    except psycopg2.Error:
+        return
+
+
+def has_pooler(connection: psycopg2.extensions.connection) -> bool:
+    """Return whether a connection goes through a pooler.
+
+    PgBouncer sends a process number of its own at the start, which differs from the server's.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (backend,) = cursor.fetchone() or (None,)
+    return bool(backend != connection.info.backend_pid)
+
+
+@contextmanager
+def statement_timeout(connection: Connection | Session, seconds: float | None) -> Iterator[None]:
+    """Limit the statements of the block, and their waits for locks, to `seconds`; None: no limit.
+
+    Must be called in a transaction, because the limits are local to it. Does nothing on SQLite.
+    """
+    if isinstance(connection, Session):
+        connection = connection.connection()
+    if connection.dialect.name != "postgresql":
+        yield
+        return
+    milliseconds = int((seconds or 0) * 1000)
+    connection.exec_driver_sql(
+        f"SET LOCAL statement_timeout = {milliseconds}; SET LOCAL lock_timeout = {milliseconds}"
+    )
+    driver_connection: Any = connection.connection.dbapi_connection
+    driver_connection.reply_seconds = None if seconds is None else seconds + REPLY_MARGIN_SECONDS
+    try:
+        yield
+    finally:
+        driver_connection.reply_seconds = ServiceConnection.reply_seconds
+    connection.exec_driver_sql(
+        "SET LOCAL statement_timeout TO DEFAULT; SET LOCAL lock_timeout TO DEFAULT"
+    )

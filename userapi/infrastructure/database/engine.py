@@ -1,0 +1,140 @@
+"""The engine of the application: its pool, and the listeners that begin transactions."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg2
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DisconnectionError
+
+from userapi.infrastructure.database.connections import ServiceConnection, connect_arguments
+from userapi.infrastructure.database.tables import Base
+from userapi.private_files import make_file
+from userapi.settings import PROJECT_ROOT, Settings
+
+POOL_WAIT_SECONDS = 1
+PING_AFTER_IDLE_SECONDS = 5.0
+PING_SECONDS = 1.0
+
+_READER = "userapi.reader"
+
+db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Bind the database of the settings to the application."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(settings)
+    db.init_app(app)
+    with app.app_context():
+        engine = db.engine
+        if settings.uses_sqlite:
+            _prepare_sqlite(engine)
+            app.extensions[_READER] = engine.execution_options(begin="BEGIN")
+        else:
+            _prepare_postgresql(engine)
+            app.extensions[_READER] = engine.execution_options(begin=None)
+
+
+def init_migrations(app: Flask) -> None:
+    """Register the migrations of the application with Flask-Migrate."""
+    # Imports Alembic, which only `flask db` needs.
+    from flask_migrate import Migrate
+
+    Migrate().init_app(app, db, directory=str(PROJECT_ROOT / "migrations"))
+
+
+def reading_engine() -> Engine:
+    """Return the engine whose connections read without a transaction on PostgreSQL."""
+    engine: Engine = current_app.extensions[_READER]
+    return engine
+
+
+def uses_postgresql() -> bool:
+    """Return whether the application uses PostgreSQL and not SQLite."""
+    return db.engine.dialect.name == "postgresql"
+
+
+def _engine_options(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "json_serializer": _dump_json,
+        "json_deserializer": orjson.loads,
+        "pool_size": settings.database_pool_size,
+        "max_overflow": 0,
+        "pool_timeout": POOL_WAIT_SECONDS,
+        "pool_use_lifo": True,
+        # An error shows the statement without its values: those are hashes and addresses.
+        "hide_parameters": True,
+    }
+    if settings.uses_sqlite:
+        options["connect_args"] = {"timeout": 5}
+        return options
+    options["pool_recycle"] = 1800
+    options["connect_args"] = connect_arguments("userapi")
+    return options
+
+
+def _dump_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "do_connect")
+    def keep_private(*_arguments: Any) -> None:
+        path = Path(engine.url.database or "")
+        # Where the folder is missing the driver raises.
+        if path.parent.is_dir():
+            make_file(path)
+
+    @event.listens_for(engine, "connect")
+    def configure(dbapi_connection: Any, _record: Any) -> None:
+        # The driver would begin transactions late; the listener below begins them instead.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA busy_timeout = 5000")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # Deferred transactions that read and then write fail with "database is locked" as soon as
+        # two run at once. One that acquires the write lock first waits for the other.
+        statement = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
+        connection.exec_driver_sql(statement)
+
+
+def _prepare_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        statement = options.get("begin", "BEGIN")
+        # A migration uses autocommit to build an index without blocking requests.
+        if statement is not None and options.get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(statement)
+
+    @event.listens_for(engine, "checkin")
+    def stamp(_dbapi_connection: Any, record: Any) -> None:
+        record.info["last_used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def ping(dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        # A ping at every check-out would add a round trip to every request. A connection that was
+        # used a moment ago needs none.
+        if time.monotonic() - record.info.get("last_used", time.monotonic()) < (
+            PING_AFTER_IDLE_SECONDS
+        ):
+            return
+        try:
+            dbapi_connection.reply_seconds = PING_SECONDS
+            with dbapi_connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+            dbapi_connection.rollback()
+            dbapi_connection.reply_seconds = ServiceConnection.reply_seconds
+        except psycopg2.Error as exc:
+            raise DisconnectionError() from exc
