@@ -24,7 +24,7 @@ from userapi.events.models import OutboxEvent, PublishedEvents
 from userapi.health import Health, Status
 from userapi.infrastructure.database import counting, reading, statement_timeout
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
-from userapi.infrastructure.user_counts import TallyKind, counts_of
+from userapi.infrastructure.user_counts import UserCountKind, counts_of
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.peppers import COUNTED_UP_TO, Peppers
 from userapi.sessions.service import Sessions
@@ -202,7 +202,7 @@ class Figures:
     def _users(self, connection: Connection) -> Iterator[Metric]:
         family = GaugeMetricFamily("users_total", "Users by status", labels=["status"])
         counts = {"active": 0, "pending": 0, "suspended": 0}
-        counts |= counts_of(connection, TallyKind.STATUS)
+        counts |= counts_of(connection, UserCountKind.STATUS)
         for status, count in counts.items():
             family.add_metric([status], count)
         yield family

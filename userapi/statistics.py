@@ -38,7 +38,7 @@ from userapi.infrastructure.database import (
     counting,
     table_of,
 )
-from userapi.infrastructure.user_counts import TallyKind, counts_of, last_logins_from
+from userapi.infrastructure.user_counts import UserCountKind, counts_of, last_logins_from
 from userapi.roles.models import Role
 from userapi.sessions.service import Sessions
 
@@ -133,9 +133,9 @@ class Statistics:
     def _count(self, now: datetime) -> Figures:
         with counting() as connection:
             by_status = dict.fromkeys(map(str, UserStatus), 0)
-            by_status |= counts_of(connection, TallyKind.STATUS)
+            by_status |= counts_of(connection, UserCountKind.STATUS)
             by_role = dict.fromkeys(connection.execute(select(_roles.c.name)).scalars(), 0)
-            by_role |= counts_of(connection, TallyKind.ROLE)
+            by_role |= counts_of(connection, UserCountKind.ROLE)
             locked = _count_of(users.c.locked_until > now)
             return Figures(
                 total=sum(by_status.values()),

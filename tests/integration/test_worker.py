@@ -127,7 +127,7 @@ def test_events_wait_while_the_broker_is_away_and_go_out_when_it_is_back(
 
 
 @pytest.mark.both_databases
-def test_mails_suspensions_seals_tallies_and_heartbeats_are_seen_to(
+def test_mails_suspensions_seals_user_counts_and_heartbeats_are_processed(
     app: Flask, make_user: MakeUser, log_in: LogIn, mailbox: Mailbox, clock: ManualClock
 ) -> None:
     robin = make_user("robin")

@@ -84,7 +84,7 @@ def test_every_duty_of_the_worker_is_a_task(services: Services) -> None:
         "imports",
         "mail",
         "suspensions",
-        "tallies",
+        "user-counts",
     }
 
 

@@ -267,15 +267,15 @@ def test_revisions_are_counted_without_a_gap() -> None:
     assert revisions() == [f"{number:04d}" for number in range(1, len(revisions()) + 1)]
 
 
-def test_users_from_before_the_tallies_are_counted(app: Flask) -> None:
+def test_existing_users_are_counted_by_the_migration(app: Flask) -> None:
     flask_migrate.upgrade(revision="0008")
     fill()
 
     flask_migrate.upgrade()
 
     with db.engine.connect() as connection:
-        tallies = connection.exec_driver_sql("SELECT kind, key, count FROM tallies").all()
-    assert sorted(map(tuple, tallies)) == [
+        counts = connection.exec_driver_sql("SELECT kind, key, count FROM tallies").all()
+    assert sorted(map(tuple, counts)) == [
         ("last_login_day", "2026-01-02", 1),
         ("role", "admin", 1),
         ("status", "active", 1),

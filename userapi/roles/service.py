@@ -26,7 +26,7 @@ from userapi.infrastructure.database import (
     statement_timeout,
     table_of,
 )
-from userapi.infrastructure.user_counts import TallyKind, tallied
+from userapi.infrastructure.user_counts import UserCountKind, user_counts
 from userapi.permissions import Permission, PermissionSet
 from userapi.roles.models import (
     BASE_ROLE,
@@ -182,7 +182,7 @@ class Roles:
     def views(self, connection: Connection | Session, name: str | None = None) -> list[RoleView]:
         """Return every role, or the one of that name, as `connection` sees it."""
         graph = _load_graph(connection)
-        holders = tallied(TallyKind.ROLE).subquery()
+        holders = user_counts(UserCountKind.ROLE).subquery()
         query = (
             select(_roles, func.coalesce(holders.c.count, 0, type_=BigInteger).label("user_count"))
             .outerjoin(holders, holders.c.key == _roles.c.name)

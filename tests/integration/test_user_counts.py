@@ -18,8 +18,8 @@ from userapi.accounts.views import users
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, new_id, reading, transaction
 from userapi.infrastructure.user_counts import (
-    TallyChange,
-    TallyKind,
+    UserCountChange,
+    UserCountKind,
     counts_of,
     fold_user_count_changes,
 )
@@ -53,27 +53,27 @@ def row(number: int, **fields: Any) -> dict[str, Any]:
     }
 
 
-def known() -> dict[TallyKind, dict[str, int]]:
+def known() -> dict[UserCountKind, dict[str, int]]:
     with reading() as connection:
-        return {kind: counts_of(connection, kind) for kind in TallyKind}
+        return {kind: counts_of(connection, kind) for kind in UserCountKind}
 
 
-def counted() -> dict[TallyKind, dict[str, int]]:
+def counted() -> dict[UserCountKind, dict[str, int]]:
     """Count in Python, row by row."""
     with reading() as connection:
         everybody = connection.execute(select(users.c.status, users.c.last_login_at)).all()
         roles = connection.execute(select(UserRole.role_name)).scalars().all()
     days = [user.last_login_at.date().isoformat() for user in everybody if user.last_login_at]
     return {
-        TallyKind.LAST_LOGIN_DAY: dict(Counter(days)),
-        TallyKind.ROLE: dict(Counter(roles)),
-        TallyKind.STATUS: dict(Counter(user.status for user in everybody)),
+        UserCountKind.LAST_LOGIN_DAY: dict(Counter(days)),
+        UserCountKind.ROLE: dict(Counter(roles)),
+        UserCountKind.STATUS: dict(Counter(user.status for user in everybody)),
     }
 
 
 def waiting() -> int:
     with reading() as connection:
-        return int(connection.execute(select(func.count(TallyChange.id))).scalar_one())
+        return int(connection.execute(select(func.count(UserCountChange.id))).scalar_one())
 
 
 def moment(chance: random.Random, now: datetime) -> datetime | None:
@@ -147,7 +147,7 @@ def test_what_is_rolled_back_was_never_counted(clock: ManualClock) -> None:
         session.execute(insert(User), [row(1, now=clock.now())])
         raise ZeroDivisionError
 
-    assert known()[TallyKind.STATUS] == {}
+    assert known()[UserCountKind.STATUS] == {}
 
 
 def test_a_second_log_in_on_the_same_day_leaves_no_line(clock: ManualClock) -> None:
@@ -165,7 +165,7 @@ def test_a_second_log_in_on_the_same_day_leaves_no_line(clock: ManualClock) -> N
 def test_changes_that_are_added_up_meanwhile_are_counted_once(
     app: Flask, clock: ManualClock
 ) -> None:
-    """Two workers move lines to the tallies, again and again, while others read."""
+    """Two workers fold changes repeatedly while others read."""
     for number in range(150):
         with transaction() as session:
             session.execute(insert(User), [row(number, now=clock.now())])
@@ -184,13 +184,13 @@ def test_changes_that_are_added_up_meanwhile_are_counted_once(
         begin.wait()
         seen = []
         while not all(worker.done() for worker in workers):
-            seen.append(known()[TallyKind.STATUS])
+            seen.append(known()[UserCountKind.STATUS])
         added = sum(worker.result() for worker in workers)
 
     while count := fold_user_count_changes():  # What one had locked when the other looked.
         added += count
     assert all(counts == {"active": 150} for counts in seen)
-    assert known()[TallyKind.STATUS] == {"active": 150}
+    assert known()[UserCountKind.STATUS] == {"active": 150}
     assert (added, waiting()) == (150, 0)
 
 
@@ -204,10 +204,10 @@ def test_what_came_in_past_the_triggers_can_be_counted_anew(app: Flask, clock: M
         )
     with db.engine.begin() as connection:
         connection.execute(text("DELETE FROM tally_changes"))
-    assert known()[TallyKind.STATUS] == {}
+    assert known()[UserCountKind.STATUS] == {}
 
     result = flask(app, "users", "stats", "--recount")
 
     assert result.exit_code == 0, result.output
     assert known() == counted()
-    assert known()[TallyKind.ROLE] == {"user": 3}
+    assert known()[UserCountKind.ROLE] == {"user": 3}
