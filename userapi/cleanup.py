@@ -5,13 +5,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Table, delete, exists, or_, select
+from sqlalchemy import ColumnElement, delete, exists, or_, select
 
 from userapi.accounts.import_jobs import ImportedRow, ImportJob
 from userapi.clock import Clock
 from userapi.events.expiry import EventExpiry
 from userapi.events.models import OutboxEvent
-from userapi.infrastructure.database import transaction
+from userapi.infrastructure.database import table_of, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
@@ -46,7 +46,7 @@ class CleanUp:
         """Delete at most so many expired rows of each table; return how many were deleted."""
         deleted = 0
         for model, expired in self._rules(self._clock.now()):
-            table: Table = model.__table__
+            table = table_of(model)
             (key,) = table.primary_key.columns
             # Rows that somebody holds are left for the next time: clean-up waits for nobody. Read
             # first and not as a subquery, which PostgreSQL could run again for each row.

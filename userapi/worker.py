@@ -18,7 +18,6 @@ from typing import IO
 import psycopg2
 import structlog
 from flask import Flask
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -31,11 +30,9 @@ from userapi.events.relay import Relay
 from userapi.infrastructure.database import (
     ServiceConnection,
     connect_alone,
-    db,
     has_pooler,
-    transaction,
 )
-from userapi.infrastructure.heartbeat import WorkerHeartbeat, own_name
+from userapi.infrastructure.heartbeat import own_name, record_heartbeat
 from userapi.infrastructure.user_counts import fold_user_count_changes
 from userapi.mail.queue import NOTIFY_CHANNEL as MAILS
 from userapi.settings import Settings
@@ -322,15 +319,5 @@ class _Heartbeat:
 
     def beat(self) -> int:
         """Write down that this worker is alive."""
-        now = self._services.clock.now()
-        with transaction() as session:
-            on_postgresql = db.engine.dialect.name == "postgresql"
-            insert = postgresql.insert if on_postgresql else sqlite.insert
-            session.execute(
-                insert(WorkerHeartbeat)
-                .values(name=self._name, last_seen_at=now)
-                .on_conflict_do_update(
-                    index_elements=[WorkerHeartbeat.name], set_={"last_seen_at": now}
-                )
-            )
+        record_heartbeat(self._name, self._services.clock.now())
         return 0

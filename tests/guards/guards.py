@@ -215,14 +215,14 @@ GUARDS = [
     # Log-in and lockout
     Guard(
         "Password checks in progress count towards the lockout",
-        "_reserving_an_attempt",
+        "_reserve_attempt_statement",
         '_table.c.failures + waiting < bindparam("threshold")',
         '_table.c.failures < bindparam("threshold")',
         LOCKING,
     ),
     Guard(
         "A locked identifier is rejected",
-        "_reserving_an_attempt",
+        "_reserve_attempt_statement",
         "or_(_table.c.locked_until.is_(None), _table.c.locked_until <= now)",
         "_table.c.failures.isnot(None)",
         LOCKING,
@@ -257,7 +257,7 @@ GUARDS = [
     ),
     Guard(
         "A password check reserves an attempt before it hashes",
-        "_reserving_an_attempt",
+        "_reserve_attempt_statement",
         "waiting + 1",
         "waiting",
         LOCKING,

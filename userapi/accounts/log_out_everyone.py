@@ -17,7 +17,7 @@ from userapi.accounts.models import User
 from userapi.accounts.views import ALL_USERS, user_view
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.infrastructure.database import transaction
+from userapi.infrastructure.database import table_of, transaction
 from userapi.sessions.service import EndReason, Sessions
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ USERS_AT_ONCE = 500
 SESSIONS_AT_ONCE = 1000
 TRIES = 5
 
-users = User.__table__
+users = table_of(User)
 
 
 class LogOutEveryone:

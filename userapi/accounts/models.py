@@ -5,10 +5,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, String, Text, event, text
+from sqlalchemy import CheckConstraint, Index, String, Text, event
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id, partial_index
 
 
 class UserStatus(StrEnum):
@@ -61,17 +61,9 @@ class User(Base):
         Index("ix_users_last_login_at_id", "last_login_at", "id"),
         Index("ix_users_email_id", "email", "id"),
         Index("ix_users_status_created_at_id", "status", "created_at", "id"),
-        Index(
-            "ix_users_locked_until",
-            "locked_until",
-            postgresql_where=text("locked_until IS NOT NULL"),
-            sqlite_where=text("locked_until IS NOT NULL"),
-        ),
-        Index(
-            "ix_users_suspended_until",
-            "suspended_until",
-            postgresql_where=text("suspended_until IS NOT NULL"),
-            sqlite_where=text("suspended_until IS NOT NULL"),
+        partial_index("ix_users_locked_until", "locked_until", where="locked_until IS NOT NULL"),
+        partial_index(
+            "ix_users_suspended_until", "suspended_until", where="suspended_until IS NOT NULL"
         ),
     )
 

@@ -210,7 +210,7 @@ class Accounts:
                 owner = session.execute(
                     select(users.c.id).where(users.c.email_normalized == address.normalized)
                 ).scalar_one_or_none()
-                self._mails.ask(
+                self._mails.enqueue(
                     MailKind.ACCOUNT_EXISTS,
                     recipient=address.shown,
                     user_id=owner,
@@ -651,7 +651,7 @@ class Accounts:
                 changes={"email": (email_before, user.email)},
             )
             self._tell(EventType.USER_EMAIL_CHANGED, view, actor)
-            self._mails.ask(
+            self._mails.enqueue(
                 MailKind.EMAIL_CHANGED,
                 recipient=email_before,
                 user_id=user.id,

@@ -23,7 +23,6 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from userapi.actor import Actor
@@ -42,10 +41,13 @@ from userapi.audit.service import AuditTrail
 from userapi.clock import Clock, rfc3339
 from userapi.errors import Conflict, invalid_field
 from userapi.infrastructure.database import (
+    dialect_of,
+    excluded,
     keep_to_indexes,
     reading,
     table_of,
     transaction,
+    upsert,
 )
 
 log = structlog.get_logger(__name__)
@@ -333,16 +335,9 @@ def _count(session: Session, rows: Sequence[Row[Any]]) -> None:
     counted: Counter[tuple[date, str, str]] = Counter(
         (row.occurred_at.date(), row.action, row.outcome) for row in rows
     )
-    is_postgresql = session.get_bind().dialect.name == "postgresql"
-    statement = (postgresql.insert if is_postgresql else sqlite.insert)(_counts)
-    session.execute(
-        statement.values(
-            [
-                {"day": day, "action": action, "outcome": outcome, "count": count}
-                for (day, action, outcome), count in sorted(counted.items())
-            ]
-        ).on_conflict_do_update(
-            index_elements=[_counts.c.day, _counts.c.action, _counts.c.outcome],
-            set_={"count": _counts.c.count + statement.excluded.count},
-        )
-    )
+    values = [
+        {"day": day, "action": action, "outcome": outcome, "count": count}
+        for (day, action, outcome), count in sorted(counted.items())
+    ]
+    added = {"count": _counts.c.count + excluded(_counts.c.count)}
+    session.execute(upsert(dialect_of(session), _counts, values, changes=added))

@@ -183,13 +183,13 @@ class Recovery:
                     TokenPurpose.EMAIL_CHANGE, user_id=user_id, email=address.shown, actor=actor
                 )
             else:
-                self._mails.ask(
+                self._mails.enqueue(
                     MailKind.ACCOUNT_EXISTS,
                     recipient=address.shown,
                     user_id=owner,
                     correlation_id=actor.correlation_id,
                 )
-            self._mails.ask(
+            self._mails.enqueue(
                 MailKind.EMAIL_CHANGE_NOTICE,
                 recipient=user.email,
                 user_id=user_id,

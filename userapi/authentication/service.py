@@ -358,7 +358,7 @@ class Authentication:
         self._outbox.append(
             UserEvent(type=EventType.USER_PASSWORD_CHANGED, user=view.facts), actor=actor
         )
-        self._mails.ask(
+        self._mails.enqueue(
             MailKind.PASSWORD_CHANGED,
             recipient=user.email,
             user_id=user.id,
@@ -594,7 +594,7 @@ class Authentication:
         self._outbox.append(UserEvent(type=EventType.USER_LOCKED, user=view.facts), actor=actor)
         if not was_locked:
             # Told once for a row of locks, not at each: the mail must not become a weapon.
-            self._mails.ask(
+            self._mails.enqueue(
                 MailKind.ACCOUNT_LOCKED,
                 recipient=user.email,
                 user_id=user_id,

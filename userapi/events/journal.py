@@ -1,4 +1,4 @@
-"""The outbox as operators see it: what waits, what went, what is parked; and sending again."""
+"""Listing the events of the outbox and publishing them again, for operators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, String, cast, select, text, update
+from sqlalchemy import ColumnElement, Row, Select, String, cast, select, update
 
 from userapi.errors import NotFound
 from userapi.infrastructure.database import (
+    notify,
     reading,
     require_transaction,
     table_of,
@@ -20,14 +21,14 @@ from userapi.infrastructure.database import (
 from .models import OutboxEvent
 from .outbox import NOTIFY_CHANNEL
 
-# Events can become visible after later ones: a reader looks back over so many numbers.
+# Events can become visible after later ones: a reader re-reads so many sequence numbers.
 LOOK_BACK = 1000
 
 _table = table_of(OutboxEvent)
 
 
 class EventState(StrEnum):
-    """Where an event is."""
+    """The state of an event."""
 
     FAILING = "failing"
     PARKED = "parked"
@@ -57,7 +58,7 @@ class EventView:
 
 
 class EventJournal:
-    """Lists events and marks them for sending again."""
+    """Lists events and marks them for publication."""
 
     def recent(
         self, *, state: EventState | None = None, type: str | None = None, limit: int = 50
@@ -104,13 +105,12 @@ class EventJournal:
             .where(which)
             .values(sent_at=None, parked_at=None, attempts=0, next_attempt_at=None, last_error=None)
         )
-        if session.get_bind().dialect.name == "postgresql":
-            session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+        notify(session, NOTIFY_CHANNEL)
         return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 def _events() -> Select[Any]:
-    # The data as text: also a row is shown whose document cannot be read.
+    # The data as text, so that a row with an invalid document is shown, too.
     columns = [column for column in _table.c if column is not _table.c.data]
     return select(*columns, cast(_table.c.data, String).label("data"))
 

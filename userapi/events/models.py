@@ -1,19 +1,17 @@
-"""The outbox: events that were committed together with the change that they tell of, and how many
-have left it.
-"""
+"""The outbox: events that are committed with their change, and the counts of published ones."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, String, Text, Uuid, text
+from sqlalchemy import BigInteger, CheckConstraint, String, Text, Uuid
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, CountingKey, JsonDocument, new_id
+from userapi.infrastructure.database import Base, CountingKey, JsonDocument, new_id, partial_index
 
 
 class OutboxEvent(Base):
-    """One event on its way. `sequence` grows; events of one subject are published in its order."""
+    """One event. `sequence` grows; events of one subject are published in its order."""
 
     __tablename__ = "outbox_events"
 
@@ -32,40 +30,22 @@ class OutboxEvent(Base):
     last_error: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
-        Index(
-            "ix_outbox_events_unsent",
-            "sequence",
-            postgresql_where=text("sent_at IS NULL"),
-            sqlite_where=text("sent_at IS NULL"),
+        partial_index("ix_outbox_events_unsent", "sequence", where="sent_at IS NULL"),
+        partial_index("ix_outbox_events_sent_at", "sent_at", where="sent_at IS NOT NULL"),
+        # Events that block the later ones of their subject: few, or none.
+        partial_index(
+            "ix_outbox_events_held_back", "next_attempt_at", where="next_attempt_at IS NOT NULL"
         ),
-        Index(
-            "ix_outbox_events_sent_at",
-            "sent_at",
-            postgresql_where=text("sent_at IS NOT NULL"),
-            sqlite_where=text("sent_at IS NOT NULL"),
-        ),
-        # What holds back its subject: few, or none.
-        Index(
-            "ix_outbox_events_held_back",
-            "next_attempt_at",
-            postgresql_where=text("next_attempt_at IS NOT NULL"),
-            sqlite_where=text("next_attempt_at IS NOT NULL"),
-        ),
-        Index(
-            "ix_outbox_events_parked_at",
-            "parked_at",
-            postgresql_where=text("parked_at IS NOT NULL"),
-            sqlite_where=text("parked_at IS NOT NULL"),
-        ),
-        # Without it SQLite would give the numbers of deleted rows again.
+        partial_index("ix_outbox_events_parked_at", "parked_at", where="parked_at IS NOT NULL"),
+        # Without it SQLite would reuse the numbers of deleted rows.
         {"sqlite_autoincrement": True},
     )
 
 
 class PublishedEvents(Base):
-    """One row that counts what the broker has confirmed and what has expired unsent, ever.
+    """One row that counts all events that the broker confirmed, and all that expired unsent.
 
-    In the database and not in the process that publishes, so that every process can tell it.
+    It is in the database, not in the process that publishes, so every process can report it.
     """
 
     __tablename__ = "published_events"

@@ -1,29 +1,23 @@
-"""Where events wait: a row in the transaction of the change, published afterwards by the worker."""
+"""Adding events to the outbox in the transaction of the change. The worker publishes them."""
 
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import insert
 
 from userapi.actor import Actor
 from userapi.clock import Clock
 from userapi.events.catalogue import Event
 from userapi.events.models import OutboxEvent
-from userapi.infrastructure.database import (
-    new_id,
-    require_transaction,
-    table_of,
-)
+from userapi.infrastructure.database import new_id, notify, require_transaction, table_of
 
 NOTIFY_CHANNEL = "userapi_outbox"
 
 _table = table_of(OutboxEvent)
 _INSERT = insert(_table)
-_NOTIFY = text(f"NOTIFY {NOTIFY_CHANNEL}")
 
-
-# What is known of an event before it is sent.
+# The columns of an event that is not published yet.
 _COLUMNS = (
     "id",
     "type",
@@ -37,9 +31,7 @@ _COLUMNS = (
 
 
 class Outbox:
-    """Appends events to the open transaction, so that an event exists exactly when its change
-    does.
-    """
+    """Appends events to the transaction of their change, so one never exists without the other."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,9 +45,7 @@ class Outbox:
         session = require_transaction()
         now = self._clock.now()
         session.execute(_INSERT, [_row(event, actor, now) for event in events])
-        if session.get_bind().dialect.name == "postgresql":
-            # Delivered at commit, once for each transaction however often it is said.
-            session.execute(_NOTIFY)
+        notify(session, NOTIFY_CHANNEL)
 
 
 def _row(event: Event, actor: Actor, now: datetime) -> dict[str, Any]:

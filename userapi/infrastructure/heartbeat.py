@@ -1,4 +1,4 @@
-"""When a worker was last seen: one row for each."""
+"""Heartbeats of workers: one row for each worker."""
 
 import os
 import socket
@@ -7,19 +7,29 @@ from datetime import datetime, timedelta
 from sqlalchemy import String, select
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, db
+from userapi.infrastructure.database import Base, db, dialect_of, table_of, transaction, upsert
 
 # Three heartbeats.
 SEEN_RECENTLY = timedelta(seconds=15)
 
 
 class WorkerHeartbeat(Base):
-    """A worker and the moment of its last sign of life."""
+    """A worker and the time of its last heartbeat."""
 
     __tablename__ = "worker_heartbeats"
 
     name: Mapped[str] = mapped_column(String(128), primary_key=True)
     last_seen_at: Mapped[datetime]
+
+
+_table = table_of(WorkerHeartbeat)
+
+
+def record_heartbeat(name: str, now: datetime) -> None:
+    """Store that the worker `name` is running."""
+    row, seen = {"name": name, "last_seen_at": now}, {"last_seen_at": now}
+    with transaction() as session:
+        session.execute(upsert(dialect_of(session), _table, row, changes=seen))
 
 
 def own_name() -> str:
@@ -28,9 +38,9 @@ def own_name() -> str:
 
 
 def running_workers(now: datetime) -> list[str]:
-    """Return the names of the workers that are at work, as far as the database knows.
+    """Return the names of the workers with a recent heartbeat.
 
-    One of this machine whose process has ended is not among them, however recent its heartbeat.
+    Workers of this machine whose process has ended are left out.
     """
     names = db.session.scalars(
         select(WorkerHeartbeat.name)

@@ -1,1 +1,1 @@
-"""Lockout: who typed the wrong password too often waits, whether or not the account exists."""
+"""Lockout: waiting times after wrong passwords, whether or not the account exists."""

@@ -9,10 +9,10 @@ from userapi.infrastructure.database import Base
 
 
 class LoginAttempt(Base):
-    """Failures in a row for one identifier, known or not.
+    """Consecutive failures for one identifier, known or not.
 
-    `identifier_hash` is an HMAC of what was typed: the table tells nobody which names were tried.
-    `in_flight` counts passwords that are being checked at this moment.
+    `identifier_hash` is an HMAC of what was typed, so the table does not reveal which names were
+    tried. `in_flight` counts the passwords that are being checked now.
     """
 
     __tablename__ = "login_attempts"

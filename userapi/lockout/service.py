@@ -1,19 +1,17 @@
 """Lockout: how often an identifier may be tried.
 
-The count goes up before the password is checked, in one statement, so that many at once get no more
-checks than one after the other would. Identifiers that belong to nobody are counted alike.
+One statement counts an attempt before the password is checked, so concurrent attempts get no more
+checks than consecutive ones. Identifiers without an account are counted in the same way.
 """
 
 import hmac
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     BindParameter,
     ColumnElement,
-    Table,
     bindparam,
     case,
     delete,
@@ -23,16 +21,18 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from userapi.clock import Clock
 from userapi.errors import TooMany
 from userapi.infrastructure.database import (
+    DIALECTS,
     autocommit,
+    dialect_of,
     reading,
     require_transaction,
     table_of,
+    upsert,
 )
 from userapi.lockout.models import LoginAttempt
 
@@ -42,7 +42,7 @@ ABANDONED_AFTER = timedelta(seconds=60)
 _table = table_of(LoginAttempt)
 
 
-def _reserving_an_attempt(insert: Callable[[Table], Any]) -> Any:
+def _reserve_attempt_statement(dialect: str) -> ReturningInsert[str]:
     now: BindParameter[datetime] = bindparam("now", type_=_table.c.last_attempt_at.type)
     abandoned = bindparam("abandoned", type_=_table.c.last_attempt_at.type)
     waiting = case((_table.c.last_attempt_at < abandoned, 0), else_=_table.c.in_flight)
@@ -54,34 +54,28 @@ def _reserving_an_attempt(insert: Callable[[Table], Any]) -> Any:
         "locks": 0,
         "last_attempt_at": now,
     }
-    return (
-        insert(_table)
-        .values(values)
-        .on_conflict_do_update(
-            index_elements=[_table.c.identifier_hash],
-            set_={"in_flight": waiting + 1, "last_attempt_at": now, "locked_until": None},
-            where=is_free & (_table.c.failures + waiting < bindparam("threshold")),
-        )
-        .returning(_table.c.identifier_hash)
-    )
+    return upsert(
+        dialect,
+        _table,
+        values,
+        changes={"in_flight": waiting + 1, "last_attempt_at": now, "locked_until": None},
+        where=is_free & (_table.c.failures + waiting < bindparam("threshold")),
+    ).returning(_table.c.identifier_hash)
 
 
 # Built once: building one takes longer than running it.
-_RESERVE_ATTEMPT = {
-    "postgresql": _reserving_an_attempt(postgresql.insert),
-    "sqlite": _reserving_an_attempt(sqlite.insert),
-}
+_RESERVE_ATTEMPT = {dialect: _reserve_attempt_statement(dialect) for dialect in DIALECTS}
 
 
 class TooManyAttempts(TooMany):
-    """The identifier is locked, or too many try it at this very moment."""
+    """The identifier is locked, or too many passwords are being checked for it now."""
 
     code = "too_many_attempts"
     title = "Too many attempts. Wait before you try again."
 
 
 class Lockout:
-    """Counts failures in a row for each identifier and locks it for a while, longer each time."""
+    """Counts consecutive failures of each identifier and locks it, longer each time."""
 
     def __init__(
         self, clock: Clock, *, threshold: int, base_seconds: int, max_seconds: int, secret_key: str
@@ -93,7 +87,7 @@ class Lockout:
         self._key = hmac.digest(secret_key.encode(), b"login-attempts", "sha256")
 
     def key_of(self, identifier: str) -> str:
-        """Return the key that failures for this canonical identifier are counted under."""
+        """Return the key under which failures of this canonical identifier are counted."""
         text = identifier.encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, text, "sha256").hex()
 
@@ -125,25 +119,23 @@ class Lockout:
         )
 
     def fail(self, key: str) -> datetime | None:
-        """Count a failure in the open transaction; return until when it locks, if it does."""
+        """Count a failure in the open transaction. Return the end of the lock, if it locks."""
         now = self._clock.now()
         session = require_transaction()
-        insert = postgresql.insert if _is_postgresql(session) else sqlite.insert
-        row = session.execute(
-            insert(_table)
-            .values(identifier_hash=key, failures=1, in_flight=0, locks=0, last_attempt_at=now)
-            .on_conflict_do_update(
-                index_elements=[_table.c.identifier_hash],
-                set_={
-                    "failures": _table.c.failures + 1,
-                    "in_flight": case(
-                        (_table.c.in_flight > 0, _table.c.in_flight - 1), else_=literal(0)
-                    ),
-                    "last_attempt_at": now,
-                },
-            )
-            .returning(_table.c.failures, _table.c.locks)
-        ).one()
+        failed = {
+            "identifier_hash": key,
+            "failures": 1,
+            "in_flight": 0,
+            "locks": 0,
+            "last_attempt_at": now,
+        }
+        changes = {
+            "failures": _table.c.failures + 1,
+            "in_flight": case((_table.c.in_flight > 0, _table.c.in_flight - 1), else_=literal(0)),
+            "last_attempt_at": now,
+        }
+        statement = upsert(dialect_of(session), _table, failed, changes=changes)
+        row = session.execute(statement.returning(_table.c.failures, _table.c.locks)).one()
         if row.failures < self._threshold:
             return None
         seconds = min(self._base * 2 ** min(row.locks, 30), self._maximum)
@@ -156,19 +148,19 @@ class Lockout:
         return until
 
     def clear(self, keys: Iterable[str]) -> None:
-        """Forget the failures of identifiers, in the open transaction."""
+        """Delete the failures of identifiers, in the open transaction."""
         require_transaction().execute(
             delete(_table).where(_table.c.identifier_hash.in_(list(keys)))
         )
 
     def locked_until(self, keys: Iterable[str]) -> datetime | None:
-        """Return until when the longest lock of these identifiers lasts, or None."""
+        """Return the end of the longest lock of these identifiers, or None."""
         with reading() as connection:
             until: datetime | None = connection.scalar(select(self.longest_lock(keys)))
         return until
 
     def longest_lock(self, keys: Iterable[str]) -> ColumnElement[datetime | None]:
-        """Return the same as `locked_until`, as an expression in another statement."""
+        """Return the result of `locked_until` as a subquery for another statement."""
         return (
             select(func.max(_table.c.locked_until))
             .where(
@@ -177,7 +169,3 @@ class Lockout:
             )
             .scalar_subquery()
         )
-
-
-def _is_postgresql(session: Session) -> bool:
-    return session.get_bind().dialect.name == "postgresql"

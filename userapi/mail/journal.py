@@ -1,4 +1,4 @@
-"""The queue of mails as operators see it: what waits, what is parked; trying again, discarding."""
+"""Listing, retrying and discarding mails that are not sent, for operators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, delete, select, text, update
+from sqlalchemy import ColumnElement, Row, delete, select, update
 
 from userapi.clock import Clock
 from userapi.errors import NotFound
-from userapi.infrastructure.database import (
-    reading,
-    table_of,
-    transaction,
-)
+from userapi.infrastructure.database import notify, reading, table_of, transaction
 
 from .models import OutgoingMail
 from .queue import NOTIFY_CHANNEL
@@ -24,7 +20,7 @@ _table = table_of(OutgoingMail)
 
 
 class MailState(StrEnum):
-    """Where a mail that is not sent is."""
+    """The state of a mail that is not sent."""
 
     PARKED = "parked"
     WAITING = "waiting"
@@ -53,7 +49,7 @@ class MailView:
 
 
 class MailJournal:
-    """Lists mails that are not sent, and lets operators decide about them."""
+    """Lists, retries and discards mails that are not sent."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -67,16 +63,16 @@ class MailJournal:
             return [_view(row) for row in connection.execute(query)]
 
     def retry(self, mail_id: UUID) -> None:
-        """Let the worker send a mail now. Raises MailNotFound."""
+        """Schedule a mail for sending now. Raises MailNotFound."""
         if not self._retry(_table.c.id == mail_id):
             raise MailNotFound()
 
     def retry_parked(self) -> int:
-        """Let the worker send all parked mails; return how many."""
+        """Schedule all parked mails for sending; return how many."""
         return self._retry(*_in_state(MailState.PARKED))
 
     def retry_waiting(self) -> int:
-        """Let the worker send all waiting mails now; return how many."""
+        """Schedule all waiting mails for sending now; return how many."""
         return self._retry(*_in_state(MailState.WAITING))
 
     def discard(self, mail_id: UUID) -> None:
@@ -99,8 +95,8 @@ class MailJournal:
                 )
                 .returning(_table.c.id)
             ).all()
-            if retried and session.get_bind().dialect.name == "postgresql":
-                session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+            if retried:
+                notify(session, NOTIFY_CHANNEL)
         return len(retried)
 
 

@@ -1,18 +1,18 @@
-"""The queue of mails. A row is an intent: the text and its token are made when it is sent."""
+"""The queue of mails. A row is a request: text and token are generated when the mail is sent."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, text
+from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id, partial_index
 
 
 class MailKind(StrEnum):
-    """The closed set of mails that the service sends."""
+    """The kinds of mails that the service sends."""
 
     ACCOUNT_EXISTS = "account_exists"
     ACCOUNT_LOCKED = "account_locked"
@@ -26,7 +26,10 @@ class MailKind(StrEnum):
 
 
 class OutgoingMail(Base):
-    """One mail on its way. `next_attempt_at` is also how long a worker that sends it has for it."""
+    """One mail in the queue.
+
+    A worker that sends it sets `next_attempt_at` to the time by which it must have finished.
+    """
 
     __tablename__ = "outgoing_mails"
 
@@ -44,17 +47,11 @@ class OutgoingMail(Base):
     last_error: Mapped[str | None] = mapped_column(String(500))
 
     __table_args__ = (
-        Index(
+        partial_index(
             "ix_outgoing_mails_due",
             "next_attempt_at",
-            postgresql_where=text("sent_at IS NULL AND parked_at IS NULL"),
-            sqlite_where=text("sent_at IS NULL AND parked_at IS NULL"),
+            where="sent_at IS NULL AND parked_at IS NULL",
         ),
         Index("ix_outgoing_mails_user_id", "user_id"),
-        Index(
-            "ix_outgoing_mails_sent_at",
-            "sent_at",
-            postgresql_where=text("sent_at IS NOT NULL"),
-            sqlite_where=text("sent_at IS NOT NULL"),
-        ),
+        partial_index("ix_outgoing_mails_sent_at", "sent_at", where="sent_at IS NOT NULL"),
     )

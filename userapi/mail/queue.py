@@ -1,18 +1,14 @@
-"""Asking for a mail: a row in the open transaction, sent afterwards by the worker."""
+"""Adding mails to the queue in the open transaction. The worker sends them afterwards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, text
+from sqlalchemy import delete, insert
 
 from userapi.clock import Clock
-from userapi.infrastructure.database import (
-    new_id,
-    require_transaction,
-    table_of,
-)
+from userapi.infrastructure.database import new_id, notify, require_transaction, table_of
 from userapi.mail.models import MailKind, OutgoingMail
 
 NOTIFY_CHANNEL = "userapi_mail"
@@ -22,19 +18,19 @@ _table = table_of(OutgoingMail)
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Who gets a mail: an address, and the user whose it is."""
+    """The recipient of a mail: an address, and its user."""
 
     address: str
     user_id: UUID | None = None
 
 
 class MailQueue:
-    """Takes requests for mails. Nothing is sent, and no token made, inside a request."""
+    """Adds mails to the queue. No request sends a mail or generates its token."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def ask(
+    def enqueue(
         self,
         kind: MailKind,
         *,
@@ -44,14 +40,14 @@ class MailQueue:
         correlation_id: str | None = None,
     ) -> None:
         """Add a mail to the open transaction and wake the worker when it commits."""
-        self.ask_all(
+        self.enqueue_all(
             kind,
             [Recipient(recipient, user_id)],
             data=data,
             correlation_id=correlation_id,
         )
 
-    def ask_all(
+    def enqueue_all(
         self,
         kind: MailKind,
         recipients: Sequence[Recipient],
@@ -79,11 +75,10 @@ class MailQueue:
                 for recipient in recipients
             ],
         )
-        if session.get_bind().dialect.name == "postgresql":
-            session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+        notify(session, NOTIFY_CHANNEL)
 
     def cancel(self, user_id: UUID, *kinds: MailKind) -> None:
-        """Take mails of these kinds to a user back, as far as they are not sent yet."""
+        """Delete the mails of these kinds to a user that are not sent yet."""
         require_transaction().execute(
             delete(_table).where(
                 _table.c.user_id == user_id, _table.c.kind.in_(kinds), _table.c.sent_at.is_(None)

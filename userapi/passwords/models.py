@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, UuidKey, new_id
+from userapi.infrastructure.database import Base, UuidKey, new_id, partial_index
 
 
 class TokenPurpose(StrEnum):
@@ -39,12 +39,11 @@ class OneTimeToken(Base):
             "purpose IN ('email_change', 'email_verification', 'invitation', 'password_reset')",
             name="purpose",
         ),
-        Index(
+        partial_index(
             "ix_one_time_tokens_open_user_id",
             "user_id",
             "purpose",
-            postgresql_where=text("used_at IS NULL AND voided_at IS NULL"),
-            sqlite_where=text("used_at IS NULL AND voided_at IS NULL"),
+            where="used_at IS NULL AND voided_at IS NULL",
         ),
         Index("ix_one_time_tokens_expires_at", "expires_at"),
     )

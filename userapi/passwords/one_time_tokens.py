@@ -65,14 +65,16 @@ class OneTimeTokens:
         kind = MAIL_FOR[purpose]
         self._void(user_id or NOBODY, purpose)
         self._mails.cancel(user_id or NOBODY, kind)
-        self._mails.ask(kind, recipient=email, user_id=user_id, correlation_id=actor.correlation_id)
+        self._mails.enqueue(
+            kind, recipient=email, user_id=user_id, correlation_id=actor.correlation_id
+        )
 
     def send_all(
         self, purpose: TokenPurpose, recipients: Mapping[UUID, str], *, actor: Actor
     ) -> None:
         """Ask for such a mail for each of many users who have none yet, by one statement."""
         if recipients:
-            self._mails.ask_all(
+            self._mails.enqueue_all(
                 MAIL_FOR[purpose],
                 [Recipient(email, user_id) for user_id, email in recipients.items()],
                 correlation_id=actor.correlation_id,

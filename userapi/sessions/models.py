@@ -1,18 +1,18 @@
-"""The table of sessions: the truth about who is signed in."""
+"""The table of sessions, which alone decides who is signed in."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, and_, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, and_
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, UuidKey, new_id
+from userapi.infrastructure.database import Base, UuidKey, new_id, partial_index, table_of
 
 
 class SessionKind(StrEnum):
-    """What a session is carried by: tokens, or the cookie of a browser."""
+    """How a client identifies its session: by tokens, or by the cookie of a browser."""
 
     API = "api"
     BROWSER = "browser"
@@ -21,8 +21,8 @@ class SessionKind(StrEnum):
 class UserSession(Base):
     """One sign-in on one device.
 
-    `generation` counts refreshes; only its holder can refresh. `version` counts what makes earlier
-    access tokens of the session worthless, such as a change of the password.
+    `generation` counts refreshes; only the token of the current generation can refresh. `version`
+    counts events that invalidate earlier access tokens of the session, such as a new password.
     """
 
     __tablename__ = "user_sessions"
@@ -44,37 +44,27 @@ class UserSession(Base):
 
     __table_args__ = (
         CheckConstraint("kind IN ('api', 'browser')", name="kind"),
-        Index(
-            "ix_user_sessions_live_user_id",
-            "user_id",
-            "created_at",
-            postgresql_where=text("revoked_at IS NULL"),
-            sqlite_where=text("revoked_at IS NULL"),
+        partial_index(
+            "ix_user_sessions_live_user_id", "user_id", "created_at", where="revoked_at IS NULL"
         ),
         Index("ix_user_sessions_user_id", "user_id"),
         Index("ix_user_sessions_expires_at", "expires_at"),
-        Index(
-            "ix_user_sessions_revoked_at",
-            "revoked_at",
-            postgresql_where=text("revoked_at IS NOT NULL"),
-            sqlite_where=text("revoked_at IS NOT NULL"),
-        ),
-        Index(
+        partial_index("ix_user_sessions_revoked_at", "revoked_at", where="revoked_at IS NOT NULL"),
+        partial_index(
             "ix_user_sessions_live_expires_at",
             "expires_at",
             "rotated_at",
-            postgresql_where=text("revoked_at IS NULL"),
-            sqlite_where=text("revoked_at IS NULL"),
+            where="revoked_at IS NULL",
         ),
     )
 
 
 def is_live(now: Any, idle_since: Any) -> ColumnElement[bool]:
-    """Return the condition that a session has neither ended nor run out, nor been idle for long.
+    """Return the condition that a session has neither ended, expired, nor been idle for too long.
 
-    Takes moments, or the parameters of a statement that is made once.
+    The arguments are times, or parameters of a statement that is built once.
     """
-    columns = UserSession.__table__.c
+    columns = table_of(UserSession).c
     return and_(
         columns.revoked_at.is_(None), columns.expires_at > now, columns.rotated_at > idle_since
     )
