@@ -1,7 +1,7 @@
-"""What every implementation of `LiveSessions` promises, each behind a whole application.
+"""What every implementation of `LiveSessions` guarantees, each in a complete application.
 
-Copies live for five minutes here, so whatever shows at once has not waited for one to run out. Each
-question is asked twice before a change: the second answer comes from the copy, if there is one.
+Copies live for five minutes here, so a change that shows at once did not wait for one to expire.
+Each session is looked up twice before a change: the second time from the copy, if there is one.
 """
 
 from collections.abc import Callable
@@ -240,21 +240,23 @@ def test_a_session_ends_in_the_end_however_often_it_is_refreshed(
     assert service.find(client.session_id, robin.id) is None
 
 
-def test_a_question_that_was_asked_along_finds_the_same(service: Service, robin: MadeUser) -> None:
+def test_a_lookup_that_is_sent_with_the_rate_limit_finds_the_same(
+    service: Service, robin: MadeUser
+) -> None:
     session_id, user_id = UUID(service.log_in(robin).session_id), UUID(robin.id)
     known = service.find(str(session_id), user_id)
     live = service.services.live_sessions
 
     with service.app.app_context():
-        question = live.question(session_id, user_id=user_id, session_version=1)
-        answer = None
-        if question is not None:
+        lookup = live.lookup(session_id, user_id=user_id, session_version=1)
+        reply = None
+        if lookup is not None:
             condition = live.liveness(session_id, session_version=1)
             decided = service.services.rates.hit_one_of(
-                ("user", "network"), seconds=60, condition=condition, after=question
+                ("user", "network"), seconds=60, condition=condition, after=lookup
             )
             assert decided.key == "user"
-            answer = decided.answer
-        found = live.find(session_id, user_id=user_id, session_version=1, answer=answer)
+            reply = decided.reply
+        found = live.find(session_id, user_id=user_id, session_version=1, reply=reply)
 
     assert found == known

@@ -141,7 +141,7 @@ GUARDS = [
     ),
     Guard(
         "A cached session with an outdated user version is a miss",
-        "_ASK",
+        "_LOOKUP",
         "if user == found[2] and roles == found[3] and ",
         "if roles == found[3] and ",
         LIVE,
@@ -149,7 +149,7 @@ GUARDS = [
     ),
     Guard(
         "A cached session with an outdated role catalogue version is a miss",
-        "_ASK",
+        "_LOOKUP",
         "if user == found[2] and roles == found[3] and ",
         "if user == found[2] and ",
         (*LIVE, "tests/integration/test_role_races.py"),
@@ -165,15 +165,15 @@ GUARDS = [
     ),
     Guard(
         "Sessions are read from the database while an invalidation is pending",
-        "RedisLiveSessions._leave",
-        "self._unsent.update(dict.fromkeys(notes, until))",
+        "RedisLiveSessions._publish",
+        "self._pending.update(dict.fromkeys(invalidations, until))",
         "",
         (*LIVE, "tests/integration/test_redis_away.py"),
     ),
     Guard(
         "Sessions are read from the database shortly after Redis reconnects",
         "RedisLiveSessions.find",
-        "if self._questions.came_back_within(RECONNECT_GRACE_SECONDS):\n    answer = None",
+        "if self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS):\n    reply = None",
         "",
         LIVE,
     ),
@@ -207,8 +207,8 @@ GUARDS = [
     ),
     Guard(
         "An unreachable Redis costs one time-out, not one per request",
-        "Redis.ask",
-        "if not self._breaker.lets_through():\n    return None",
+        "Redis.execute",
+        "if not self._breaker.allows_call():\n    return None",
         "",
         ("tests/integration/test_redis_away.py",),
     ),

@@ -22,7 +22,7 @@ def store(redis_url: str) -> Iterator[Redis]:
 
 
 def test_questions_are_answered_together(store: Redis) -> None:
-    answers = store.ask(
+    answers = store.execute(
         command("SET", "a", "1"), DOUBLE.on(given=(21,)), command("GET", "a"), command("GET", "b")
     )
 
@@ -30,10 +30,10 @@ def test_questions_are_answered_together(store: Redis) -> None:
 
 
 def test_a_script_that_redis_has_forgotten_is_sent_again(store: Redis) -> None:
-    store.ask(DOUBLE.on(given=(1,)))
-    store.ask(command("SCRIPT", "FLUSH"))
+    store.execute(DOUBLE.on(given=(1,)))
+    store.execute(command("SCRIPT", "FLUSH"))
 
-    assert store.ask(DOUBLE.on(given=(2,)), command("INCR", "n"), DOUBLE.on(given=(3,))) == [
+    assert store.execute(DOUBLE.on(given=(2,)), command("INCR", "n"), DOUBLE.on(given=(3,))) == [
         4,
         1,
         6,
@@ -41,8 +41,11 @@ def test_a_script_that_redis_has_forgotten_is_sent_again(store: Redis) -> None:
 
 
 def test_a_question_that_redis_refuses_has_no_answer(store: Redis) -> None:
-    assert store.ask(command("SET", "a", "text"), command("INCR", "a"), command("GET", "a")) is None
-    assert store.is_spared
+    assert (
+        store.execute(command("SET", "a", "text"), command("INCR", "a"), command("GET", "a"))
+        is None
+    )
+    assert store.is_unavailable
 
 
 def test_a_restart_of_redis_is_no_outage(
@@ -50,13 +53,13 @@ def test_a_restart_of_redis_is_no_outage(
 ) -> None:
     server = private_server(RedisServer)
     store = Redis(server.url, timeout_seconds=5)
-    assert store.ask(PING) == [b"PONG"]
+    assert store.execute(PING) == [b"PONG"]
 
     server.stop()
     server.start()
 
-    assert store.ask(PING) == [b"PONG"]
-    assert not store.is_spared
+    assert store.execute(PING) == [b"PONG"]
+    assert not store.is_unavailable
     store.close()
 
 
@@ -65,13 +68,13 @@ def test_a_frozen_redis_costs_one_time_out_and_not_one_a_question(
 ) -> None:
     server = private_server(RedisServer)
     store = Redis(server.url)
-    assert store.ask(PING) == [b"PONG"]
+    assert store.execute(PING) == [b"PONG"]
     server.pause()
 
     took = []
     for _ in range(20):
         begun = time.monotonic()
-        assert store.ask(PING) is None
+        assert store.execute(PING) is None
         took.append(time.monotonic() - begun)
     server.resume()
 
@@ -86,7 +89,7 @@ def test_a_redis_that_nobody_can_reach_costs_no_more(redis_url: str) -> None:
     store = Redis(url_through(proxy, redis_url))
 
     begun = time.monotonic()
-    answers = [store.ask(PING) for _ in range(20)]
+    answers = [store.execute(PING) for _ in range(20)]
 
     assert answers == [None] * 20
     assert time.monotonic() - begun < 0.5
@@ -100,24 +103,24 @@ def test_one_caller_tries_for_all_when_redis_may_be_back(redis_url: str) -> None
     breaker = CircuitBreaker(2.0, seconds_now=lambda: seconds[0])
     store = Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=breaker)
     proxy.refuse()
-    assert store.ask(PING) is None
+    assert store.execute(PING) is None
     proxy.pass_on()
-    assert store.ask(PING) is None  # Spared still.
+    assert store.execute(PING) is None  # Spared still.
 
     seconds[0] = 2.0
 
-    assert store.ask(PING) == [b"PONG"]
-    assert not store.is_spared
+    assert store.execute(PING) == [b"PONG"]
+    assert not store.is_unavailable
     store.close()
     proxy.close()
 
 
 def _client_id(store: Redis, into: "multiprocessing.Queue[object]") -> None:
-    into.put(store.ask(command("CLIENT", "ID")))
+    into.put(store.execute(command("CLIENT", "ID")))
 
 
 def test_a_child_process_has_connections_of_its_own(store: Redis) -> None:
-    ours = store.ask(command("CLIENT", "ID"))
+    ours = store.execute(command("CLIENT", "ID"))
     fork = multiprocessing.get_context("fork")
     answers = fork.Queue()
 
@@ -127,4 +130,4 @@ def test_a_child_process_has_connections_of_its_own(store: Redis) -> None:
     child.join(10)
 
     assert theirs is not None and theirs != ours
-    assert store.ask(command("CLIENT", "ID")) == ours
+    assert store.execute(command("CLIENT", "ID")) == ours

@@ -276,8 +276,8 @@ def begin_to_fill(
         live = RedisLiveSessions(
             clock,
             copy_seconds=int(LONG),
-            questions=Redis(redis_url, timeout_seconds=5),
-            notes=Redis(redis_url),
+            lookups=Redis(redis_url, timeout_seconds=5),
+            invalidations=Redis(redis_url),
             database=database,
         )
 
@@ -474,10 +474,10 @@ def test_who_finds_redis_back_leaves_time_to_those_who_have_something_to_tell(
         live = RedisLiveSessions(
             services.clock,
             copy_seconds=int(LONG),
-            questions=Redis(
+            lookups=Redis(
                 url_through(own_proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
             ),
-            notes=Redis(redis_url),
+            invalidations=Redis(redis_url),
             database=DatabaseLiveSessions(services.clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
         )
 
@@ -508,10 +508,8 @@ def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_
     live = RedisLiveSessions(
         services.clock,
         copy_seconds=int(LONG),
-        questions=Redis(
-            url_through(proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
-        ),
-        notes=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=breaker),
+        lookups=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)),
+        invalidations=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=breaker),
         database=services.live_sessions,  # Goes by the copies of others, as a test of belief.
     )
     assert verify(elsewhere, session) == 200
@@ -520,10 +518,10 @@ def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_
     proxy.pass_on()
 
     assert verify(elsewhere, session) == 200  # Nobody has told the others yet.
-    assert live.question(session_id, user_id=user_id, session_version=1) is None
+    assert live.lookup(session_id, user_id=user_id, session_version=1) is None
     seconds[0] = 2.0
     wait_until(lambda: verify(elsewhere, session) == 401)
-    wait_until(lambda: live.question(session_id, user_id=user_id, session_version=1) is not None)
+    wait_until(lambda: live.lookup(session_id, user_id=user_id, session_version=1) is not None)
 
 
 def test_notes_that_nobody_needs_any_more_are_dropped(
@@ -534,16 +532,14 @@ def test_notes_that_nobody_needs_any_more_are_dropped(
     live = RedisLiveSessions(
         clock,
         copy_seconds=0,
-        questions=away,
-        notes=away,
+        lookups=away,
+        invalidations=away,
         database=DatabaseThatKnowsNobody(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
 
     live.user_changed(UUID(int=1), access_version=2)
 
-    wait_until(
-        lambda: live.question(UUID(int=2), user_id=UUID(int=1), session_version=1) is not None
-    )
+    wait_until(lambda: live.lookup(UUID(int=2), user_id=UUID(int=1), session_version=1) is not None)
 
 
 class DatabaseThatKnowsNobody(DatabaseLiveSessions):
@@ -560,8 +556,8 @@ def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualCloc
     live = RedisLiveSessions(
         clock,
         copy_seconds=60,
-        questions=store,
-        notes=store,
+        lookups=store,
+        invalidations=store,
         database=DatabaseThatKnowsNobody(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
@@ -572,8 +568,8 @@ def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualCloc
     live.session_changed(session_id, version=3, live=False)
     live.session_changed(session_id, version=2, live=True)
 
-    assert store.ask(command("GET", f"userapi:live:u:{user_id.hex}"), ended) == [b"3", b"E"]
-    store.ask(command("FLUSHDB"))
+    assert store.execute(command("GET", f"userapi:live:u:{user_id.hex}"), ended) == [b"3", b"E"]
+    store.execute(command("FLUSHDB"))
     store.close()
 
 

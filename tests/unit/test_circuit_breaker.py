@@ -27,39 +27,37 @@ def breaker(seconds: Seconds) -> CircuitBreaker:
     return CircuitBreaker(2.0, seconds_now=seconds)
 
 
-def test_everybody_is_let_through_while_nothing_fails(breaker: CircuitBreaker) -> None:
+def test_every_call_is_allowed_while_nothing_fails(breaker: CircuitBreaker) -> None:
     assert breaker.is_closed
-    assert [breaker.lets_through() for _ in range(3)] == [True] * 3
+    assert [breaker.allows_call() for _ in range(3)] == [True] * 3
 
 
-def test_a_failure_spares_everybody_for_a_while(breaker: CircuitBreaker, seconds: Seconds) -> None:
+def test_a_failure_rejects_calls_for_a_while(breaker: CircuitBreaker, seconds: Seconds) -> None:
     breaker.failed(OSError())
 
     assert not breaker.is_closed
     seconds.now = 1.9
-    assert [breaker.lets_through() for _ in range(3)] == [False] * 3
+    assert [breaker.allows_call() for _ in range(3)] == [False] * 3
 
 
-def test_after_the_while_one_tries_and_the_others_wait(
-    breaker: CircuitBreaker, seconds: Seconds
-) -> None:
+def test_after_the_interval_one_call_is_allowed(breaker: CircuitBreaker, seconds: Seconds) -> None:
     breaker.failed(OSError())
 
     seconds.now = 2.0
-    assert [breaker.lets_through() for _ in range(3)] == [True, False, False]
-    # Whoever tried has not come back: after another while the next one does.
+    assert [breaker.allows_call() for _ in range(3)] == [True, False, False]
+    # The trial has not finished: after another interval the next one is allowed.
     seconds.now = 4.0
-    assert [breaker.lets_through() for _ in range(3)] == [True, False, False]
+    assert [breaker.allows_call() for _ in range(3)] == [True, False, False]
 
 
-def test_a_success_lets_everybody_through_again(breaker: CircuitBreaker, seconds: Seconds) -> None:
+def test_a_success_allows_every_call_again(breaker: CircuitBreaker, seconds: Seconds) -> None:
     breaker.failed(OSError())
     seconds.now = 2.0
-    breaker.lets_through()
+    breaker.allows_call()
 
     breaker.succeeded()
 
-    assert [breaker.lets_through() for _ in range(3)] == [True] * 3
+    assert [breaker.allows_call() for _ in range(3)] == [True] * 3
 
 
 def test_an_outage_is_logged_once_with_how_often_it_was_felt(

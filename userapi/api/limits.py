@@ -97,7 +97,7 @@ class CounterStorage(Storage):
 
     def clear(self, key: str) -> None:
         """Begin a new window with the next request."""
-        self._rates.forget(key)
+        self._rates.reset(key)
 
 
 class HooklessLimiter(Limiter):
@@ -177,15 +177,13 @@ def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
         return services.rates.hit(network, seconds=rate.seconds), network
     user = f"user:{own.user_id}"
     live = services.live_sessions
-    question = live.question(
-        own.session_id, user_id=own.user_id, session_version=own.session_version
-    )
-    if question is not None:
+    lookup = live.lookup(own.session_id, user_id=own.user_id, session_version=own.session_version)
+    if lookup is not None:
         condition = live.liveness(own.session_id, session_version=own.session_version)
         decided = services.rates.hit_one_of(
-            (user, network), seconds=rate.seconds, condition=condition, after=question
+            (user, network), seconds=rate.seconds, condition=condition, after=lookup
         )
-        keep_answer(own, decided.answer)
+        keep_answer(own, decided.reply)
         if decided.hit is not None and decided.key is not None:
             return decided.hit, decided.key
     key = network

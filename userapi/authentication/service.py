@@ -513,7 +513,7 @@ class Authentication:
             claims.session_id,
             user_id=claims.user_id,
             session_version=claims.session_version,
-            answer=answer,
+            reply=answer,
         )
         if live is None:
             raise TokenRevoked()

@@ -1,8 +1,8 @@
-"""Counting requests: how many a caller has made in the present window of a rate limit.
+"""Counting requests: how many a caller has made in the current window of a rate limit.
 
-In Redis for all processes at once; in the memory of this process where there is no Redis, and while
-it is away. A window begins with its first request and is counted in one piece, so that many at once
-never get more than one after the other would.
+In Redis for all processes; in the memory of this process without Redis or while it is unavailable.
+A window begins with its first request. Each count is one atomic operation, so concurrent requests
+get no more than consecutive ones.
 """
 
 import threading
@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, Self
 
+from cachetools import TLRUCache
+
 from userapi.clock import Clock
 from userapi.infrastructure.redis_client import Command, Redis, Script, command
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-# Above so many callers in one process those whose window is over are forgotten.
-COUNTED_IN_MEMORY = 10_000
-# To put a command together takes as long as to read its answer: callers come again.
-REMEMBERED_COMMANDS = 4096
+# Above this number of callers in one process, the window that was used least recently is dropped.
+MAX_CALLERS = 10_000
+# Encoding a command takes as long as reading its reply, and callers come again.
+MAX_CACHED_COMMANDS = 4096
 
 _HIT = Script("""
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
@@ -29,8 +31,8 @@ end
 return {count, left}
 """)
 
-# Counts under KEYS[2] where the value at KEYS[1] begins with ARGV[1], and under KEYS[3] where it
-# does not. Counts nothing where the value is missing or begins with ARGV[2].
+# Counts under KEYS[2] if the value at KEYS[1] begins with ARGV[1], and under KEYS[3] if it does
+# not. Counts nothing if the value is missing or begins with ARGV[2].
 _HIT_ONE_OF = Script("""
 local value = redis.call('GET', KEYS[1])
 if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then return {0, 0, 0} end
@@ -48,21 +50,21 @@ return {count, left, chosen - 1}
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in a window of so many seconds."""
+    """A number of requests per window of a number of seconds."""
 
     amount: int
     seconds: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the rate that a setting such as "20/minute" stands for."""
+        """Return the rate of a setting such as "20/minute"."""
         amount, _, unit = text.partition("/")
         return cls(int(amount), _SECONDS[unit])
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """What a request has been counted as: the how-manieth, and when its window ends."""
+    """The number of a request in its window, and when the window ends."""
 
     count: int
     seconds_left: float
@@ -70,9 +72,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Decides between two counters by how the value at a key of Redis begins.
+    """Chooses one of two counters by the beginning of the value at a key of Redis.
 
-    `met` chooses the first, and `undecided` neither; anything else chooses the second.
+    `met` chooses the first and `undecided` none; anything else chooses the second.
     """
 
     key: str
@@ -81,15 +83,15 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """The hit and the key it was counted under; both None where Redis could not decide.
+class Decision:
+    """The hit and the key under which it was counted; both None if Redis could not decide.
 
-    `answer` is what Redis said to the question that was asked along; None if it was not asked.
+    `reply` is the reply of Redis to the lookup; None if Redis is unavailable.
     """
 
     hit: Hit | None = None
     key: str | None = None
-    answer: object = None
+    reply: object = None
 
 
 class RateCounter(Protocol):
@@ -101,20 +103,27 @@ class RateCounter(Protocol):
 
     def hit_one_of(
         self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
-    ) -> Decided:
-        """Ask Redis `after`, then count a request under the key that the condition chooses.
+    ) -> Decision:
+        """Execute `after`, then count a request under the key that the condition chooses.
 
-        Both are one round trip. Where Redis is away or the condition undecided, nothing is counted.
+        Both are one round trip. While Redis is unavailable, or if the condition is undecided,
+        nothing is counted.
         """
         ...
 
     def count(self, key: str) -> int:
-        """Return how many requests the present window has seen."""
+        """Return the number of requests in the current window."""
         ...
 
-    def forget(self, key: str) -> None:
+    def reset(self, key: str) -> None:
         """Begin a new window with the next request."""
         ...
+
+
+@dataclass(slots=True)
+class _Window:
+    ends_at: float
+    count: int = 0
 
 
 class MemoryRateCounter:
@@ -123,90 +132,85 @@ class MemoryRateCounter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._windows: dict[str, tuple[int, float]] = {}
+        self._windows: TLRUCache[str, _Window] = TLRUCache(
+            MAX_CALLERS, ttu=lambda _key, window, _now: window.ends_at, timer=self._now
+        )
 
     def hit_one_of(
         self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
-    ) -> Decided:
+    ) -> Decision:
         """Count nothing: without Redis the condition is undecided."""
-        return Decided()
+        return Decision()
 
     def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
         """Count a request."""
-        now = self._clock.now().timestamp()
+        now = self._now()
         with self._lock:
-            count, ends_at = self._windows.get(key, (0, 0.0))
-            if ends_at <= now:
-                count, ends_at = 0, now + seconds
-                if len(self._windows) >= COUNTED_IN_MEMORY:
-                    self._forget_ended(now)
-            count += cost
-            self._windows[key] = (count, ends_at)
-        return Hit(count, ends_at - now)
+            window = self._windows.get(key)
+            if window is None:
+                self._windows[key] = window = _Window(now + seconds)
+            window.count += cost
+            return Hit(window.count, window.ends_at - now)
 
     def count(self, key: str) -> int:
-        """Return how many requests the present window has seen."""
+        """Return the number of requests in the current window."""
         with self._lock:
-            count, ends_at = self._windows.get(key, (0, 0.0))
-        return count if ends_at > self._clock.now().timestamp() else 0
+            window = self._windows.get(key)
+            return 0 if window is None else window.count
 
-    def forget(self, key: str) -> None:
+    def reset(self, key: str) -> None:
         """Begin a new window with the next request."""
         with self._lock:
             self._windows.pop(key, None)
 
-    def _forget_ended(self, now: float) -> None:
-        """Make room: drop windows that are over and, where all go on, those that began first."""
-        live = {key: window for key, window in self._windows.items() if window[1] > now}
-        for key in list(live)[: len(live) - COUNTED_IN_MEMORY // 2]:
-            del live[key]
-        self._windows = live
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
 
 
 class RedisRateCounter:
-    """Counts in Redis, and in this process while Redis is away."""
+    """Counts in Redis, and in this process while Redis is unavailable."""
 
     def __init__(self, store: Redis, clock: Clock) -> None:
         self._store = store
-        self._meanwhile = MemoryRateCounter(clock)
+        self._fallback = MemoryRateCounter(clock)
 
     def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
         """Count a request."""
-        answers = self._store.ask(_hit_of(key, cost, seconds))
-        if answers is None:
-            return self._meanwhile.hit(key, seconds=seconds, cost=cost)
-        count, milliseconds = answers[0]
+        replies = self._store.execute(_hit_of(key, cost, seconds))
+        if replies is None:
+            return self._fallback.hit(key, seconds=seconds, cost=cost)
+        count, milliseconds = replies[0]
         return Hit(count, milliseconds / 1000)
 
     def hit_one_of(
         self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
-    ) -> Decided:
-        """Ask, and count a request under the key that the condition chooses, in one round trip."""
-        answers = self._store.ask(after, _hit_one_of(keys, condition, seconds))
-        if answers is None:
-            return Decided()
-        answer, (count, milliseconds, chosen) = answers
+    ) -> Decision:
+        """Execute `after`, then count a request under the key that the condition chooses."""
+        replies = self._store.execute(after, _hit_one_of(keys, condition, seconds))
+        if replies is None:
+            return Decision()
+        reply, (count, milliseconds, chosen) = replies
         if not chosen:
-            return Decided(answer=answer)
-        return Decided(Hit(count, milliseconds / 1000), keys[chosen - 1], answer)
+            return Decision(reply=reply)
+        return Decision(Hit(count, milliseconds / 1000), keys[chosen - 1], reply)
 
     def count(self, key: str) -> int:
-        """Return how many requests the present window has seen."""
-        answers: list[Any] | None = self._store.ask(command("GET", _redis_key(key)))
-        return self._meanwhile.count(key) if answers is None else int(answers[0] or 0)
+        """Return the number of requests in the current window."""
+        replies: list[Any] | None = self._store.execute(command("GET", _redis_key(key)))
+        return self._fallback.count(key) if replies is None else int(replies[0] or 0)
 
-    def forget(self, key: str) -> None:
+    def reset(self, key: str) -> None:
         """Begin a new window with the next request."""
-        self._meanwhile.forget(key)
-        self._store.ask(command("DEL", _redis_key(key)))
+        self._fallback.reset(key)
+        self._store.execute(command("DEL", _redis_key(key)))
 
 
-@lru_cache(maxsize=REMEMBERED_COMMANDS)
+@lru_cache(maxsize=MAX_CACHED_COMMANDS)
 def _hit_of(key: str, cost: int, seconds: int) -> Command:
     return _HIT.on(_redis_key(key), given=(cost, seconds * 1000))
 
 
-@lru_cache(maxsize=REMEMBERED_COMMANDS)
+@lru_cache(maxsize=MAX_CACHED_COMMANDS)
 def _hit_one_of(keys: tuple[str, str], condition: Condition, seconds: int) -> Command:
     return _HIT_ONE_OF.on(
         condition.key,

@@ -1,8 +1,8 @@
-"""Redis, as something that may be away: short time-outs, and a breaker that spares the others.
+"""A client of Redis that never raises: short time-outs, and a circuit breaker.
 
-Whoever asks gets answers or None, never an error. Commands that are asked together cost one round
-trip. They are sent on bare connections of redis-py: its client would spend twice the time of a
-request on retries, events and pools that are of no use here.
+Every caller receives the replies, or None while Redis is unavailable. Commands of one call cost one
+round trip. They are sent on plain connections of redis-py: its client would spend twice the time
+of a request on retries, events and pools that are not needed here.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 log = structlog.get_logger(__name__)
 
-# With what a request does besides, whoever finds Redis away is answered less than 50 ms later.
+# A request that finds Redis unavailable takes less than 50 ms longer.
 TIMEOUT_SECONDS = 0.04
-SPARED_SECONDS = 2.0
+OPEN_SECONDS = 2.0
 # Never exists.
 PROBE_KEY = "userapi:probe"
 
@@ -32,7 +32,7 @@ Word = bytes | str | int
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command in the form in which Redis reads it, made once however often it is sent."""
+    """A command in the protocol of Redis, encoded once and sent any number of times."""
 
     words: tuple[Word, ...]
     packed: bytes = field(init=False, repr=False, compare=False)
@@ -42,68 +42,68 @@ class Command:
 
 
 def command(*words: Word) -> Command:
-    """Return the command of these words."""
+    """Return the command with these words."""
     return Command(words)
 
 
 class CircuitBreaker:
-    """Lets nobody through for a while after a failure; then one caller tries for all."""
+    """Rejects calls for a while after a failure; then allows one call as a trial."""
 
     def __init__(
         self,
-        spared_seconds: float = SPARED_SECONDS,
+        open_seconds: float = OPEN_SECONDS,
         *,
         seconds_now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spared_seconds = spared_seconds
+        self._open_seconds = open_seconds
         self._seconds_now = seconds_now
         self._lock = threading.Lock()
-        self._spared_until = 0.0
+        self._open_until = 0.0
         self._failures = 0
-        self._back_at: float | None = None
+        self._closed_at: float | None = None
 
     @property
     def is_closed(self) -> bool:
-        """Return whether everybody is let through."""
+        """Return whether every call is allowed."""
         return not self._failures
 
     def closed_within(self, seconds: float) -> bool:
-        """Return whether a success has ended failures so short a time ago."""
-        return self._back_at is not None and self._seconds_now() - self._back_at < seconds
+        """Return whether a success has ended a series of failures less than `seconds` ago."""
+        return self._closed_at is not None and self._seconds_now() - self._closed_at < seconds
 
-    def lets_through(self) -> bool:
-        """Return whether the caller may try. After a failure one in a while may."""
+    def allows_call(self) -> bool:
+        """Return whether the caller may try. While open, one trial per interval may."""
         if not self._failures:
             return True
         with self._lock:
             now = self._seconds_now()
-            if now < self._spared_until:
+            if now < self._open_until:
                 return False
-            self._spared_until = now + self._spared_seconds
+            self._open_until = now + self._open_seconds
             return True
 
     def succeeded(self) -> None:
-        """Let everybody through again."""
+        """Allow every call again."""
         if not self._failures:
             return
         with self._lock:
             failures, self._failures = self._failures, 0
-            self._back_at = self._seconds_now()
+            self._closed_at = self._seconds_now()
         if failures:
             log.info("redis.back", failures=failures)
 
     def failed(self, error: Exception) -> None:
-        """Spare everybody the wait for a while."""
+        """Reject calls for a while."""
         with self._lock:
             self._failures += 1
             first = self._failures == 1
-            self._spared_until = self._seconds_now() + self._spared_seconds
+            self._open_until = self._seconds_now() + self._open_seconds
         if first:
             log.warning("redis.unavailable", error=type(error).__name__)
 
 
 class Script:
-    """A Lua script, which Redis runs in one piece."""
+    """A Lua script, which Redis executes atomically."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -111,12 +111,12 @@ class Script:
         _scripts[self._sha] = self
 
     def on(self, *keys: bytes | str, given: Sequence[Word] = ()) -> Command:
-        """Return the command that runs the script on these keys."""
+        """Return the command that executes the script with these keys and arguments."""
         return command("EVALSHA", self._sha, len(keys), *keys, *given)
 
 
 class Connection(Protocol):
-    """What is used of a connection of redis-py, most of which has no annotations."""
+    """The part of redis-py's connections that is used here; most of it has no annotations."""
 
     def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
 
@@ -131,7 +131,7 @@ _scripts: dict[Word, Script] = {}
 
 
 class Redis:
-    """Connections to Redis behind a breaker; made when first needed, in each process anew."""
+    """Connections to Redis behind a circuit breaker. Each process opens its own when needed."""
 
     def __init__(
         self,
@@ -140,9 +140,9 @@ class Redis:
         timeout_seconds: float = TIMEOUT_SECONDS,
         breaker: CircuitBreaker | None = None,
     ) -> None:
-        """A connection, and each answer, may take `timeout_seconds`."""
+        """`timeout_seconds` limits the time to connect, and the wait for each reply."""
         self._breaker = breaker or CircuitBreaker()
-        # Makes connections as the URL wants them, and is not asked to keep any.
+        # Only creates connections with the options of the URL; it does not pool them.
         self._factory = ConnectionPool.from_url(
             url,
             socket_timeout=timeout_seconds,
@@ -155,31 +155,31 @@ class Redis:
         self._idle: deque[Connection] = deque()
 
     @property
-    def is_spared(self) -> bool:
-        """Return whether Redis was away when somebody last tried."""
+    def is_unavailable(self) -> bool:
+        """Return whether the last call failed."""
         return not self._breaker.is_closed
 
-    def came_back_within(self, seconds: float) -> bool:
-        """Return whether Redis was away and has answered again only so short a time ago."""
+    def reconnected_within(self, seconds: float) -> bool:
+        """Return whether Redis was unavailable and replied again less than `seconds` ago."""
         return self._breaker.closed_within(seconds)
 
-    def ask(self, *commands: Command) -> list[Any] | None:
-        """Return an answer to each command, or None where Redis is away.
+    def execute(self, *commands: Command) -> list[Any] | None:
+        """Return the reply to each command, or None while Redis is unavailable.
 
-        A Redis that is away costs one caller a time-out, and then nobody for a while.
+        An unavailable Redis costs one caller a time-out, and then no caller for a while.
         """
-        if not self._breaker.lets_through():
+        if not self._breaker.allows_call():
             return None
         try:
-            answers = self._exchange(commands)
+            replies = self._exchange(commands)
         except (redis.RedisError, OSError) as exc:
             self._breaker.failed(exc)
             return None
         self._breaker.succeeded()
-        return answers
+        return replies
 
     def close(self) -> None:
-        """Close the connections that nobody uses; the next question opens one again."""
+        """Close the idle connections; the next call opens one again."""
         while self._idle:
             self._idle.pop().disconnect()
 
@@ -187,49 +187,49 @@ class Redis:
         connection = self._idle_connection()
         if connection is not None:
             try:
-                return self._converse(connection, commands)
+                return self._send(connection, commands)
             except (redis.ConnectionError, OSError):
-                # Closed while it was idle, as a restart does to all: that is no outage yet.
+                # Closed while it was idle, as all are after a restart: that is no outage yet.
                 self.close()
-        return self._converse(cast(Connection, self._factory.make_connection()), commands)
+        return self._send(cast(Connection, self._factory.make_connection()), commands)
 
     def _idle_connection(self) -> Connection | None:
         if self._process != os.getpid():
-            # A child that shared its parent's sockets would read its parent's answers.
+            # A child that shared its parent's sockets would read its parent's replies.
             self._process, self._idle = os.getpid(), deque()
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
-    def _converse(self, connection: Connection, commands: tuple[Command, ...]) -> list[Any]:
+    def _send(self, connection: Connection, commands: tuple[Command, ...]) -> list[Any]:
         packed = b"".join([command.packed for command in commands])
         connection.send_packed_command([packed], check_health=False)
-        answers = [_read(connection) for _ in commands]
-        for index, answer in enumerate(answers):
-            if isinstance(answer, NoScriptError):
+        replies = [_read(connection) for _ in commands]
+        for index, reply in enumerate(replies):
+            if isinstance(reply, NoScriptError):
                 _, script, *rest = commands[index].words
                 connection.send_command("EVAL", _scripts[script].text, *rest)
-                answers[index] = answer = _read(connection)
-            if isinstance(answer, ResponseError):
+                replies[index] = reply = _read(connection)
+            if isinstance(reply, ResponseError):
                 self._idle.append(connection)
-                raise answer
+                raise reply
         self._idle.append(connection)
-        return answers
+        return replies
 
 
 def require_writable(client: redis.Redis) -> None:
     """Raise RedisError unless Redis accepts writes now.
 
-    A full Redis, a replica and one that cannot save answer PING and reads, but refuse what sessions
-    and counts need. A write is refused before it is looked at, so one without an effect is enough:
+    A full Redis, a replica and one that cannot save reply to PING and reads, but reject the writes
+    of sessions and counters. They reject before executing, so a write without effect is enough:
     SET with XX changes only a key that exists.
     """
     client.set(PROBE_KEY, "", xx=True, px=1)
 
 
 def _packed(words: tuple[Word, ...]) -> bytes:
-    """Return a command as Redis reads it, in half of the time that redis-py takes."""
+    """Return a command in the protocol of Redis, in half of the time that redis-py needs."""
     parts = [b"*%d\r\n" % len(words)]
     for word in words:
         raw = word if isinstance(word, bytes) else str(word).encode()
@@ -238,7 +238,7 @@ def _packed(words: tuple[Word, ...]) -> bytes:
 
 
 def _read(connection: Connection) -> Any:
-    """Return an answer or, as one of several may be a refusal, the refusal."""
+    """Return a reply. An error is returned as well, because other replies follow it."""
     try:
         return connection.read_response(disable_decoding=True)
     except ResponseError as exc:

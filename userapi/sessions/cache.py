@@ -1,24 +1,23 @@
-"""Live sessions with copies in Redis, which no race brings back to life.
+"""Live sessions with copies in Redis that cannot outlive a revocation.
 
-A request costs one round trip, also together with its rate limit: one script returns the copy if
-its versions are the present ones. Otherwise it puts a place-holder there, and the process reads the
-database and stores what it has read, which a second script allows only
+A request costs one round trip, including its rate limit: one script returns the copy if its
+versions are current. Otherwise it stores a placeholder, and the process reads the database and
+stores the result by a second script, which stores nothing unless
 
-- while its own place-holder is still there: a revocation puts a tombstone over it, and an emptied
-  Redis has lost it, so a fill that was overtaken by either is refused; and
-- if what it has read is not older than the versions that others have left for the user and the
-  catalogue of roles.
+- the placeholder of this process is still there: a revocation overwrites it with a tombstone, and
+  an emptied Redis has lost it, so a fill that was overtaken by either is rejected; and
+- the result is not older than the versions stored for the user and for the catalogue of roles.
 
-A copy also needs those versions to be there at all, so a Redis that has lost some of its keys means
-a look at the database. Tombstones outlive every place-holder.
+A copy is valid only while those versions exist, so a Redis that lost some of its keys leads to a
+read of the database. Tombstones outlive every placeholder.
 
-A revocation holds on the next request in every process. If Redis is away when a process revokes,
-the process goes by the database until a thread has left the note, which it tries several times a
-second; and whoever finds Redis back goes by the database for a moment longer, so that it believes
-no copy before the others have left their notes. Only if one process alone cannot reach Redis, or
-dies between its commit and the note, do the copies that others go by still hold: a copy lives
-`session_cache_seconds` (10) from the moment when its place-holder was put there, before its state
-was read, and that is the bound.
+A revocation applies to the next request in every process. If Redis is unavailable when a process
+revokes, this process reads the database until a thread has published the invalidation, which it
+tries several times a second. A process that reconnects to Redis reads the database for a moment
+longer, so that it trusts no copy before the others have published their invalidations. Only if one
+process alone cannot reach Redis, or dies between its commit and the invalidation, do the copies
+that others use stay valid: a copy lives `session_cache_seconds` (10) from the moment when its
+placeholder was stored, before the database was read, and that is the limit.
 """
 
 import threading
@@ -39,22 +38,22 @@ from userapi.sessions.status import LiveSession, LiveSessions, Profile
 
 log = structlog.get_logger(__name__)
 
-# A note that is not left breaks a promise, a copy that is not read costs a query: worth a longer
-# wait than a question of every request is.
+# A lost invalidation breaks a guarantee, and a lost lookup costs a query: invalidations wait
+# longer than lookups, which every request makes.
 INVALIDATION_TIMEOUT_SECONDS = 0.5
-NOTES_AT_ONCE = 500
+INVALIDATIONS_AT_ONCE = 500
 INVALIDATION_BREAKER_SECONDS = 0.1
-# Time for all who could not leave notes to leave them.
+# Time for all processes to publish their pending invalidations.
 RECONNECT_GRACE_SECONDS = 1.5
-NOTES_OUTLIVE_COPIES_SECONDS = 60
-REMEMBERED_COPIES = 4096
+INVALIDATIONS_OUTLIVE_COPIES_SECONDS = 60
+MAX_CACHED_COPIES = 4096
 CATALOGUE = "userapi:live:roles"
 ENDED = b"E"
 
 # The key of a session holds "C<its version> <user's version> <catalogue's version> <JSON>", a copy
-# with the user's profile on a line below; or "P<moment>", the place-holder of a fill; or "E", the
+# with the user's profile on the next line; or "P<time>", the placeholder of a fill; or "E", the
 # tombstone of a session that has ended.
-_ASK = Script("""
+_LOOKUP = Script("""
 local found = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
 if found[1] then
   if string.sub(found[1], 1, 1) ~= 'C' then return found[1] end
@@ -64,9 +63,9 @@ if found[1] then
   end
 end
 local now = redis.call('TIME')
-local place = 'P' .. now[1] .. '.' .. now[2]
-redis.call('SET', KEYS[1], place, 'PX', ARGV[2])
-return {place}
+local placeholder = 'P' .. now[1] .. '.' .. now[2]
+redis.call('SET', KEYS[1], placeholder, 'PX', ARGV[2])
+return {placeholder}
 """)
 _FILL = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -87,14 +86,14 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], 'E', 'PX', math.max(redis.call('PTTL', KEYS[1]), 1))
 return 1
 """)
-_RENEW = Script("""
+_DROP_OLDER = Script("""
 local present = redis.call('GET', KEYS[1])
 if not present or present == 'E' then return 0 end
 local version = string.match(present, '^C(%d+) ')
 if version and tonumber(version) >= tonumber(ARGV[1]) then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
-_RAISE = Script("""
+_RAISE_VERSION = Script("""
 local known = redis.call('GET', KEYS[1])
 if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -103,154 +102,149 @@ return 1
 
 
 class RedisLiveSessions:
-    """Asks Redis first, and the database on a miss or when Redis is away."""
+    """Reads Redis first, and the database on a miss or while Redis is unavailable."""
 
     def __init__(
         self,
         clock: Clock,
         *,
         copy_seconds: int,
-        questions: Redis,
-        notes: Redis,
+        lookups: Redis,
+        invalidations: Redis,
         database: LiveSessions,
     ) -> None:
-        """`notes` waits longer than `questions`, with a breaker of its own."""
+        """`invalidations` has a longer time-out than `lookups`, and its own circuit breaker."""
         self._clock = clock
-        self._questions = questions
-        self._notes = notes
+        self._lookups = lookups
+        self._invalidations = invalidations
         self._database = database
         self._copy_seconds = copy_seconds
-        self._copy_milliseconds = self._copy_seconds * 1000
-        self._note_milliseconds = self._copy_milliseconds + NOTES_OUTLIVE_COPIES_SECONDS * 1000
-        self._remembered: dict[bytes, LiveSession] = {}
-        # Notes that could not be left, each with the moment when nothing is left to be told.
-        self._unsent: dict[Command, float] = {}
+        self._copy_milliseconds = copy_seconds * 1000
+        self._invalidation_milliseconds = (
+            self._copy_milliseconds + INVALIDATIONS_OUTLIVE_COPIES_SECONDS * 1000
+        )
+        # Unpublished invalidations, each with the time when the last copy it concerns expires.
+        self._pending: dict[Command, float] = {}
         self._lock = threading.Lock()
-        self._messenger: threading.Thread | None = None
+        self._publisher: threading.Thread | None = None
 
-    def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
-        """Return what to ask Redis for `find`; None while it is not to be believed."""
-        if self._unsent or self._questions.came_back_within(RECONNECT_GRACE_SECONDS):
+    def lookup(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
+        """Return the command whose reply `find` accepts; None while Redis is not trusted."""
+        if self._pending or self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS):
             return None
-        return _question(session_id, user_id, session_version, self._copy_milliseconds)
+        return _lookup(session_id, user_id, session_version, self._copy_milliseconds)
 
     def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
-        """Return what Redis shows of a live session: a copy of this version, and no place-holder.
+        """Return what Redis holds for a live session: a copy of this version, no placeholder.
 
-        The question has replaced a copy whose other versions are not the present ones.
+        The lookup has replaced a copy whose other versions are outdated.
         """
         return Condition(_session_key(session_id), met=f"C{session_version} ", undecided="P")
 
     def find(
-        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+        self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
     ) -> LiveSession | None:
-        """Return the live session, or None where it has ended or never was."""
-        if answer is None:
-            answer = self._ask(session_id, user_id, session_version)
-        if self._questions.came_back_within(RECONNECT_GRACE_SECONDS):
-            answer = None
-        if answer == ENDED:
+        """Return the live session, or None if it has ended or never existed."""
+        if reply is None:
+            reply = self._look_up(session_id, user_id, session_version)
+        if self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS):
+            reply = None
+        if reply == ENDED:
             return None
-        if isinstance(answer, bytes):
-            live = self._read(answer)
-            if live is not None and live.ends_at > self._clock.now():
+        if isinstance(reply, bytes) and reply.startswith(b"C"):
+            live = _decoded(reply)
+            if live.ends_at > self._clock.now():
                 return live
-        live = self._database.find(session_id, user_id=user_id, session_version=session_version)
-        if isinstance(answer, list):
-            self._fill(session_id, user_id, answer[0], live)
-        return live
+        found = self._database.find(session_id, user_id=user_id, session_version=session_version)
+        if isinstance(reply, list):
+            self._fill(session_id, user_id, reply[0], found)
+        return found
 
-    def _ask(self, session_id: UUID, user_id: UUID, session_version: int) -> object:
-        question = self.question(session_id, user_id=user_id, session_version=session_version)
-        answers = self._questions.ask(question) if question else None
-        return answers[0] if answers else None
-
-    def _read(self, copy: bytes) -> LiveSession | None:
-        """Return what a copy says; None for the place-holder of somebody else's fill."""
-        live = self._remembered.get(copy)
-        if live is None and copy[:1] == b"C":
-            live = _decoded(copy)
-            if len(self._remembered) >= REMEMBERED_COPIES:
-                self._remembered.clear()
-            self._remembered[copy] = live
-        return live
+    def _look_up(self, session_id: UUID, user_id: UUID, session_version: int) -> object:
+        lookup = self.lookup(session_id, user_id=user_id, session_version=session_version)
+        replies = self._lookups.execute(lookup) if lookup else None
+        return replies[0] if replies else None
 
     def _fill(
-        self, session_id: UUID, user_id: UUID, place: bytes, live: LiveSession | None
+        self, session_id: UUID, user_id: UUID, placeholder: bytes, live: LiveSession | None
     ) -> None:
         keys = _keys(session_id, user_id)
         if live is None:
-            self._questions.ask(_FILL_WITH_ENDED.on(keys[0], given=(place,)))
+            self._lookups.execute(_FILL_WITH_ENDED.on(keys[0], given=(placeholder,)))
         elif live.user_id == user_id:
             versions = (live.access_version, live.catalogue_version)
-            given = (place, _encoded(live), *versions, self._note_milliseconds)
-            self._questions.ask(_FILL.on(*keys, given=given))
+            given = (placeholder, _encoded(live), *versions, self._invalidation_milliseconds)
+            self._lookups.execute(_FILL.on(*keys, given=given))
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
-        """Take note, after the commit, that a session has a new version or has ended."""
+        """Invalidate the copy of a session with a new version, or one that has ended."""
         key = _session_key(session_id)
         if live:
-            self._leave(_RENEW.on(key, given=(version,)))
+            self._publish(_DROP_OLDER.on(key, given=(version,)))
         else:
-            self._leave(command("SET", key, ENDED, "PX", self._note_milliseconds))
+            self._publish(command("SET", key, ENDED, "PX", self._invalidation_milliseconds))
 
     def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
-        """Take note, after the commit, that sessions have ended: one round trip for many."""
-        notes = [
-            command("SET", _session_key(session_id), ENDED, "PX", self._note_milliseconds)
+        """Invalidate the copies of sessions that have ended: many in one round trip."""
+        ended = [
+            command("SET", _session_key(session_id), ENDED, "PX", self._invalidation_milliseconds)
             for session_id in session_ids
         ]
-        for start in range(0, len(notes), NOTES_AT_ONCE):
-            self._leave(*notes[start : start + NOTES_AT_ONCE])
+        for start in range(0, len(ended), INVALIDATIONS_AT_ONCE):
+            self._publish(*ended[start : start + INVALIDATIONS_AT_ONCE])
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
-        """Take note, after the commit, that a user may do or shows something else."""
-        self._leave(_RAISE.on(_user_key(user_id), given=(access_version, self._note_milliseconds)))
+        """Invalidate the copies of a user's sessions."""
+        given = (access_version, self._invalidation_milliseconds)
+        self._publish(_RAISE_VERSION.on(_user_key(user_id), given=given))
 
     def roles_changed(self, *, catalogue_version: int) -> None:
-        """Take note, after the commit, that a role grants something else."""
-        self._leave(_RAISE.on(CATALOGUE, given=(catalogue_version, self._note_milliseconds)))
+        """Invalidate the copies of all sessions."""
+        given = (catalogue_version, self._invalidation_milliseconds)
+        self._publish(_RAISE_VERSION.on(CATALOGUE, given=given))
 
-    def _leave(self, *notes: Command) -> None:
-        # Behind notes that wait nobody tries for themselves: it would cost each a time-out.
-        if self._messenger is None and self._notes.ask(*notes) is not None:
+    def _publish(self, *invalidations: Command) -> None:
+        # While some are pending, no request tries itself: each would wait for a time-out.
+        if self._publisher is None and self._invalidations.execute(*invalidations) is not None:
             return
         with self._lock:
             until = time.monotonic() + self._copy_seconds
-            self._unsent.update(dict.fromkeys(notes, until))
-            if self._messenger is None:
-                self._messenger = threading.Thread(
-                    target=self._leave_unsent, name="session-notes", daemon=True
+            self._pending.update(dict.fromkeys(invalidations, until))
+            if self._publisher is None:
+                self._publisher = threading.Thread(
+                    target=self._retry_pending, name="session-invalidations", daemon=True
                 )
-                self._messenger.start()
-        log.warning("sessions.note_not_left", holds_elsewhere_within_seconds=self._copy_seconds)
+                self._publisher.start()
+        log.warning(
+            "sessions.invalidation_pending", applies_elsewhere_within_seconds=self._copy_seconds
+        )
 
-    def _leave_unsent(self) -> None:
-        """Leave the notes that could not be left, until none is left or needed any more."""
+    def _retry_pending(self) -> None:
+        """Publish the pending invalidations, until all are published or no longer needed."""
         while True:
-            self._send_notes()
+            self._publish_pending()
             with self._lock:
-                if not self._unsent:
-                    self._messenger = None
+                if not self._pending:
+                    self._publisher = None
                     return
             time.sleep(INVALIDATION_BREAKER_SECONDS)
 
-    def _send_notes(self) -> None:
+    def _publish_pending(self) -> None:
         now = time.monotonic()
         with self._lock:
-            waiting = [note for note, until in self._unsent.items() if until > now]
-        sent = waiting if waiting and self._notes.ask(*waiting) is not None else []
+            needed = [each for each, until in self._pending.items() if until > now]
+        published = needed if needed and self._invalidations.execute(*needed) is not None else []
         with self._lock:
-            self._unsent = {
-                note: until
-                for note, until in self._unsent.items()
-                if until > now and note not in sent
+            self._pending = {
+                each: until
+                for each, until in self._pending.items()
+                if until > now and each not in published
             }
 
 
-@lru_cache(maxsize=REMEMBERED_COPIES)
-def _question(session_id: UUID, user_id: UUID, session_version: int, milliseconds: int) -> Command:
-    return _ASK.on(*_keys(session_id, user_id), given=(session_version, milliseconds))
+@lru_cache(maxsize=MAX_CACHED_COPIES)
+def _lookup(session_id: UUID, user_id: UUID, session_version: int, milliseconds: int) -> Command:
+    return _LOOKUP.on(*_keys(session_id, user_id), given=(session_version, milliseconds))
 
 
 def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
@@ -282,6 +276,7 @@ def _encoded(live: LiveSession) -> bytes:
     return b"C%d %d %d %b\n%b" % (*versions, text, profile.text if profile else b"")
 
 
+@lru_cache(maxsize=MAX_CACHED_COPIES)
 def _decoded(copy: bytes) -> LiveSession:
     first_line, _, shown = copy[1:].partition(b"\n")
     session_version, access_version, catalogue_version, text = first_line.split(b" ", 3)

@@ -5,10 +5,10 @@ from functools import lru_cache
 
 @lru_cache(maxsize=2048)
 def device_label(user_agent: str | None) -> str:
-    """Return such a thing as "Firefox on Windows", or "Unknown device"."""
+    """Return a name such as "Firefox on Windows", or "Unknown device"."""
     if not user_agent:
         return "Unknown device"
-    # Imported here because commands name no device.
+    # Imported here because most commands do not need it.
     from ua_parser import parse
 
     result = parse(user_agent)
@@ -18,6 +18,6 @@ def device_label(user_agent: str | None) -> str:
         return f"{browser} on {system}"
     if browser and browser != "Other":
         return browser
-    # A program rather than a browser: its product token, as in "curl/8.5.0".
+    # A program and not a browser: its product token, as in "curl/8.5.0".
     product = user_agent.split("/", 1)[0].strip()
     return product[:40] if product and product.isprintable() else "Unknown device"

@@ -73,7 +73,7 @@ class SessionView:
 
 
 class SessionEnds(Protocol):
-    """What tells until when a session lives."""
+    """The times that determine whether a session is live."""
 
     @property
     def rotated_at(self) -> datetime: ...
@@ -96,7 +96,7 @@ class SessionLimits:
 
 
 class Sessions:
-    """The sessions of users: rows of `user_sessions`, and nothing else, say who is signed in."""
+    """Starts, lists and ends sessions. Only rows of `user_sessions` decide who is signed in."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Sessions:
         return UserSession(**started)
 
     def keep_alive(self, session_id: UUID) -> None:
-        """Take note that a live session without refresh tokens, a browser's, is in use."""
+        """Record that a browser's session, which has no refresh tokens, is in use."""
         now = self._clock.now()
         with transaction() as session:
             session.execute(
@@ -156,22 +156,22 @@ class Sessions:
         return self._limits.idle_timeout
 
     def is_live(self, session: SessionEnds) -> bool:
-        """Return whether a session has neither ended nor run out, nor been idle for too long."""
+        """Return whether a session has neither ended, expired, nor been idle for too long."""
         ends_at = min(session.expires_at, session.rotated_at + self._limits.idle_timeout)
         return session.revoked_at is None and self._clock.now() < ends_at
 
     def list_of(self, user_id: UUID, *, current: UUID | None = None) -> list[SessionView]:
-        """Return a user's live sessions, the one used last first."""
+        """Return a user's live sessions, most recently used first."""
         query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
         with reading() as connection:
             rows = connection.execute(query).all()
         return [self._view(row, current) for row in rows]
 
     def all_of(self, user_id: UUID) -> Iterator[dict[str, Any]]:
-        """Return every session of a user that is kept, ended ones too, the oldest first.
+        """Return every stored session of a user, including ended ones, oldest first.
 
-        Memory does not grow with their number. The first ones are read at once, so that a database
-        that is away is an error before anything is sent.
+        Memory does not grow with their number. The first ones are read immediately, so that an
+        unavailable database is an error before anything is sent.
         """
         query = select(_table).where(_table.c.user_id == user_id).order_by(_table.c.id)
         first = _read_rows(query)
@@ -180,14 +180,14 @@ class Sessions:
     def list_live(
         self, *, user_id: UUID | None = None, limit: int
     ) -> list[tuple[UUID, SessionView]]:
-        """Return live sessions with the ids of their users, the one used last first."""
+        """Return live sessions with the ids of their users, most recently used first."""
         query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
         with reading() as connection:
             rows = connection.execute(query.limit(limit)).all()
         return [(row.user_id, self._view(row)) for row in rows]
 
     def owner_of(self, session_id: UUID) -> UUID:
-        """Return whose session this is. Raises SessionNotFound."""
+        """Return the id of the session's user. Raises SessionNotFound."""
         with reading() as connection:
             owner: UUID | None = connection.scalar(
                 select(_table.c.user_id).where(_table.c.id == session_id)
@@ -206,7 +206,7 @@ class Sessions:
     def end_all(
         self, *, user: UserFacts, actor: Actor, reason: EndReason, but: UUID | None = None
     ) -> int:
-        """End all live sessions of the user, all but one if told so; return how many."""
+        """End all live sessions of the user except `but`; return how many."""
         query = self._live_rows(user.id)
         if but is not None:
             query = query.where(_table.c.id != but)
@@ -217,13 +217,13 @@ class Sessions:
     def end_all_of(
         self, owners: Mapping[UUID, UserFacts], *, actor: Actor, reason: EndReason
     ) -> int:
-        """End all live sessions of several users, whose rows are locked; return how many."""
+        """End all live sessions of several users, whose rows the caller locked; return how many."""
         rows = self._locked(self._live_rows(None).where(_table.c.user_id.in_(owners)))
         self._end_of(rows, owners, actor=actor, reason=reason)
         return len(rows)
 
     def users_with_live_sessions(self, *, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-        """Return users who are signed in, by their ids, and how many sessions each has."""
+        """Return users with live sessions, ordered by id, and the number of their sessions."""
         now = self._clock.now()
         query = (
             select(_table.c.user_id, func.count())
@@ -243,7 +243,7 @@ class Sessions:
             return self.count_live_now(connection)
 
     def count_live_now(self, connection: Connection) -> int:
-        """Return how many sessions are live as `connection` sees it."""
+        """Return how many sessions are live, read by `connection`."""
         now = self._clock.now()
         query = select(func.count()).where(is_live(now, now - self._limits.idle_timeout))
         return int(connection.execute(query).scalar_one())
@@ -252,7 +252,7 @@ class Sessions:
         self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
     ) -> dict[str, Any]:
         now = self._clock.now()
-        # Longer than the absolute end with remember_me makes no sense without it.
+        # Never longer than a session with remember_me.
         lifetime = (
             self._limits.remembered_lifetime
             if remember_me
@@ -286,7 +286,7 @@ class Sessions:
         )
 
     def _live_rows(self, user_id: UUID | None) -> Select[Any]:
-        """Return the query for the live sessions of a user, or of everybody."""
+        """Return the query for the live sessions of one user, or of all."""
         now = self._clock.now()
         query = select(_table).where(is_live(now, now - self._limits.idle_timeout))
         return query if user_id is None else query.where(_table.c.user_id == user_id)
@@ -341,7 +341,7 @@ class Sessions:
 
 
 def _chunks(first: list[dict[str, Any]], query: Select[Any]) -> Iterator[list[dict[str, Any]]]:
-    """Yield chunk after chunk by their ids; no connection is held while one is sent."""
+    """Yield chunk after chunk in the order of ids. No connection is held while one is sent."""
     rows = first
     while rows:
         yield rows

@@ -1,4 +1,4 @@
-"""Is this session live, and what may its user do? Asked by every request that carries a token."""
+"""Whether a session is live, and what its user may do: read by every request with a token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from userapi.clock import Clock
-from userapi.infrastructure.database import (
-    reading,
-    table_of,
-)
+from userapi.infrastructure.database import reading, table_of
 from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_client import Command
 from userapi.roles.models import UserRole
@@ -56,14 +53,14 @@ def role_names_column(user_id: ColumnElement[UUID]) -> ColumnElement[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A user as answers show them: JSON text, and the entity tag without quotes."""
+    """A user as responses show them: JSON text, and the entity tag without quotes."""
 
     text: bytes
     etag: str
 
 
 class Profiles(Protocol):
-    """Users, as the subject above owns and shows them."""
+    """The table of users and their profiles. `accounts` implements it."""
 
     @property
     def users(self) -> Table:
@@ -72,19 +69,19 @@ class Profiles(Protocol):
 
     @property
     def columns(self) -> Sequence[ColumnElement[Any]]:
-        """What is shown of them, the names of their roles as `roles` among it."""
+        """The columns of a profile, including the names of the roles as `roles`."""
         ...
 
     def profile(self, row: Any, now: datetime) -> Profile | None:
-        """Return what a row that begins with these columns shows; None if it cannot be kept."""
+        """Return the profile of a row with these columns; None if it cannot be cached."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSession:
-    """What a request needs to know of the session behind its token.
+    """What a request reads about the session of its token.
 
-    The profile spares whoever asks "who am I" a query of its own.
+    The profile saves the request for the own user a query.
     """
 
     session_id: UUID
@@ -100,45 +97,45 @@ class LiveSession:
 
 
 class LiveSessions(Protocol):
-    """Tells whether a session is live, and is told when one is no longer what it was."""
+    """Finds live sessions. Callers report each change of a session, a user or the roles."""
 
-    def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
-        """Return what to ask Redis for `find`, together with something else; None if nothing."""
+    def lookup(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
+        """Return the command whose reply `find` accepts; None if Redis is not used."""
         ...
 
     def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
-        """Return what Redis shows, once it was asked the question, of a session that is live."""
+        """Return what Redis holds, after the lookup, for a session that is live."""
         ...
 
     def find(
-        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+        self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
     ) -> LiveSession | None:
-        """Return the live session, or None where it has ended or never was.
+        """Return the live session, or None if it has ended or never existed.
 
-        `user_id` and `session_version` are what the token says; whether they are those of the
-        session is for the caller to compare. `answer` is what Redis said to `question`.
+        `user_id` and `session_version` are those of the token; the caller compares them with those
+        of the session. `reply` is the reply of Redis to `lookup`.
         """
         ...
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
-        """Take note, after the commit, that a session has a new version or has ended."""
+        """Report, after the commit, that a session has a new version or has ended."""
         ...
 
     def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
-        """Take note, after the commit, that sessions have ended, however many they are."""
+        """Report, after the commit, that sessions have ended."""
         ...
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
-        """Take note, after the commit, that a user may do or shows something else."""
+        """Report, after the commit, that the profile or the rights of a user have changed."""
         ...
 
     def roles_changed(self, *, catalogue_version: int) -> None:
-        """Take note, after the commit, that a role grants something else."""
+        """Report, after the commit, that the permissions of a role have changed."""
         ...
 
 
 class DatabaseLiveSessions:
-    """Asks the database each time: always right, one query a request."""
+    """Reads the database each time: one query per request."""
 
     def __init__(self, clock: Clock, profiles: Profiles, *, idle_timeout: timedelta) -> None:
         self._clock = clock
@@ -163,8 +160,8 @@ class DatabaseLiveSessions:
             )
         )
 
-    def question(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
-        """Return None: there is nothing to ask of Redis."""
+    def lookup(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
+        """Return None: Redis is not used."""
         return None
 
     def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
@@ -172,9 +169,9 @@ class DatabaseLiveSessions:
         return Condition("", met="", undecided="")
 
     def find(
-        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+        self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
     ) -> LiveSession | None:
-        """Return the live session, or None where it has ended or never was."""
+        """Return the live session, or None if it has ended or never existed."""
         with reading() as connection:
             row = connection.execute(self._query, {"session_id": session_id}).one_or_none()
         if row is None:
@@ -196,13 +193,13 @@ class DatabaseLiveSessions:
         )
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
-        """Do nothing: the next question reads the row."""
+        """Do nothing: the next lookup reads the row."""
 
     def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
-        """Do nothing: the next question reads the rows."""
+        """Do nothing: the next lookup reads the rows."""
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
-        """Do nothing: the next question reads the row."""
+        """Do nothing: the next lookup reads the row."""
 
     def roles_changed(self, *, catalogue_version: int) -> None:
-        """Do nothing: the next question reads the row."""
+        """Do nothing: the next lookup reads the row."""

@@ -34,7 +34,7 @@ def build_sessions(foundation: Foundation) -> SessionServices:
     rates: RateCounter = MemoryRateCounter(clock)
     if settings.redis_url:
         store = Redis(settings.redis_url)
-        notes = Redis(
+        invalidations = Redis(
             settings.redis_url,
             timeout_seconds=INVALIDATION_TIMEOUT_SECONDS,
             breaker=CircuitBreaker(INVALIDATION_BREAKER_SECONDS),
@@ -42,8 +42,8 @@ def build_sessions(foundation: Foundation) -> SessionServices:
         live = RedisLiveSessions(
             clock,
             copy_seconds=settings.session_cache_seconds,
-            questions=store,
-            notes=notes,
+            lookups=store,
+            invalidations=invalidations,
             database=live,
         )
         rates = RedisRateCounter(store, clock)
