@@ -136,7 +136,7 @@ class UserSearch:
 
     def forget(self) -> None:
         """Recount what was known to be many."""
-        self._paginator.forget()
+        self._paginator.drop_cached_totals()
 
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
         """Return the query for the users that `wanted` describes, without an order."""

@@ -1,0 +1,21 @@
+"""Pages and cursors over any query, at a cost that does not grow with the table."""
+
+from userapi.infrastructure.pagination.cursors import InvalidCursor
+from userapi.infrastructure.pagination.order import SortKey
+from userapi.infrastructure.pagination.pages import (
+    COUNTED_ROWS,
+    Page,
+    PageRequest,
+    PageTooDeep,
+    Paginator,
+)
+
+__all__ = [
+    "COUNTED_ROWS",
+    "InvalidCursor",
+    "Page",
+    "PageRequest",
+    "PageTooDeep",
+    "Paginator",
+    "SortKey",
+]
