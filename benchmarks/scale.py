@@ -33,7 +33,7 @@ from userapi.accounts.models import UserStatus, searchable
 from userapi.accounts.search import UserFilter
 from userapi.actor import system_actor
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.audit.service import AuditFilter
+from userapi.audit.reading import AuditFilter
 from userapi.clock import SystemClock
 from userapi.infrastructure.database import db
 from userapi.infrastructure.export import ExportFormat

@@ -14,7 +14,7 @@ from tests.support.facts import audit_rows
 from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction
-from userapi.audit.service import ROWS_PER_CHUNK
+from userapi.audit.reading import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
 from userapi.wiring import Services

@@ -17,7 +17,7 @@ from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInCli
 from userapi.accounts.models import UserStatus
 from userapi.actor import Actor, ActorType, system_actor
 from userapi.audit.actions import AuditAction
-from userapi.audit.service import ROWS_PER_CHUNK
+from userapi.audit.reading import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, new_id, transaction
 from userapi.sessions.models import UserSession

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from userapi.audit.service import AuditFilter
+from userapi.audit.reading import AuditFilter
 from userapi.infrastructure.export import MEDIA_TYPES, ExportFormat
 from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
 from userapi.permissions import Permission

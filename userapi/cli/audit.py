@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 
 from userapi.accounts.service import UserNotFound
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.audit.service import AuditFilter
+from userapi.audit.reading import AuditFilter
 from userapi.audit.verification import Anchor, Finding
 from userapi.characters import printable
 from userapi.infrastructure.export import ExportFormat, with_byte_order_mark

@@ -15,7 +15,7 @@ from userapi.api.exports import export_response
 from userapi.api.schemas.audit import AuditExportQuery, AuditQuery
 from userapi.api.schemas.common import PAGE_FIELDS
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.audit.service import AuditFilter
+from userapi.audit.reading import AuditFilter
 from userapi.characters import has_controls
 from userapi.errors import ServiceError
 from userapi.infrastructure.export import ExportFormat

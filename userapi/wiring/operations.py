@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from userapi.audit.pruning import AuditPruning
+from userapi.audit.reading import AuditReader
 from userapi.audit.seal_keys import SealKeys, seal_keys
 from userapi.audit.seals import AuditSeals
-from userapi.audit.service import AuditReader
 from userapi.audit.verification import AuditVerification
 from userapi.cleanup import CleanUp
 from userapi.clock import Clock
