@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 from tests.support.databases import patient_transaction
 from tests.support.polling import wait_until
 from userapi.actor import system_actor
-from userapi.audit.verification import Finding
+from userapi.audit.findings import Finding
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
 from userapi.wiring import Services
@@ -38,7 +38,7 @@ def context(app: Flask) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let some thousand rows be what some ten thousand are otherwise."""
-    monkeypatch.setattr("userapi.audit.verification.SEALS_PER_READ", 3)
+    monkeypatch.setattr("userapi.audit.seal_reading.SEALS_PER_READ", 3)
 
 
 def add_rows(services: Services, first: int, last: int, *, seal: bool = True) -> None:

@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from tests.integration.test_audit_seals import found, key_of, past_the_triggers, record, verified
 from tests.support.facts import audit_rows
 from userapi.actor import system_actor
+from userapi.audit.findings import Finding
+from userapi.audit.head import SealKeyMissing
 from userapi.audit.seal_keys import UNNAMED
-from userapi.audit.seals import ChainAlreadyBegun, SealKeyMissing
-from userapi.audit.verification import Finding
+from userapi.audit.seals import ChainAlreadyBegun
 from userapi.cli.diagnosis import Finding as DoctorFinding
 from userapi.cli.diagnosis import Level, diagnose
 from userapi.errors import Invalid

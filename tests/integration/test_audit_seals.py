@@ -18,8 +18,8 @@ from tests.support.facts import audit_rows
 from userapi.actor import Actor, system_actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.chain import Chain, pack, unpack
-from userapi.audit.seals import SealsBroken
-from userapi.audit.verification import Anchor, Finding, Verified
+from userapi.audit.findings import Anchor, Finding, Verified
+from userapi.audit.head import SealsBroken
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
 from userapi.wiring import Services

@@ -1,1 +1,1 @@
-"""Who did what: rows written in the transaction of the change, never changed afterwards."""
+"""The audit log: rows are written in the transaction of the change and never changed."""

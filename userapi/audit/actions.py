@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class AuditAction(StrEnum):
-    """What happened, as `subject.past_tense`. Alphabetical."""
+    """What happened, as `subject.past_tense`, in alphabetical order."""
 
     AUDIT_ANCHORED = "audit.anchored"
     AUDIT_PRUNED = "audit.pruned"
@@ -42,7 +42,7 @@ class AuditAction(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How it ended."""
+    """The result of an action."""
 
     DENIED = "denied"
     FAILURE = "failure"

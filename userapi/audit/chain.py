@@ -1,7 +1,7 @@
-"""What the chain of seals is computed from: how a row, a seal and the chain's head become bytes.
+"""The MACs of the chain of seals: over rows, seals, the head and chain starts.
 
-Pure: neither a database nor a clock. The key never lies in the database, so whoever can write there
-still cannot make a MAC.
+Pure functions, without database or clock. The key is not stored in the database, so write access
+to the database is not enough to create a MAC.
 """
 
 import hmac
@@ -18,7 +18,7 @@ from sqlalchemy import Row
 from userapi.clock import rfc3339
 from userapi.infrastructure.encryption import key_id
 
-# The values that a row's MAC is over, in this order. A new column of the table needs a new label.
+# The columns that the MAC of a row covers, in order. A new column needs a new label.
 SEALED_COLUMNS = (
     "id",
     "occurred_at",
@@ -41,7 +41,7 @@ SEAL_LABEL = "audit-seal:1"
 HEAD_LABEL = "audit-head:1"
 START_LABEL = "audit-chain-start:1"
 
-# The moment of an entry whose row was gone before it could be sealed: no pruning explains it.
+# The time of an entry whose row was removed before it was sealed: pruning never explains it.
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 _ENTRY = struct.Struct(">16sq16s")
@@ -51,7 +51,7 @@ _NO_MAC = bytes(16)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a seal keeps of one row."""
+    """What a seal stores of one row."""
 
     id: UUID
     occurred_at: datetime
@@ -59,13 +59,13 @@ class Entry:
 
     @property
     def was_gone(self) -> bool:
-        """Return whether the row was gone before it could be sealed."""
+        """Return whether the row was removed before it was sealed."""
         return self.mac == _NO_MAC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Where the chain begins and ends; seals up to `cut_number` went with their pruned rows."""
+    """Where the chain begins and ends. Seals up to `cut_number` were deleted with their rows."""
 
     number: int = 0
     rows_sealed: int = 0
@@ -90,7 +90,7 @@ class ChainStart:
 
 
 class Chain:
-    """Makes the MACs, by keys that are derived from one secret."""
+    """Computes the MACs, with keys derived from one secret."""
 
     def __init__(self, secret: str) -> None:
         self.key_id = key_id(secret)
@@ -101,26 +101,26 @@ class Chain:
         self._start_key = hmac.digest(root, START_LABEL.encode(), "sha256")
 
     def entry(self, row: Row[Any]) -> Entry:
-        """Return what a seal keeps of a row, which has all of SEALED_COLUMNS."""
+        """Return the entry of a row, which has all of SEALED_COLUMNS."""
         values = [getattr(row, name) for name in SEALED_COLUMNS]
         values[1] = rfc3339(row.occurred_at)
-        # Sorted keys: PostgreSQL keeps the members of a document in an order of its own.
+        # Sorted keys: PostgreSQL does not preserve the order of a document's members.
         text = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
         return Entry(row.id, row.occurred_at, hmac.digest(self._row_key, text, "sha256")[:16])
 
     def missing_entry(self, row_id: UUID) -> Entry:
-        """Return the entry for a row that was gone before it could be sealed."""
+        """Return the entry for a row that was removed before it was sealed."""
         return Entry(row_id, NEVER, _NO_MAC)
 
     def seal_mac(
         self, *, number: int, sealed_at: datetime, previous_mac: str, entries: bytes
     ) -> str:
-        """Return the MAC of a seal: over the one before it and all its rows, in order."""
+        """Return the MAC of a seal: over the previous MAC and all its rows, in order."""
         head = orjson.dumps([number, rfc3339(sealed_at), previous_mac, len(entries)])
         return hmac.digest(self._seal_key, head + b"\0" + entries, "sha256").hex()
 
     def made(self, seal: Row[Any]) -> bool:
-        """Return whether a seal has the MAC that this chain gives it."""
+        """Return whether a seal has the MAC that this chain computes for it."""
         mac = self.seal_mac(
             number=seal.number,
             sealed_at=seal.sealed_at,
@@ -148,13 +148,13 @@ def pack(entries: Sequence[Entry]) -> bytes:
 
 
 def unpack(stored: bytes) -> Iterator[Entry]:
-    """Return the entries of a seal; what is left over at a damaged end is not one."""
+    """Return the entries of a seal. An incomplete entry at the end is dropped."""
     whole = len(stored) - len(stored) % _ENTRY.size
     for raw, moment, mac in _ENTRY.iter_unpack(stored[:whole]):
         try:
             occurred_at = _EPOCH + timedelta(microseconds=moment)
         except OverflowError:
-            occurred_at = NEVER  # Nothing of ours: its seal does not verify.
+            occurred_at = NEVER  # Not written by this code: its seal does not verify.
         yield Entry(UUID(bytes=raw), occurred_at, mac)
 
 

@@ -1,9 +1,9 @@
 """Matching audit rows with the entries of seals, in one pass over the rows and in batches.
 
-Rows are sealed nearly in the order of their ids, in which both are read. What one side has and the
-other does not have yet is remembered: few ids, as long as rows were sealed in order. There is no
-snapshot: whether a row that is missing was pruned, or one that is in no seal waits for its own, is
-asked after it was found, when whatever explains it is there already.
+Rows are sealed nearly in the order of their ids, in which both are read. Ids that only one side
+has so far are kept in memory: few, as long as rows were sealed in order. There is no snapshot:
+whether a missing row was pruned, or a row without a seal waits for one, is read after the row was
+found, when the explanation is already committed.
 """
 
 import hmac
@@ -25,7 +25,7 @@ from userapi.infrastructure.database import (
 )
 
 ROWS_PER_READ = 2000
-# How many rows that no seal has named are read ahead for one batch of seals.
+# How many rows without a seal so far are read ahead for one batch of seals.
 UNMATCHED_PER_BATCH = 100_000
 Item = TypeVar("Item")
 LAST_ID = UUID(int=2**128 - 1)
@@ -36,7 +36,7 @@ _unsealed = table_of(AuditUnsealed)
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What a seal says of a row. `chain` is None where the seal's key is not here."""
+    """The entry of a row in a seal. `chain` is None if the seal's key is not configured."""
 
     entry: Entry
     seal: int
@@ -44,7 +44,7 @@ class Sealed:
 
 
 class RowMatching:
-    """Compares rows with what seals say of them, one batch of seals after the other."""
+    """Compares rows with their entries in seals, one batch of seals after the other."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class RowMatching:
         self._removed = removed
         self._progress = progress
         self._read_up_to = UUID(int=0)
-        # Rows that no seal has named yet, and sealed rows that have not been read in turn yet.
+        # Rows without a seal so far, and sealed rows that have not been read in turn so far.
         self._unmatched: set[int] = set()
         self._ahead: set[int] = set()
         self.rows = 0
@@ -67,7 +67,7 @@ class RowMatching:
     def match(self, sealed: Sequence[Sealed], *, read_up_to: UUID | None) -> None:
         """Compare the entries of some seals with their rows.
 
-        Rows are read in turn up to an id. None reads none in turn: the rows are looked up.
+        Rows are read in turn up to an id. With None, only the rows of the entries are read.
         """
         expected: dict[UUID, Sealed] = {}
         others: list[Sealed] = []
@@ -82,13 +82,13 @@ class RowMatching:
             self._look_up(batch)
 
     def unaccounted(self, read_newer_seals: Callable[[], None]) -> Iterator[UUID]:
-        """Return the rows that are in no seal and do not wait for one, when all seals were read."""
+        """Return the rows without a seal that wait for none, after all seals were read."""
         candidates = self._not_waiting(sorted(self._unmatched))
         self._unmatched.clear()
         for rows in self._rows_in_turn(LAST_ID):
             ids = [row.id.int for row in rows if row.id.int not in self._ahead]
             candidates |= self._not_waiting(ids)
-        # One that waited before and does not now has been sealed since.
+        # A row that waited before and does not wait now has been sealed in the meantime.
         self._unmatched = candidates
         read_newer_seals()
         for batch in batched(sorted(self._unmatched), ROWS_PER_READ):
@@ -110,10 +110,10 @@ class RowMatching:
                     self._unmatched.add(row.id.int)
             self._progress(len(rows))
             if len(self._unmatched) > most:
-                return  # A seal names a row far away. Those between are read with later seals.
+                return  # A seal names a distant row. Those in between are read with later seals.
 
     def _rows_in_turn(self, up_to: UUID) -> Iterator[Sequence[Row[Any]]]:
-        """Yield the rows that follow, in batches, up to an id."""
+        """Yield the next rows, in batches, up to an id."""
         while self._read_up_to < up_to:
             query = (
                 select(*sealed_columns)

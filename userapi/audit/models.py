@@ -13,7 +13,7 @@ from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
 class AuditLog(Base):
     """Who did what to whom, from where, and with what outcome.
 
-    Actors and targets are plain values, not foreign keys: rows outlive what they tell of.
+    Actors and targets are plain values, not foreign keys: rows outlive the users they name.
     """
 
     __tablename__ = "audit_logs"
@@ -50,7 +50,7 @@ class AuditLog(Base):
 
 
 class AuditRetention(Base):
-    """One row that opens the way out for old rows while `flask audit prune` runs, and only then."""
+    """One row that allows old rows to be deleted, only while `flask audit prune` runs."""
 
     __tablename__ = "audit_retention"
 
@@ -61,10 +61,10 @@ class AuditRetention(Base):
 
 
 class AuditUnsealed(Base):
-    """The queue of rows that no seal holds yet.
+    """The queue of rows without a seal.
 
-    A trigger adds each audit row in the row's own transaction: however late that commits, the entry
-    shows with the row and not before. No foreign key: an entry whose row is gone is evidence.
+    A trigger inserts the entry in the transaction of the row, so both become visible together,
+    however late it commits. No foreign key: an entry whose row was removed is evidence.
     """
 
     __tablename__ = "audit_unsealed"
@@ -73,9 +73,9 @@ class AuditUnsealed(Base):
 
 
 class AuditSeal(Base):
-    """One link of the chain: the rows that it holds, and a MAC over them and the link before.
+    """One link of the chain: its rows, and a MAC over them and the previous link.
 
-    `entries` has 40 bytes a row, in order: its id, its moment and a MAC over all its values.
+    `entries` has 40 bytes per row, in order: its id, its time and a MAC over all its values.
     """
 
     __tablename__ = "audit_seals"
@@ -90,7 +90,7 @@ class AuditSeal(Base):
     entries: Mapped[bytes] = mapped_column(LargeBinary)
     previous_mac: Mapped[str] = mapped_column(String(64))
     mac: Mapped[str] = mapped_column(String(64))
-    # None where an earlier release made the seal.
+    # None if an early release made the seal.
     key_id: Mapped[str | None] = mapped_column(String(16))
 
     __table_args__ = (
@@ -101,7 +101,7 @@ class AuditSeal(Base):
 
 
 class AuditSealHead(Base):
-    """One row, under a MAC, that says where the chain begins and ends and what was pruned."""
+    """One row, with a MAC: where the chain begins and ends, and what was pruned."""
 
     __tablename__ = "audit_seal_head"
 
@@ -121,7 +121,7 @@ class AuditSealHead(Base):
 
 
 class AuditChainStart(Base):
-    """Where a new chain began, why, and which keys were given up. Under a MAC of the new chain.
+    """Where a new chain began, why, and which keys were lost, with a MAC of the new chain.
 
     `number` is that of the first seal of the new chain; `former_mac` is the last seal before it.
     """

@@ -1,11 +1,11 @@
-"""Pruning: the only way out for audit rows, taken by `flask audit prune` alone.
+"""Pruning: the only way to delete audit rows, used only by `flask audit prune`.
 
-The triggers let rows go that are older than `audit_retention.deletable_before`. It is set and reset
-within each transaction, so no other transaction ever sees it open.
+Triggers allow the deletion of rows older than `audit_retention.deletable_before`. It is set and
+reset within each transaction, so no other transaction ever sees a value.
 
 A log of a hundred million rows takes hours. No statement has a time-out, each batch begins after
-the last row of the one before, and the planner is kept to the index of that order: with statistics
-of before the rows it would read the whole log for each batch.
+the last row of the previous one, and the planner must use the index with this order: with outdated
+statistics it would read the whole log for each batch.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,12 @@ from sqlalchemy.orm import Session
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.chain import Head
+from userapi.audit.findings import Finding
+from userapi.audit.head import SealsBroken
 from userapi.audit.models import AuditLog, AuditRetention, AuditSeal, AuditUnsealed
-from userapi.audit.seals import AuditSeals, SealsBroken
+from userapi.audit.seals import AuditSeals
 from userapi.audit.service import AuditTrail
-from userapi.audit.verification import AuditVerification, Finding
+from userapi.audit.verification import AuditVerification
 from userapi.clock import Clock, rfc3339
 from userapi.errors import invalid_field
 from userapi.infrastructure.database import (
@@ -46,7 +48,7 @@ _retention = table_of(AuditRetention)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """How many rows there are to prune."""
+    """The number of rows to prune."""
 
     rows: int
     is_exact: bool
@@ -54,7 +56,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a batch has ended in the order of rows."""
+    """The last row of a batch, in the order of rows."""
 
     occurred_at: datetime
     id: UUID
@@ -62,14 +64,14 @@ class _Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What went."""
+    """What was deleted."""
 
     rows: int
     seals: int
 
 
 class AuditPruning:
-    """Deletes old rows, and keeps under the head's MAC up to when, so that the rest verifies."""
+    """Deletes old rows, and records the limit under the MAC of the head, so the rest verifies."""
 
     def __init__(
         self, *, clock: Clock, trail: AuditTrail, seals: AuditSeals, verification: AuditVerification
@@ -80,7 +82,7 @@ class AuditPruning:
         self._verification = verification
 
     def count(self, before: datetime) -> Count:
-        """Return how many rows are older than `before`: exactly up to a bound, about above it."""
+        """Return how many rows are older than `before`, estimated above MAX_COUNTED."""
         bounded = (
             select(_logs.c.id)
             .where(_logs.c.occurred_at < before)
@@ -107,13 +109,13 @@ class AuditPruning:
         progress: Callable[[int], object] = lambda rows: None,
         verified: Callable[[int], object] = lambda rows: None,
     ) -> Pruned:
-        """Delete all rows from before a moment, in small transactions.
+        """Delete all rows from before a time, in small transactions.
 
-        Each records itself as `audit.pruned` with its count and the boundary, so that after an
-        interruption the same call goes on with the rest. Rows are sealed first, and what is to go
-        is verified: afterwards nothing could be proved of it. `verified` and `progress` are told
-        how many rows more were verified and deleted. Raises Invalid for a moment in the future, and
-        SealsBroken unless told to prune `despite_findings`.
+        Each transaction adds a row `audit.pruned` with its count and the limit. After an
+        interruption the same call deletes the rest. Rows are sealed first, and the rows to delete
+        are verified, which is not possible afterwards. `verified` and `progress` are called with
+        the number of rows of each batch. Raises Invalid for a time in the future, and SealsBroken
+        for a finding, unless `despite_findings` is set.
         """
         if before > self._clock.now():
             raise invalid_field("before", "Must be a time in the past.", "in_the_future")
@@ -142,10 +144,7 @@ class AuditPruning:
     def _prune_rows(
         self, before: datetime, after: _Place | None, *, actor: Actor
     ) -> tuple[_Place | None, int]:
-        """Delete the rows that follow a place; return where it ended, and how many went.
-
-        There is no such place when these were the last.
-        """
+        """Delete the next rows; return the last row, if there are more, and how many were deleted."""
         old = (
             select(_logs.c.occurred_at, _logs.c.id)
             .where(_logs.c.occurred_at < before)
@@ -163,7 +162,7 @@ class AuditPruning:
             # Read first and not as a subquery: PostgreSQL could then run it once for each row.
             rows = session.execute(old).all()
             ids = {row.id for row in rows}
-            # What waits for its seal goes when it has one.
+            # Rows that wait for their seal are deleted when they have one.
             waiting = select(_unsealed.c.audit_id).where(_unsealed.c.audit_id.in_(ids))
             ids -= set(session.scalars(waiting))
             if ids:
@@ -179,7 +178,7 @@ class AuditPruning:
         return last, len(ids)
 
     def _cut_seals(self, before: datetime) -> int:
-        """Let go of the oldest seals, of which no row is left."""
+        """Delete the oldest seals without remaining rows."""
         with transaction() as session, statement_timeout(session, None):
             head = self._locked_head(session)
             first_kept = session.scalar(
@@ -232,7 +231,7 @@ class AuditPruning:
 
 
 def _keep_to_order(connection: Connection) -> None:
-    """Let this transaction read rows by the index in their order, whatever the statistics say."""
+    """Make this transaction read rows by the index in their order, despite the statistics."""
     keep_to_indexes(connection)
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL enable_sort = off")

@@ -1,19 +1,17 @@
-"""Sealing: the worker takes committed audit rows in batches into a chain of MACs.
+"""Sealing: the worker adds committed audit rows in batches to a chain of MACs.
 
-What it shows and what not. Once a row is sealed, altering, removing or reordering rows or seals,
-and cutting off the newest ones, is found by `AuditVerification`. Between a row's commit and its
-seal lies one pass of the worker, about a second while it runs and keeps up; who can write to the
-database past the service may change a row unnoticed in that window. And who brings back the whole
-of an earlier state (rows, seals, head and queue) leaves a chain that fits: against that each seal
-is logged, and `flask audit verify --anchor` compares with a line of the log, which lies outside of
-the database.
+What it proves and what not. Once a row is sealed, `AuditVerification` detects that rows or seals
+were altered, removed or reordered, and that the newest ones were cut off. Between the commit of a
+row and its seal is one pass of the worker, about a second while it keeps up; a change of the row
+in this time, made directly in the database, is not detected. Restoring a complete earlier state
+(rows, seals, head and queue) leaves a valid chain: to detect that, each seal is logged, and
+`flask audit verify --anchor` compares with a line of the log, which is outside of the database.
 
-No row is missed. A trigger puts each row into the queue `audit_unsealed` in the row's own
-transaction, so the entry becomes visible exactly when the row does, however late that commits and
+No row is missed. A trigger inserts each row into the queue `audit_unsealed` in the row's own
+transaction, so the entry becomes visible together with the row, however late it commits and
 whatever its `occurred_at`. An entry leaves the queue only in the transaction that seals its row.
 """
 
-import hmac
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,6 +26,7 @@ from sqlalchemy.orm import Session
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.chain import SEALED_COLUMNS, ChainStart, Entry, Head, pack
+from userapi.audit.head import SealKeyMissing, SealsBroken, genuine_head, stored_head
 from userapi.audit.models import (
     AuditChainStart,
     AuditDailyCount,
@@ -36,7 +35,7 @@ from userapi.audit.models import (
     AuditSealHead,
     AuditUnsealed,
 )
-from userapi.audit.seal_keys import UNNAMED, SealKeys
+from userapi.audit.seal_keys import SealKeys
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock, rfc3339
 from userapi.errors import Conflict, invalid_field
@@ -54,8 +53,8 @@ log = structlog.get_logger(__name__)
 
 ROWS_PER_SEAL = 1000
 MAX_REASON = 500
-# How often the worker logs that it cannot seal, as long as nothing changes.
-TOLD_EVERY_SECONDS = 900.0
+# How often the worker logs that it cannot seal, for the same reason.
+LOG_INTERVAL_SECONDS = 900.0
 
 _logs = table_of(AuditLog)
 _unsealed = table_of(AuditUnsealed)
@@ -67,28 +66,6 @@ _starts = table_of(AuditChainStart)
 sealed_columns = [_logs.c[name] for name in SEALED_COLUMNS]
 
 
-class SealsBroken(Conflict):
-    """The chain does not fit its head."""
-
-    code = "audit_seals_broken"
-    title = "The chain of audit seals is broken. Run `flask audit verify` to find the position."
-
-
-class SealKeyMissing(Conflict):
-    """The chain was sealed with a key that is neither the present one nor a previous one."""
-
-    code = "audit_seal_key_missing"
-    title = (
-        "The audit log is sealed with a key that is not here. Set AUDIT_SEAL_KEY_PREVIOUS or"
-        " ENCRYPTION_KEY_PREVIOUS to it, or begin a new chain with `flask audit anchor`."
-    )
-
-    def __init__(self, key_id: str) -> None:
-        """`key_id` is the fingerprint of the missing key."""
-        super().__init__()
-        self.key_id = key_id
-
-
 class ChainAlreadyBegun(Conflict):
     """Nothing has been sealed since the last new chain began."""
 
@@ -98,7 +75,7 @@ class ChainAlreadyBegun(Conflict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealState:
-    """How far the chain reaches: its newest seal, and how many rows wait for the next."""
+    """The newest seal of the chain, and the number of rows that wait for the next."""
 
     number: int
     sealed_at: datetime | None
@@ -107,17 +84,17 @@ class SealState:
 
 
 class AuditSeals:
-    """Adds to the chain. One process at a time does: the head's row is the lock."""
+    """Adds seals to the chain, in one process at a time: the row of the head is the lock."""
 
     def __init__(self, *, clock: Clock, keys: SealKeys, trail: AuditTrail) -> None:
         self._clock = clock
         self._keys = keys
         self._trail = trail
         self._obstacle: str | None = None
-        self._told_at = 0.0
+        self._logged_at = 0.0
 
     def state(self) -> SealState:
-        """Return how far the chain reaches. Whether it is whole, only a verification tells."""
+        """Return the state of the chain, without verifying it."""
         newest = select(_seals.c.sealed_at).order_by(_seals.c.number.desc()).limit(1)
         with reading() as connection:
             head = connection.execute(select(_head.c.number, _head.c.rows_sealed)).one_or_none()
@@ -131,8 +108,8 @@ class AuditSeals:
     def seal_due(self, limit: int = 10_000) -> int:
         """Seal up to `limit` rows that wait, and return how many; 0 while another process seals.
 
-        Raises SealsBroken where the head is not genuine, and SealKeyMissing where its key is not
-        here: nothing is built on it.
+        Raises SealsBroken if the head is not genuine, and SealKeyMissing if its key is not
+        configured: nothing is added to such a chain.
         """
         sealed = 0
         while sealed < limit:
@@ -143,16 +120,16 @@ class AuditSeals:
         return sealed
 
     def keep_sealing(self) -> int:
-        """Do the same for the worker, which goes on where sealing is not possible.
+        """Seal what waits, for the worker, which continues if sealing is not possible.
 
-        The rows wait. It is logged when it begins and then every quarter of an hour.
+        The rows wait then. This is logged when it begins and then every quarter of an hour.
         """
         try:
             sealed = self.seal_due()
         except (SealsBroken, SealKeyMissing) as exc:
             now = time.monotonic()
-            if exc.code != self._obstacle or now - self._told_at >= TOLD_EVERY_SECONDS:
-                self._obstacle, self._told_at = exc.code, now
+            if exc.code != self._obstacle or now - self._logged_at >= LOG_INTERVAL_SECONDS:
+                self._obstacle, self._logged_at = exc.code, now
                 log.error("audit.sealing_stopped", reason=exc.code, detail=exc.detail)
             return 0
         if self._obstacle is not None:
@@ -161,10 +138,10 @@ class AuditSeals:
         return sealed
 
     def begin_chain(self, reason: str, *, actor: Actor) -> ChainStart:
-        """Begin a new chain after the last seal, under the present key, and record why.
+        """Begin a new chain after the last seal, with the current key, and record why.
 
-        For a chain whose key is lost, or whose head does not fit any more. Seals of before are
-        kept; keys that are missing are noted as given up. Raises Invalid, ChainAlreadyBegun.
+        For a chain whose key is lost, or whose head is not genuine. Earlier seals are kept;
+        missing keys are recorded as lost. Raises Invalid, ChainAlreadyBegun.
         """
         reason = reason.strip()
         if not 1 <= len(reason) <= MAX_REASON or not reason.isprintable():
@@ -173,7 +150,7 @@ class AuditSeals:
             row = session.execute(
                 select(_head).where(_head.c.id == 1).with_for_update()
             ).one_or_none()
-            head = Head() if row is None else _stored_head(row)
+            head = Head() if row is None else stored_head(row)
             newest = session.execute(
                 select(_seals.c.number, _seals.c.mac).order_by(_seals.c.number.desc()).limit(1)
             ).one_or_none()
@@ -209,7 +186,7 @@ class AuditSeals:
         return start
 
     def missing_keys(self, connection: Connection | Session) -> list[str]:
-        """Return the fingerprints of the keys that the chain needs and that are not here."""
+        """Return the fingerprints of the keys that the chain needs and that are not configured."""
         missing = set(self._keys.missing(connection))
         head = connection.execute(select(_head)).one_or_none()
         if head is not None:
@@ -218,7 +195,7 @@ class AuditSeals:
             except SealKeyMissing as exc:
                 missing.add(exc.key_id)
             except SealsBroken:
-                pass  # Another fault, which a verification finds.
+                pass  # Another fault, which a verification reports.
         return sorted(missing)
 
     def _seal(self, limit: int) -> int:
@@ -251,7 +228,7 @@ class AuditSeals:
             self.save_head(session, after)
         if gone:
             log.error("audit.rows_missing", seal=after.number, rows=[str(e.id) for e in gone])
-        # The anchor: who rewrites the database does not rewrite the log.
+        # The anchor: a log outside of the database is not rewritten with it.
         log.info("audit.sealed", seal=after.number, rows=len(ids), mac=after.seal_mac)
         return len(ids)
 
@@ -280,7 +257,7 @@ class AuditSeals:
         )
 
     def lock_head(self, session: Session, *, wait: bool) -> Head | None:
-        """Return the head and keep others from it; None where another holds it and `wait` is off.
+        """Lock and return the head; None if another process has locked it and `wait` is off.
 
         Raises SealsBroken, SealKeyMissing.
         """
@@ -294,42 +271,15 @@ class AuditSeals:
         return genuine_head(self._keys, session, row)
 
     def save_head(self, session: Session, head: Head) -> None:
-        """Store a head that is locked, under its MAC by the present key."""
+        """Store a locked head with its MAC by the current key."""
         chain = self._keys.current
         session.execute(
             update(_head).values(**asdict(head), mac=chain.head_mac(head), key_id=chain.key_id)
         )
 
 
-def genuine_head(keys: SealKeys, connection: Connection | Session, row: Row[Any]) -> Head:
-    """Return the head that a row holds. Raises SealsBroken, SealKeyMissing.
-
-    The head of a chain without a seal has no MAC yet, because migrations have no key. One that an
-    earlier release wrote does not name its key.
-    """
-    head = _stored_head(row)
-    if head == Head() and row.mac == "":
-        return head
-    if row.key_id is None:
-        if keys.fitting(head, row.mac) is not None:
-            return head
-        if keys.of_seal(connection, None) is None:
-            raise SealKeyMissing(UNNAMED)
-        raise SealsBroken()
-    chain = keys.named(row.key_id)
-    if chain is None:
-        raise SealKeyMissing(row.key_id)
-    if not hmac.compare_digest(row.mac, chain.head_mac(head)):
-        raise SealsBroken()
-    return head
-
-
-def _stored_head(row: Row[Any]) -> Head:
-    return Head(**{name: getattr(row, name) for name in Head.__dataclass_fields__})
-
-
 def _count(session: Session, rows: Sequence[Row[Any]]) -> None:
-    """Add rows to the counts of their days. Each row passes here exactly once."""
+    """Add rows to the counts of their days. Each row is counted exactly once."""
     if not rows:
         return
     counted: Counter[tuple[date, str, str]] = Counter(

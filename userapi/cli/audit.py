@@ -12,8 +12,8 @@ from flask.cli import AppGroup
 
 from userapi.accounts.service import UserNotFound
 from userapi.audit.actions import AuditAction, Outcome
+from userapi.audit.findings import Anchor, Finding
 from userapi.audit.reading import AuditFilter
-from userapi.audit.verification import Anchor, Finding
 from userapi.characters import printable
 from userapi.infrastructure.export import ExportFormat, with_byte_order_mark
 from userapi.infrastructure.network_addresses import parse_address
