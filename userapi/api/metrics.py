@@ -69,8 +69,8 @@ def init_app(app: Flask, services: Services) -> None:
     exporter = PrometheusMetrics(
         app=None, path=None, export_defaults=False, registry=metrics.registry
     )
-    figures = CollectorRegistry(auto_describe=False)
-    figures.register(services.figures)
+    database_metrics = CollectorRegistry(auto_describe=False)
+    database_metrics.register(services.database_metrics)
 
     @app.after_request
     def count(response: Response) -> Response:
@@ -87,7 +87,7 @@ def init_app(app: Flask, services: Services) -> None:
         """Return the metrics as Prometheus reads them."""
         _require_token(settings)
         text, content_type = exporter.generate_metrics()
-        response = Response(text + generate_latest(figures).decode())
+        response = Response(text + generate_latest(database_metrics).decode())
         response.headers["Content-Type"] = content_type
         return response
 

@@ -57,11 +57,6 @@ class Entry:
     occurred_at: datetime
     mac: bytes
 
-    @property
-    def was_gone(self) -> bool:
-        """Return whether the row was removed before it was sealed."""
-        return self.mac == _NO_MAC
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:

@@ -144,7 +144,7 @@ class AuditPruning:
     def _prune_rows(
         self, before: datetime, after: _Place | None, *, actor: Actor
     ) -> tuple[_Place | None, int]:
-        """Delete the next rows; return the last row, if there are more, and how many were deleted."""
+        """Delete the next rows; return the last of them if more follow, and their number."""
         old = (
             select(_logs.c.occurred_at, _logs.c.id)
             .where(_logs.c.occurred_at < before)

@@ -14,7 +14,7 @@ from userapi.events.expiry import EventExpiry
 from userapi.health import Health
 from userapi.mail.mailer import FileMailer, Mailer, MailServer, SmtpMailer
 from userapi.mail.messages import Messages
-from userapi.metrics import Figures
+from userapi.metrics import DatabaseCollector
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.settings import Settings
 from userapi.statistics import Statistics
@@ -33,7 +33,7 @@ class OperationServices:
     audit_seals: AuditSeals
     audit_verification: AuditVerification
     clean_up: CleanUp
-    figures: Figures
+    database_metrics: DatabaseCollector
     health: Health
     mail_delivery: MailDelivery
     mail_server: MailServer | None
@@ -64,7 +64,7 @@ def build_operations(
         audit_seals=seals,
         audit_verification=verification,
         clean_up=CleanUp(clock, expiry=_event_expiry(settings, clock)),
-        figures=Figures(
+        database_metrics=DatabaseCollector(
             clock=clock,
             health=health,
             sessions=sessions.sessions,

@@ -1,20 +1,14 @@
-"""What Prometheus is told: the names, their labels, and the figures that the database knows.
-
-Label values come from closed sets, so no caller can add a series. With several Gunicorn workers
-each process writes its counts to a file of its own, and the scrape adds them up.
-"""
+"""Metrics that are read from the database and the dependencies at a scrape."""
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from psycopg2.errors import QueryCanceled
-from sqlalchemy import Connection, Engine, event, func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from userapi.accounts.import_jobs import unfinished_imports
@@ -31,114 +25,19 @@ from userapi.sessions.service import Sessions
 
 log = structlog.get_logger(__name__)
 
-LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-HASH_BUCKETS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
-# Users are counted as they change, sessions and events by indexes alone; each figure for no more
-# than a fiftieth of the time.
-FIGURES_KEPT_SECONDS = 1.0
-KEPT_FOR_TIMES = 50
-FIGURE_SECONDS = 1.0
-DEPENDENCIES_KEPT_SECONDS = 2.0
-
-_LENT = "userapi.lent"
+# Users are counted as they change, sessions and events by indexes only. Each count is cached for
+# 50 times as long as it took, so counting never takes more than a fiftieth of the time.
+COUNTS_TTL_SECONDS = 1.0
+TTL_PER_SECOND = 50
+COUNT_TIMEOUT_SECONDS = 1.0
+DEPENDENCIES_TTL_SECONDS = 2.0
 
 
-class Metrics:
-    """The metrics that code counts up. One instance for each application."""
+class DatabaseCollector:
+    """Collects metrics from the database and the dependencies when Prometheus scrapes.
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "flask_http_request_total",
-            "HTTP requests",
-            ("method", "endpoint", "status"),
-            registry=self.registry,
-        )
-        self.latency = Histogram(
-            "flask_http_request_duration_seconds",
-            "HTTP request duration in seconds",
-            ("method", "endpoint", "status"),
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        self.logins = Counter(
-            "auth_logins_total", "Log-ins by outcome", ("outcome",), registry=self.registry
-        )
-        self.refreshes = Counter(
-            "auth_refreshes_total", "Refreshes by outcome", ("outcome",), registry=self.registry
-        )
-        self.lockouts = Counter(
-            "auth_lockouts_total", "Accounts locked after failures", registry=self.registry
-        )
-        self.rate_limited = Counter(
-            "rate_limited_total",
-            "Requests over a rate limit",
-            ("endpoint",),
-            registry=self.registry,
-        )
-        self.hash_seconds = Histogram(
-            "password_hash_seconds",
-            "Seconds that a password hash took",
-            buckets=HASH_BUCKETS,
-            registry=self.registry,
-        )
-        self.hash_wait_seconds = Histogram(
-            "password_hash_wait_seconds",
-            "Seconds that a log-in waited for its hash",
-            buckets=HASH_BUCKETS,
-            registry=self.registry,
-        )
-        self.hash_queue = Gauge(
-            "password_hash_queue",
-            "Log-ins that wait for a hash or are being hashed",
-            multiprocess_mode="livesum",
-            registry=self.registry,
-        )
-        self.pool = Gauge(
-            "db_pool_connections",
-            "Database connections by state",
-            ("state",),
-            multiprocess_mode="livesum",
-            registry=self.registry,
-        )
-
-    def watch_pool(self, engine: Engine) -> None:
-        """Count the connections of a pool as they come, are lent, come back and go."""
-        lent, idle = self.pool.labels("in_use"), self.pool.labels("idle")
-
-        @event.listens_for(engine, "connect")
-        def opened(_connection: object, _record: object) -> None:
-            idle.inc()
-
-        @event.listens_for(engine, "checkout")
-        def lend(_connection: object, record: Any, _proxy: object) -> None:
-            record.record_info[_LENT] = True
-            lent.inc()
-            idle.dec()
-
-        # One that was found broken comes back, too; it was closed before. So does the place of one
-        # that could not be made: nobody was lent that.
-        @event.listens_for(engine, "checkin")
-        def give_back(_connection: object, record: Any) -> None:
-            if record.record_info.pop(_LENT, False):
-                lent.dec()
-                idle.inc()
-
-        @event.listens_for(engine, "close")
-        def closed(_connection: object, _record: object) -> None:
-            idle.dec()
-
-        @event.listens_for(engine, "detach")
-        def detached(_connection: object, record: Any) -> None:
-            record.record_info.pop(_LENT, None)
-            lent.dec()
-
-
-class Figures:
-    """Figures that the database and the dependencies know, asked for when Prometheus scrapes.
-
-    Kept for a moment, those that took long for longer, and asked for by one scrape at a time. A
-    scrape never fails because of them, it goes without those that cannot be had.
+    They are cached for a moment, expensive ones for longer, and read by one scrape at a time. A
+    scrape never fails because of them: those that cannot be read are missing.
     """
 
     def __init__(
@@ -155,10 +54,10 @@ class Figures:
         self._sessions = sessions
         self._seals = seals
         self._peppers = peppers
-        # For as long as is promised, however long a server that is away let itself be waited for.
-        self._dependencies = _Kept(self._ask_dependencies, DEPENDENCIES_KEPT_SECONDS)
+        # A fixed time, however long the check of an unavailable dependency took.
+        self._dependencies = _Cached(self._check_dependencies, DEPENDENCIES_TTL_SECONDS)
         self._counts = [
-            _Kept(partial(_counted, count), FIGURES_KEPT_SECONDS, times=KEPT_FOR_TIMES)
+            _Cached(partial(_counted, count), COUNTS_TTL_SECONDS, per_second=TTL_PER_SECOND)
             for count in (
                 self._users,
                 self._active_sessions,
@@ -172,7 +71,7 @@ class Figures:
         ]
 
     def collect(self) -> Iterator[Metric]:
-        """Return the figures, for prometheus_client."""
+        """Yield the metrics, for prometheus_client."""
         dependencies = self._dependencies.get()
         yield from dependencies
         if not any(
@@ -187,10 +86,10 @@ class Figures:
                 yield from count.get()
             yield from self._published()
         except SQLAlchemyError as exc:
-            # It has gone since; whatever is counted next would wait for it as well.
-            log.warning("metrics.figures_missing", error=type(exc).__name__)
+            # It has become unavailable, and every other count would wait for it as well.
+            log.warning("metrics.counts_missing", error=type(exc).__name__)
 
-    def _ask_dependencies(self) -> Iterator[Metric]:
+    def _check_dependencies(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "dependency_up", "Whether a dependency answers", labels=["dependency"]
         )
@@ -248,7 +147,7 @@ class Figures:
         )
 
     def _published(self) -> Iterator[Metric]:
-        # Never kept: the next scrape may meet another process, and a counter must not go back.
+        # Never cached: another process may serve the next scrape, and a counter must not decrease.
         with reading() as connection:
             counts = connection.execute(
                 select(PublishedEvents.total, PublishedEvents.expired)
@@ -304,39 +203,39 @@ class Figures:
 
 
 def _counted(count: Callable[[Connection], Iterator[Metric]]) -> list[Metric]:
-    """Return what is counted; nothing where that takes too long, which is kept like a figure."""
+    """Return the metrics of a count; none if it takes too long, which is cached as well."""
     try:
-        with counting() as connection, statement_timeout(connection, FIGURE_SECONDS):
+        with counting() as connection, statement_timeout(connection, COUNT_TIMEOUT_SECONDS):
             return list(count(connection))
     except OperationalError as exc:
         if not isinstance(exc.orig, QueryCanceled):
             raise
-        log.warning("metrics.figure_takes_too_long")
+        log.warning("metrics.count_timed_out")
         return []
 
 
-class _Kept:
-    """Metrics that are asked for again only after a while: so many times as long as asking took.
+class _Cached:
+    """Metrics that are cached: for `seconds`, or `per_second` seconds for each second they took.
 
-    Nothing is kept of an asking that raised.
+    An exception is not cached.
     """
 
     def __init__(
-        self, ask: Callable[[], Iterable[Metric]], seconds: float, *, times: float = 0.0
+        self, read: Callable[[], Iterable[Metric]], seconds: float, *, per_second: float = 0.0
     ) -> None:
-        self._ask = ask
+        self._read = read
         self._seconds = seconds
-        self._times = times
+        self._per_second = per_second
         self._lock = threading.Lock()
         self._metrics: list[Metric] = []
-        self._until = 0.0
+        self._expires_at = 0.0
 
     def get(self) -> list[Metric]:
-        """Return the metrics, asked for anew where those that are kept are too old."""
+        """Return the metrics, read again if the cached ones have expired."""
         with self._lock:
             begun = time.monotonic()
-            if begun >= self._until:
-                self._metrics = list(self._ask())
+            if begun >= self._expires_at:
+                self._metrics = list(self._read())
                 ended = time.monotonic()
-                self._until = ended + max(self._seconds, (ended - begun) * self._times)
+                self._expires_at = ended + max(self._seconds, (ended - begun) * self._per_second)
             return self._metrics
