@@ -1,4 +1,4 @@
-"""Taking away rows that nobody needs any more, in small batches that hold nobody up."""
+"""Deleting rows that are no longer needed, in small batches that block nothing."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 
-# How long a row is kept after it has served its purpose.
+# How long rows are kept after their use.
 SESSIONS_KEPT = timedelta(days=30)
 TOKENS_KEPT = timedelta(days=7)
 FAILURES_KEPT = timedelta(hours=24)
@@ -38,18 +38,18 @@ class CleanUp:
     """Deletes what has expired."""
 
     def __init__(self, clock: Clock, *, expiry: EventExpiry | None = None) -> None:
-        """Take what deletes unsent events, where no broker is to get them."""
+        """`expiry` deletes unsent events, if no broker is configured."""
         self._clock = clock
         self._expiry = expiry
 
     def delete_due(self, limit: int = BATCH) -> int:
-        """Delete at most so many expired rows of each table; return how many were deleted."""
+        """Delete up to `limit` expired rows of each table; return how many were deleted."""
         deleted = 0
         for model, expired in self._rules(self._clock.now()):
             table = table_of(model)
             (key,) = table.primary_key.columns
-            # Rows that somebody holds are left for the next time: clean-up waits for nobody. Read
-            # first and not as a subquery, which PostgreSQL could run again for each row.
+            # Locked rows are left for the next pass. The keys are read first and not in a subquery,
+            # which PostgreSQL could run again for each row.
             chosen = select(key).where(expired).limit(limit).with_for_update(skip_locked=True)
             with transaction() as session:
                 keys: Sequence[Any] = session.scalars(chosen).all()

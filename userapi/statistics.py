@@ -1,14 +1,13 @@
-"""Figures about users and what they do.
+"""Statistics about users and their activity.
 
-Right to the row at any moment: a row of the audit log is either sealed, and then it was counted
-into `audit_daily_counts` in the transaction that sealed it, whatever its date; or it still waits
-for its seal and is counted here, in the same statement. Past days cost a few rows of a summary,
-pruning takes nothing from them, and only the rows of about the last second are looked at one by
-one.
+They are exact: a row of the audit log is either sealed, and was counted in `audit_daily_counts` in
+the transaction of its seal, whatever its date; or it waits for its seal and is counted here, in
+the same statement. Past days are a few rows of a summary, which pruning does not change, and only
+the rows of about the last second are counted one by one.
 
-Users are counted as they change, by `userapi.infrastructure.user_counts`; of activity only the
-first day of a span is read row by row, by an index. Live sessions are counted by an index, too.
-Expensive figures are cached for some time: never longer than `MAX_KEPT`.
+Users are counted as they change, by `userapi.infrastructure.user_counts`. Of their activity only
+the first day of a span is read row by row, by an index. Live sessions are counted by an index, too.
+Expensive statistics are cached, never longer than `MAX_TTL`.
 """
 
 import threading
@@ -34,10 +33,7 @@ from userapi.accounts.views import users
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditDailyCount, AuditLog, AuditUnsealed
 from userapi.clock import Clock
-from userapi.infrastructure.database import (
-    counting,
-    table_of,
-)
+from userapi.infrastructure.database import counting, table_of
 from userapi.infrastructure.user_counts import UserCountKind, counts_of, last_logins_from
 from userapi.roles.models import Role
 from userapi.sessions.service import Sessions
@@ -45,17 +41,18 @@ from userapi.sessions.service import Sessions
 MAX_DAYS = 365
 MIDNIGHT = time_of_day()
 ACTIVE_SPANS = {"1d": 1, "7d": 7, "30d": 30}
-# Counting may take one part in a hundred of a process's time; what was cheap is never kept.
-KEPT_FOR_TIMES = 100
+# Statistics are cached for 100 times as long as they took, so counting never takes more than a
+# hundredth of a process's time. Cheap ones are not cached.
+TTL_PER_SECOND = 100
 CHEAP_SECONDS = 0.1
-MAX_KEPT = timedelta(seconds=55)
+MAX_TTL = timedelta(seconds=55)
 
 _logs = table_of(AuditLog)
 _unsealed = table_of(AuditUnsealed)
 _counts = table_of(AuditDailyCount)
 _roles = table_of(Role)
 
-# What each figure of a day counts. A denied log-in had the right password and is no failed one.
+# What each figure of a day counts. A denied log-in had the right password, so it did not fail.
 DAILY_FIGURES = {
     (AuditAction.USER_REGISTERED, Outcome.SUCCESS): "registrations",
     (AuditAction.AUTH_LOGIN, Outcome.SUCCESS): "logins",
@@ -77,7 +74,7 @@ class DayFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """All figures. Active is who has logged in within the span; refreshing is not logging in."""
+    """All statistics. Active users have logged in within the span; a refresh is no log-in."""
 
     total: int
     by_status: Mapping[str, int]
@@ -89,45 +86,45 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Cached:
     number: int
     figures: Figures
     counted_at: datetime
-    until: datetime
+    expires_at: datetime
 
 
 class Statistics:
-    """Counts, one at a time in a process: who asks meanwhile gets the same answer."""
+    """Counts in one thread at a time; concurrent callers get the same result."""
 
     def __init__(self, *, clock: Clock, sessions: Sessions) -> None:
         self._clock = clock
         self._sessions = sessions
         self._counting = threading.Lock()
-        self._begun = 0
-        self._kept: _Kept | None = None
+        self._started = 0
+        self._cached: _Cached | None = None
 
     def figures(self, days: int = 30) -> Figures:
-        """Return the figures with the last `days` UTC days, today included, the oldest first."""
+        """Return the statistics of the last `days` UTC days, including today, oldest first."""
         figures = self._fresh() or self._counted_once()
         return replace(figures, days=figures.days[-days:])
 
     def _fresh(self) -> Figures | None:
-        kept, now = self._kept, self._clock.now()
-        return kept.figures if kept and kept.counted_at <= now < kept.until else None
+        cached, now = self._cached, self._clock.now()
+        return cached.figures if cached and cached.counted_at <= now < cached.expires_at else None
 
     def _counted_once(self) -> Figures:
-        begun_before = self._begun
+        started_before = self._started
         with self._counting:
-            kept = self._kept
-            if kept is not None and kept.number > begun_before:
-                return kept.figures  # Somebody else began after we had asked, and is ready now.
-            self._begun = number = self._begun + 1
+            cached = self._cached
+            if cached is not None and cached.number > started_before:
+                return cached.figures  # Another thread has started and finished since the call.
+            self._started = number = self._started + 1
             counted_at = self._clock.now()
             begun = time.perf_counter()
             figures = self._count(counted_at)
             cost = time.perf_counter() - begun
-            keep = timedelta(seconds=cost * KEPT_FOR_TIMES if cost > CHEAP_SECONDS else 0)
-            self._kept = _Kept(number, figures, counted_at, counted_at + min(keep, MAX_KEPT))
+            ttl = timedelta(seconds=cost * TTL_PER_SECOND if cost > CHEAP_SECONDS else 0)
+            self._cached = _Cached(number, figures, counted_at, counted_at + min(ttl, MAX_TTL))
             return figures
 
     def _count(self, now: datetime) -> Figures:
@@ -153,7 +150,7 @@ def _count_of(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
 
 
 def _active(connection: Connection, now: datetime) -> dict[str, int]:
-    """Count who has logged in within each span. Only in its first day rows are looked at."""
+    """Count the users with a log-in in each span. Only rows of its first day are read."""
     begins = {name: now - timedelta(days=span) for name, span in ACTIVE_SPANS.items()}
     next_days = {name: begin.date() + timedelta(days=1) for name, begin in begins.items()}
     by_day = last_logins_from(connection, min(next_days.values()))
@@ -178,7 +175,7 @@ def _days(connection: Connection, today: date) -> tuple[DayFigures, ...]:
     first = today - timedelta(days=MAX_DAYS - 1)
     actions = sorted({action for action, _ in DAILY_FIGURES})
     day = func.date(_logs.c.occurred_at, type_=Date)
-    # One statement: even without the snapshot a row that is sealed meanwhile is counted once.
+    # One statement: a row that is sealed at the same time is counted once even without a snapshot.
     sealed = select(_counts.c.day, _counts.c.action, _counts.c.outcome, _counts.c.count).where(
         _counts.c.day >= first, _counts.c.action.in_(actions)
     )

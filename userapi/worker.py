@@ -1,8 +1,8 @@
-"""The worker: what is done beside requests, each task on a thread of its own, so that a mail server
-or a broker that is away holds up nothing else.
+"""The worker: background tasks, each in its own thread, so that an unavailable mail server or
+broker delays nothing else.
 
-`flask worker` runs it as a process; in the embedded default it runs inside the service. Several may
-run: one publishes and the others stand by, mails and seals are shared out by the database.
+`flask worker` runs it as a process; by default it runs inside the service. Several can run: one
+publishes and the others are on standby; the database distributes mails and seals.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from userapi.accounts.import_jobs import NOTIFY_CHANNEL as IMPORTS
 from userapi.errors import ServiceError
 from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
-from userapi.events.publisher import AmqpPublisher
+from userapi.events.rabbitmq import AmqpPublisher
 from userapi.events.relay import Relay
 from userapi.infrastructure.database import (
     ServiceConnection,
@@ -41,24 +41,26 @@ from userapi.wiring import Services
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
-# Short enough to be at work again within five seconds of a server's return.
+# Short enough to continue within five seconds after a server is available again.
 MAX_PAUSE_SECONDS = 4.0
 LISTEN_SECONDS = 1.0
 LISTENER_CHECKED_SECONDS = 10.0
 STOP_SECONDS = 25.0
-TURN_SECONDS = 1.0
+LOCK_INTERVAL_SECONDS = 1.0
 BATCH = 100
-# A stop waits for a batch; each of these may run into the time-out of a mail server that hangs.
+# A stop waits for a batch, and each mail can wait for the time-out of a mail server.
 MAIL_BATCH = 3
 
-# What a server that is away makes a task raise. Anything else is a fault of ours.
+# What tasks raise when a server is unavailable. Anything else is a bug.
 OUTAGES = (ServiceError, OperationalError, InterfaceError, PoolTimeout, psycopg2.Error, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Something to do again and again: `run` returns how much was done, and 0 to be left alone for
-    `interval_seconds`, or until the channel that it waits on is notified.
+    """A repeated task.
+
+    `run` returns how much was done. After 0 it runs again after `interval_seconds`, or when
+    `channel` is notified.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Task:
 
 
 def tasks_of(services: Services) -> list[Task]:
-    """Return all that a worker does."""
+    """Return the tasks of a worker."""
     tasks = [
         Task(
             name="mail",
@@ -83,7 +85,7 @@ def tasks_of(services: Services) -> list[Task]:
             interval_seconds=1,
         ),
         Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
-        Task(name="tallies", run=fold_user_count_changes, interval_seconds=1),
+        Task(name="user-counts", run=fold_user_count_changes, interval_seconds=1),
         build_imports(services),
         Task(name="clean-up", run=services.clean_up.delete_due, interval_seconds=60),
         Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
@@ -103,7 +105,7 @@ def tasks_of(services: Services) -> list[Task]:
 
 
 def build_imports(services: Services) -> Task:
-    """Return the task that imports files. One worker at a time does it, the others stand by."""
+    """Return the task that imports files, in one worker at a time."""
     leadership = _leadership(services.settings, key=IMPORTS_LOCK, name="imports")
     return Task(
         name="imports",
@@ -115,7 +117,7 @@ def build_imports(services: Services) -> Task:
 
 
 def build_relay(services: Services) -> Relay:
-    """Return what publishes the outbox. Connects when it is first used."""
+    """Return the relay of the outbox. It connects when it is first used."""
     settings = services.settings
     leadership = _leadership(settings, key=RELAY_LOCK, name="relay")
     publisher = AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
@@ -141,11 +143,11 @@ class Worker:
 
     @property
     def is_started(self) -> bool:
-        """Return whether the tasks have begun."""
+        """Return whether the tasks have been started."""
         return bool(self._threads)
 
     def start(self) -> None:
-        """Begin all tasks and return."""
+        """Start all tasks and return."""
         targets: list[tuple[str, Callable[[], None]]] = [
             (task.name, lambda task=task: self._repeat(task))  # type: ignore[misc]
             for task in self._tasks
@@ -159,8 +161,8 @@ class Worker:
         log.info("worker.started", tasks=[task.name for task in self._tasks])
 
     def stop(self, *, within_seconds: float = STOP_SECONDS) -> bool:
-        """Let each task finish what it is at, and end; tell whether all have, in this time."""
-        self.ask_to_stop()
+        """Wait until each task has finished its current run. Return whether all have in time."""
+        self.request_stop()
         for wake in self._wake.values():
             wake.set()
         deadline = time.monotonic() + within_seconds
@@ -174,14 +176,14 @@ class Worker:
         return not late
 
     def run(self) -> bool:
-        """Work until `ask_to_stop`, by a signal's handler for example; return what `stop` does."""
+        """Run until `request_stop` is called. Return whether all tasks have finished in time."""
         self.start()
         while not self._stopping.wait(1.0):
             pass
         return self.stop()
 
-    def ask_to_stop(self) -> None:
-        """Make `run` return soon. May be called from a signal's handler."""
+    def request_stop(self) -> None:
+        """Make `run` return soon. Can be called from a signal handler."""
         self._stopping.set()
 
     def _repeat(self, task: Task) -> None:
@@ -189,15 +191,15 @@ class Worker:
         wake = self._wake[task.name]
         failures = 0
         while not self._stopping.is_set():
-            # Before the work, not after: what comes in meanwhile counts for the next time.
+            # Before the run and not after it, so that notifications during the run are not lost.
             wake.clear()
             try:
                 with self._app.app_context():
                     done = task.run()
-            except Exception as exc:  # Whatever it is, the task goes on when it is over.
+            except Exception as exc:  # The task continues after any error.
                 failures += 1
                 _report(exc, failures)
-                # Not to be woken: each event would let the task run into the same wall.
+                # Notifications do not end this wait: the run would fail again for each of them.
                 self._stopping.wait(_pause_after(failures))
                 continue
             if failures:
@@ -209,7 +211,7 @@ class Worker:
             task.close()
 
     def _listen(self) -> None:
-        """Wake tasks when PostgreSQL says that there is something to do; they poll otherwise."""
+        """Wake tasks for notifications of PostgreSQL. Without this connection tasks poll."""
         failures = 0
         warned = False
         while not self._stopping.is_set():
@@ -217,15 +219,15 @@ class Worker:
             try:
                 connection = connect_alone(self._settings, "userapi-worker")
                 if not warned and has_pooler(connection):
-                    # Neither LISTEN nor the lock of who publishes belongs to one connection there.
-                    log.error("worker.behind_pooler", mend="Give DATABASE_URL PostgreSQL's own.")
+                    # LISTEN and advisory locks do not work through a pooler.
+                    log.error("worker.behind_pooler", fix="Connect directly to PostgreSQL.")
                     warned = True
                 with connection.cursor() as cursor:
                     for channel in sorted({task.channel for task in self._tasks if task.channel}):
                         cursor.execute(f"LISTEN {channel}")
                 failures = 0
-                # For what was said while nobody listened.
-                self._wake_those_on(None)
+                # For notifications that were sent while there was no connection.
+                self._wake_tasks(None)
                 self._wake_on_notifications(connection)
             except (psycopg2.Error, OSError, ValueError) as exc:
                 failures += 1
@@ -233,7 +235,7 @@ class Worker:
                 self._stopping.wait(_pause_after(failures))
             finally:
                 if connection is not None:
-                    with suppress(psycopg2.Error):  # It is as good as closed.
+                    with suppress(psycopg2.Error):  # It is closed already.
                         connection.close()
 
     def _wake_on_notifications(self, connection: ServiceConnection) -> None:
@@ -243,61 +245,61 @@ class Worker:
             if ready:
                 connection.poll()
             elif time.monotonic() - checked_at > LISTENER_CHECKED_SECONDS:
-                # Silence may also mean that the connection leads nowhere any more.
+                # Without notifications a broken connection would not be detected.
                 with connection.cursor() as cursor:
                     cursor.execute("SELECT 1")
                 checked_at = time.monotonic()
             while connection.notifies:
-                self._wake_those_on(connection.notifies.pop(0).channel)
+                self._wake_tasks(connection.notifies.pop(0).channel)
 
-    def _wake_those_on(self, channel: str | None) -> None:
-        """Wake the tasks that wait on a channel, or on any."""
+    def _wake_tasks(self, channel: str | None) -> None:
+        """Wake the tasks of a channel; with None, of all channels."""
         for task in self._tasks:
             if task.channel is not None and channel in (None, task.channel):
                 self._wake[task.name].set()
 
 
 class EmbeddedWorker:
-    """A worker inside the service: in one of the processes that have the file `turn` in common.
+    """A worker inside the service, in one of the processes that share a lock file.
 
-    The lock on it ends with the process that holds it, and then another takes its turn.
+    The lock ends with its process, and then another process starts its worker.
     """
 
-    def __init__(self, worker: Worker, turn: IO[bytes]) -> None:
+    def __init__(self, worker: Worker, lock_file: IO[bytes]) -> None:
         self._worker = worker
-        self._turn = turn
+        self._lock_file = lock_file
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._wait_for_turn, name="worker-turn", daemon=True)
+        self._thread = threading.Thread(target=self._wait_for_lock, name="worker-lock", daemon=True)
 
     def start(self) -> None:
-        """Begin to wait for the turn, and return."""
+        """Start to wait for the lock, and return."""
         self._thread.start()
 
     def stop(self, *, within_seconds: float) -> None:
-        """Let the worker finish what it is at, if it is here."""
+        """Stop the worker, if it runs in this process."""
         self._ending.set()
         self._thread.join(within_seconds)
         if self._worker.is_started:
             self._worker.stop(within_seconds=within_seconds)
 
-    def _wait_for_turn(self) -> None:
+    def _wait_for_lock(self) -> None:
         while not self._ending.is_set():
-            if self._has_turn():
+            if self._has_lock():
                 self._worker.start()
                 return
-            self._ending.wait(TURN_SECONDS)
+            self._ending.wait(LOCK_INTERVAL_SECONDS)
 
-    def _has_turn(self) -> bool:
+    def _has_lock(self) -> bool:
         try:
-            # A lock of the process, not of the open file, which all have from the same parent.
-            fcntl.lockf(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock of the process, not of the open file, which all processes inherited.
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         return True
 
 
 def _pause_after(failures: int) -> float:
-    """Return how long to pause: longer each time, and not equally long everywhere."""
+    """Return the pause in seconds: longer each time, with jitter."""
     longest = min(FIRST_PAUSE_SECONDS * (1 << min(failures - 1, 10)), MAX_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)  # nosec B311
 
@@ -306,18 +308,18 @@ def _report(error: Exception, failures: int) -> None:
     if not isinstance(error, OUTAGES):
         log.error("worker.task_failed", failures=failures, exc_info=error)
     elif failures == 1 or failures % 30 == 0:
-        # An outage is told when it begins and then now and then, not every few seconds.
+        # An outage is logged when it begins and then rarely, not every few seconds.
         log.warning("worker.task_failed", error=type(error).__name__, failures=failures)
 
 
 class _Heartbeat:
-    """Leaves a sign of life of this process in the database."""
+    """Records heartbeats of this process in the database."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._name = own_name()
 
     def beat(self) -> int:
-        """Write down that this worker is alive."""
+        """Record that this worker is running."""
         record_heartbeat(self._name, self._services.clock.now())
         return 0

@@ -12,7 +12,8 @@ from kombu.connection import Connection as Broker
 
 from tests.support.proxy import FaultProxy
 from tests.support.servers import RabbitmqServer, Server
-from userapi.events.publisher import AmqpPublisher, MemoryPublisher, Message, Publisher
+from userapi.events.publisher import MemoryPublisher, Message, Publisher
+from userapi.events.rabbitmq import AmqpPublisher
 
 
 def message(number: int, *, key: str = "user.updated", body: bytes = b"{}") -> Message:

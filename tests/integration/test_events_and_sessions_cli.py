@@ -16,7 +16,8 @@ from tests.support.facts import audit_rows, events
 from tests.support.users import LogIn, MakeUser
 from userapi.cli.events import _from_broker
 from userapi.clock import ManualClock
-from userapi.events.publisher import AmqpPublisher, Message
+from userapi.events.publisher import Message
+from userapi.events.rabbitmq import AmqpPublisher
 from userapi.infrastructure.database import transaction
 
 

@@ -20,7 +20,7 @@ import redis
 from sqlalchemy import func, select, text
 
 from userapi.authentication.key_files import KeyFolder, KeyState
-from userapi.events.publisher import AmqpPublisher
+from userapi.events.rabbitmq import AmqpPublisher
 from userapi.health import Check, Status, head_revision
 from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, db, has_pooler, reading
 from userapi.infrastructure.redis_client import require_writable

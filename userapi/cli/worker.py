@@ -24,7 +24,7 @@ def command(metrics_port: int | None, metrics_address: str) -> None:
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     worker = Worker(app, tasks_of(services()), services().settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: worker.ask_to_stop())
+        signal.signal(number, lambda _number, _frame: worker.request_stop())
     if metrics_port is not None:
         start_http_server(metrics_port, metrics_address, services().metrics.registry)
     if not worker.run():

@@ -1,1 +1,1 @@
-"""What the other services are told: the catalogue of events, the outbox and the relay."""
+"""Events for other services: the catalogue, the outbox and the relay."""

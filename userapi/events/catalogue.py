@@ -1,4 +1,4 @@
-"""The events that the other services consume: their types and what their `data` holds."""
+"""The events that other services consume: their types and their `data`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class EventType(StrEnum):
-    """The closed set of event types; also the routing keys. Alphabetical."""
+    """The event types, which are also the routing keys, in alphabetical order."""
 
     ROLE_CREATED = "role.created"
     ROLE_DELETED = "role.deleted"
@@ -32,7 +32,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserFacts:
-    """What an event tells about a user; never a secret."""
+    """The public data of a user in events; no secrets."""
 
     id: UUID
     username: str
@@ -42,7 +42,7 @@ class UserFacts:
 
 
 class Event(Protocol):
-    """Something that happened and is published to other services."""
+    """A change that is published to other services."""
 
     @property
     def type(self) -> EventType:
@@ -51,7 +51,7 @@ class Event(Protocol):
 
     @property
     def subject(self) -> str:
-        """Return the id that order is kept for."""
+        """Return the id of the subject; events of one subject are published in order."""
         ...
 
     def data(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class SessionEvent:
 
     @property
     def subject(self) -> str:
-        """Return the user's id: a session's events keep order with their user's."""
+        """Return the user's id, so that events of sessions keep their order with the user's."""
         return str(self.user.id)
 
     def data(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class RoleEvent:
         return self.name
 
     def data(self) -> dict[str, Any]:
-        """Return what the role grants and inherits."""
+        """Return the role's permissions and parents."""
         data: dict[str, Any] = {
             "name": self.name,
             "permissions": sorted(self.permissions),

@@ -1,4 +1,4 @@
-"""The form in which events leave the service: CloudEvents 1.0, JSON, structured mode."""
+"""The published form of events: CloudEvents 1.0, JSON, structured mode."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ import orjson
 from userapi.clock import rfc3339
 
 CONTENT_TYPE = "application/cloudevents+json"
-# Names the kind of service and not the installation: consumers match on it.
+# Identifies the kind of service and not the installation, because consumers match on it.
 SOURCE = "urn:aima:user-service"
 
 
@@ -33,7 +33,7 @@ def envelope(
         "subject": subject,
         "time": rfc3339(occurred_at),
         "datacontenttype": "application/json",
-        # A string, as the extension says: JSON numbers lose digits in some languages.
+        # A string, as the extension requires: JSON numbers lose digits in some languages.
         "sequence": str(sequence),
     }
     if correlation_id is not None:

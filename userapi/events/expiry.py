@@ -1,4 +1,4 @@
-"""Deleting events that nobody is to get: without a broker the outbox would grow for ever."""
+"""Deleting unsent events: without a broker the outbox would grow without limit."""
 
 from datetime import timedelta
 
@@ -6,10 +6,7 @@ import structlog
 from sqlalchemy import delete, select, update
 
 from userapi.clock import Clock
-from userapi.infrastructure.database import (
-    table_of,
-    transaction,
-)
+from userapi.infrastructure.database import table_of, transaction
 
 from .models import OutboxEvent, PublishedEvents
 
@@ -20,15 +17,15 @@ _counts = table_of(PublishedEvents)
 
 
 class EventExpiry:
-    """Deletes events that were never sent. Only for where no broker is configured."""
+    """Deletes events that were never sent. Used only if no broker is configured."""
 
     def __init__(self, *, clock: Clock, kept: timedelta) -> None:
         self._clock = clock
         self._kept = kept
 
     def delete_due(self, limit: int) -> int:
-        """Delete at most so many of the oldest events that are due; return how many."""
-        # By number and not by time, which has no index: the oldest come first in both.
+        """Delete up to `limit` of the oldest events that are due; return how many."""
+        # By number and not by time, which has no index: both orders are nearly the same.
         oldest = (
             select(_table.c.sequence, _table.c.occurred_at)
             .where(_table.c.sent_at.is_(None))

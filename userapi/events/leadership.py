@@ -1,4 +1,4 @@
-"""Who publishes: one worker at a time, so that events keep their order; others stand by."""
+"""Leader election: one worker at a time publishes, so that events keep their order."""
 
 import fcntl
 import os
@@ -14,25 +14,25 @@ from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# Others than that of the migrations; locks are per database.
+# Different from the lock of the migrations; locks are per database.
 RELAY_LOCK = 7120062
 IMPORTS_LOCK = 7120063
 
 
 class Leadership(Protocol):
-    """A place that one worker at a time can take, and that is free when its holder dies."""
+    """A lock that one worker at a time can hold, and that is released when its process ends."""
 
     def holds(self) -> bool:
-        """Return whether this worker has the place; take it if it is free."""
+        """Return whether this worker holds the lock; acquire it if it is free."""
         ...
 
     def release(self) -> None:
-        """Give the place back."""
+        """Release the lock."""
         ...
 
 
 class AdvisoryLock:
-    """The place as a lock of a PostgreSQL session: it ends with the connection that holds it."""
+    """An advisory lock of a PostgreSQL session, which ends with its connection."""
 
     def __init__(self, settings: Settings, *, key: int = RELAY_LOCK, name: str = "relay") -> None:
         self._settings = settings
@@ -42,13 +42,13 @@ class AdvisoryLock:
         self._held = False
 
     def holds(self) -> bool:
-        """Return whether this worker has the lock. Raises psycopg2.Error if it is away."""
+        """Return whether this worker holds the lock. Raises psycopg2.Error."""
         try:
             if self._connection is None:
                 self._connection = connect_alone(self._settings, f"userapi-{self._name}")
             with self._connection.cursor() as cursor:
                 if self._held:
-                    # Whoever lost the connection has lost the lock.
+                    # Fails if the connection was lost, and with it the lock.
                     cursor.execute("SELECT 1")
                     return True
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (self._key,))
@@ -65,19 +65,19 @@ class AdvisoryLock:
         self._held = False
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(psycopg2.Error):  # It is as good as closed.
+            with suppress(psycopg2.Error):  # It is closed already.
                 connection.close()
 
 
 class FileLock:
-    """The place as a lock of a file, for workers that share a SQLite database."""
+    """A lock of a file, for workers that share a SQLite database."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
     def holds(self) -> bool:
-        """Return whether this worker has the lock."""
+        """Return whether this worker holds the lock."""
         if self._descriptor is not None:
             return True
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

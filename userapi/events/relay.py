@@ -1,7 +1,7 @@
-"""From the outbox to the broker: in order for each subject, at least once, lost never.
+"""Publishing the outbox: in order for each subject, at least once, without loss.
 
-Rows are taken by "not sent yet" and not by "after the last one": a sequence number is given when a
-row is inserted, and a transaction that took an earlier one may commit later.
+Rows are selected by "not sent", not by "after the last one": the sequence number is assigned when
+a row is inserted, and a transaction with an earlier number may commit later.
 """
 
 from collections import Counter
@@ -16,11 +16,7 @@ from sqlalchemy import Row, String, cast, select, update
 
 from userapi.clock import Clock
 from userapi.errors import Unavailable
-from userapi.infrastructure.database import (
-    reading,
-    table_of,
-    transaction,
-)
+from userapi.infrastructure.database import reading, table_of, transaction
 
 from .cloudevents import envelope
 from .leadership import Leadership
@@ -32,7 +28,7 @@ log = structlog.get_logger(__name__)
 BATCH = 500
 FIRST_DELAY = timedelta(seconds=1)
 MAX_DELAY = timedelta(minutes=5)
-# About nine minutes of trying. An outage of the broker does not count.
+# About nine minutes. Failures during an outage of the broker do not count.
 ATTEMPTS_BEFORE_PARKED = 10
 
 _table = table_of(OutboxEvent)
@@ -41,7 +37,7 @@ _waiting = (_table.c.sent_at.is_(None), _table.c.parked_at.is_(None))
 
 
 class BrokerAway(Unavailable):
-    """The broker does not take or confirm messages. Events wait in the outbox."""
+    """The broker does not accept or confirm messages. Events wait in the outbox."""
 
     code = "broker_unavailable"
     title = "RabbitMQ does not answer."
@@ -49,7 +45,7 @@ class BrokerAway(Unavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Due:
-    """An event whose turn it is. Without a message it cannot be put into words."""
+    """An event to publish. Without a message it cannot be serialized."""
 
     sequence: int
     id: str
@@ -59,7 +55,7 @@ class _Due:
 
 
 class Relay:
-    """Publishes what waits in the outbox. Belongs to one thread."""
+    """Publishes the events in the outbox. Not thread-safe."""
 
     def __init__(self, *, clock: Clock, publisher: Publisher, leadership: Leadership) -> None:
         self._clock = clock
@@ -70,14 +66,13 @@ class Relay:
     def publish_due(self, limit: int = BATCH) -> int:
         """Publish up to `limit` events and return how many; 0 while another worker has the lock.
 
-        An event that is refused waits, and with it the later ones of its subject; after some
-        attempts it is parked and the others go on. Raises BrokerAway, and then nothing counts
-        against an event.
+        A rejected event waits, together with the later ones of its subject; after several attempts
+        it is parked, and the others are published. Raises BrokerAway, which counts no attempt.
         """
         if not self._leadership.holds():
             return 0
-        # After an outage one event tries whether it is over: a broker under a memory alarm takes
-        # into its buffers what it does not confirm, and all of that would arrive twice.
+        # After an outage one event is published as a test: a broker with a memory alarm buffers
+        # messages that it does not confirm, and all of them would arrive twice.
         due = self._due(1 if self._broker_was_away else limit)
         if not due:
             self._publisher.keep_alive()
@@ -96,13 +91,13 @@ class Relay:
             if outage:
                 break
         self._broker_was_away = outage is not None
-        self._note(sent, refused)
+        self._store_results(sent, refused)
         if outage:
             raise BrokerAway(outage)
         return len(sent)
 
     def close(self) -> None:
-        """Let go of the broker and let another worker take over."""
+        """Close the connection, and release the lock for another worker."""
         self._publisher.close()
         self._leadership.release()
 
@@ -110,7 +105,7 @@ class Relay:
         now = self._clock.now()
         held_back = select(_table.c.subject).where(*_waiting, _table.c.next_attempt_at > now)
         query = (
-            # As text: a document that cannot be read must not stop all others.
+            # As text: an invalid document must not block all others.
             select(
                 _table.c.sequence,
                 _table.c.id,
@@ -130,8 +125,8 @@ class Relay:
             rows = connection.execute(query).all()
         return [_due(row) for row in rows]
 
-    def _note(self, sent: Sequence[_Due], refused: Sequence[_Due]) -> None:
-        """Write down what became of the events; a crash before makes them go out once more."""
+    def _store_results(self, sent: Sequence[_Due], refused: Sequence[_Due]) -> None:
+        """Store the results. After a crash before this, the events are published again."""
         if not sent and not refused:
             return
         now = self._clock.now()
@@ -201,8 +196,8 @@ def _due(row: Row[Any]) -> _Due:
 def _waves(due: Iterable[_Due]) -> list[list[_Due]]:
     """Return the events in groups with no subject twice in any, in the order to publish them.
 
-    Within a group many confirms are outstanding at once; were two events of one subject among
-    them, the broker could refuse the first and take the second.
+    Within a group many confirms are outstanding. With two events of one subject among them, the
+    broker could reject the first and accept the second.
     """
     waves: list[list[_Due]] = []
     seen: Counter[str] = Counter()

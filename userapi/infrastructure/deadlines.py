@@ -1,12 +1,12 @@
-"""An end to every wait for a server, also where the network swallows what was sent.
+"""A limit for every wait for a server, also when the network drops packets.
 
-The server's own time-outs do not help when its answer never arrives, and TCP's do not when a proxy
-in between acknowledges everything; a time-out of each read is outwitted by a byte a second. So a
-thread cuts a connection that has waited too long in all, and its driver raises as it does when a
-server dies, which makes the pool throw the connection away.
+The server's own time-outs do not help if its reply never arrives, TCP's do not if a proxy
+acknowledges everything, and a time-out per read allows a byte a second. So a thread shuts a
+connection down that has waited too long in total. Its driver raises as if the server had stopped,
+and the pool discards the connection.
 
-psycopg2's own hook for this, `set_wait_callback`, costs as much, but it forbids COPY and takes
-`connect_timeout` away.
+psycopg2's own hook for this, `set_wait_callback`, costs as much, but prevents COPY and disables
+`connect_timeout`.
 """
 
 import os
@@ -23,10 +23,10 @@ TICK_SECONDS = 0.1
 
 
 class Cuttable(Protocol):
-    """A connection that another thread can break off."""
+    """A connection that another thread can shut down."""
 
     def cut(self) -> None:
-        """Break the connection, so that whoever waits for it stops. Raises nothing."""
+        """Shut the connection down, so that a thread that waits for it stops. Raises nothing."""
         ...
 
 
@@ -47,15 +47,15 @@ class _Watch:
                 self._thread.start()
 
     def end(self, connection: Cuttable) -> None:
-        """Leave the connection alone: its answer is there."""
+        """End the wait: the reply has arrived."""
         with self._lock:
             self._waits.pop(id(connection), None)
 
     def _run(self) -> None:
         while True:
             time.sleep(TICK_SECONDS)
-            # Under the lock: a wait that has ended may have closed its socket, and the number of
-            # that may belong to somebody else by now.
+            # Under the lock: a wait that has ended may have closed its socket, and another socket
+            # may have its number now.
             with self._lock:
                 now = time.monotonic()
                 for key, (deadline, connection) in list(self._waits.items()):
@@ -67,18 +67,18 @@ class _Watch:
 _watch = _Watch()
 
 
-def _start_anew() -> None:
+def _reset_watch() -> None:
     global _watch
     _watch = _Watch()
 
 
-# A child has none of its parent's threads, and must touch none of its parent's connections.
-os.register_at_fork(after_in_child=_start_anew)
+# A child process has none of its parent's threads, and must not use its parent's connections.
+os.register_at_fork(after_in_child=_reset_watch)
 
 
 @contextmanager
 def ends_within(connection: Cuttable, seconds: float) -> Iterator[None]:
-    """Cut the connection if the block takes longer."""
+    """Shut the connection down if the block takes longer."""
     _watch.begin(connection, seconds)
     try:
         yield
@@ -87,7 +87,7 @@ def ends_within(connection: Cuttable, seconds: float) -> Iterator[None]:
 
 
 class BoundedConnection(psycopg2.extensions.connection):
-    """A connection that breaks when an answer takes longer than `reply_seconds`."""
+    """A connection that is shut down when a reply takes longer than `reply_seconds`."""
 
     reply_seconds: float | None = None
 
@@ -96,15 +96,15 @@ class BoundedConnection(psycopg2.extensions.connection):
         self.cursor_factory = BoundedCursor
 
     def cut(self) -> None:
-        """Break the connection; the statement that waits for it raises OperationalError."""
+        """Shut the connection down; the statement that waits raises OperationalError."""
         try:
             with socket.socket(fileno=os.dup(self.fileno())) as end:
                 end.shutdown(socket.SHUT_RDWR)
         except (OSError, psycopg2.Error):
-            return  # It broke by itself; the wait is over.
+            return  # It is closed already.
 
     def commit(self) -> None:
-        """Commit, within the bound."""
+        """Commit, within the limit."""
         _begin(self)
         try:
             super().commit()
@@ -112,7 +112,7 @@ class BoundedConnection(psycopg2.extensions.connection):
             _watch.end(self)
 
     def rollback(self) -> None:
-        """Roll back, within the bound."""
+        """Roll back, within the limit."""
         _begin(self)
         try:
             super().rollback()
@@ -121,10 +121,10 @@ class BoundedConnection(psycopg2.extensions.connection):
 
 
 class BoundedCursor(psycopg2.extensions.cursor):
-    """A cursor of a `BoundedConnection`: whatever waits for the server has an end."""
+    """A cursor of a `BoundedConnection`: every wait for the server is limited."""
 
     def execute(self, *args: Any, **kwargs: Any) -> None:
-        """Run a statement, within the bound."""
+        """Run a statement, within the limit."""
         connection = _begin(self.connection)
         try:
             super().execute(*args, **kwargs)
@@ -132,24 +132,24 @@ class BoundedCursor(psycopg2.extensions.cursor):
             _watch.end(connection)
 
     def executemany(self, *args: Any, **kwargs: Any) -> None:
-        """Run a statement many times, within the bound in all."""
+        """Run a statement many times, within the limit in total."""
         with _bounded(self.connection):
             super().executemany(*args, **kwargs)
 
     def copy_expert(self, *args: Any, **kwargs: Any) -> None:
-        """Copy, within the bound."""
+        """Copy, within the limit."""
         with _bounded(self.connection):
             super().copy_expert(*args, **kwargs)
 
     def fetchone(self) -> tuple[Any, ...] | None:
-        """Return the next row; a cursor of the server asks for it, within the bound."""
+        """Return the next row; a server-side cursor fetches it, within the limit."""
         if self.name is None:
             return super().fetchone()
         with _bounded(self.connection):
             return super().fetchone()
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        """Return the next rows; a cursor of the server asks for them, within the bound."""
+        """Return the next rows; a server-side cursor fetches them, within the limit."""
         wanted = self.arraysize if size is None else size
         if self.name is None:
             return super().fetchmany(wanted)
@@ -157,7 +157,7 @@ class BoundedCursor(psycopg2.extensions.cursor):
             return super().fetchmany(wanted)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Return all rows; a cursor of the server asks for them, within the bound."""
+        """Return all rows; a server-side cursor fetches them, within the limit."""
         if self.name is None:
             return super().fetchall()
         with _bounded(self.connection):

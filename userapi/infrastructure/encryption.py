@@ -1,8 +1,8 @@
 """Encryption of small values at rest, under ENCRYPTION_KEY.
 
-AES-256-GCM with a subkey for each purpose (HKDF-SHA256, RFC 5869), so that a value sealed for one
-purpose opens for no other. A sealed value names its key: values sealed under a key of
-ENCRYPTION_KEY_PREVIOUS still open, and a missing key is reported as such and not as damage.
+AES-256-GCM with a subkey for each purpose (HKDF-SHA256, RFC 5869), so that a value encrypted for
+one purpose cannot be decrypted for another. An encrypted value names its key: values under a key
+of ENCRYPTION_KEY_PREVIOUS are decrypted, and a missing key is reported as such, not as damage.
 """
 
 import secrets
@@ -22,11 +22,11 @@ _HEADER_BYTES = len(FORMAT) + KEY_ID_BYTES
 
 
 class SealedValueUnreadable(Unavailable):
-    """A value that is stored encrypted cannot be opened."""
+    """An encrypted value cannot be decrypted."""
 
 
 class EncryptionKeyMissing(SealedValueUnreadable):
-    """Neither ENCRYPTION_KEY nor ENCRYPTION_KEY_PREVIOUS holds the key that sealed the value."""
+    """Neither ENCRYPTION_KEY nor ENCRYPTION_KEY_PREVIOUS contains the key of the value."""
 
     def __init__(self, key_id: str) -> None:
         """`key_id` is the fingerprint of the missing key."""
@@ -35,11 +35,11 @@ class EncryptionKeyMissing(SealedValueUnreadable):
 
 
 class SealedValueDamaged(SealedValueUnreadable):
-    """The value was changed, or sealed for another purpose or with other associated data."""
+    """The value was changed, or encrypted for another purpose or with other associated data."""
 
 
 class EncryptionKeys:
-    """Seals with ENCRYPTION_KEY; opens with it and with the keys of ENCRYPTION_KEY_PREVIOUS."""
+    """Encrypts with ENCRYPTION_KEY; decrypts with it and with ENCRYPTION_KEY_PREVIOUS."""
 
     def __init__(self, key: str, *, previous: Sequence[str] = ()) -> None:
         self._key = key.encode()
@@ -48,16 +48,16 @@ class EncryptionKeys:
 
     @property
     def current_id(self) -> str:
-        """Return the fingerprint of the key that seals."""
+        """Return the fingerprint of the key that encrypts."""
         return self._id
 
     @property
     def known_ids(self) -> frozenset[str]:
-        """Return the fingerprints of all keys that open."""
+        """Return the fingerprints of all keys that decrypt."""
         return frozenset(key.hex() for key in self._keys)
 
     def seal(self, plaintext: bytes, purpose: str, associated: bytes = b"") -> bytes:
-        """Return `plaintext` encrypted, and bound to its purpose and to the associated data."""
+        """Return `plaintext` encrypted for the purpose and with the associated data."""
         header = FORMAT + bytes.fromhex(self._id)
         nonce = secrets.token_bytes(NONCE_BYTES)
         cipher = AESGCM(_subkey(self._key, purpose))
@@ -78,7 +78,7 @@ class EncryptionKeys:
             raise SealedValueDamaged() from exc
 
     def is_sealed_by_current(self, sealed: bytes) -> bool:
-        """Return whether the present key sealed the value; otherwise it should be sealed again."""
+        """Return whether the current key encrypted the value. If not, encrypt it again."""
         return sealed.startswith(FORMAT + bytes.fromhex(self._id))
 
 

@@ -1,7 +1,7 @@
-"""Exports as NDJSON and as CSV that a spreadsheet may open: no text is ever taken for a formula.
+"""Exports as NDJSON and as CSV that is safe in spreadsheets: no text is read as a formula.
 
-The guard against formulas is an apostrophe. `without_guard` removes it, so that what an export
-writes can be imported again unchanged.
+An apostrophe prevents formulas. `without_guard` removes it, so that an export can be imported
+unchanged.
 """
 
 import codecs
@@ -17,10 +17,10 @@ import orjson
 
 from userapi.clock import rfc3339
 
-# With the full-width and small forms, which Japanese and Chinese editions of Excel treat alike.
+# With the full-width and small forms, which Japanese and Chinese editions of Excel accept.
 FORMULA_STARTS = "=+-@＝＋－＠﹦﹢﹣﹫"
-# A spreadsheet whose list separator is not the comma splits a line elsewhere, also within quotes
-# that do not begin a cell there. So the guard covers every position where a cell could begin.
+# A spreadsheet with another list separator than the comma splits a line elsewhere, also within
+# quotes that do not begin a cell there. So every position where a cell could begin is guarded.
 _FORMULA = f"[{re.escape(FORMULA_STARTS)}]"
 _SKIPPED = r"""(?:[^\S\t\r\n]|["'])*+"""
 _AT_START = re.compile(rf"'*[\t\r\n]|{_SKIPPED}{_FORMULA}")
@@ -29,12 +29,12 @@ _GUARDED_WITHIN = re.compile(rf"([;|\t\r\n])'(?={_SKIPPED}{_FORMULA})")
 _WITHIN_JSON = re.compile(rf"([;|]{_SKIPPED})({_FORMULA})")
 
 
-# So much of a document is sent at once, or a little more.
+# The approximate size of a piece of a document.
 PIECE_BYTES = 64 * 1024
 
 
 class ExportFormat(StrEnum):
-    """The forms that an export comes in."""
+    """The formats of an export."""
 
     CSV = "csv"
     NDJSON = "ndjson"
@@ -60,7 +60,7 @@ def export_pieces(
 
 
 def with_byte_order_mark(pieces: Iterable[bytes], form: ExportFormat) -> Iterator[bytes]:
-    """Yield a mark before an export that is CSV: by it Excel recognises UTF-8."""
+    """Yield a byte order mark before CSV, by which Excel recognises UTF-8."""
     if form is ExportFormat.CSV:
         yield codecs.BOM_UTF8
     yield from pieces
@@ -74,13 +74,13 @@ def csv_line(values: Iterable[object]) -> str:
 
 
 def with_guard(text: str) -> str:
-    """Return the text with an apostrophe wherever a spreadsheet could begin to read a formula."""
+    """Return the text with an apostrophe wherever a spreadsheet could read a formula."""
     guarded = _WITHIN.sub(r"\g<0>'", text)
     return f"'{guarded}" if guarded != text or _AT_START.match(text) else text
 
 
 def without_guard(text: str) -> str:
-    """Return the text that `with_guard` made this one of; any other text as it is."""
+    """Return the text from which `with_guard` made this one; any other text unchanged."""
     bare = text[1:]
     if text.startswith("'") and (_AT_START.match(bare) or _WITHIN.search(bare)):
         return _GUARDED_WITHIN.sub(r"\1", bare)
@@ -93,7 +93,7 @@ def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return rfc3339(value)
     if isinstance(value, dict | list | bool):
-        # Inside of strings JSON has a spelling of its own for any character, so it stays JSON.
+        # Strings in JSON can contain escape sequences for any character, so it stays valid JSON.
         return _WITHIN_JSON.sub(
             lambda found: f"{found[1]}\\u{ord(found[2]):04x}", orjson.dumps(value).decode()
         )
@@ -110,8 +110,8 @@ def document_pieces(
 ) -> Iterator[bytes]:
     """Yield one JSON object piece by piece: first the members of `values`, then those of `lists`.
 
-    The lists are read as they are sent. Where reading one fails the object stays open, so that
-    nobody takes the part for the whole.
+    The lists are read as they are sent. If reading one fails, the object is not closed, so that
+    an incomplete document is not valid.
     """
     opening = "{"
     for name, value in values.items():

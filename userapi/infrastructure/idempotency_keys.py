@@ -1,7 +1,7 @@
-"""The table of kept answers: a create that is sent twice with one key happens once.
+"""The table of stored responses: a create that is sent twice with one key happens once.
 
-Follows draft-ietf-httpapi-idempotency-key-header. The answer is kept in the transaction of its
-effect, so it exists exactly when the effect does.
+Follows draft-ietf-httpapi-idempotency-key-header. The response is stored in the transaction of the
+create, so one never exists without the other.
 """
 
 from datetime import datetime
@@ -15,9 +15,9 @@ from userapi.infrastructure.database import Base, JsonDocument, require_transact
 
 
 class IdempotencyKey(Base):
-    """The first answer to a key. `scope_hash` covers caller, method, path and key.
+    """The first response to a key. `scope_hash` covers caller, method, path and key.
 
-    `user_id` is the user that the answer shows; the row is deleted with them.
+    `user_id` is the user in the response; the row is deleted together with the user.
     """
 
     __tablename__ = "idempotency_keys"

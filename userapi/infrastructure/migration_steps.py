@@ -1,7 +1,7 @@
-"""Steps of migrations that can be repeated after a failure, and that let requests go on.
+"""Steps of migrations that can be repeated after a failure and do not block requests.
 
-On PostgreSQL a migration is a short transaction and then, within `without_blocking_requests`,
-statements that commit one by one. Each of those checks what an earlier attempt has left to do.
+On PostgreSQL a migration is a short transaction followed by statements within
+`without_blocking_requests`, which commit one by one. Each of them skips what is already done.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 from alembic import op
 
-# A statement that waits for a lock keeps everybody behind it waiting, so it gives up soon, and the
-# migration is tried again.
+# A statement that waits for a lock blocks all others that need it, so it stops soon, and the
+# migration is repeated.
 LOCK_TIMEOUT = "2s"
 
 _IS_VALID = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
@@ -23,7 +23,7 @@ def on_postgresql() -> bool:
 
 
 def has_table(name: str) -> bool:
-    """Return whether the table is there."""
+    """Return whether the table exists."""
     return sa.inspect(op.get_bind()).has_table(name)
 
 
@@ -34,10 +34,10 @@ def has_column(table: str, name: str) -> bool:
 
 @contextmanager
 def without_blocking_requests() -> Iterator[None]:
-    """Commit what the migration has done so far, and each statement of the block by itself.
+    """Commit what the migration has done so far, and each statement of the block separately.
 
-    Locks are waited for as long as it takes, so only statements belong here that keep nobody
-    waiting meanwhile: those with CONCURRENTLY, VALIDATE CONSTRAINT, changes of few rows.
+    There is no lock time-out, so use only statements here that do not block others while they
+    wait: those with CONCURRENTLY, VALIDATE CONSTRAINT, changes of few rows.
     """
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")
@@ -59,14 +59,14 @@ def build_index(name: str, table: str, definition: str, *, unique: bool = False)
 
 
 def drop_index(name: str) -> None:
-    """Drop an index of PostgreSQL within `without_blocking_requests`, if it is there."""
+    """Drop an index of PostgreSQL within `without_blocking_requests`, if it exists."""
     op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
 def in_batches(change: Callable[[str, str | None], None], following: sa.TextClause) -> None:
     """Call `change` for each range of ids, from after the first up to the second; None: to the end.
 
-    `following` selects the id that ends the batch that begins after `:last`.
+    `following` selects the last id of the batch that begins after `:last`.
     """
     last = "00000000-0000-0000-0000-000000000000"
     while True:

@@ -1,7 +1,7 @@
-"""IP addresses in one form: stored, counted and compared alike, however they are written.
+"""IP addresses in canonical form, in which they are stored, counted and compared.
 
 An IPv4 address that a dual-stack socket writes as `::ffff:192.0.2.7` is the IPv4 address. IPv6 is
-compressed and in lower case (RFC 5952), without a zone, which means something on one machine only.
+compressed and in lower case (RFC 5952), without a zone, which is valid on one machine only.
 """
 
 import re
@@ -13,13 +13,13 @@ from userapi.errors import invalid_field
 
 # Brackets as in URLs; some proxies write the port of the client, too.
 WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+", re.ASCII)
-# Longer texts are not kept: a client could fill the memory with them.
-MAX_KEPT = 64
+# Longer texts are not cached, because clients could fill the memory with them.
+MAX_CACHED_LENGTH = 64
 
 
 def canonical_address(text: str) -> str | None:
-    """Return an address in its one form, without port and zone; None if the text is no address."""
-    return _kept(text) if len(text) <= MAX_KEPT else _read(text)
+    """Return an address in canonical form, without port and zone; None for any other text."""
+    return _cached(text) if len(text) <= MAX_CACHED_LENGTH else _read(text)
 
 
 def _read(text: str) -> str | None:
@@ -34,11 +34,11 @@ def _read(text: str) -> str | None:
     return str(address)
 
 
-_kept = lru_cache(maxsize=4096)(_read)
+_cached = lru_cache(maxsize=4096)(_read)
 
 
 def parse_address(text: str, *, field: str = "ip_address") -> str:
-    """Return an address that somebody typed in its one form. Raises Invalid that names `field`."""
+    """Return the canonical form of user input. Raises Invalid that names `field`."""
     address = canonical_address(without_blanks_around(text))
     if address is None:
         raise invalid_field(
@@ -48,7 +48,7 @@ def parse_address(text: str, *, field: str = "ip_address") -> str:
 
 
 def former_spellings(address: str) -> tuple[str, ...]:
-    """Return how else earlier releases stored a canonical address."""
+    """Return the other spellings under which earlier releases stored an address."""
     if ":" in address:
         return ()
     packed = IPv4Address(address).packed.hex()

@@ -1,1 +1,1 @@
-"""Mails: what is queued in the transaction of a change, and how the worker sends it."""
+"""Mails: queued in the transaction of a change, and sent by the worker."""

@@ -1,4 +1,4 @@
-"""How a mail leaves: through SMTP, or as a file where there is no mail server."""
+"""Sending mails: through SMTP, or as files without a mail server."""
 
 import os
 import secrets
@@ -26,26 +26,26 @@ MAX_LINE = 998  # RFC 5322 §2.1.1
 
 
 class _MailFailed(Exception):
-    """A mail was not sent. The text names the kind of failure; `answer` is what the server said."""
+    """A mail was not sent. The text is the kind of failure, `reply` the reply of the server."""
 
-    def __init__(self, reason: str, answer: str = "") -> None:
+    def __init__(self, reason: str, reply: str = "") -> None:
         super().__init__(reason)
-        self.answer = answer
+        self.reply = reply
 
 
 class MailRefused(_MailFailed):
-    """The server refuses this mail for good; another attempt is of no use."""
+    """The server rejects this mail permanently; it is not tried again."""
 
 
 class MailUnavailable(_MailFailed):
-    """The mail cannot be sent now. Unless it is a ServerUnavailable, others may be."""
+    """The mail cannot be sent now. Unless this is a ServerUnavailable, others can."""
 
 
 class ServerUnavailable(MailUnavailable):
-    """No mail can be sent now. `broke_off`: the server failed in the middle of this one."""
+    """No mail can be sent now. `broke_off`: the connection failed while this one was sent."""
 
-    def __init__(self, reason: str, answer: str = "", *, broke_off: bool = False) -> None:
-        super().__init__(reason, answer)
+    def __init__(self, reason: str, reply: str = "", *, broke_off: bool = False) -> None:
+        super().__init__(reason, reply)
         self.broke_off = broke_off
 
 
@@ -56,10 +56,10 @@ class Mailer(Protocol):
     """Sends mails."""
 
     def batch(self) -> AbstractContextManager[Send]:
-        """Give what sends one mail after the other until the block ends.
+        """Yield a function that sends a mail, until the block ends.
 
-        What it gives raises ServerUnavailable, MailUnavailable, MailRefused. Nothing is connected
-        before the first mail.
+        The function raises ServerUnavailable, MailUnavailable, MailRefused. The first mail opens
+        the connection.
         """
         ...
 
@@ -74,7 +74,7 @@ class FileMailer:
 
     @contextmanager
     def batch(self) -> Iterator[Send]:
-        """Give what writes mails."""
+        """Yield the function that writes a mail."""
         yield self._write
 
     def _write(self, message: Message) -> None:
@@ -96,18 +96,18 @@ class FileMailer:
 
 
 class _Smtp(smtplib.SMTP):
-    """A connection to a mail server that takes its time for each answer, but not more."""
+    """A connection to a mail server with a time limit for each reply."""
 
     def cut(self) -> None:
-        """Break the connection; who waits for an answer gets an OSError."""
+        """Shut the socket down; the thread that waits for a reply gets an OSError."""
         try:
             if self.sock is not None:
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
         except OSError:
-            return  # It broke by itself.
+            return  # It is closed already.
 
     def getreply(self) -> tuple[int, bytes]:
-        """Return the next answer. A time-out of each read would let one byte a second pass."""
+        """Return the next reply. A time-out per read would allow one byte a second."""
         with ends_within(self, TIMEOUT_SECONDS):
             return super().getreply()
 
@@ -128,7 +128,7 @@ class MailServer:
 
 
 class SmtpMailer:
-    """Hands mails to a mail server, those of a batch in one connection."""
+    """Sends mails to a mail server, those of a batch in one connection."""
 
     def __init__(self, server: MailServer, *, sender: str, clock: Clock) -> None:
         self._server = server
@@ -137,7 +137,7 @@ class SmtpMailer:
 
     @contextmanager
     def batch(self) -> Iterator[Send]:
-        """Give what hands over mails."""
+        """Yield the function that sends a mail."""
         connection = _SmtpConnection(self._server, sender=self._sender, clock=self._clock)
         try:
             yield connection.send
@@ -146,7 +146,7 @@ class SmtpMailer:
 
 
 class _SmtpConnection:
-    """A connection that is made when it is needed, and made anew after a failure."""
+    """A connection that is opened when needed, and again after a failure."""
 
     def __init__(self, server: MailServer, *, sender: str, clock: Clock) -> None:
         self._server = server
@@ -155,36 +155,36 @@ class _SmtpConnection:
         self._connection: smtplib.SMTP | None = None
 
     def send(self, message: Message) -> None:
-        """Hand over the mail."""
+        """Send the mail."""
         mail = _composed(message, self._sender, self._clock)
         if self._connection is None or self._connection.sock is None:
             try:
                 self._connection = connect(self._server)
             except (smtplib.SMTPException, OSError) as exc:
-                raise ServerUnavailable(*_told(exc)) from exc
+                raise ServerUnavailable(*_described(exc)) from exc
         try:
             self._connection.send_message(mail)
         except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError) as exc:
-            self._judge(exc)
+            self._reject(exc)
         except smtplib.SMTPNotSupportedError as exc:
-            # The server cannot deliver to an address beyond ASCII, and will not learn it.
-            raise MailRefused(*_told(exc)) from exc
+            # The server does not support addresses beyond ASCII.
+            raise MailRefused(*_described(exc)) from exc
         except smtplib.SMTPSenderRefused as exc:
-            # MAIL_FROM, the login or the server's disk: the same for every mail.
+            # The fault is MAIL_FROM, the login or the server's disk: it affects every mail.
             self.close()
-            raise ServerUnavailable(*_told(exc)) from exc
+            raise ServerUnavailable(*_described(exc)) from exc
         except (smtplib.SMTPException, OSError) as exc:
             self.close()
-            raise ServerUnavailable(*_told(exc), broke_off=True) from exc
+            raise ServerUnavailable(*_described(exc), broke_off=True) from exc
 
-    def _judge(self, error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> NoReturn:
-        """Raise what a refusal of one mail means."""
+    def _reject(self, error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> NoReturn:
+        """Raise MailRefused for a permanent rejection, and MailUnavailable for a temporary one."""
         if all(code >= 500 for code in _codes(error)):
-            raise MailRefused(*_told(error)) from error
-        raise MailUnavailable(*_told(error)) from error
+            raise MailRefused(*_described(error)) from error
+        raise MailUnavailable(*_described(error)) from error
 
     def close(self) -> None:
-        """Say good-bye. What the server says to that changes nothing: the mails are taken."""
+        """Close the connection. Errors are ignored: the server has accepted the mails."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(smtplib.SMTPException, OSError):
@@ -220,45 +220,45 @@ def _codes(error: smtplib.SMTPRecipientsRefused | smtplib.SMTPDataError) -> list
     return [code for code, _ in error.recipients.values()]
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """Return the kind of an error, and what the server said, as one printable line."""
-    answer: object = ""
+def _described(error: Exception) -> tuple[str, str]:
+    """Return the kind of an error, and the server's reply as one printable line."""
+    reply: object = ""
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        answer = b", ".join(b"%d %s" % (code, text) for code, text in error.recipients.values())
+        reply = b", ".join(b"%d %s" % (code, text) for code, text in error.recipients.values())
     elif isinstance(error, smtplib.SMTPResponseException):
         text = error.smtp_error
-        answer = b"%d %s" % (error.smtp_code, text.encode() if isinstance(text, str) else text)
-    line = answer.decode("ascii", "replace") if isinstance(answer, bytes) else str(answer)
+        reply = b"%d %s" % (error.smtp_code, text.encode() if isinstance(text, str) else text)
+    line = reply.decode("ascii", "replace") if isinstance(reply, bytes) else str(reply)
     return type(error).__name__, "".join(c if c.isprintable() else " " for c in line)[:400]
 
 
 def _composed(message: Message, sender: str, clock: Clock) -> EmailMessage:
     recipient = _deliverable(message.recipient)
-    # A local part beyond ASCII has no other form (RFC 6532); all else stays 7 bits.
+    # A local part beyond ASCII requires UTF-8 (RFC 6532); everything else stays 7 bits.
     mail = EmailMessage(default_policy.clone(utf8=not recipient.isascii()))
     mail["From"] = sender
     mail["To"] = recipient
     mail["Subject"] = message.subject
     mail["Date"] = format_datetime(clock.now())
     mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2].strip(">") or "localhost")
-    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers, please.
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office replies.
     mail.set_content(message.plain, cte=_encoding_of(message.plain))
     mail.add_alternative(message.html, subtype="html", cte=_encoding_of(message.html))
     return mail
 
 
 def _encoding_of(text: str) -> str | None:
-    """Return how a text goes as it is, or None where it has to be encoded.
+    """Return the transfer encoding for a text that needs no encoding, or None.
 
-    Left alone the library encodes every line above 78 characters, and links are longer: whoever
-    reads the file would find them broken in two.
+    By default the library encodes lines above 78 characters. Links are longer, and would be broken
+    in two for readers of the file.
     """
     readable = text.isascii() and max(map(len, text.splitlines()), default=0) <= MAX_LINE
     return "7bit" if readable else None
 
 
 def _deliverable(address: str) -> str:
-    """Return an address with its domain in the form that every mail server knows (RFC 5891)."""
+    """Return an address with an ASCII domain, which every mail server supports (RFC 5891)."""
     local, _, domain = address.rpartition("@")
     if domain.isascii():
         return address

@@ -1,4 +1,4 @@
-"""The texts of the mails, plain and HTML, from templates."""
+"""The texts of mails, plain and HTML, from templates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Message:
 
 
 class Messages:
-    """Writes mails. Each kind has one template, with the blocks `subject` and `body`."""
+    """Renders mails. Each kind has one template, with the blocks `subject` and `body`."""
 
     def __init__(self, *, service_name: str, base_url: str) -> None:
         self._service_name = service_name
@@ -36,7 +36,7 @@ class Messages:
         self._html = jinja2.Environment(loader=loader, undefined=strict, autoescape=True)
 
     def link(self, path: str, token: str) -> str:
-        """Return a link with a token in its fragment, which no server log and no Referer sees."""
+        """Return a link with a token in its fragment, which browsers send to no server."""
         return f"{self._base_url}{path}#token={token}"
 
     def write(self, kind: MailKind, *, recipient: str, data: Mapping[str, Any]) -> Message:

@@ -300,4 +300,4 @@ class MailDelivery:
 
 
 def _error_text(error: MailRefused | MailUnavailable | ServerUnavailable) -> str:
-    return f"{error}: {error.answer}"[:MAX_ERROR] if error.answer else str(error)
+    return f"{error}: {error.reply}"[:MAX_ERROR] if error.reply else str(error)
