@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 import psycopg2
@@ -149,8 +150,7 @@ class Worker:
     def start(self) -> None:
         """Start all tasks and return."""
         targets: list[tuple[str, Callable[[], None]]] = [
-            (task.name, lambda task=task: self._repeat(task))  # type: ignore[misc]
-            for task in self._tasks
+            (task.name, partial(self._repeat, task)) for task in self._tasks
         ]
         if not self._settings.uses_sqlite:
             targets.append(("listen", self._listen))

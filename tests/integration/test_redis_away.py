@@ -1,4 +1,4 @@
-"""Redis as something that may be away: what a question costs then, and how it comes back."""
+"""The client of an unavailable Redis: the cost of a call, and the reconnection."""
 
 import multiprocessing
 import time
@@ -21,15 +21,15 @@ def store(redis_url: str) -> Iterator[Redis]:
     store.close()
 
 
-def test_questions_are_answered_together(store: Redis) -> None:
-    answers = store.execute(
+def test_commands_of_one_call_are_sent_together(store: Redis) -> None:
+    replies = store.execute(
         command("SET", "a", "1"), DOUBLE.on(given=(21,)), command("GET", "a"), command("GET", "b")
     )
 
-    assert answers == [b"OK", 42, b"1", None]
+    assert replies == [b"OK", 42, b"1", None]
 
 
-def test_a_script_that_redis_has_forgotten_is_sent_again(store: Redis) -> None:
+def test_a_script_that_redis_does_not_have_is_sent(store: Redis) -> None:
     store.execute(DOUBLE.on(given=(1,)))
     store.execute(command("SCRIPT", "FLUSH"))
 
@@ -40,7 +40,7 @@ def test_a_script_that_redis_has_forgotten_is_sent_again(store: Redis) -> None:
     ]
 
 
-def test_a_question_that_redis_refuses_has_no_answer(store: Redis) -> None:
+def test_a_rejected_command_has_no_reply(store: Redis) -> None:
     assert (
         store.execute(command("SET", "a", "text"), command("INCR", "a"), command("GET", "a"))
         is None
@@ -63,7 +63,7 @@ def test_a_restart_of_redis_is_no_outage(
     store.close()
 
 
-def test_a_frozen_redis_costs_one_time_out_and_not_one_a_question(
+def test_a_frozen_redis_costs_one_time_out_and_not_one_per_call(
     private_server: Callable[[type[RedisServer]], RedisServer],
 ) -> None:
     server = private_server(RedisServer)
@@ -83,7 +83,7 @@ def test_a_frozen_redis_costs_one_time_out_and_not_one_a_question(
     store.close()
 
 
-def test_a_redis_that_nobody_can_reach_costs_no_more(redis_url: str) -> None:
+def test_an_unreachable_redis_costs_no_more(redis_url: str) -> None:
     proxy = proxy_to(redis_url)
     proxy.black_hole()
     store = Redis(url_through(proxy, redis_url))
@@ -97,7 +97,7 @@ def test_a_redis_that_nobody_can_reach_costs_no_more(redis_url: str) -> None:
     store.close()
 
 
-def test_one_caller_tries_for_all_when_redis_may_be_back(redis_url: str) -> None:
+def test_one_caller_tries_to_reconnect_for_all(redis_url: str) -> None:
     proxy = proxy_to(redis_url)
     seconds = [0.0]
     breaker = CircuitBreaker(2.0, seconds_now=lambda: seconds[0])
@@ -105,7 +105,7 @@ def test_one_caller_tries_for_all_when_redis_may_be_back(redis_url: str) -> None
     proxy.refuse()
     assert store.execute(PING) is None
     proxy.pass_on()
-    assert store.execute(PING) is None  # Spared still.
+    assert store.execute(PING) is None  # The breaker is still open.
 
     seconds[0] = 2.0
 
@@ -119,14 +119,14 @@ def _client_id(store: Redis, into: "multiprocessing.Queue[object]") -> None:
     into.put(store.execute(command("CLIENT", "ID")))
 
 
-def test_a_child_process_has_connections_of_its_own(store: Redis) -> None:
+def test_a_child_process_has_its_own_connections(store: Redis) -> None:
     ours = store.execute(command("CLIENT", "ID"))
     fork = multiprocessing.get_context("fork")
-    answers = fork.Queue()
+    replies = fork.Queue()
 
-    child = fork.Process(target=_client_id, args=(store, answers))
+    child = fork.Process(target=_client_id, args=(store, replies))
     child.start()
-    theirs = answers.get(timeout=10)
+    theirs = replies.get(timeout=10)
     child.join(10)
 
     assert theirs is not None and theirs != ours

@@ -1,8 +1,8 @@
-"""A revocation holds on the next request in every process: while a fill races with it, with Redis
-emptied in between, and with Redis cut off.
+"""A revocation applies to the next request in every process: with a concurrent fill, with Redis
+emptied in between, and with Redis unreachable.
 
 The other process is another application on the same database and Redis. Copies live for five
-minutes unless a test says otherwise, so nothing here has waited for one to run out.
+minutes unless a test sets another time, so no test depends on the expiry of one.
 """
 
 import time
@@ -65,19 +65,19 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def proxy(redis_url: str) -> Iterator[FaultProxy]:
-    """Return the way to Redis of one process alone."""
+    """Return a proxy between Redis and one process."""
     proxy = proxy_to(redis_url)
     yield proxy
     proxy.close()
 
 
 def verify(app: Flask, session: SignedInClient) -> int:
-    """Return what a session's token gets from a process."""
+    """Return the status of a process for a session's token."""
     return int(JsonClient(app, token=session.access_token).get(VERIFY).status_code)
 
 
 def copy_of(server: redis.Redis, session: SignedInClient) -> bytes:
-    """Return what Redis holds of a session."""
+    """Return the copy of a session in Redis."""
     copy = server.get(f"userapi:live:s:{UUID(session.session_id).hex}")
     assert isinstance(copy, bytes)
     return copy
@@ -213,7 +213,7 @@ def test_an_emptied_redis_ends_nothing_and_brings_nothing_back(
 
 
 @pytest.mark.parametrize("pattern", ["userapi:live:u:*", "userapi:live:roles"])
-def test_a_copy_without_the_versions_that_it_needs_is_not_believed(
+def test_a_copy_without_its_versions_is_not_trusted(
     elsewhere: Flask,
     robin: MadeUser,
     boss: SignedInClient,
@@ -221,7 +221,7 @@ def test_a_copy_without_the_versions_that_it_needs_is_not_believed(
     server: redis.Redis,
     pattern: str,
 ) -> None:
-    """A Redis that is short of memory may drop any key."""
+    """A Redis without free memory may evict any key."""
     session = log_in(robin)
     verify(elsewhere, session)
     copy = copy_of(server, session)
@@ -238,19 +238,19 @@ def test_a_copy_without_the_versions_that_it_needs_is_not_believed(
 
 
 class PausingDatabase(DatabaseLiveSessions):
-    """A database whose answer is slow to arrive: it was right when it was read."""
+    """A database that pauses between the read and the return of its result."""
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT)
         self.has_read = Event()
-        self.may_answer = Event()
+        self.may_return = Event()
 
     def find(
-        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+        self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
     ) -> LiveSession | None:
         live = super().find(session_id, user_id=user_id, session_version=session_version)
         self.has_read.set()
-        assert self.may_answer.wait(10)
+        assert self.may_return.wait(10)
         return live
 
 
@@ -263,7 +263,7 @@ class Filling:
     found: list[LiveSession | None] = field(default_factory=list)
 
     def finish(self) -> None:
-        self.database.may_answer.set()
+        self.database.may_return.set()
         self.thread.join(10)
 
 
@@ -300,7 +300,7 @@ BeginToFill = Callable[[SignedInClient, MadeUser], Filling]
 
 @pytest.mark.parametrize("emptied", [False, True], ids=["", "and Redis is emptied"])
 @pytest.mark.parametrize("revoke", REVOCATIONS)
-def test_a_fill_that_is_overtaken_by_a_revocation_brings_nothing_back(
+def test_a_fill_that_is_overtaken_by_a_revocation_is_rejected(
     elsewhere: Flask,
     robin: MadeUser,
     boss: SignedInClient,
@@ -322,7 +322,7 @@ def test_a_fill_that_is_overtaken_by_a_revocation_brings_nothing_back(
     assert verify(elsewhere, session) == 401
 
 
-def test_a_fill_that_is_overtaken_by_another_role_brings_the_old_one_not_back(
+def test_a_fill_that_is_overtaken_by_a_change_of_roles_is_rejected(
     elsewhere: Flask,
     robin: MadeUser,
     boss: SignedInClient,
@@ -341,7 +341,7 @@ def test_a_fill_that_is_overtaken_by_another_role_brings_the_old_one_not_back(
     assert remote.get("/api/v1/users/").status_code == 403
 
 
-def test_a_fill_that_is_overtaken_by_a_changed_catalogue_is_refused(
+def test_a_fill_that_is_overtaken_by_a_change_of_the_catalogue_is_rejected(
     elsewhere: Flask,
     make_user: MakeUser,
     boss: SignedInClient,
@@ -360,7 +360,7 @@ def test_a_fill_that_is_overtaken_by_a_changed_catalogue_is_refused(
     assert remote.get("/api/v1/users/").status_code == 403
 
 
-def test_a_fill_that_nothing_overtakes_is_kept(
+def test_a_fill_that_nothing_overtakes_is_stored(
     elsewhere: Flask,
     robin: MadeUser,
     log_in: LogIn,
@@ -375,7 +375,7 @@ def test_a_fill_that_nothing_overtakes_is_kept(
     assert verify(elsewhere, session) == 200
 
 
-def test_a_copy_lives_from_the_moment_when_its_state_was_asked_for(
+def test_the_life_of_a_copy_begins_before_its_state_is_read(
     robin: MadeUser, log_in: LogIn, begin_to_fill: BeginToFill, server: redis.Redis
 ) -> None:
     session = log_in(robin)
@@ -391,7 +391,7 @@ def test_a_copy_lives_from_the_moment_when_its_state_was_asked_for(
 # Redis cut off from one process
 
 
-def test_a_process_that_redis_is_cut_off_from_sees_a_revocation_at_once(
+def test_a_process_without_redis_sees_a_revocation_immediately(
     make_app: Callable[..., Flask],
     robin: MadeUser,
     boss: SignedInClient,
@@ -410,7 +410,7 @@ def test_a_process_that_redis_is_cut_off_from_sees_a_revocation_at_once(
     assert (still_served, verify(cut_off, session)) == (200, 401)
 
 
-def test_a_revocation_by_a_process_that_redis_is_cut_off_from_holds_within_the_bound(
+def test_a_revocation_by_a_process_without_redis_applies_within_the_life_of_copies(
     make_app: Callable[..., Flask],
     robin: MadeUser,
     log_in: LogIn,
@@ -429,18 +429,18 @@ def test_a_revocation_by_a_process_that_redis_is_cut_off_from_holds_within_the_b
     assert answer.status_code == 204
     assert verify(cut_off, session) == 401
     while verify(other, session) != 401:
-        # Counted from before the question that was answered with 200.
+        # Measured from before the last request with status 200.
         assert time.monotonic() - revoked_at < 1.0
 
 
-def test_what_was_revoked_while_redis_hung_is_not_back_when_redis_is(
+def test_sessions_revoked_while_redis_hung_stay_revoked(
     private_server: Callable[[type[RedisServer]], RedisServer],
     make_app: Callable[..., Flask],
     robin: MadeUser,
     log_in: LogIn,
 ) -> None:
-    """Copies from before the outage were believed until the process that had revoked was asked
-    something and left its notes."""
+    """Copies from before the outage were trusted until the revoking process had another request
+    and published its invalidations."""
     server = private_server(RedisServer)
     revoking, other = (make_app(REDIS_URL=server.url, SESSION_CACHE_SECONDS=LONG) for _ in range(2))
     sessions = [log_in(robin) for _ in range(3)]
@@ -460,7 +460,7 @@ def test_what_was_revoked_while_redis_hung_is_not_back_when_redis_is(
     assert afterwards == {401}
 
 
-def test_who_finds_redis_back_leaves_time_to_those_who_have_something_to_tell(
+def test_a_reconnected_process_waits_for_the_invalidations_of_others(
     make_app: Callable[..., Flask],
     elsewhere: Flask,
     robin: MadeUser,
@@ -497,7 +497,7 @@ def test_who_finds_redis_back_leaves_time_to_those_who_have_something_to_tell(
         assert find() is None
 
 
-def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_before(
+def test_a_process_publishes_pending_invalidations_later_and_trusts_no_copy_before(
     elsewhere: Flask, robin: MadeUser, log_in: LogIn, proxy: FaultProxy, redis_url: str
 ) -> None:
     services: Services = elsewhere.extensions["userapi"]
@@ -510,21 +510,21 @@ def test_a_process_that_could_not_tell_redis_does_so_later_and_believes_no_copy_
         copy_seconds=int(LONG),
         lookups=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)),
         invalidations=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=breaker),
-        database=services.live_sessions,  # Goes by the copies of others, as a test of belief.
+        database=services.live_sessions,  # Would show a trusted copy.
     )
     assert verify(elsewhere, session) == 200
     proxy.refuse()
     live.session_changed(session_id, version=2, live=False)
     proxy.pass_on()
 
-    assert verify(elsewhere, session) == 200  # Nobody has told the others yet.
+    assert verify(elsewhere, session) == 200  # The invalidation is not published yet.
     assert live.lookup(session_id, user_id=user_id, session_version=1) is None
     seconds[0] = 2.0
     wait_until(lambda: verify(elsewhere, session) == 401)
     wait_until(lambda: live.lookup(session_id, user_id=user_id, session_version=1) is not None)
 
 
-def test_notes_that_nobody_needs_any_more_are_dropped(
+def test_expired_invalidations_are_dropped(
     proxy: FaultProxy, redis_url: str, clock: ManualClock
 ) -> None:
     away = Redis(url_through(proxy, redis_url))
@@ -534,7 +534,7 @@ def test_notes_that_nobody_needs_any_more_are_dropped(
         copy_seconds=0,
         lookups=away,
         invalidations=away,
-        database=DatabaseThatKnowsNobody(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
+        database=EmptyDatabase(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
 
     live.user_changed(UUID(int=1), access_version=2)
@@ -542,23 +542,23 @@ def test_notes_that_nobody_needs_any_more_are_dropped(
     wait_until(lambda: live.lookup(UUID(int=2), user_id=UUID(int=1), session_version=1) is not None)
 
 
-class DatabaseThatKnowsNobody(DatabaseLiveSessions):
+class EmptyDatabase(DatabaseLiveSessions):
     """An empty database."""
 
     def find(
-        self, session_id: UUID, *, user_id: UUID, session_version: int, answer: object = None
+        self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
     ) -> LiveSession | None:
         return None
 
 
-def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualClock) -> None:
+def test_a_late_invalidation_does_not_undo_a_newer_one(redis_url: str, clock: ManualClock) -> None:
     store = Redis(redis_url, timeout_seconds=5)
     live = RedisLiveSessions(
         clock,
         copy_seconds=60,
         lookups=store,
         invalidations=store,
-        database=DatabaseThatKnowsNobody(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
+        database=EmptyDatabase(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
     ended = command("GET", f"userapi:live:s:{session_id.hex}")
@@ -573,7 +573,7 @@ def test_a_late_note_does_not_undo_a_newer_one(redis_url: str, clock: ManualCloc
     store.close()
 
 
-def test_a_dead_redis_is_not_noticed_by_callers(
+def test_callers_do_not_notice_a_stopped_redis(
     private_server: Callable[[type[RedisServer]], RedisServer],
     make_app: Callable[..., Flask],
     robin: MadeUser,

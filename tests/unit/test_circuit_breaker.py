@@ -1,4 +1,4 @@
-"""The breaker in front of Redis, with time in the hand of the test."""
+"""The circuit breaker for Redis, with time that a test controls."""
 
 import logging
 
@@ -8,7 +8,7 @@ from userapi.infrastructure.redis_client import CircuitBreaker
 
 
 class Seconds:
-    """Seconds that pass when a test says so."""
+    """Seconds that pass when a test sets them."""
 
     def __init__(self) -> None:
         self.now = 0.0

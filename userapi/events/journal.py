@@ -100,13 +100,13 @@ class EventJournal:
 
     def _mark(self, which: ColumnElement[bool]) -> int:
         session = require_transaction()
-        result = session.execute(
+        result = session.connection().execute(
             update(_table)
             .where(which)
             .values(sent_at=None, parked_at=None, attempts=0, next_attempt_at=None, last_error=None)
         )
         notify(session, NOTIFY_CHANNEL)
-        return int(result.rowcount)  # type: ignore[attr-defined]
+        return result.rowcount
 
 
 def _events() -> Select[Any]:
