@@ -14,7 +14,6 @@ from cachetools import LRUCache, TTLCache
 from sqlalchemy import (
     BindParameter,
     Column,
-    ColumnElement,
     Connection,
     Integer,
     Row,
@@ -27,6 +26,7 @@ from userapi.infrastructure.pagination.cursors import Cursors
 from userapi.infrastructure.pagination.order import Order, SortKey, SortOrders
 from userapi.infrastructure.pagination.queries import (
     COUNTED_ROWS,
+    Conditions,
     count_query,
     key_names,
     page_query,
@@ -76,6 +76,21 @@ class Page(Generic[Item]):
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The requested part of a list, and how to read it."""
+
+    query: Select[Any]
+    order: Order
+    sort: str | None
+    after: Sequence[Any] | None
+    limit: int
+    offset: int
+    parameters: Mapping[str, Any] | None
+    counted: Select[Any] | None
+    either: Conditions
+
+
 class Paginator:
     """Pages of one kind of list: its sortable columns, default order and tie-breaker."""
 
@@ -107,7 +122,7 @@ class Paginator:
         item: Callable[[Row[Any]], Item],
         parameters: Mapping[str, Any] | None = None,
         counted: Select[Any] | None = None,
-        either: Sequence[ColumnElement[bool]] = (),
+        either: Conditions = (),
         one_range: bool = False,
     ) -> Page[Item]:
         """Return the requested part of `query`, which has filters but no order.
@@ -131,55 +146,36 @@ class Paginator:
             if offset >= MAX_DEPTH:
                 raise PageTooDeep()
         limit = wanted.page_size + 1
+        part = _Part(
+            query=query,
+            order=order,
+            sort=wanted.sort,
+            after=after,
+            limit=limit,
+            offset=offset,
+            parameters=parameters,
+            counted=counted,
+            either=either,
+        )
         is_long = self._is_long(filters)
-
-        def count() -> int:
-            counting = count_query(
-                query,
-                self._orders.parse(None),
-                tie_breaker=self._tie_breaker,
-                ordered=counted,
-                either=either,
-            )
-            return int(connection.execute(counting, parameters or {}).scalar_one())
-
-        def find(*, all_counted: bool = False) -> Sequence[Row[Any]]:
-            if parameters is None or after is not None or either:
-                statement = page_query(
-                    query,
-                    order,
-                    after,
-                    tie_breaker=self._tie_breaker,
-                    limit=limit,
-                    offset=offset,
-                    counted_in=self._orders.parse(None) if all_counted else None,
-                    either=either,
-                )
-                return connection.execute(statement, parameters or {}).all()
-            statement = self._statement(
-                query, order, wanted.sort, first=offset == 0, all_counted=all_counted
-            )
-            values = {**parameters, "limit": limit, "offset": offset}
-            return connection.execute(statement, values).all()
-
+        filtered = any(value is not None for value in filters.values())
         rows: Sequence[Row[Any]] = ()
         total = COUNTED_ROWS + 1
-        filtered = any(value is not None for value in filters.values())
         searched = filtered and not either and not one_range
         if searched and not is_long:
             # The planner expects matching rows to be spread evenly over the order of the list. If
             # they are not, reading in this order reads the whole table. So all are found and
             # counted once, and if they are few, those of the page are among them.
-            rows = find(all_counted=True)
-            total = rows[0].matching_rows if rows else count()
+            rows = self._find(connection, part, all_counted=True)
+            total = rows[0].matching_rows if rows else self._count(connection, part)
         elif not is_long:
-            total = count()
+            total = self._count(connection, part)
         if total > COUNTED_ROWS or not searched:
-            rows = find()
+            rows = self._find(connection, part)
         more = len(rows) == limit
         rows = rows[: wanted.page_size]
         if is_long and not more:
-            total = count()
+            total = self._count(connection, part)
         if total > COUNTED_ROWS:
             self._cache_long(filters)
         return Page(
@@ -201,30 +197,55 @@ class Paginator:
         with self._lock:
             self._long_lists.clear()
 
-    def _cursor(self, query: Select[Any], order: Order, row: Row[Any], context: bytes) -> str:
-        return self._cursors.write([getattr(row, n) for n in key_names(query, order)], context)
+    def _count(self, connection: Connection, part: _Part) -> int:
+        counting = count_query(
+            part.query,
+            self._orders.parse(None),
+            tie_breaker=self._tie_breaker,
+            ordered=part.counted,
+            either=part.either,
+        )
+        return int(connection.execute(counting, part.parameters or {}).scalar_one())
 
-    def _statement(
-        self, query: Select[Any], order: Order, sort: str | None, *, first: bool, all_counted: bool
-    ) -> Select[Any]:
-        """Return a statement for a page of a query, with the parameters `limit` and `offset`."""
-        key = (query, sort, first, all_counted)
+    def _find(
+        self, connection: Connection, part: _Part, *, all_counted: bool = False
+    ) -> Sequence[Row[Any]]:
+        if part.parameters is not None and part.after is None and not part.either:
+            statement = self._cached_statement(part, all_counted=all_counted)
+            values = {**part.parameters, "limit": part.limit, "offset": part.offset}
+            return connection.execute(statement, values).all()
+        statement = self._statement(
+            part, limit=part.limit, offset=part.offset, all_counted=all_counted
+        )
+        return connection.execute(statement, part.parameters or {}).all()
+
+    def _statement(self, part: _Part, *, limit: Any, offset: Any, all_counted: bool) -> Select[Any]:
+        return page_query(
+            part.query,
+            part.order,
+            part.after,
+            tie_breaker=self._tie_breaker,
+            limit=limit,
+            offset=offset,
+            counted_in=self._orders.parse(None) if all_counted else None,
+            either=part.either,
+        )
+
+    def _cached_statement(self, part: _Part, *, all_counted: bool) -> Select[Any]:
+        """Return a statement with the parameters `limit` and, unless it is 0, `offset`."""
+        key = (part.query, part.sort, part.offset == 0, all_counted)
         with self._lock:
             statement = self._statements.get(key)
         if statement is None:
             limit: BindParameter[int] = bindparam("limit", type_=Integer())
-            statement = page_query(
-                query,
-                order,
-                None,
-                tie_breaker=self._tie_breaker,
-                limit=limit,
-                offset=0 if first else bindparam("offset", type_=Integer()),
-                counted_in=self._orders.parse(None) if all_counted else None,
-            )
+            offset = 0 if part.offset == 0 else bindparam("offset", type_=Integer())
+            statement = self._statement(part, limit=limit, offset=offset, all_counted=all_counted)
             with self._lock:
                 self._statements[key] = statement
         return statement
+
+    def _cursor(self, query: Select[Any], order: Order, row: Row[Any], context: bytes) -> str:
+        return self._cursors.write([getattr(row, n) for n in key_names(query, order)], context)
 
     def _is_long(self, filters: Mapping[str, object]) -> bool:
         with self._lock:
