@@ -1,4 +1,4 @@
-"""What every use case that changes something writes: audit rows and events, at one clock's time."""
+"""What every use case with a change writes: audit rows and events, with one clock."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -12,12 +12,9 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
-from userapi.audit.service import AuditTrail
 from userapi.characters import without_controls
-from userapi.clock import Clock
 from userapi.errors import NotFound
 from userapi.events.catalogue import EventType, SessionEvent, UserFacts
-from userapi.events.outbox import Outbox
 from userapi.infrastructure.database import (
     after_commit,
     new_id,
@@ -27,6 +24,7 @@ from userapi.infrastructure.database import (
     transaction,
 )
 from userapi.infrastructure.network_addresses import canonical_address
+from userapi.recorder import Recorder
 from userapi.sessions.devices import device_label
 from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
@@ -101,15 +99,11 @@ class Sessions:
     def __init__(
         self,
         *,
-        clock: Clock,
-        audit: AuditTrail,
-        outbox: Outbox,
+        recorder: Recorder,
         live: LiveSessions,
         limits: SessionLimits,
     ) -> None:
-        self._clock = clock
-        self._audit = audit
-        self._outbox = outbox
+        self._recorder = recorder
         self._live = live
         self._limits = limits
 
@@ -134,7 +128,7 @@ class Sessions:
         self._end(surplus[::-1], user=user, actor=actor, reason=EndReason.CAP_REACHED)
         started = self._new_row(user.id, actor=actor, remember_me=remember_me, kind=kind)
         session.execute(_INSERT, started)
-        self._outbox.append(
+        self._recorder.outbox.append(
             SessionEvent(type=EventType.SESSION_CREATED, user=user, session_id=started["id"]),
             actor=actor,
         )
@@ -142,7 +136,7 @@ class Sessions:
 
     def keep_alive(self, session_id: UUID) -> None:
         """Record that a browser's session, which has no refresh tokens, is in use."""
-        now = self._clock.now()
+        now = self._recorder.now()
         with transaction() as session:
             session.execute(
                 update(_table)
@@ -158,7 +152,7 @@ class Sessions:
     def is_live(self, session: SessionEnds) -> bool:
         """Return whether a session has neither ended, expired, nor been idle for too long."""
         ends_at = min(session.expires_at, session.rotated_at + self._limits.idle_timeout)
-        return session.revoked_at is None and self._clock.now() < ends_at
+        return session.revoked_at is None and self._recorder.now() < ends_at
 
     def list_of(self, user_id: UUID, *, current: UUID | None = None) -> list[SessionView]:
         """Return a user's live sessions, most recently used first."""
@@ -224,7 +218,7 @@ class Sessions:
 
     def users_with_live_sessions(self, *, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """Return users with live sessions, ordered by id, and the number of their sessions."""
-        now = self._clock.now()
+        now = self._recorder.now()
         query = (
             select(_table.c.user_id, func.count())
             .where(is_live(now, now - self._limits.idle_timeout))
@@ -244,14 +238,14 @@ class Sessions:
 
     def count_live_now(self, connection: Connection) -> int:
         """Return how many sessions are live, read by `connection`."""
-        now = self._clock.now()
+        now = self._recorder.now()
         query = select(func.count()).where(is_live(now, now - self._limits.idle_timeout))
         return int(connection.execute(query).scalar_one())
 
     def _new_row(
         self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
     ) -> dict[str, Any]:
-        now = self._clock.now()
+        now = self._recorder.now()
         # Never longer than a session with remember_me.
         lifetime = (
             self._limits.remembered_lifetime
@@ -287,7 +281,7 @@ class Sessions:
 
     def _live_rows(self, user_id: UUID | None) -> Select[Any]:
         """Return the query for the live sessions of one user, or of all."""
-        now = self._clock.now()
+        now = self._recorder.now()
         query = select(_table).where(is_live(now, now - self._limits.idle_timeout))
         return query if user_id is None else query.where(_table.c.user_id == user_id)
 
@@ -314,17 +308,17 @@ class Sessions:
             update(_table)
             .where(_table.c.id.in_([row.id for row in rows]))
             .values(
-                revoked_at=self._clock.now(), revoked_reason=reason, version=_table.c.version + 1
+                revoked_at=self._recorder.now(), revoked_reason=reason, version=_table.c.version + 1
             )
         )
-        self._audit.record_all(
+        self._recorder.audit.record_all(
             AuditAction.SESSION_REVOKED,
             actor=actor,
             about={
                 ("session", row.id): {"reason": reason, "user_id": str(row.user_id)} for row in rows
             },
         )
-        self._outbox.append_all(
+        self._recorder.outbox.append_all(
             [
                 SessionEvent(
                     type=EventType.SESSION_REVOKED,

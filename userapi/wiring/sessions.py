@@ -50,13 +50,7 @@ def build_sessions(foundation: Foundation) -> SessionServices:
     return SessionServices(
         live_sessions=live,
         rates=rates,
-        sessions=Sessions(
-            clock=clock,
-            audit=foundation.audit,
-            outbox=foundation.outbox,
-            live=live,
-            limits=limits,
-        ),
+        sessions=Sessions(recorder=foundation.recorder, live=live, limits=limits),
     )
 
 
