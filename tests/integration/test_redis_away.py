@@ -23,17 +23,22 @@ def store(redis_url: str) -> Iterator[Redis]:
 
 def test_commands_of_one_call_are_sent_together(store: Redis) -> None:
     replies = store.execute(
-        command("SET", "a", "1"), DOUBLE.on(given=(21,)), command("GET", "a"), command("GET", "b")
+        command("SET", "a", "1"),
+        DOUBLE.on(arguments=(21,)),
+        command("GET", "a"),
+        command("GET", "b"),
     )
 
     assert replies == [b"OK", 42, b"1", None]
 
 
 def test_a_script_that_redis_does_not_have_is_sent(store: Redis) -> None:
-    store.execute(DOUBLE.on(given=(1,)))
+    store.execute(DOUBLE.on(arguments=(1,)))
     store.execute(command("SCRIPT", "FLUSH"))
 
-    assert store.execute(DOUBLE.on(given=(2,)), command("INCR", "n"), DOUBLE.on(given=(3,))) == [
+    assert store.execute(
+        DOUBLE.on(arguments=(2,)), command("INCR", "n"), DOUBLE.on(arguments=(3,))
+    ) == [
         4,
         1,
         6,

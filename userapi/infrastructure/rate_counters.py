@@ -207,7 +207,7 @@ class RedisRateCounter:
 
 @lru_cache(maxsize=MAX_CACHED_COMMANDS)
 def _hit_of(key: str, cost: int, seconds: int) -> Command:
-    return _HIT.on(_redis_key(key), given=(cost, seconds * 1000))
+    return _HIT.on(_redis_key(key), arguments=(cost, seconds * 1000))
 
 
 @lru_cache(maxsize=MAX_CACHED_COMMANDS)
@@ -215,7 +215,7 @@ def _hit_one_of(keys: tuple[str, str], condition: Condition, seconds: int) -> Co
     return _HIT_ONE_OF.on(
         condition.key,
         *map(_redis_key, keys),
-        given=(condition.met, condition.undecided, seconds * 1000),
+        arguments=(condition.met, condition.undecided, seconds * 1000),
     )
 
 

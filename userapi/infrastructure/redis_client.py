@@ -110,9 +110,9 @@ class Script:
         self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         _scripts[self._sha] = self
 
-    def on(self, *keys: bytes | str, given: Sequence[Word] = ()) -> Command:
+    def on(self, *keys: bytes | str, arguments: Sequence[Word] = ()) -> Command:
         """Return the command that executes the script with these keys and arguments."""
-        return command("EVALSHA", self._sha, len(keys), *keys, *given)
+        return command("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
 
 class Connection(Protocol):

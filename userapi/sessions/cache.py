@@ -170,17 +170,17 @@ class RedisLiveSessions:
     ) -> None:
         keys = _keys(session_id, user_id)
         if live is None:
-            self._lookups.execute(_FILL_WITH_ENDED.on(keys[0], given=(placeholder,)))
+            self._lookups.execute(_FILL_WITH_ENDED.on(keys[0], arguments=(placeholder,)))
         elif live.user_id == user_id:
             versions = (live.access_version, live.catalogue_version)
-            given = (placeholder, _encoded(live), *versions, self._invalidation_milliseconds)
-            self._lookups.execute(_FILL.on(*keys, given=given))
+            arguments = (placeholder, _encoded(live), *versions, self._invalidation_milliseconds)
+            self._lookups.execute(_FILL.on(*keys, arguments=arguments))
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
         """Invalidate the copy of a session with a new version, or one that has ended."""
         key = _session_key(session_id)
         if live:
-            self._publish(_DROP_OLDER.on(key, given=(version,)))
+            self._publish(_DROP_OLDER.on(key, arguments=(version,)))
         else:
             self._publish(command("SET", key, ENDED, "PX", self._invalidation_milliseconds))
 
@@ -195,13 +195,13 @@ class RedisLiveSessions:
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
         """Invalidate the copies of a user's sessions."""
-        given = (access_version, self._invalidation_milliseconds)
-        self._publish(_RAISE_VERSION.on(_user_key(user_id), given=given))
+        arguments = (access_version, self._invalidation_milliseconds)
+        self._publish(_RAISE_VERSION.on(_user_key(user_id), arguments=arguments))
 
     def roles_changed(self, *, catalogue_version: int) -> None:
         """Invalidate the copies of all sessions."""
-        given = (catalogue_version, self._invalidation_milliseconds)
-        self._publish(_RAISE_VERSION.on(CATALOGUE, given=given))
+        arguments = (catalogue_version, self._invalidation_milliseconds)
+        self._publish(_RAISE_VERSION.on(CATALOGUE, arguments=arguments))
 
     def _publish(self, *invalidations: Command) -> None:
         # While some are pending, no request tries itself: each would wait for a time-out.
@@ -244,7 +244,7 @@ class RedisLiveSessions:
 
 @lru_cache(maxsize=MAX_CACHED_COPIES)
 def _lookup(session_id: UUID, user_id: UUID, session_version: int, milliseconds: int) -> Command:
-    return _LOOKUP.on(*_keys(session_id, user_id), given=(session_version, milliseconds))
+    return _LOOKUP.on(*_keys(session_id, user_id), arguments=(session_version, milliseconds))
 
 
 def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
