@@ -3,12 +3,12 @@
 from userapi.infrastructure.pagination.cursors import InvalidCursor
 from userapi.infrastructure.pagination.order import SortKey
 from userapi.infrastructure.pagination.pages import (
-    COUNTED_ROWS,
     Page,
     PageRequest,
     PageTooDeep,
     Paginator,
 )
+from userapi.infrastructure.pagination.queries import COUNTED_ROWS
 
 __all__ = [
     "COUNTED_ROWS",
