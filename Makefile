@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run dev install servers servers-up browser test test-slow chaos abuse guards lint audit format bench bench-scale \
+.PHONY: run dev install servers servers-up browser test test-slow chaos abuse guards lint audit format bench bench-scale bench-hashes \
 	secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
@@ -58,6 +58,9 @@ bench: install ## Measure the service under load
 
 bench-scale: servers ## Run the same queries with 1000 and a million users (minutes)
 	@$(BIN)/python -m benchmarks.scale $(ARGS) </dev/null
+
+bench-hashes: install ## Compare the most expensive imported password hashes with bcrypt
+	@$(BIN)/python -m benchmarks.hashes $(ARGS)
 
 secrets: ## Create the passwords and keys that docker-compose.yml mounts
 	@scripts/make_secrets.sh
