@@ -358,7 +358,7 @@ GUARDS = [
         "A password change ends the other sessions",
         "Authentication.change_password",
         "self._sessions.end_all(\n"
-        "    user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, but=own.id\n"
+        "    user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=own.id\n"
         ")",
         "",
         (*REFRESHING, "tests/api/test_login.py", "tests/api/test_user_sessions.py"),

@@ -439,14 +439,14 @@ class Accounts:
         *,
         actor: Actor,
         reason: EndReason = EndReason.REVOKED,
-        but: UUID | None = None,
+        keep: UUID | None = None,
     ) -> int:
-        """End the sessions of a user, all but one if told so; return how many."""
+        """End the sessions of a user, except `keep`; return how many ended."""
         with transaction() as session:
             user, names = self.locked(session, user_id)
             self._roles.require_outranks(actor, user_id, names)
             view = self.view(session, user.id)
-            return self._sessions.end_all(user=view.facts, actor=actor, reason=reason, but=but)
+            return self._sessions.end_all(user=view.facts, actor=actor, reason=reason, keep=keep)
 
     # Building blocks for the subjects above, inside their transaction
 

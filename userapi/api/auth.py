@@ -217,7 +217,7 @@ def end_other_sessions() -> Any:
     """End all sessions of the signed-in user but this one."""
     live = current_session()
     revoked = services().accounts.end_sessions(
-        live.user_id, actor=current_actor(), but=live.session_id
+        live.user_id, actor=current_actor(), keep=live.session_id
     )
     return {"revoked": revoked}
 

@@ -311,7 +311,7 @@ class Authentication:
                 raise TokenRevoked()
             view = self.set_password(user, password_hash, actor=actor)
             self._sessions.end_all(
-                user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, but=own.id
+                user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=own.id
             )
             self._renew(own)
             session.flush()

@@ -140,7 +140,7 @@ def end_other_sessions() -> Response:
     """End all of one's own sessions but this one."""
     live = current_session()
     ended = services().accounts.end_sessions(
-        live.user_id, actor=current_actor(), but=live.session_id
+        live.user_id, actor=current_actor(), keep=live.session_id
     )
     return done(f"{ended} other sessions have ended.", "sessions_page")
 

@@ -198,12 +198,12 @@ class Sessions:
         self._end(rows, user=user, actor=actor, reason=reason)
 
     def end_all(
-        self, *, user: UserFacts, actor: Actor, reason: EndReason, but: UUID | None = None
+        self, *, user: UserFacts, actor: Actor, reason: EndReason, keep: UUID | None = None
     ) -> int:
-        """End all live sessions of the user except `but`; return how many."""
+        """End all live sessions of the user, except `keep`; return how many ended."""
         query = self._live_rows(user.id)
-        if but is not None:
-            query = query.where(_table.c.id != but)
+        if keep is not None:
+            query = query.where(_table.c.id != keep)
         rows = self._locked(query)
         self._end(rows, user=user, actor=actor, reason=reason)
         return len(rows)
