@@ -14,7 +14,7 @@ from flask import Flask
 from tests.blackbox.test_as_shipped import FAST, add_administrator, call, log_in
 from tests.support.facts import audit_rows
 from tests.support.gunicorn import GunicornService
-from userapi.authentication.key_files import KeyFolder, KeyState
+from userapi.authentication.key_folder import KeyFolder, KeyState
 from userapi.clock import ManualClock
 from userapi.wiring import Services
 
@@ -36,7 +36,7 @@ def flask(app: Flask, *arguments: str, stdin: str = "") -> Result:
 
 def folder_of(app: Flask) -> KeyFolder:
     services: Services = app.extensions["userapi"]
-    return KeyFolder(services.settings, services.clock)
+    return services.key_folder
 
 
 def kid_of(app: Flask, state: KeyState) -> str:

@@ -17,11 +17,17 @@ from uuid import UUID
 import jwt
 from flask import Flask
 
-from userapi.authentication.key_files import KeyFolder
+from userapi.authentication.key_folder import KeyFolder
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
 from userapi.clock import ManualClock
 from userapi.settings import Settings
+from userapi.wiring.tokens import (
+    build_access_tokens,
+    build_key_folder,
+    build_key_ring,
+    build_refresh_tokens,
+)
 
 ASYMMETRIC = ("ES256", "EdDSA", "RS256")
 ALGORITHMS = ("HS256", *ASYMMETRIC)
@@ -50,7 +56,7 @@ class TokenStage:
     @property
     def folder(self) -> KeyFolder:
         """Return the keys at rest, as `flask keys` sees them."""
-        return KeyFolder(self.settings, self.clock)
+        return build_key_folder(self.settings, self.clock)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """Return the claims of a good access token, changed; `...` takes a claim away."""
@@ -136,7 +142,7 @@ def token_stage(algorithm: str, instance_dir: Path, **environment: str) -> Itera
     )
     clock = ManualClock()
     if algorithm != "HS256" and "JWT_PRIVATE_KEY_FILE" not in environment:
-        KeyFolder(settings, clock).generate()
+        build_key_folder(settings, clock).generate()
     stage = stage_of(settings, clock)
     with stage.app.app_context():
         yield stage
@@ -144,8 +150,8 @@ def token_stage(algorithm: str, instance_dir: Path, **environment: str) -> Itera
 
 def stage_of(settings: Settings, clock: ManualClock) -> TokenStage:
     """Return what another process with the same settings would have."""
-    keys = KeyRing(settings, clock)
-    access = AccessTokens(settings, clock, keys)
+    keys = build_key_ring(settings, clock)
+    access = build_access_tokens(settings, clock, keys)
     app = Flask("tokens")
     access.configure(app)
     return TokenStage(
@@ -153,7 +159,7 @@ def stage_of(settings: Settings, clock: ManualClock) -> TokenStage:
         clock=clock,
         keys=keys,
         access=access,
-        refresh=RefreshTokens(settings, clock),
+        refresh=build_refresh_tokens(settings, clock),
         app=app,
     )
 

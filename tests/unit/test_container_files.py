@@ -12,9 +12,9 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from userapi.authentication.keys import KeyRing
 from userapi.clock import SystemClock
 from userapi.settings import Settings, variables
+from userapi.wiring.tokens import build_key_ring
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Read by gunicorn.conf.py, not by the settings.
@@ -250,7 +250,7 @@ def test_with_fresh_secrets_the_service_accepts_its_production_settings(tmp_path
     assert "@redis:6379/0" in settings.redis_url
     assert settings.rabbitmq_url.startswith("amqp://userapi:")
     assert settings.jwt_algorithm == "ES256"
-    KeyRing(settings, SystemClock()).require_active()
+    build_key_ring(settings, SystemClock()).require_active()
 
 
 @pytest.mark.parametrize("name", OURS)

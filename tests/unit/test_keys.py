@@ -17,12 +17,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from tests.support.deployments import ENVIRONMENT, build_app
 from tests.support.tokens import ASYMMETRIC, GRANT, USER_ID, TokenStage, stage_of, token_stage
 from userapi.authentication import keys as keys_module
-from userapi.authentication.key_files import KeyFolder, KeyState, PrivateKey, thumbprint
-from userapi.authentication.keys import KeyRing
+from userapi.authentication.key_files import PrivateKey, thumbprint
+from userapi.authentication.key_folder import KeyState
 from userapi.authentication.refusals import TokenInvalid
 from userapi.clock import ManualClock
 from userapi.errors import Unavailable
 from userapi.settings import Settings, SettingsError
+from userapi.wiring.tokens import build_key_folder, build_key_ring
 
 
 @pytest.fixture(params=ASYMMETRIC)
@@ -38,9 +39,9 @@ def es256(tmp_path: Path) -> Iterator[TokenStage]:
 
 
 @pytest.fixture
-def looking_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a process look at the folder at every call, which otherwise takes a second."""
-    monkeypatch.setattr(keys_module, "LOOK_AGAIN_SECONDS", 0.0)
+def always_reloading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reload the keys at every call instead of once a second."""
+    monkeypatch.setattr(keys_module, "RELOAD_SECONDS", 0.0)
 
 
 def settings_for(algorithm: str, instance_dir: Path, **environment: str) -> Settings:
@@ -117,7 +118,7 @@ def test_a_broken_state_file_is_told_at_the_start(es256: TokenStage, content: st
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
 
     with pytest.raises(SettingsError, match=r"^JWT_KEYS_DIR: its keys.json cannot be read$"):
-        KeyRing(es256.settings, es256.clock)
+        build_key_ring(es256.settings, es256.clock)
 
 
 def test_the_state_file_names_no_file_elsewhere(es256: TokenStage, tmp_path: Path) -> None:
@@ -128,19 +129,19 @@ def test_the_state_file_names_no_file_elsewhere(es256: TokenStage, tmp_path: Pat
     path.write_text(json.dumps(document))
 
     with pytest.raises(SettingsError, match="JWT_KEYS_DIR"):
-        KeyRing(es256.settings, es256.clock)
+        build_key_ring(es256.settings, es256.clock)
 
 
 def test_a_missing_key_file_is_told_at_the_start(es256: TokenStage) -> None:
     next(es256.settings.keys_folder.glob("*.pem")).unlink()
 
     with pytest.raises(SettingsError, match="^JWT_KEYS_DIR: "):
-        KeyRing(es256.settings, es256.clock)
+        build_key_ring(es256.settings, es256.clock)
 
 
 def test_without_a_key_there_is_a_ring_that_does_nothing(tmp_path: Path) -> None:
     """`flask keys generate` needs an application before there is a key."""
-    ring = KeyRing(settings_for("ES256", tmp_path), ManualClock())
+    ring = build_key_ring(settings_for("ES256", tmp_path), ManualClock())
 
     with pytest.raises(SettingsError, match="^JWT_ALGORITHM: ES256 needs a key; run `flask keys"):
         ring.require_active()
@@ -150,7 +151,7 @@ def test_without_a_key_there_is_a_ring_that_does_nothing(tmp_path: Path) -> None
 
 
 def test_a_process_without_a_key_signs_once_there_is_one(
-    tmp_path: Path, looking_always: None
+    tmp_path: Path, always_reloading: None
 ) -> None:
     settings, clock = settings_for("ES256", tmp_path), ManualClock()
     stage = stage_of(settings, clock)
@@ -165,7 +166,9 @@ def test_a_process_without_a_key_signs_once_there_is_one(
 # Rotation
 
 
-def test_the_next_key_is_published_before_it_signs(stage: TokenStage, looking_always: None) -> None:
+def test_the_next_key_is_published_before_it_signs(
+    stage: TokenStage, always_reloading: None
+) -> None:
     upcoming = {kid for kid, state in states(stage).items() if state == KeyState.NEXT}
     published = {key["kid"] for key in stage.keys.jwks()["keys"]}
 
@@ -176,7 +179,7 @@ def test_the_next_key_is_published_before_it_signs(stage: TokenStage, looking_al
     assert stage.keys.active().kid == signing
 
 
-def test_a_running_process_notices_a_rotation(stage: TokenStage, looking_always: None) -> None:
+def test_a_running_process_notices_a_rotation(stage: TokenStage, always_reloading: None) -> None:
     before = stage.access.issue(GRANT).token
     stage.access.verify(before)
 
@@ -202,8 +205,8 @@ def test_an_unknown_key_is_looked_for_at_once(
     es256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rotations within a second: the other process signs with a key that was not published."""
-    monkeypatch.setattr(keys_module, "LOOK_AGAIN_SECONDS", 3600.0)
-    monkeypatch.setattr(keys_module, "LOOK_FOR_UNKNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(keys_module, "RELOAD_SECONDS", 3600.0)
+    monkeypatch.setattr(keys_module, "RELOAD_FOR_UNKNOWN_SECONDS", 0.0)
     es256.folder.rotate()
     es256.folder.rotate()
     other = stage_of(es256.settings, es256.clock)
@@ -216,8 +219,8 @@ def test_an_unknown_key_is_looked_for_at_once(
 def test_who_sends_unknown_keys_does_not_make_the_process_read(
     es256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys_module, "LOOK_AGAIN_SECONDS", 3600.0)
-    monkeypatch.setattr(keys_module, "LOOK_FOR_UNKNOWN_SECONDS", 3600.0)
+    monkeypatch.setattr(keys_module, "RELOAD_SECONDS", 3600.0)
+    monkeypatch.setattr(keys_module, "RELOAD_FOR_UNKNOWN_SECONDS", 3600.0)
     es256.folder.rotate()
     (unpublished,) = (kid for kid, state in states(es256).items() if state == KeyState.NEXT)
 
@@ -225,7 +228,7 @@ def test_who_sends_unknown_keys_does_not_make_the_process_read(
 
 
 def test_a_token_names_the_key_that_signed_it_also_during_a_rotation(
-    es256: TokenStage, looking_always: None
+    es256: TokenStage, always_reloading: None
 ) -> None:
     """The kid came from one look at the keys and the signature from the next."""
     with ThreadPoolExecutor(1) as operator:
@@ -237,7 +240,7 @@ def test_a_token_names_the_key_that_signed_it_also_during_a_rotation(
 
 
 def test_a_retired_key_verifies_as_long_as_its_tokens_live(
-    stage: TokenStage, looking_always: None
+    stage: TokenStage, always_reloading: None
 ) -> None:
     retiring = stage.keys.active()
     stage.folder.rotate()
@@ -256,11 +259,11 @@ def test_a_shorter_life_of_tokens_does_not_end_keys_that_were_retired_before(
     clock = ManualClock()
     long = settings_for("ES256", tmp_path, JWT_ACCESS_TOKEN_EXPIRE_MINUTES="60")
     short = settings_for("ES256", tmp_path, JWT_ACCESS_TOKEN_EXPIRE_MINUTES="5")
-    KeyFolder(long, clock).generate()
+    build_key_folder(long, clock).generate()
     stage = stage_of(long, clock)
     with stage.app.app_context():
         token = stage.access.issue(GRANT).token
-    KeyFolder(long, clock).rotate()
+    build_key_folder(long, clock).rotate()
 
     clock.advance(minutes=50)
     stage = stage_of(short, clock)
@@ -282,7 +285,7 @@ def test_a_rotation_deletes_the_keys_whose_time_is_over(es256: TokenStage) -> No
 
 
 def test_a_key_that_is_taken_away_ends_tokens_that_are_remembered(
-    es256: TokenStage, looking_always: None
+    es256: TokenStage, always_reloading: None
 ) -> None:
     """A leaked key: a token that the process had seen once went on being good."""
     token, leaked = es256.access.issue(GRANT).token, es256.keys.active().kid
@@ -301,7 +304,7 @@ def test_a_key_that_is_taken_away_ends_tokens_that_are_remembered(
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"keys": []}', None])
 def test_a_state_file_that_breaks_leaves_the_former_keys_in_force(
-    es256: TokenStage, looking_always: None, content: bytes | None
+    es256: TokenStage, always_reloading: None, content: bytes | None
 ) -> None:
     token = es256.access.issue(GRANT).token
     path = es256.settings.keys_folder / "keys.json"
@@ -348,12 +351,12 @@ def test_a_key_file_takes_a_key_of_the_family(algorithm: str, kind: str, tmp_pat
     settings = settings_for(algorithm, tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
 
     if (algorithm, kind) in {("ES256", "P-256"), ("EdDSA", "Ed25519"), ("RS256", "RSA-2048")}:
-        KeyRing(settings, ManualClock()).require_active()
+        build_key_ring(settings, ManualClock()).require_active()
     else:
         with pytest.raises(
             SettingsError, match="^JWT_PRIVATE_KEY_FILE: must be an unencrypted PEM"
         ):
-            KeyRing(settings, ManualClock())
+            build_key_ring(settings, ManualClock())
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n"])
@@ -363,7 +366,7 @@ def test_a_key_file_takes_a_key(content: bytes, tmp_path: Path) -> None:
     settings = settings_for("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
 
     with pytest.raises(SettingsError, match="^JWT_PRIVATE_KEY_FILE: ") as refused:
-        KeyRing(settings, ManualClock())
+        build_key_ring(settings, ManualClock())
 
     assert "nonsense" not in str(refused.value)
 
@@ -373,7 +376,7 @@ def test_an_encrypted_key_file_is_refused(tmp_path: Path) -> None:
     settings = settings_for("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
 
     with pytest.raises(SettingsError, match="^JWT_PRIVATE_KEY_FILE: "):
-        KeyRing(settings, ManualClock())
+        build_key_ring(settings, ManualClock())
 
 
 # One file
@@ -410,7 +413,7 @@ def test_a_former_key_behind_the_one_that_signs_verifies(tmp_path: Path) -> None
         assert len(kids) == 2
 
 
-def test_a_key_file_that_is_replaced_is_noticed(tmp_path: Path, looking_always: None) -> None:
+def test_a_key_file_that_is_replaced_is_noticed(tmp_path: Path, always_reloading: None) -> None:
     path = write_pem(tmp_path / "key.pem", new_key())
     with token_stage("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path)) as stage:
         former = stage.keys.active().kid
@@ -539,7 +542,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     settings = settings_for("ES256", tmp_path, JWT_KEYS_DIR=str(tmp_path / "file" / "keys"))
 
     with pytest.raises(SettingsError, match="^JWT_KEYS_DIR: must be a writable folder"):
-        KeyFolder(settings, ManualClock()).generate()
+        build_key_folder(settings, ManualClock()).generate()
 
 
 # The first start
@@ -548,8 +551,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_development_creates_a_key_pair_where_nothing_is_chosen(tmp_path: Path) -> None:
     settings = Settings.from_env({}, instance_dir=tmp_path)
 
-    first = KeyRing(settings, ManualClock())
-    second = KeyRing(settings, ManualClock())
+    first = build_key_ring(settings, ManualClock())
+    second = build_key_ring(settings, ManualClock())
 
     assert first.algorithm == "ES256"
     assert first.active().kid == second.active().kid
@@ -561,7 +564,7 @@ def test_processes_that_start_at_once_agree_on_the_key_pair(tmp_path: Path) -> N
     settings = Settings.from_env({}, instance_dir=tmp_path)
 
     with ThreadPoolExecutor(8) as pool:
-        rings = list(pool.map(lambda _: KeyRing(settings, ManualClock()), range(8)))
+        rings = list(pool.map(lambda _: build_key_ring(settings, ManualClock()), range(8)))
 
     assert len({ring.active().kid for ring in rings}) == 1
     assert len(list((tmp_path / "keys").glob("*.pem"))) == 2
@@ -587,5 +590,5 @@ def test_no_key_is_created_in_production_or_where_the_operator_chose(
     )
 
     with pytest.raises(SettingsError, match="run `flask keys generate`.*or set JWT_SECRET_KEY"):
-        KeyRing(settings, ManualClock()).require_active()
+        build_key_ring(settings, ManualClock()).require_active()
     assert not (tmp_path / "keys").exists()

@@ -155,13 +155,13 @@ def test_tokens_outlive_a_restart(stage: TokenStage) -> None:
 def test_only_so_many_tokens_are_remembered_and_the_others_verify_all_the_same(
     hs256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tokens_module, "REMEMBERED_TOKENS", 4)
+    monkeypatch.setattr(tokens_module, "MAX_CACHED_TOKENS", 4)
     issued = [hs256.access.issue(GRANT) for _ in range(20)]
 
     seen = [hs256.access.verify(one.token).jti for one in issued + issued]
 
     assert seen == [one.jti for one in issued + issued]
-    assert len(hs256.access._remembered._claims) == 4
+    assert len(hs256.access._cache._claims) == 4
 
 
 def test_many_threads_verify_each_their_own_token(hs256: TokenStage) -> None:
@@ -244,6 +244,6 @@ def test_an_access_token_signed_with_the_key_of_refresh_tokens_is_refused(
 
 
 def test_a_text_tells_which_kind_it_claims_to_be(stage: TokenStage) -> None:
-    assert stage.refresh.is_one(refresh_token(stage).token)
-    assert not stage.refresh.is_one(stage.access.issue(GRANT).token)
-    assert not stage.refresh.is_one("nonsense")
+    assert stage.refresh.looks_like_refresh_token(refresh_token(stage).token)
+    assert not stage.refresh.looks_like_refresh_token(stage.access.issue(GRANT).token)
+    assert not stage.refresh.looks_like_refresh_token("nonsense")

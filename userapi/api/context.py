@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 from flask import current_app, g
 
 from userapi.actor import Actor
-from userapi.authentication.tokens import AccessClaims
+from userapi.authentication.token_claims import AccessClaims
 from userapi.sessions.status import LiveSession
 from userapi.wiring import Services
 

@@ -1,1 +1,1 @@
-"""Signing in: tokens, keys, and the use cases of logging in, refreshing and logging out."""
+"""Authentication: log-in, refresh, log-out, passwords by their users, tokens and signing keys."""

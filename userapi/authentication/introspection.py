@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from userapi.authentication.service import Authentication
-from userapi.authentication.tokens import AccessClaims, RefreshClaims
+from userapi.authentication.token_claims import AccessClaims, RefreshClaims
 from userapi.errors import Unauthenticated
 from userapi.infrastructure.database import (
     reading,

@@ -1,9 +1,8 @@
-"""The keys that sign access tokens, and the public ones that others verify with.
+"""The keys of a process: they sign access tokens, and other services verify with the public ones.
 
-One family of algorithms at a time. Keys of an asymmetric family go through three states: `next` is
-published before it signs, so that verifiers know it in time; `active` signs; `retired` still
-verifies until every token that it signed has expired. A running process notices a rotation by
-itself.
+One algorithm at a time. An asymmetric key has three states: `next` is published before it signs, so
+that verifiers have it in time; `active` signs; `retired` verifies until every token that it signed
+has expired. A running process reloads the keys after a rotation.
 """
 
 import hashlib
@@ -14,60 +13,62 @@ from pathlib import Path
 
 import structlog
 
-from userapi.authentication.key_files import (
-    Jwk,
-    KeyFolder,
-    KeyState,
-    SigningKey,
-    parse_keys,
-)
-from userapi.clock import Clock
+from userapi.authentication.key_files import Jwk, SigningKey, parse_keys
+from userapi.authentication.key_folder import KeyFolder, KeyState
 from userapi.errors import Unavailable
-from userapi.settings import Settings, SettingsError
+from userapi.settings import SettingsError
 
-LOOK_AGAIN_SECONDS = 1.0
-# An unknown id may be the key of a rotation that happened just now; who sends many finds a limit.
-LOOK_FOR_UNKNOWN_SECONDS = 0.1
+RELOAD_SECONDS = 1.0
+# An unknown id may be the key of a rotation a moment ago; the interval limits the cost.
+RELOAD_FOR_UNKNOWN_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """The keys at one moment; replaced as a whole, so that no thread sees half of a rotation."""
+    """The keys as they were loaded; replaced as a whole, so that no thread sees half a rotation."""
 
     active: SigningKey | None
     verifying: dict[str, SigningKey]
 
 
 class KeyRing:
-    """The keys of the configured family, as they are at this moment.
+    """The current keys of the configured algorithm.
 
-    Without any key it can be built, because `flask keys generate` needs an application, but signs
-    and verifies nothing; `require_active` is asked before serving.
+    It can be built without any key, because `flask keys generate` needs an application; then it
+    signs and verifies nothing. `require_active` checks this before the service starts.
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        """Read the keys. Raises SettingsError for files that are no keys of the family."""
-        self._algorithm = settings.jwt_algorithm
-        self._file = settings.jwt_private_key_file
+    def __init__(
+        self,
+        *,
+        algorithm: str,
+        secret: str,
+        file: Path | None,
+        folder: KeyFolder,
+        generate_missing: bool,
+    ) -> None:
+        """Load the keys. Raises SettingsError for files without keys of the algorithm.
+
+        HS256 uses `secret`, every other algorithm `file` and `folder`.
+        """
+        self._algorithm = algorithm
+        self._file = file
         self._lock = threading.Lock()
-        self._looked_at = time.monotonic()
+        self._loaded_at = time.monotonic()
         self._generation = 0
         self._parsed: dict[tuple[Path, int, int], list[SigningKey]] = {}
         self._folder: KeyFolder | None = None
-        if self._algorithm == "HS256":
-            secret = settings.jwt_secret_key.encode()
-            kid = hashlib.sha256(b"kid:" + secret).hexdigest()[:16]
-            key = SigningKey(kid, secret, secret, None)
-            self._keys = _Keys(key, {kid: key})
+        if algorithm == "HS256":
+            self._keys = _symmetric_keys(secret.encode())
         else:
-            self._folder = KeyFolder(settings, clock)
-            self._keys = self._read(self._folder)
-            if self._keys.active is None and settings.creates_signing_keys:
-                # Processes that start at once agree: the folder is locked while keys are made.
-                self._folder.generate()
-                self._keys = self._read(self._folder)
+            self._folder = folder
+            self._keys = self._read(folder)
+            if self._keys.active is None and generate_missing:
+                # The folder is locked meanwhile: concurrent processes end up with the same keys.
+                folder.generate()
+                self._keys = self._read(folder)
 
     @property
     def algorithm(self) -> str:
@@ -76,13 +77,13 @@ class KeyRing:
 
     @property
     def generation(self) -> int:
-        """Return a number that changes with the keys: what was verified before is open again."""
-        self._look_again(LOOK_AGAIN_SECONDS)
+        """Return a number that increases with each change of the keys, to invalidate caches."""
+        self._reload_after(RELOAD_SECONDS)
         return self._generation
 
     def active(self) -> SigningKey:
-        """Return the key that signs now. Raises Unavailable where there is none."""
-        self._look_again(LOOK_AGAIN_SECONDS)
+        """Return the key that signs. Raises Unavailable if there is none."""
+        self._reload_after(RELOAD_SECONDS)
         active = self._keys.active
         if active is None:
             log.error("keys.none_active", algorithm=self._algorithm)
@@ -90,8 +91,8 @@ class KeyRing:
         return active
 
     def require_active(self) -> None:
-        """Check before serving that there is a key to sign with. Raises SettingsError."""
-        self._look_again(LOOK_AGAIN_SECONDS)
+        """Raise SettingsError if there is no key to sign with."""
+        self._reload_after(RELOAD_SECONDS)
         if self._keys.active is None:
             raise SettingsError(
                 [
@@ -101,38 +102,38 @@ class KeyRing:
             )
 
     def verifying(self, kid: object) -> SigningKey | None:
-        """Return the key with that id if it verifies now, or None. An id is never a path."""
+        """Return the key with this id if it verifies now, or None. The id is not used as a path."""
         if not isinstance(kid, str):
             return None
-        self._look_again(LOOK_AGAIN_SECONDS)
+        self._reload_after(RELOAD_SECONDS)
         if kid not in self._keys.verifying:
-            self._look_again(LOOK_FOR_UNKNOWN_SECONDS)
+            self._reload_after(RELOAD_FOR_UNKNOWN_SECONDS)
         return self._keys.verifying.get(kid)
 
     def jwks(self) -> dict[str, list[Jwk]]:
         """Return the public keys (RFC 7517 §5); an empty set under HS256."""
-        self._look_again(LOOK_AGAIN_SECONDS)
+        self._reload_after(RELOAD_SECONDS)
         keys = self._keys.verifying.values()
         return {"keys": [dict(key.jwk) for key in keys if key.jwk is not None]}
 
-    def _look_again(self, seconds: float) -> None:
-        """Read the keys if the last look is so long ago; a fault leaves the former in force."""
-        if self._folder is None or time.monotonic() - self._looked_at < seconds:
+    def _reload_after(self, seconds: float) -> None:
+        """Reload the keys if they were loaded longer ago; keep the former ones on an error."""
+        if self._folder is None or time.monotonic() - self._loaded_at < seconds:
             return
         with self._lock:
-            if time.monotonic() - self._looked_at < seconds:
+            if time.monotonic() - self._loaded_at < seconds:
                 return
-            self._looked_at = time.monotonic()
+            self._loaded_at = time.monotonic()
             try:
                 keys = self._read(self._folder)
             except SettingsError as exc:
-                # Half-copied files, or a volume that is away: better the keys of a second ago.
+                # Partly copied files or an unmounted volume: the keys of a second ago still work.
                 log.warning("keys.unreadable", problems=exc.problems)
                 return
             if keys.active is None and self._keys.active is not None:
                 log.warning("keys.gone", algorithm=self._algorithm)
             elif keys != self._keys:
-                # First the keys, then the number: who sees the number finds the keys.
+                # In this order: a thread that reads the new number finds the new keys.
                 self._keys = keys
                 self._generation += 1
 
@@ -155,7 +156,7 @@ class KeyRing:
     def _parse(
         self, path: Path, variable: str, parsed: dict[tuple[Path, int, int], list[SigningKey]]
     ) -> list[SigningKey]:
-        """Return the keys of a file; one that has not changed is not parsed again."""
+        """Return the keys of a file; an unchanged file is not parsed again."""
         try:
             status = path.stat()
         except OSError as exc:
@@ -166,3 +167,9 @@ class KeyRing:
             keys = parse_keys(path, algorithm=self._algorithm, variable=variable)
         parsed[stamp] = keys
         return keys
+
+
+def _symmetric_keys(secret: bytes) -> _Keys:
+    kid = hashlib.sha256(b"kid:" + secret).hexdigest()[:16]
+    key = SigningKey(kid, secret, secret, None)
+    return _Keys(key, {kid: key})

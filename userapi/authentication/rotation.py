@@ -16,7 +16,7 @@ from sqlalchemy import Connection, bindparam, select, true, update
 from userapi.accounts.models import UserStatus
 from userapi.accounts.views import users
 from userapi.audit.service import audit_cte
-from userapi.authentication.tokens import RefreshClaims
+from userapi.authentication.token_claims import RefreshClaims
 from userapi.infrastructure.database import table_of
 from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession, is_live

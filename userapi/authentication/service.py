@@ -34,13 +34,8 @@ from userapi.authentication.rotation import (
     rotate,
     rotate_in_one_statement,
 )
-from userapi.authentication.tokens import (
-    AccessClaims,
-    AccessGrant,
-    AccessTokens,
-    RefreshClaims,
-    RefreshTokens,
-)
+from userapi.authentication.token_claims import AccessClaims, RefreshClaims
+from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
 from userapi.clock import Clock, rfc3339
 from userapi.errors import (
     Forbidden,
@@ -503,7 +498,7 @@ class Authentication:
 
     def inspect(self, token: str) -> AccessClaims | RefreshClaims:
         """Return the claims of a token of either kind. Raises TokenInvalid, TokenExpired."""
-        if self._refresh_tokens.is_one(token):
+        if self._refresh_tokens.looks_like_refresh_token(token):
             return self._refresh_tokens.verify(token)
         return self._access_tokens.verify(token)
 

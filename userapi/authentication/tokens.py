@@ -1,21 +1,17 @@
-"""Access tokens and refresh tokens: how they are made, and the one validator of each.
+"""Issues and verifies access tokens and refresh tokens.
 
-Flask-JWT-Extended signs access tokens and checks signature, issuer, audience and algorithm. Times
-are checked here, because the clock is injected. Whether a token's session still lives is asked
-elsewhere.
+Flask-JWT-Extended signs access tokens and verifies signature, issuer, audience and algorithm. The
+times are verified here, by the injected clock. `token_status` looks up whether the session is live.
 """
 
-import base64
 import hashlib
 import hmac
-import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
@@ -25,9 +21,16 @@ from flask_jwt_extended.exceptions import JWTExtendedException
 from userapi.authentication.key_files import SigningKey
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.refusals import TokenExpired, TokenInvalid
+from userapi.authentication.token_claims import (
+    MAX_TOKEN_LENGTH,
+    AccessClaims,
+    ClaimReader,
+    RefreshClaims,
+    require_type,
+    unverified_header,
+)
 from userapi.clock import Clock
 from userapi.infrastructure.database import new_id
-from userapi.settings import Settings
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -35,19 +38,15 @@ if TYPE_CHECKING:
 ACCESS_TYPE = "at+jwt"  # RFC 9068 §2.1
 REFRESH_TYPE = "rt+jwt"
 LEEWAY_SECONDS = 10
-MAXIMUM_TOKEN_LENGTH = 16 * 1024
-REMEMBERED_TOKENS = 4096
-LATEST_TIMESTAMP = 253402300799  # The last second of the year 9999.
-# RFC 7515 §7.1. PyJWT also takes padding, which would give one token several spellings.
-COMPACT_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
-# Far more than any token's life: PyJWT looks at the machine's clock and lets everything pass, so
-# that exp, nbf and iat are judged by the injected clock alone, with LEEWAY_SECONDS.
+MAX_CACHED_TOKENS = 4096
+# Far longer than any token's lifetime: PyJWT compares with the system clock and accepts everything,
+# so that only the injected clock decides on exp, nbf and iat, with LEEWAY_SECONDS.
 _ANY_TIME = timedelta(days=100 * 365)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessGrant:
-    """What an access token is to say."""
+    """The content of an access token to issue."""
 
     user_id: UUID
     session_id: UUID
@@ -58,7 +57,7 @@ class AccessGrant:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, when it ends and its id."""
+    """A token, its expiry and its id."""
 
     token: str
     expires_at: datetime
@@ -67,55 +66,35 @@ class IssuedToken:
 
 @dataclass(frozen=True, slots=True)
 class _Signature:
-    """For whom a token is signed, and with which key: its header must name the same one."""
+    """The subject of a token and the key that signs it, which its header names."""
 
     subject: str
     key: SigningKey
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessClaims:
-    """What a verified access token says."""
-
-    user_id: UUID
-    session_id: UUID
-    session_version: int
-    jti: str
-    roles: tuple[str, ...]
-    permissions: tuple[str, ...] | None
-    """What the token says; None where it would have become too long to be sent."""
-    issued_at: int
-    not_before: int
-    expires_at: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshClaims:
-    """What a verified refresh token says."""
-
-    user_id: UUID
-    session_id: UUID
-    session_version: int
-    generation: int
-    jti: str
-    issued_at: int
-    expires_at: int
-
-
 class AccessTokens:
     """Issues and verifies access tokens (RFC 7519, RFC 8725, RFC 9068)."""
 
-    def __init__(self, settings: Settings, clock: Clock, keys: KeyRing) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        keys: KeyRing,
+        issuer: str,
+        audience: str,
+        lifetime: timedelta,
+        max_bytes: int,
+    ) -> None:
         self._clock = clock
         self._keys = keys
-        self._issuer = settings.jwt_issuer
-        self._audience = settings.jwt_audience
-        self._lifetime = timedelta(minutes=settings.jwt_access_token_expire_minutes)
-        self._most_bytes = settings.jwt_max_bytes
-        self._remembered = _RememberedTokens()
+        self._issuer = issuer
+        self._audience = audience
+        self._lifetime = lifetime
+        self._max_bytes = max_bytes
+        self._cache = _ClaimsCache()
 
     def configure(self, app: "Flask") -> None:
-        """Tell Flask-JWT-Extended of algorithm, keys, issuer and audience."""
+        """Configure Flask-JWT-Extended with algorithm, keys, issuer and audience."""
         app.config.update(
             JWT_ALGORITHM=self._keys.algorithm,
             JWT_DECODE_ALGORITHMS=[self._keys.algorithm],
@@ -133,15 +112,15 @@ class AccessTokens:
         manager.decode_key_loader(self._verifying_key)
 
     def issue(self, grant: AccessGrant) -> IssuedToken:
-        """Return a token that says what `grant` does, from now on.
+        """Return a token with the content of `grant`, valid from now on.
 
-        Without the permissions where it would be longer than JWT_MAX_BYTES: servers and proxies
-        refuse requests with long headers. Raises Unavailable where there is no key to sign with.
+        If it would be longer than JWT_MAX_BYTES, it omits the permissions: servers and proxies
+        reject requests with long headers. Raises Unavailable if there is no key to sign with.
         """
         now = int(self._clock.now().timestamp())
         expires_at = now + int(self._lifetime.total_seconds())
         jti = str(new_id())
-        # Asked once: a rotation between two answers would put the id of another key in the header.
+        # Read once: after a rotation in between, the header would name another key.
         key = self._keys.active()
         claims: dict[str, Any] = {
             "sid": str(grant.session_id),
@@ -153,25 +132,25 @@ class AccessTokens:
             "roles": list(grant.roles),
         }
         token = _sign(key, grant.user_id, {**claims, "permissions": list(grant.permissions)})
-        if len(token) > self._most_bytes:
+        if len(token) > self._max_bytes:
             token = _sign(key, grant.user_id, {**claims, "permissions_omitted": True})
         return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti)
 
     def verify(self, token: str) -> AccessClaims:
-        """Return what a token says. Raises TokenInvalid, TokenExpired.
+        """Return the claims of a token. Raises TokenInvalid, TokenExpired.
 
-        A token that was verified once is remembered until it expires or the keys change.
+        The claims are cached until the token expires or the keys change.
         """
-        if len(token) > MAXIMUM_TOKEN_LENGTH:
+        if len(token) > MAX_TOKEN_LENGTH:
             raise TokenInvalid()
         generation = self._keys.generation
-        claims = self._remembered.find(token, generation=generation)
+        claims = self._cache.find(token, generation=generation)
         if claims is None:
             claims = self._decode(token)
-            self._remembered.add(token, claims, generation=generation)
+            self._cache.add(token, claims, generation=generation)
         now = self._clock.now().timestamp()
         if claims.expires_at + LEEWAY_SECONDS <= now:
-            self._remembered.forget(token)
+            self._cache.remove(token)
             raise TokenExpired()
         if max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS:
             raise TokenInvalid()
@@ -184,12 +163,12 @@ class AccessTokens:
         return key.public
 
     def _decode(self, token: str) -> AccessClaims:
-        _require_header(token, ACCESS_TYPE)
+        require_type(token, ACCESS_TYPE)
         try:
             payload = decode_token(token)
         except (jwt.PyJWTError, JWTExtendedException, ValueError, OverflowError) as exc:
             raise TokenInvalid() from exc
-        read = _ClaimReader(payload)
+        read = ClaimReader(payload)
         return AccessClaims(
             user_id=read.uuid("sub"),
             session_id=read.uuid("sid"),
@@ -197,9 +176,9 @@ class AccessTokens:
             jti=read.text("jti"),
             roles=read.texts("roles"),
             permissions=read.permissions(),
-            issued_at=read.timestamp("iat"),
-            not_before=read.timestamp("nbf"),
-            expires_at=read.timestamp("exp"),
+            issued_at=read.integer("iat"),
+            not_before=read.integer("nbf"),
+            expires_at=read.integer("exp"),
         )
 
 
@@ -212,11 +191,11 @@ def _sign(key: SigningKey, user_id: UUID, claims: Mapping[str, Any]) -> str:
     return token
 
 
-class _RememberedTokens:
+class _ClaimsCache:
     """The claims of tokens that were verified with the keys of one generation.
 
-    Bounded, the longest unused go first. Tokens stand there as hashes: short, and useless to
-    whoever reads the memory.
+    Bounded; the least recently used are evicted first. The keys are hashes of the tokens: short,
+    and of no use to an attacker who reads the memory.
     """
 
     def __init__(self) -> None:
@@ -238,34 +217,34 @@ class _RememberedTokens:
     def add(self, token: str, claims: AccessClaims, *, generation: int) -> None:
         with self._lock:
             if generation != self._generation:
-                return  # Verified with keys that another thread has seen replaced.
+                return  # Verified with former keys; another thread has seen the new ones.
             self._claims[self._key_of(token)] = claims
-            if len(self._claims) > REMEMBERED_TOKENS:
+            if len(self._claims) > MAX_CACHED_TOKENS:
                 self._claims.popitem(last=False)
 
-    def forget(self, token: str) -> None:
+    def remove(self, token: str) -> None:
         with self._lock:
             self._claims.pop(self._key_of(token), None)
 
     @staticmethod
     def _key_of(token: str) -> bytes:
-        # A lone surrogate has no UTF-8; such a text is refused when it is decoded.
+        # A lone surrogate has no encoding in UTF-8; such a token is rejected when it is decoded.
         return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class RefreshTokens:
     """Issues and verifies refresh tokens.
 
-    They are deterministic: the same session at the same generation always has the same token, so
-    that a successor can be given again without its text being kept anywhere. Only this service
-    reads them, so they are signed by a key of its own, whatever family signs access tokens.
+    They are deterministic: a session at a generation has one token, so the service can return a
+    successor again without storing its text. Only this service reads them, so a key of their own
+    signs them, whatever algorithm signs access tokens (docs/decisions/0002, 0011).
     """
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, issuer: str, audience: str, secret_key: str) -> None:
         self._clock = clock
-        self._issuer = settings.jwt_issuer
-        self._audience = settings.jwt_audience
-        self._key = hmac.digest(settings.secret_key.encode(), b"refresh-token", "sha256")
+        self._issuer = issuer
+        self._audience = audience
+        self._key = hmac.digest(secret_key.encode(), b"refresh-token", "sha256")
 
     def issue(
         self,
@@ -298,16 +277,16 @@ class RefreshTokens:
         )
         return IssuedToken(token, expires_at, jti)
 
-    def is_one(self, token: str) -> bool:
-        """Tell whether a text says of itself that it is a refresh token."""
+    def looks_like_refresh_token(self, token: str) -> bool:
+        """Return whether the header, which is not verified, names the type of refresh tokens."""
         try:
-            return _header_of(token).get("typ") == REFRESH_TYPE
+            return unverified_header(token).get("typ") == REFRESH_TYPE
         except TokenInvalid:
             return False
 
     def verify(self, token: str) -> RefreshClaims:
-        """Return what a token says. Raises TokenInvalid, TokenExpired."""
-        _require_header(token, REFRESH_TYPE)
+        """Return the claims of a token. Raises TokenInvalid, TokenExpired."""
+        require_type(token, REFRESH_TYPE)
         try:
             payload = jwt.decode(
                 token,
@@ -319,110 +298,16 @@ class RefreshTokens:
             )
         except (jwt.PyJWTError, ValueError, OverflowError) as exc:
             raise TokenInvalid() from exc
-        read = _ClaimReader(payload)
+        read = ClaimReader(payload)
         claims = RefreshClaims(
             user_id=read.uuid("sub"),
             session_id=read.uuid("sid"),
             session_version=read.integer("sv"),
             generation=read.integer("gen"),
             jti=read.text("jti"),
-            issued_at=read.timestamp("iat"),
-            expires_at=read.timestamp("exp"),
+            issued_at=read.integer("iat"),
+            expires_at=read.integer("exp"),
         )
         if claims.expires_at <= self._clock.now().timestamp():
             raise TokenExpired()
         return claims
-
-
-class _ClaimReader:
-    """Reads claims of the right type, and refuses the token for any other."""
-
-    def __init__(self, payload: Mapping[str, Any]) -> None:
-        self._payload = payload
-
-    def text(self, name: str) -> str:
-        value = self._payload.get(name)
-        if not isinstance(value, str) or not value:
-            raise TokenInvalid()
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        value = self._payload.get(name)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise TokenInvalid()
-        return tuple(value)
-
-    def permissions(self) -> tuple[str, ...] | None:
-        """Return the permissions; None for a token that says of itself that it omits them."""
-        if "permissions_omitted" not in self._payload:
-            return self.texts("permissions")
-        if self._payload["permissions_omitted"] is not True or "permissions" in self._payload:
-            raise TokenInvalid()
-        return None
-
-    def integer(self, name: str) -> int:
-        value = self._payload.get(name)
-        if type(value) is not int or not 0 <= value <= LATEST_TIMESTAMP:
-            raise TokenInvalid()
-        return value
-
-    def timestamp(self, name: str) -> int:
-        return self.integer(name)
-
-    def uuid(self, name: str) -> UUID:
-        text = self.text(name)
-        try:
-            value = UUID(text)
-        except ValueError as exc:
-            raise TokenInvalid() from exc
-        # UUID() also reads braces, urn:uuid: and no hyphens at all.
-        if str(value) != text:
-            raise TokenInvalid()
-        return value
-
-
-def _header_of(token: str) -> dict[str, Any]:
-    """Return the header of what claims to be a token; nothing in it is believed yet."""
-    if len(token) > MAXIMUM_TOKEN_LENGTH or not COMPACT_FORM.fullmatch(token):
-        raise TokenInvalid()
-    return _strict_object(token.split(".")[0])
-
-
-def _require_header(token: str, token_type: str) -> None:
-    """Refuse a token of another type, or one that asks for extensions (RFC 7515 §4.1.11).
-
-    Type: RFC 8725 §3.11. Keys that a header brings along (jku, jwk, x5u, x5c) are never looked at.
-    """
-    header = _header_of(token)
-    typ = header.get("typ")
-    if not isinstance(typ, str) or typ.lower().removeprefix("application/") != token_type:
-        raise TokenInvalid()
-    if "crit" in header or "b64" in header:
-        raise TokenInvalid()
-    _strict_object(token.split(".")[1])
-
-
-def _strict_object(segment: str) -> dict[str, Any]:
-    """Return the JSON object of a segment; one that two readers could read differently is none."""
-    try:
-        padded = segment + "=" * (-len(segment) % 4)
-        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-        found = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError) as exc:
-        raise TokenInvalid() from exc
-    if not isinstance(found, dict):
-        raise TokenInvalid()
-    return found
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member stands twice")
-    return found
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

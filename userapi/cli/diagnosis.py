@@ -19,7 +19,7 @@ import psycopg2
 import redis
 from sqlalchemy import func, select, text
 
-from userapi.authentication.key_files import KeyFolder, KeyState
+from userapi.authentication.key_folder import KeyState
 from userapi.events.rabbitmq import AmqpPublisher
 from userapi.health import Check, Status, head_revision
 from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, db, has_pooler, reading
@@ -255,7 +255,7 @@ def _keys(services: Services) -> Iterator[Finding]:
         return
     try:
         services.keys.require_active()
-        records = KeyFolder(settings, services.clock).usable()
+        records = services.key_folder.usable()
     except SettingsError as exc:
         for problem in exc.problems:
             yield Finding("keys", Level.FAULT, problem, "Run `flask keys generate`.")

@@ -8,7 +8,8 @@ from flask.cli import AppGroup
 from sqlalchemy.exc import SQLAlchemyError
 
 from userapi.audit.actions import AuditAction
-from userapi.authentication.key_files import KeyFolder, KeyRecord, KeyState, Revocation, parse_keys
+from userapi.authentication.key_files import parse_keys
+from userapi.authentication.key_folder import KeyFolder, KeyRecord, KeyState, Revocation
 from userapi.settings import JWT_ALGORITHMS
 
 from .support import as_json_option, operator, print_json, print_table, safely, services
@@ -29,7 +30,7 @@ def _require_keys() -> KeyFolder:
             "generate, rotate or list. "
             f"Set it to one of {', '.join(JWT_ALGORITHMS[1:])} first."
         )
-    return KeyFolder(settings, services().clock)
+    return services().key_folder
 
 
 def _require_folder_signs() -> KeyFolder:

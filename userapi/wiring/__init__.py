@@ -14,6 +14,7 @@ from userapi.wiring.foundation import Foundation, build_foundation
 from userapi.wiring.operations import OperationServices, build_operations
 from userapi.wiring.passwords import PasswordServices, build_passwords
 from userapi.wiring.sessions import SessionServices, build_sessions
+from userapi.wiring.tokens import TokenServices, build_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,7 @@ class Services(
     PasswordServices,
     SessionServices,
     AccountServices,
+    TokenServices,
     AuthenticationServices,
     OperationServices,
 ):
@@ -34,9 +36,10 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     passwords = build_passwords(foundation)
     sessions = build_sessions(foundation)
     accounts = build_accounts(foundation, passwords, sessions)
-    authentication = build_authentication(foundation, passwords, sessions, accounts)
+    tokens = build_tokens(foundation)
+    authentication = build_authentication(foundation, passwords, sessions, accounts, tokens)
     operations = build_operations(foundation, passwords, sessions)
     services: dict[str, Any] = {}
-    for group in (foundation, passwords, sessions, accounts, authentication, operations):
+    for group in (foundation, passwords, sessions, accounts, tokens, authentication, operations):
         services |= vars(group)
     return Services(**services)

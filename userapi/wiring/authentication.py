@@ -1,26 +1,23 @@
-"""Authentication: signing keys, tokens, and the use cases of people who log in."""
+"""Authentication: the use cases of people who log in."""
 
 from dataclasses import dataclass
 
 from userapi.authentication.introspection import Introspection
-from userapi.authentication.keys import KeyRing
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.service import Authentication
-from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.passwords import PasswordServices
 from userapi.wiring.sessions import SessionServices
+from userapi.wiring.tokens import TokenServices
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuthenticationServices:
     """The services about authentication."""
 
-    access_tokens: AccessTokens
     authentication: Authentication
     introspection: Introspection
-    keys: KeyRing
     recovery: Recovery
 
 
@@ -29,11 +26,10 @@ def build_authentication(
     passwords: PasswordServices,
     sessions: SessionServices,
     accounts: AccountServices,
+    tokens: TokenServices,
 ) -> AuthenticationServices:
-    """Build the services about authentication. Raises SettingsError for unusable keys."""
+    """Build the services about authentication."""
     settings, clock = foundation.settings, foundation.clock
-    keys = KeyRing(settings, clock)
-    access_tokens = AccessTokens(settings, clock, keys)
     authentication = Authentication(
         settings=settings,
         clock=clock,
@@ -49,17 +45,15 @@ def build_authentication(
         one_time_tokens=passwords.one_time_tokens,
         mails=foundation.mails,
         accounts=accounts.accounts,
-        access_tokens=access_tokens,
-        refresh_tokens=RefreshTokens(settings, clock),
+        access_tokens=tokens.access_tokens,
+        refresh_tokens=tokens.refresh_tokens,
         count_lock=foundation.metrics.lockouts.inc,
     )
     return AuthenticationServices(
-        access_tokens=access_tokens,
         authentication=authentication,
         introspection=Introspection(
             settings=settings, authentication=authentication, roles=accounts.roles
         ),
-        keys=keys,
         recovery=Recovery(
             audit=foundation.audit,
             accounts=accounts.accounts,
