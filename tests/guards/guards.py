@@ -40,36 +40,35 @@ GUARDS = [
     ),
     Guard(
         "Only the immediate predecessor receives the same successor",
-        "Authentication._is_predecessor",
+        "Refresh._is_predecessor",
         "claims.generation == own.generation - 1",
         "claims.generation <= own.generation - 1",
         REFRESHING,
     ),
     Guard(
         "The predecessor is accepted only during the grace period",
-        "Authentication._is_predecessor",
-        "self._clock.now() <= own.rotated_at + self._grace",
+        "Refresh._is_predecessor",
+        "self._recorder.now() <= own.rotated_at + self._reuse_grace",
         "",
         REFRESHING,
     ),
     Guard(
         "A session revoked for token reuse stays revoked after the request is rejected",
-        "Authentication._rotate_locked",
-        "self._end_reused(own.id, self._view(session, own.user_id), actor)",
-        "self._end_reused(own.id, self._view(session, own.user_id), actor)\n"
-        "raise RefreshTokenReused()",
+        "Refresh._rotate_locked",
+        "self._end_reused(own.id, view, actor)",
+        "self._end_reused(own.id, view, actor)\nraise RefreshTokenReused()",
         REFRESHING,
     ),
     Guard(
         "A user who is not active cannot refresh",
-        "Authentication._rotate_locked",
+        "Refresh._rotate_locked",
         "owner.status != UserStatus.ACTIVE",
         "",
         REFRESHING,
     ),
     Guard(
         "A refresh token of an earlier session version is rejected",
-        "Authentication._rotate_locked",
+        "Refresh._rotate_locked",
         "own.version != claims.session_version or not self._sessions.is_live(own)",
         "not self._sessions.is_live(own)",
         REFRESHING,
@@ -97,23 +96,23 @@ GUARDS = [
     ),
     Guard(
         "A refresh in one statement writes the audit row of the locked path",
-        "_noted",
-        "actor_username=_active.c.username",
+        "_audited",
+        "actor_username=_active_owner.c.username",
         "",
         ("tests/integration/test_refresh_parity.py",),
     ),
     # Live sessions
     Guard(
         "A token for another user's session is rejected",
-        "Authentication.require_live",
-        "if live.user_id != claims.user_id:\n    raise TokenInvalid()",
+        "TokenStatus.require_live",
+        "if live.user_id != reference.user_id:\n    raise TokenInvalid()",
         "",
         (*LIVE, *FORGED, *REFRESHING),
     ),
     Guard(
         "An access token of an earlier session version is rejected",
-        "Authentication.require_live",
-        "if live.session_version != claims.session_version:\n    raise TokenRevoked()",
+        "TokenStatus.require_live",
+        "if live.session_version != reference.session_version:\n    raise TokenRevoked()",
         "",
         (*LIVE, *REFRESHING, "tests/api/test_login.py"),
     ),
@@ -200,8 +199,9 @@ GUARDS = [
     ),
     Guard(
         "A revoked token does not log anybody out",
-        "Authentication._end_session",
-        "if not self._sessions.is_live(own) or own.version != claims.session_version:\n    return",
+        "LogOut.end",
+        "if not self._sessions.is_live(own) or own.version != reference.session_version:\n"
+        "    return",
         "",
         ("tests/api/test_sessions.py", "tests/api/test_recovery.py"),
     ),
@@ -236,21 +236,21 @@ GUARDS = [
     ),
     Guard(
         "Failures are counted for unknown identifiers too",
-        "Authentication._check_password",
+        "PasswordCheck._record_failure",
         "self._lockout.fail(key)",
         "self._lockout.fail(key) if user_id else None",
         (*LOCKING, "tests/integration/test_equal_answers.py"),
     ),
     Guard(
         "A log-in is retried when the password hash changes during the check",
-        "Authentication._try_to_log_in",
-        "user is None or user.password_hash != stored.password_hash",
+        "LogIn._try_password",
+        "user is None or user.password_hash != verified.password_hash",
         "user is None",
         LOG_IN,
     ),
     Guard(
         "A suspended user cannot log in with the right password",
-        "Authentication._try_to_log_in",
+        "LogIn._try_password",
         "_status_refusal(user)",
         "None",
         LOG_IN,
@@ -264,35 +264,35 @@ GUARDS = [
     ),
     Guard(
         "A right password releases the reserved attempt",
-        "Authentication._record_refusal",
+        "LogIn._record_refusal",
         "self._lockout.release_attempt(key)",
         "",
         ("tests/integration/test_lockout.py",),
     ),
     Guard(
         "A successful log-in clears the failure count",
-        "Authentication._try_to_log_in",
-        "self._lockout.clear([key])",
-        "self._lockout.release_attempt(key)",
+        "LogIn._try_password",
+        "self._lockout.clear([verified.lockout_key])",
+        "self._lockout.release_attempt(verified.lockout_key)",
         LOCKING,
     ),
     Guard(
         "A log-in keeps the lock of the other identifier visible",
-        "Authentication._record_log_in",
+        "LogIn._record_log_in",
         "self._lockout.longest_lock(self._accounts.lockout_keys(user))",
         "None",
         LOCKING,
     ),
     Guard(
         "A wrong current password counts as a failure of the username",
-        "Authentication.require_password",
+        "PasswordCheck.require_current",
         "row.username",
         "str(row.id)",
         ("tests/api/test_sessions.py", "tests/api/test_account_deletion.py"),
     ),
     Guard(
         "The owner receives one mail for consecutive locks",
-        "Authentication._lock",
+        "PasswordCheck._lock",
         "not was_locked",
         "True",
         ("tests/integration/test_lockout.py",),
@@ -356,7 +356,7 @@ GUARDS = [
     ),
     Guard(
         "A password change ends the other sessions",
-        "Authentication.change_password",
+        "PasswordChange.change",
         "self._sessions.end_all(\n"
         "    user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=own.id\n"
         ")",
@@ -372,7 +372,7 @@ GUARDS = [
     ),
     Guard(
         "A failed rehash does not fail the log-in",
-        "Authentication._rehashed",
+        "PasswordCheck.rehash",
         "ServiceError",
         "TooManyAttempts",
         LOG_IN,
@@ -400,8 +400,8 @@ GUARDS = [
     ),
     Guard(
         "A password change applies the password policy",
-        "Authentication.change_password",
-        "lambda: self._policy.require(\n"
+        "PasswordChange.change",
+        "lambda: self._passwords.policy.require(\n"
         "                new, username=known.username, email=known.email, "
         'field="new_password"\n'
         "            )",
@@ -410,14 +410,14 @@ GUARDS = [
     ),
     Guard(
         "The new password must differ from the current one",
-        "Authentication.change_password",
-        "lambda: _require_another(new, current)",
+        "PasswordChange.change",
+        "lambda: _require_different(new, current)",
         "",
         ("tests/api/test_sessions.py",),
     ),
     Guard(
         "A password change revokes the earlier tokens of the session",
-        "Authentication._renew",
+        "PasswordChange._revoke_tokens",
         "own.version += 1",
         "",
         ("tests/api/test_sessions.py",),
@@ -538,7 +538,7 @@ GUARDS = [
     Guard(
         "A rotated refresh token is inactive",
         "Introspection.inspect",
-        "if isinstance(claims, RefreshClaims) and not self._is_present(claims):\n    return None",
+        "if isinstance(claims, RefreshClaims) and not _is_current(claims):\n    return None",
         "",
         ("tests/api/test_introspection.py", "tests/api/test_recovery.py"),
     ),
@@ -580,7 +580,7 @@ GUARDS = [
     ),
     Guard(
         "A new password voids open one-time tokens",
-        "Authentication.set_password",
+        "NewPasswords.store",
         "self._one_time_tokens.void_all(user.id)",
         "",
         RECOVERY,
@@ -629,7 +629,7 @@ GUARDS = [
     ),
     Guard(
         "A suspended user cannot redeem a one-time token",
-        "Recovery._locked_for_token",
+        "lock_link_owner",
         "user is None or user.status == UserStatus.SUSPENDED",
         "user is None",
         RECOVERY,
@@ -643,15 +643,15 @@ GUARDS = [
     ),
     Guard(
         "Deleting the own account requires the password",
-        "Recovery.delete_own_account",
-        "self._authentication.require_password(user_id, current_password, actor=actor)",
+        "OwnAccountDeletion.delete",
+        "self._password_check.require_current(user_id, current_password, actor=actor)",
         "",
         ("tests/api/test_account_deletion.py",),
     ),
     Guard(
         "Changing the own address requires the password",
-        "Recovery.request_email_change",
-        "self._authentication.require_password(user_id, current_password, actor=actor)",
+        "EmailChange.request",
+        "self._password_check.require_current(user_id, current_password, actor=actor)",
         "",
         ("tests/api/test_recovery.py",),
     ),
@@ -687,7 +687,7 @@ GUARDS = [
     ),
     Guard(
         "An unknown user gets the same answer while a pepper is missing",
-        "Authentication._check_password",
+        "PasswordCheck._compare",
         "raise PepperMissing()",
         "",
         MISSING_PEPPER,
@@ -749,7 +749,7 @@ GUARDS = [
     ),
     Guard(
         "Tokens contain no roles while the user must change the password",
-        "_entitled",
+        "_role_names_for_tokens",
         "() if owner.must_change_password else owner.roles",
         "owner.roles",
         ("tests/api/test_long_tokens.py",),

@@ -115,7 +115,7 @@ def test_wrong_passwords_take_the_same_time(
         with app.app_context():
             services = app.extensions["userapi"]
             view = services.accounts.get_by_name(name)
-            services.authentication.set_password_for(
+            services.password_assignment.assign(
                 view.id, "granite-otter-57-teapot", actor=system_actor("tests")
             )
     taken: dict[str, list[float]] = {"robin": [], "nobody": [], "sus": []}

@@ -93,8 +93,8 @@ def test_nothing_at_rest_can_be_used_as_a_token_or_a_password(
 def _refuse(services: Services, word: str) -> None:
     """Try a word in each place where a token is taken."""
     with pytest.raises(TokenInvalid):
-        services.authentication.verify_signature(word)
+        services.token_status.verify_access(word)
     with pytest.raises(TokenInvalid):
-        services.authentication.inspect(word)
+        services.token_status.verify_either(word)
     with pytest.raises(InvalidToken):
         services.one_time_tokens.owner_of(word, *TokenPurpose)

@@ -12,7 +12,7 @@ from flask import g, request, session
 
 from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
-from userapi.authentication.service import SessionReference
+from userapi.authentication.token_status import SessionReference
 from userapi.characters import without_controls
 from userapi.errors import Forbidden, Unauthenticated
 from userapi.permissions import Permission
@@ -93,7 +93,7 @@ def token_holder(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        g.claims = services().authentication.verify_signature(bearer_token())
+        g.claims = services().token_status.verify_access(bearer_token())
         _check_query(view)
         return view(*args, **kwargs)
 
@@ -141,7 +141,7 @@ def authenticate(*, password_change_pending: bool = False) -> None:
     status holds from the next request on.
     """
     all_services, state = services(), present(g)
-    claims = state.get("claims") or all_services.authentication.verify_signature(bearer_token())
+    claims = state.get("claims") or all_services.token_status.verify_access(bearer_token())
     live = require_live(claims)
     caller: Actor = state.actor
     state.claims, state.live_session = claims, live
@@ -181,7 +181,7 @@ def require_live(own: SessionReference) -> LiveSession:
     if found is None:
         answer = state.get("session_answers", {}).get(asked)
         try:
-            found = services().authentication.require_live(own, answer=answer)
+            found = services().token_status.require_live(own, reply=answer)
         except Unauthenticated as refusal:
             found = refusal
         state.found_sessions = {asked: found}

@@ -10,13 +10,10 @@ from flask import Response
 
 from userapi.accounts.service import EmailTaken, NewUser, RegistrationDisabled, UsernameTaken
 from userapi.accounts.views import UserView
+from userapi.authentication.log_in import AccountPending, AccountSuspended
+from userapi.authentication.password_check import InvalidCredentials
+from userapi.authentication.refresh import RefreshTokenReused
 from userapi.authentication.refusals import TokenExpired, TokenInvalid, TokenRevoked
-from userapi.authentication.service import (
-    AccountPending,
-    AccountSuspended,
-    InvalidCredentials,
-    RefreshTokenReused,
-)
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 from userapi.passwords.one_time_tokens import InvalidToken
@@ -97,7 +94,7 @@ def register(body: dict[str, Any], *, once: Any) -> None:
 @blp.raises(InvalidCredentials, AccountSuspended, AccountPending, TooManyAttempts, Busy)
 def login(body: dict[str, Any]) -> Any:
     """Log in with e-mail or user name."""
-    return services().authentication.log_in(
+    return services().log_in.with_password(
         body["username"],
         body["password"],
         remember_me=body.get("remember_me", False),
@@ -112,7 +109,7 @@ def login(body: dict[str, Any]) -> Any:
 @blp.raises(TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused)
 def refresh(body: dict[str, Any]) -> Any:
     """Exchange a refresh token for a new pair of tokens."""
-    return services().authentication.refresh(body["refresh_token"], actor=current_actor())
+    return services().refresh.exchange(body["refresh_token"], actor=current_actor())
 
 
 @blp.route("/logout", methods=["POST"])
@@ -121,7 +118,7 @@ def refresh(body: dict[str, Any]) -> Any:
 @blp.response(204)
 def logout(body: dict[str, Any]) -> None:
     """End the session of this token, or every session of its user. Repeating it is no error."""
-    services().authentication.log_out(
+    services().log_out.end(
         current_claims(), all_sessions=body.get("all_sessions", False), actor=current_actor()
     )
 
@@ -172,7 +169,7 @@ def verify() -> Any:
 @blp.raises(InvalidCredentials, TooManyAttempts, Busy)
 def change_password(body: dict[str, Any]) -> Any:
     """Set a new password. This session goes on with new tokens; all others end."""
-    return services().authentication.change_password(
+    return services().password_change.change(
         current=body["current_password"], new=body["new_password"], actor=current_actor()
     )
 
@@ -238,7 +235,7 @@ def introspect(body: dict[str, Any]) -> Any:
 @blp.response(200)
 def revoke(body: dict[str, Any]) -> Response:
     """End the session of a token; any other text is no error (RFC 7009)."""
-    services().authentication.revoke(body["token"], actor=current_actor())
+    services().log_out.revoke(body["token"], actor=current_actor())
     return Response(status=200)
 
 
@@ -269,7 +266,7 @@ def confirm_password_reset(body: dict[str, Any]) -> None:
 @blp.raises(InvalidToken, EmailTaken)
 def verify_email(body: dict[str, Any]) -> None:
     """Prove an e-mail address with the token of a mail."""
-    services().recovery.verify_email(body["token"], actor=current_actor())
+    services().email_verification.confirm(body["token"], actor=current_actor())
 
 
 @blp.route("/verify-email/resend", methods=["POST"])
@@ -278,7 +275,7 @@ def verify_email(body: dict[str, Any]) -> None:
 @blp.response(202, Accepted)
 def resend_verification(body: dict[str, Any]) -> Any:
     """Ask for the mail that proves an address once more. The answer is always the same."""
-    services().recovery.resend_verification(body["email"], actor=current_actor())
+    services().email_verification.resend(body["email"], actor=current_actor())
     return {}
 
 
@@ -292,7 +289,7 @@ def change_email(body: dict[str, Any]) -> Any:
 
     The new address has to confirm it; the old address is notified by mail.
     """
-    services().recovery.request_email_change(
+    services().email_change.request(
         current_session().user_id,
         body["new_email"],
         current_password=body["current_password"],

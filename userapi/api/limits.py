@@ -21,7 +21,7 @@ from flask.ctx import _AppCtxGlobals
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import Storage
 
-from userapi.authentication.service import SessionReference
+from userapi.authentication.token_status import SessionReference
 from userapi.errors import TooMany, Unauthenticated
 from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter
 from userapi.wiring import Services
@@ -134,7 +134,7 @@ def caller_reference() -> SessionReference | None:
     if "Authorization" not in request.headers:
         return None
     try:
-        g.claims = claims = services().authentication.verify_signature(bearer_token())
+        g.claims = claims = services().token_status.verify_access(bearer_token())
     except Unauthenticated:
         return None
     return claims

@@ -18,7 +18,7 @@ from userapi.accounts.service import (
     UserNotFound,
 )
 from userapi.accounts.views import UserView
-from userapi.authentication.service import InvalidCredentials
+from userapi.authentication.password_check import InvalidCredentials
 from userapi.errors import Malformed, Stale
 from userapi.infrastructure.export import document_pieces
 from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
@@ -169,7 +169,7 @@ def update_me(body: dict[str, Any]) -> Any:
 @blp.raises(InvalidCredentials, TooManyAttempts, LastSuperadmin, Busy)
 def delete_me(body: dict[str, Any]) -> None:
     """Delete the account of the signed-in user for good."""
-    services().recovery.delete_own_account(
+    services().own_account_deletion.delete(
         current_session().user_id,
         current_password=body["current_password"],
         actor=current_actor(),
@@ -205,7 +205,7 @@ def export_me() -> Any:
 @blp.raises(UserNotFound, InsufficientRank)
 def reset_password(user_id: UUID) -> Any:
     """Mail a user a link that sets a new password, and end their sessions."""
-    services().recovery.reset_for(user_id, actor=current_actor())
+    services().forced_reset.start(user_id, actor=current_actor())
     return {}
 
 

@@ -1,27 +1,23 @@
-"""What a token is worth, for services that cannot judge it themselves (RFC 7662)."""
+"""Introspection: whether a token is active, for services that cannot verify it (RFC 7662)."""
 
 from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import select
 
-from userapi.authentication.service import Authentication
 from userapi.authentication.token_claims import AccessClaims, RefreshClaims
+from userapi.authentication.token_status import TokenStatus
 from userapi.errors import Unauthenticated
-from userapi.infrastructure.database import (
-    reading,
-    table_of,
-)
+from userapi.infrastructure.database import reading, table_of
 from userapi.roles.service import Roles
 from userapi.sessions.models import UserSession
-from userapi.settings import Settings
 
 _sessions = table_of(UserSession)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveToken:
-    """A token that is good at this moment (RFC 7662 §2.2)."""
+    """A token that is valid now (RFC 7662 §2.2)."""
 
     active: bool = True
     sub: UUID
@@ -38,30 +34,26 @@ class ActiveToken:
 
 
 class Introspection:
-    """Judges tokens by the validators and the live sessions that every endpoint uses."""
+    """Describes tokens. A token is active here if and only if the endpoints accept it."""
 
     def __init__(
-        self,
-        *,
-        settings: Settings,
-        authentication: Authentication,
-        roles: Roles,
+        self, *, issuer: str, audience: str, token_status: TokenStatus, roles: Roles
     ) -> None:
-        self._issuer = settings.jwt_issuer
-        self._audience = settings.jwt_audience
-        self._authentication = authentication
+        self._issuer = issuer
+        self._audience = audience
+        self._token_status = token_status
         self._roles = roles
 
     def inspect(self, token: str) -> ActiveToken | None:
-        """Return what a good token says; None for every other text."""
+        """Return the description of an active token, or None for any other text."""
         try:
-            claims = self._authentication.inspect(token)
-            live = self._authentication.require_live(claims)
+            claims = self._token_status.verify_either(token)
+            live = self._token_status.require_live(claims)
         except Unauthenticated:
             return None
-        if isinstance(claims, RefreshClaims) and not self._is_present(claims):
+        if isinstance(claims, RefreshClaims) and not _is_current(claims):
             return None
-        # Whoever must change the password may do nothing else, here or elsewhere.
+        # Until a required password change, the user has no permissions here or elsewhere.
         roles = () if live.must_change_password else live.roles
         permissions = self._roles.graph(live.catalogue_version).effective(roles)
         return ActiveToken(
@@ -78,9 +70,10 @@ class Introspection:
             jti=claims.jti,
         )
 
-    def _is_present(self, claims: RefreshClaims) -> bool:
-        """Tell whether a refresh token is of the session's present generation."""
-        query = select(_sessions.c.generation).where(_sessions.c.id == claims.session_id)
-        with reading() as connection:
-            generation: int | None = connection.execute(query).scalar_one_or_none()
-        return generation == claims.generation
+
+def _is_current(claims: RefreshClaims) -> bool:
+    """Return whether a refresh token belongs to the current generation of its session."""
+    query = select(_sessions.c.generation).where(_sessions.c.id == claims.session_id)
+    with reading() as connection:
+        generation: int | None = connection.execute(query).scalar_one_or_none()
+    return generation == claims.generation

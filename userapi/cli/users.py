@@ -212,7 +212,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
     """Give a user a new password; all their sessions end."""
     user = user_named(name)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    services().authentication.set_password_for(user.id, password, actor=operator())
+    services().password_assignment.assign(user.id, password, actor=operator())
     click.secho(f"{user.username} has a new password; every session has ended.", fg="green")
     if made:
         click.echo("Password (shown only once):\n")

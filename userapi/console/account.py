@@ -63,7 +63,7 @@ def change_email() -> Response:
     user_id = current_session().user_id
     try:
         body = read_form(EmailChange)
-        services().recovery.request_email_change(
+        services().email_change.request(
             user_id,
             body["new_email"],
             current_password=body["current_password"],
@@ -91,7 +91,7 @@ def change_password() -> Response:
     """Change one's password; this browser stays signed in, all other sessions end."""
     try:
         body = read_form(PasswordChange)
-        tokens = services().authentication.change_password(
+        tokens = services().password_change.change(
             current=body["current_password"], new=body["new_password"], actor=current_actor()
         )
     except ServiceError as error:
@@ -165,7 +165,7 @@ def delete_account() -> Response:
     """Delete one's own account for good."""
     try:
         body = read_form(OwnDeletion)
-        services().recovery.delete_own_account(
+        services().own_account_deletion.delete(
             current_session().user_id,
             current_password=body["current_password"],
             actor=current_actor(),

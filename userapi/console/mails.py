@@ -71,7 +71,7 @@ def verify_email() -> Response:
     """Confirm the address. Not by the link alone: programs that look at mails open links, too."""
     try:
         body = read_form(EmailVerification, token=pasted_token())
-        services().recovery.verify_email(body["token"], actor=current_actor())
+        services().email_verification.confirm(body["token"], actor=current_actor())
     except ServiceError as error:
         return refuse(error, "verify_email.html")
     return done("Your e-mail address is confirmed.", "sign_in_page")

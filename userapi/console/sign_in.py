@@ -38,7 +38,7 @@ def sign_in() -> Response:
     onward = _onward(request.args.get("onward"))
     try:
         body = read_form(Login)
-        tokens = services().authentication.log_in(
+        tokens = services().log_in.with_password(
             body["username"],
             body["password"],
             remember_me=body["remember_me"],
@@ -50,7 +50,7 @@ def sign_in() -> Response:
     former = browser_session()
     if former is not None:
         # Nobody holds its cookie any more: it would stand in the list until it ran out.
-        services().authentication.log_out(former, actor=current_actor())
+        services().log_out.end(former, actor=current_actor())
     begin_session(tokens, remember_me=body["remember_me"])
     return redirect(onward, 303) if onward else go_to("home")
 
@@ -61,7 +61,7 @@ def sign_out() -> Response:
     """End the session of this browser. Repeating it is no error."""
     own = browser_session()
     if own is not None:
-        services().authentication.log_out(own, actor=current_actor())
+        services().log_out.end(own, actor=current_actor())
     session.clear()
     return done("You are signed out.", "sign_in_page")
 

@@ -107,7 +107,7 @@ def reset_user_password(user_id: UUID) -> Response:
     """Mail a user a link that sets a new password, and end their sessions."""
 
     def reset() -> None:
-        services().recovery.reset_for(user_id, actor=current_actor())
+        services().forced_reset.start(user_id, actor=current_actor())
 
     return _act(user_id, reset, "A link to set a new password is on its way.")
 

@@ -1,10 +1,19 @@
-"""Authentication: the use cases of people who log in."""
+"""Authentication: log-in, refresh, log-out, and what users do with their own accounts."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
-from userapi.authentication.introspection import Introspection
+from userapi.authentication.email_change import EmailChange
+from userapi.authentication.email_verification import EmailVerification
+from userapi.authentication.forced_reset import ForcedReset
+from userapi.authentication.log_in import LogIn
+from userapi.authentication.log_out import LogOut
+from userapi.authentication.new_passwords import NewPasswords
+from userapi.authentication.own_account_deletion import OwnAccountDeletion
+from userapi.authentication.password_change import PasswordAssignment, PasswordChange
+from userapi.authentication.password_check import PasswordCheck
 from userapi.authentication.recovery import Recovery
-from userapi.authentication.service import Authentication
+from userapi.authentication.refresh import Refresh
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.passwords import PasswordServices
@@ -16,9 +25,16 @@ from userapi.wiring.tokens import TokenServices
 class AuthenticationServices:
     """The services about authentication."""
 
-    authentication: Authentication
-    introspection: Introspection
+    email_change: EmailChange
+    email_verification: EmailVerification
+    forced_reset: ForcedReset
+    log_in: LogIn
+    log_out: LogOut
+    own_account_deletion: OwnAccountDeletion
+    password_assignment: PasswordAssignment
+    password_change: PasswordChange
     recovery: Recovery
+    refresh: Refresh
 
 
 def build_authentication(
@@ -29,40 +45,83 @@ def build_authentication(
     tokens: TokenServices,
 ) -> AuthenticationServices:
     """Build the services about authentication."""
-    settings, clock = foundation.settings, foundation.clock
-    authentication = Authentication(
-        settings=settings,
-        clock=clock,
-        audit=foundation.audit,
-        outbox=foundation.outbox,
-        roles=accounts.roles,
-        sessions=sessions.sessions,
-        live=sessions.live_sessions,
+    recorder, mails = foundation.recorder, foundation.mails
+    one_time_tokens = passwords.one_time_tokens
+    password_check = PasswordCheck(
+        recorder=recorder,
         lockout=passwords.lockout,
         hasher=passwords.hasher,
         peppers=passwords.peppers,
-        policy=passwords.policy,
-        one_time_tokens=passwords.one_time_tokens,
-        mails=foundation.mails,
         accounts=accounts.accounts,
-        access_tokens=tokens.access_tokens,
-        refresh_tokens=tokens.refresh_tokens,
+        mails=mails,
         count_lock=foundation.metrics.lockouts.inc,
     )
+    new_passwords = NewPasswords(
+        recorder=recorder,
+        accounts=accounts.accounts,
+        one_time_tokens=one_time_tokens,
+        mails=mails,
+    )
     return AuthenticationServices(
-        authentication=authentication,
-        introspection=Introspection(
-            settings=settings, authentication=authentication, roles=accounts.roles
+        email_change=EmailChange(
+            recorder=recorder,
+            password_check=password_check,
+            one_time_tokens=one_time_tokens,
+            mails=mails,
         ),
-        recovery=Recovery(
-            audit=foundation.audit,
+        email_verification=EmailVerification(
+            accounts=accounts.accounts, one_time_tokens=one_time_tokens
+        ),
+        forced_reset=ForcedReset(
+            recorder=recorder,
             accounts=accounts.accounts,
-            authentication=authentication,
-            hasher=passwords.hasher,
-            mails=foundation.mails,
-            one_time_tokens=passwords.one_time_tokens,
-            policy=passwords.policy,
+            one_time_tokens=one_time_tokens,
             roles=accounts.roles,
             sessions=sessions.sessions,
+        ),
+        log_in=LogIn(
+            recorder=recorder,
+            password_check=password_check,
+            lockout=passwords.lockout,
+            accounts=accounts.accounts,
+            sessions=sessions.sessions,
+            token_pairs=tokens.token_pairs,
+        ),
+        log_out=LogOut(
+            recorder=recorder, sessions=sessions.sessions, token_status=tokens.token_status
+        ),
+        own_account_deletion=OwnAccountDeletion(
+            accounts=accounts.accounts, password_check=password_check
+        ),
+        password_assignment=PasswordAssignment(
+            recorder=recorder,
+            passwords=passwords.password_tools,
+            new_passwords=new_passwords,
+            accounts=accounts.accounts,
+            sessions=sessions.sessions,
+        ),
+        password_change=PasswordChange(
+            recorder=recorder,
+            password_check=password_check,
+            passwords=passwords.password_tools,
+            new_passwords=new_passwords,
+            sessions=sessions.sessions,
+            live=sessions.live_sessions,
+            token_pairs=tokens.token_pairs,
+        ),
+        recovery=Recovery(
+            recorder=recorder,
+            accounts=accounts.accounts,
+            passwords=passwords.password_tools,
+            new_passwords=new_passwords,
+            one_time_tokens=one_time_tokens,
+            sessions=sessions.sessions,
+        ),
+        refresh=Refresh(
+            recorder=recorder,
+            sessions=sessions.sessions,
+            refresh_tokens=tokens.refresh_tokens,
+            token_pairs=tokens.token_pairs,
+            reuse_grace=timedelta(seconds=foundation.settings.refresh_reuse_grace_seconds),
         ),
     )

@@ -1,14 +1,19 @@
-"""Tokens and the keys that sign them."""
+"""Tokens: the keys that sign them, their issue, and their status."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 
+from userapi.authentication.introspection import Introspection
 from userapi.authentication.key_folder import KeyFolder
 from userapi.authentication.keys import KeyRing
+from userapi.authentication.token_pairs import TokenPairs
+from userapi.authentication.token_status import TokenStatus
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.clock import Clock
 from userapi.settings import Settings
+from userapi.wiring.accounts import AccountServices
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.sessions import SessionServices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,20 +21,43 @@ class TokenServices:
     """The services about tokens."""
 
     access_tokens: AccessTokens
+    introspection: Introspection
     key_folder: KeyFolder
     keys: KeyRing
     refresh_tokens: RefreshTokens
+    token_pairs: TokenPairs
+    token_status: TokenStatus
 
 
-def build_tokens(foundation: Foundation) -> TokenServices:
+def build_tokens(
+    foundation: Foundation, sessions: SessionServices, accounts: AccountServices
+) -> TokenServices:
     """Build the services about tokens. Raises SettingsError for unusable keys."""
     settings, clock = foundation.settings, foundation.clock
     keys = build_key_ring(settings, clock)
+    access_tokens = build_access_tokens(settings, clock, keys)
+    refresh_tokens = build_refresh_tokens(settings, clock)
+    token_status = TokenStatus(
+        access_tokens=access_tokens, refresh_tokens=refresh_tokens, live=sessions.live_sessions
+    )
     return TokenServices(
-        access_tokens=build_access_tokens(settings, clock, keys),
+        access_tokens=access_tokens,
+        introspection=Introspection(
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
+            token_status=token_status,
+            roles=accounts.roles,
+        ),
         key_folder=build_key_folder(settings, clock),
         keys=keys,
-        refresh_tokens=build_refresh_tokens(settings, clock),
+        refresh_tokens=refresh_tokens,
+        token_pairs=TokenPairs(
+            clock=clock,
+            roles=accounts.roles,
+            access_tokens=access_tokens,
+            refresh_tokens=refresh_tokens,
+        ),
+        token_status=token_status,
     )
 
 

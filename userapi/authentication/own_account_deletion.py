@@ -1,0 +1,29 @@
+"""Deletion of an account by its user."""
+
+from uuid import UUID
+
+from userapi.accounts.service import Accounts
+from userapi.actor import Actor
+from userapi.authentication.owners import lock_active_user
+from userapi.authentication.password_check import PasswordCheck
+from userapi.infrastructure.database import transaction
+from userapi.roles.service import role_names_of
+
+
+class OwnAccountDeletion:
+    """Deletes the account of the signed-in user."""
+
+    def __init__(self, *, accounts: Accounts, password_check: PasswordCheck) -> None:
+        self._accounts = accounts
+        self._password_check = password_check
+
+    def delete(self, user_id: UUID, *, current_password: str, actor: Actor) -> None:
+        """Delete the account for good.
+
+        Raises Busy, InvalidCredentials, TooManyAttempts, LastSuperadmin.
+        """
+        self._password_check.require_current(user_id, current_password, actor=actor)
+        with transaction() as session:
+            user = lock_active_user(session, user_id)
+            names = role_names_of(session, user_id)
+            self._accounts.remove(session, user, names, actor=actor)

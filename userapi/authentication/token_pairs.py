@@ -1,0 +1,131 @@
+"""Issues the access token and the refresh token of a session."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from userapi.accounts.views import UserView
+from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
+from userapi.clock import Clock
+from userapi.roles.service import Roles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPair:
+    """What a client receives from a log-in, a refresh or a password change."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+    refresh_expires_in: int
+    user_id: UUID
+    session_id: UUID
+    session_version: int
+    user: UserView | None = None
+
+
+class CurrentSession(Protocol):
+    """A session at its current generation and version."""
+
+    @property
+    def id(self) -> UUID: ...
+
+    @property
+    def user_id(self) -> UUID: ...
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def rotated_at(self) -> datetime: ...
+
+    @property
+    def expires_at(self) -> datetime: ...
+
+
+class TokenOwner(Protocol):
+    """The user of a session, as far as tokens describe them."""
+
+    @property
+    def roles(self) -> Sequence[str]: ...
+
+    @property
+    def must_change_password(self) -> bool: ...
+
+
+class TokenPairs:
+    """Issues token pairs."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        roles: Roles,
+        access_tokens: AccessTokens,
+        refresh_tokens: RefreshTokens,
+    ) -> None:
+        self._clock = clock
+        self._roles = roles
+        self._access_tokens = access_tokens
+        self._refresh_tokens = refresh_tokens
+
+    def issue(
+        self,
+        session: CurrentSession,
+        owner: TokenOwner,
+        *,
+        catalogue_version: int | None = None,
+        user: UserView | None = None,
+    ) -> TokenPair:
+        """Return a pair for a session of `owner`; `user` is part of the reply to a log-in.
+
+        A caller that has read the version of the role catalogue passes it, which saves a query.
+        """
+        role_names = _role_names_for_tokens(owner)
+        graph = self._roles.graph(catalogue_version)
+        access = self._access_tokens.issue(
+            AccessGrant(
+                user_id=session.user_id,
+                session_id=session.id,
+                session_version=session.version,
+                roles=tuple(sorted(role_names)),
+                permissions=tuple(graph.effective(role_names)),
+            )
+        )
+        refresh = self._refresh_tokens.issue(
+            user_id=session.user_id,
+            session_id=session.id,
+            session_version=session.version,
+            generation=session.generation,
+            rotated_at=session.rotated_at,
+            expires_at=session.expires_at,
+        )
+        now = self._clock.now()
+        return TokenPair(
+            access_token=access.token,
+            refresh_token=refresh.token,
+            expires_in=_seconds(access.expires_at - now),
+            refresh_expires_in=_seconds(refresh.expires_at - now),
+            user_id=session.user_id,
+            session_id=session.id,
+            session_version=session.version,
+            user=user,
+        )
+
+
+def _role_names_for_tokens(owner: TokenOwner) -> Sequence[str]:
+    """Return the roles that tokens contain.
+
+    None until a required password change: other services would grant access by them.
+    """
+    return () if owner.must_change_password else owner.roles
+
+
+def _seconds(span: timedelta) -> int:
+    return max(0, math.ceil(span.total_seconds()))
