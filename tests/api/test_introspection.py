@@ -1,4 +1,4 @@
-"""What other services learn of a token, how they end it, and with which keys they verify it."""
+"""Introspection, revocation and the public keys, as other services use them."""
 
 import base64
 import json
@@ -58,7 +58,7 @@ def test_a_hint_changes_nothing(
 
 
 @pytest.mark.parametrize("path", ["introspect", "revoke"])
-def test_what_libraries_of_oauth_send_beside_the_token_is_ignored(
+def test_other_parameters_of_oauth_libraries_are_ignored(
     inspector: SignedInClient, robin: MadeUser, log_in: LogIn, path: str
 ) -> None:
     """Libraries put client_id and client_secret into the form (RFC 6749 §2.3.1); they got 422."""
@@ -71,10 +71,8 @@ def test_what_libraries_of_oauth_send_beside_the_token_is_ignored(
 
 @pytest.mark.parametrize("path", ["introspect", "revoke"])
 @pytest.mark.parametrize("text", ["", " ", "nonsense", "a.b.c", "x" * 60_000])
-def test_no_text_is_too_long_or_too_short_to_be_worth_nothing(
-    inspector: SignedInClient, path: str, text: str
-) -> None:
-    """More than 16384 characters were 422, where revoking promises 200 for whatever is sent."""
+def test_a_token_of_any_length_is_inactive(inspector: SignedInClient, path: str, text: str) -> None:
+    """More than 16384 characters were 422, but revocation promises 200 for any text."""
     as_form = inspector.post(f"/api/v1/auth/{path}", data={"token": text})
     as_json = inspector.post(
         f"/api/v1/auth/{path}", json={"token": text, "token_type_hint": "anything at all" * 9}
@@ -86,7 +84,7 @@ def test_no_text_is_too_long_or_too_short_to_be_worth_nothing(
 
 
 @pytest.mark.parametrize("path", ["introspect", "revoke"])
-def test_a_field_that_stands_twice_is_refused(inspector: SignedInClient, path: str) -> None:
+def test_a_duplicate_field_is_rejected(inspector: SignedInClient, path: str) -> None:
     answer = send_form(inspector, path, "token=one&token=two")
 
     assert answer.status_code == 422
@@ -94,7 +92,7 @@ def test_a_field_that_stands_twice_is_refused(inspector: SignedInClient, path: s
 
 
 @pytest.mark.parametrize("path", ["introspect", "revoke"])
-def test_an_unknown_member_of_json_is_refused(inspector: SignedInClient, path: str) -> None:
+def test_an_unknown_member_of_json_is_rejected(inspector: SignedInClient, path: str) -> None:
     answer = inspector.post(f"/api/v1/auth/{path}", json={"token": "x", "client_id": "media"})
 
     assert answer.status_code == 422
@@ -102,35 +100,35 @@ def test_an_unknown_member_of_json_is_refused(inspector: SignedInClient, path: s
 
 
 @pytest.mark.parametrize("text", ["", "token_type_hint=access_token"])
-def test_a_form_without_a_token_is_refused(inspector: SignedInClient, text: str) -> None:
+def test_a_form_without_a_token_is_rejected(inspector: SignedInClient, text: str) -> None:
     answer = send_form(inspector, "introspect", text)
 
     assert (answer.status_code, answer.get_json()["errors"][0]["field"]) == (422, "token")
 
 
 @pytest.mark.parametrize("text", ["token", "token=%ff", b"token=\xff"])
-def test_a_form_that_cannot_be_read_is_refused(inspector: SignedInClient, text: Any) -> None:
+def test_a_malformed_form_is_rejected(inspector: SignedInClient, text: Any) -> None:
     answer = send_form(inspector, "introspect", text)
 
     assert (answer.status_code, answer.get_json()["code"]) == (400, "malformed_request")
 
 
-def test_a_form_in_another_encoding_is_refused(inspector: SignedInClient) -> None:
+def test_a_form_in_another_encoding_is_rejected(inspector: SignedInClient) -> None:
     answer = send_form(inspector, "introspect", "token=x", f"{FORM}; charset=latin-1")
 
     assert (answer.status_code, answer.get_json()["code"]) == (415, "unsupported_media_type")
 
 
-def test_other_endpoints_take_no_form(client: JsonClient) -> None:
+def test_other_endpoints_accept_no_form(client: JsonClient) -> None:
     answer = send_form(client, "login", "username=robin&password=x")
 
     assert answer.status_code == 415
 
 
-# What a token is worth
+# Inactive and active tokens
 
 
-def test_the_answer_is_kept_by_nobody(
+def test_the_response_is_not_stored(
     inspector: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     body = {"token": log_in(robin).access_token}
@@ -158,7 +156,7 @@ def _change_password(_boss: SignedInClient, _robin: MadeUser, session: SignedInC
     [_suspend, _delete, _change_password],
     ids=lambda function: function.__name__,
 )
-def test_what_no_endpoint_takes_is_inactive(
+def test_a_token_that_no_endpoint_accepts_is_inactive(
     inspector: SignedInClient,
     robin: MadeUser,
     log_in: LogIn,
@@ -173,7 +171,7 @@ def test_what_no_endpoint_takes_is_inactive(
     assert introspect(inspector, session.access_token) == INACTIVE
 
 
-def test_whoever_must_change_the_password_is_told_as_holding_nothing(
+def test_introspection_shows_no_roles_until_a_required_password_change(
     inspector: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin = make_user("restricted", roles=["moderator"])
@@ -188,7 +186,7 @@ def test_whoever_must_change_the_password_is_told_as_holding_nothing(
         assert (found["sub"], found["roles"], found["scope"]) == (robin.id, [], "")
 
 
-def test_a_changed_role_shows_at_once(
+def test_introspection_shows_a_role_change_immediately(
     inspector: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)
@@ -243,7 +241,7 @@ FORGERIES: dict[str, Callable[[SignedInClient], str]] = {
 
 
 @pytest.mark.parametrize("forge", FORGERIES.values(), ids=FORGERIES.keys())
-def test_a_forged_token_is_inactive_and_ends_nothing(
+def test_a_forged_token_is_inactive_and_ends_no_session(
     inspector: SignedInClient,
     robin: MadeUser,
     log_in: LogIn,
@@ -264,7 +262,7 @@ def test_a_forged_token_is_inactive_and_ends_nothing(
 
 
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
-def test_revoking_by_form_ends_the_session_and_leaves_a_row(
+def test_revoking_by_form_ends_the_session_and_is_audited(
     app: Flask, client: JsonClient, robin: MadeUser, log_in: LogIn, kind: str
 ) -> None:
     session, other = log_in(robin), log_in(robin)
@@ -279,10 +277,10 @@ def test_revoking_by_form_ends_the_session_and_leaves_a_row(
 
 
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
-def test_a_token_that_a_new_password_has_ended_cannot_end_the_session(
+def test_a_token_revoked_by_a_password_change_cannot_end_the_session(
     client: JsonClient, robin: MadeUser, log_in: LogIn, kind: str
 ) -> None:
-    """Whoever had stolen a pair could still log its owner out after they changed the password."""
+    """A stolen pair could still end the session after its owner had changed the password."""
     session = log_in(robin)
     body = {"current_password": PASSWORD, "new_password": "granite-otter-57-teapot"}
     renewed = session.post("/api/v1/auth/change-password", json=body).get_json()
@@ -312,7 +310,9 @@ def signing_app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
     return make_app(JWT_ALGORITHM="ES256", JWT_PRIVATE_KEY_FILE=str(path))
 
 
-def test_others_verify_tokens_with_the_public_keys(signing_app: Flask, robin: MadeUser) -> None:
+def test_other_services_verify_tokens_with_the_public_keys(
+    signing_app: Flask, robin: MadeUser
+) -> None:
     client = JsonClient(signing_app)
     body = {"username": robin.username, "password": robin.password}
     token = client.post("/api/v1/auth/login", json=body).get_json()["access_token"]

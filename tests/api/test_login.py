@@ -1,4 +1,4 @@
-"""Logging in: who gets in, who does not, and what each is told."""
+"""Log-in: responses, lockout, stored rows and events."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -36,7 +36,9 @@ def test_a_user_logs_in_by_name_or_address(client: JsonClient, make_user: MakeUs
         assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_a_log_in_is_recorded_and_told(app: Flask, client: JsonClient, make_user: MakeUser) -> None:
+def test_a_log_in_writes_an_audit_row_and_an_event(
+    app: Flask, client: JsonClient, make_user: MakeUser
+) -> None:
     robin = make_user("robin")
 
     session_id = try_to_log_in(client, "robin").get_json()["session_id"]
@@ -52,7 +54,7 @@ def test_a_log_in_is_recorded_and_told(app: Flask, client: JsonClient, make_user
     assert event.data["session_id"] == session_id
 
 
-def test_unknown_users_and_wrong_passwords_get_the_same_answer(
+def test_unknown_users_and_wrong_passwords_get_the_same_response(
     client: JsonClient, make_user: MakeUser
 ) -> None:
     make_user("robin")
@@ -77,7 +79,7 @@ def test_unknown_users_and_wrong_passwords_get_the_same_answer(
     ("status", "code"),
     [(UserStatus.SUSPENDED, "account_suspended"), (UserStatus.PENDING, "account_pending")],
 )
-def test_only_the_right_password_learns_of_the_status(
+def test_only_the_correct_password_reveals_the_status(
     client: JsonClient, make_user: MakeUser, status: UserStatus, code: str
 ) -> None:
     make_user("robin", status=status)
@@ -89,7 +91,7 @@ def test_only_the_right_password_learns_of_the_status(
     assert answer.get_json()["code"] == code
 
 
-def test_the_fifth_failure_locks_and_the_lock_ends_by_itself(
+def test_the_fifth_failure_locks_until_the_lock_expires(
     app: Flask, client: JsonClient, make_user: MakeUser, clock: ManualClock
 ) -> None:
     make_user("robin")
@@ -109,7 +111,7 @@ def test_the_fifth_failure_locks_and_the_lock_ends_by_itself(
     assert len(audit_rows(app, action="auth.login_blocked")) == 1
 
 
-def test_an_unknown_identifier_is_locked_alike(client: JsonClient) -> None:
+def test_an_unknown_identifier_is_locked_too(client: JsonClient) -> None:
     answers = [try_to_log_in(client, "nobody", "wrong-password-1") for _ in range(6)]
 
     assert [answer.status_code for answer in answers] == [401] * 5 + [429]
@@ -126,9 +128,7 @@ def test_the_lock_of_the_name_does_not_lock_the_address(
     assert try_to_log_in(client, "robin").status_code == 429
 
 
-def test_a_lock_leaves_sessions_alone(
-    client: JsonClient, make_user: MakeUser, log_in: LogIn
-) -> None:
+def test_a_lock_ends_no_session(client: JsonClient, make_user: MakeUser, log_in: LogIn) -> None:
     robin = log_in(make_user("robin"))
     for _ in range(6):
         try_to_log_in(client, "robin", "wrong-password-1")
@@ -136,10 +136,10 @@ def test_a_lock_leaves_sessions_alone(
     assert robin.get("/api/v1/auth/me").status_code == 200
 
 
-def test_a_hash_that_cannot_be_made_anew_fails_no_log_in(
+def test_a_failed_rehash_does_not_fail_the_log_in(
     app: Flask, client: JsonClient, make_user: MakeUser
 ) -> None:
-    """Another system hashed a text that is too long to be a password here."""
+    """Another system hashed a text that is longer than a password may be here."""
     make_user("robin")
     typed = "heron-marble-94-" * 40
     foreign = bcrypt.hashpw(typed.encode()[:72], bcrypt.gensalt(4)).decode()
@@ -170,7 +170,7 @@ def test_remember_me_lasts_longer(client: JsonClient, make_user: MakeUser) -> No
     assert lasts == timedelta(days=30)
 
 
-def test_a_password_that_must_change_opens_nothing_else(
+def test_a_user_who_must_change_the_password_can_do_nothing_else(
     client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin = log_in(make_user("robin", must_change_password=True))
@@ -202,7 +202,7 @@ def test_above_the_cap_the_oldest_session_ends(
 
 
 @pytest.mark.parametrize(("cap", "count"), [("2", 1), ("1", 2)])
-def test_an_end_by_the_cap_is_recorded_and_told_before_the_beginning(
+def test_a_session_ended_by_the_cap_is_recorded_before_the_new_one(
     app: Flask,
     make_app: Callable[..., Flask],
     make_user: MakeUser,
@@ -210,7 +210,7 @@ def test_an_end_by_the_cap_is_recorded_and_told_before_the_beginning(
     cap: str,
     count: int,
 ) -> None:
-    """Also where an operator has lowered the cap, so that several end at once."""
+    """Also if an operator has lowered the cap, so that several sessions end together."""
     robin = make_user("robin")
     begun = []
     for _ in range(2):

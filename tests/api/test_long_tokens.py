@@ -1,4 +1,4 @@
-"""Tokens stay short enough to be sent, and say nothing for whoever must change the password."""
+"""Tokens stay short enough for a header, and contain no roles until a password change."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ NEW_PASSWORD = "granite-otter-57-teapot"
 
 @pytest.fixture
 def holder(app: Flask, services: Services, make_user: MakeUser) -> MadeUser:
-    """Return somebody with six roles of sixty permissions each."""
+    """Return a user with six roles of sixty permissions each."""
     names = [f"team-{number}" for number in range(6)]
     with app.app_context():
         for name in names:
@@ -33,10 +33,10 @@ def claims_of(token: str) -> dict[str, Any]:
     return claims
 
 
-def test_a_token_that_would_be_too_long_omits_its_permissions(
+def test_a_token_that_would_be_too_long_omits_the_permissions(
     holder: MadeUser, log_in: LogIn
 ) -> None:
-    """Log-in gave out 19 KB, and every request with that was 431."""
+    """A log-in returned 19 KB, and every request with that token was 431."""
     client = log_in(holder)
     answer = client.post("/api/v1/auth/refresh", json={"refresh_token": client.refresh_token})
 
@@ -49,7 +49,7 @@ def test_a_token_that_would_be_too_long_omits_its_permissions(
         assert claims["roles"] == ["moderator", *(f"team-{number}" for number in range(6))]
 
 
-def test_the_service_goes_on_by_the_live_session_and_tells_all(
+def test_the_service_uses_the_permissions_of_the_live_session(
     holder: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:
     client = log_in(holder)
@@ -68,14 +68,14 @@ def test_the_service_goes_on_by_the_live_session_and_tells_all(
         assert len(permissions) == 365
 
 
-def test_an_ordinary_token_names_its_permissions(make_user: MakeUser, log_in: LogIn) -> None:
+def test_an_ordinary_token_contains_its_permissions(make_user: MakeUser, log_in: LogIn) -> None:
     claims = claims_of(log_in(make_user("mod", roles=["moderator"])).access_token)
 
     assert "users:read" in claims["permissions"]
     assert "permissions_omitted" not in claims
 
 
-def test_the_operator_says_how_long_a_token_may_be(make_app: Any, make_user: MakeUser) -> None:
+def test_the_maximum_length_of_a_token_is_configurable(make_app: Any, make_user: MakeUser) -> None:
     robin = make_user("mod", roles=["moderator"])
     client = JsonClient(make_app(JWT_MAX_BYTES="300"))
 
@@ -93,10 +93,10 @@ def restricted(claims: dict[str, Any]) -> bool:
     return (claims["roles"], claims["permissions"]) == ([], [])
 
 
-def test_a_session_that_may_only_change_the_password_has_empty_tokens(
+def test_tokens_contain_no_roles_until_a_required_password_change(
     client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
-    """Services that verify by the signature alone took them for more."""
+    """Services that verify only the signature granted access by these roles."""
     robin = log_in(make_user("robin", roles=["admin"], must_change_password=True))
     refreshed = client.post("/api/v1/auth/refresh", json={"refresh_token": robin.refresh_token})
     pair = refreshed.get_json()
@@ -113,7 +113,7 @@ def test_a_session_that_may_only_change_the_password_has_empty_tokens(
     assert "users:*" in claims["permissions"]
 
 
-def test_a_refresh_is_empty_from_when_the_password_has_to_change(
+def test_a_refresh_returns_no_roles_once_the_password_must_change(
     client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     boss: SignedInClient = log_in(make_user("boss", roles=["superadmin"]))

@@ -1,4 +1,4 @@
-"""Getting back in, proving addresses, leaving: all that goes by mail."""
+"""Password reset, verification and change of addresses, account deletion, data export."""
 
 import json
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def can_log_in(client: JsonClient, username: str, password: str) -> bool:
 # Resetting
 
 
-def test_a_forgotten_password_is_set_anew(
+def test_a_forgotten_password_is_reset(
     app: Flask, client: JsonClient, robin: MadeUser, log_in: LogIn, mailbox: Mailbox
 ) -> None:
     session = log_in(robin)
@@ -73,7 +73,7 @@ def test_a_forgotten_password_is_set_anew(
     assert [m["Subject"] for m in mailbox.deliver()] == ["Your password was changed"]
 
 
-def test_every_address_gets_the_same_answer_and_only_one_gets_a_mail(
+def test_every_address_gets_the_same_response_and_only_one_gets_a_mail(
     client: JsonClient, robin: MadeUser, make_user: MakeUser, mailbox: Mailbox
 ) -> None:
     sus = make_user("sus", status=UserStatus.SUSPENDED)
@@ -88,7 +88,7 @@ def test_every_address_gets_the_same_answer_and_only_one_gets_a_mail(
     assert mailbox.deliver() == []
 
 
-def test_a_mail_goes_to_the_address_of_the_account_and_not_to_what_was_typed(
+def test_a_mail_goes_to_the_stored_address_and_not_to_the_typed_one(
     client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     ask_for_reset(client, "ROBIN@Example.COM")
@@ -106,7 +106,7 @@ def test_a_token_works_once(client: JsonClient, robin: MadeUser, mailbox: Mailbo
     assert (status, problem["code"]) == (400, "invalid_token")
 
 
-def test_a_token_works_once_however_many_try_it(
+def test_of_concurrent_resets_with_one_token_one_succeeds(
     app: Flask, client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     ask_for_reset(client, robin.email)
@@ -122,7 +122,7 @@ def test_a_token_works_once_however_many_try_it(
     assert len(audit_rows(app, action="auth.password_reset")) == 1
 
 
-def test_a_weak_password_leaves_the_token_usable(
+def test_a_weak_password_leaves_the_token_valid(
     client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     ask_for_reset(client, robin.email)
@@ -135,7 +135,7 @@ def test_a_weak_password_leaves_the_token_usable(
     assert confirm(client, token)[0] == 204
 
 
-def test_a_token_ends_after_an_hour(
+def test_a_token_expires_after_an_hour(
     client: JsonClient, robin: MadeUser, mailbox: Mailbox, clock: ManualClock
 ) -> None:
     ask_for_reset(client, robin.email)
@@ -173,7 +173,7 @@ VOIDING = [_ask_again, _change_password, _change_email, _suspend_and_activate]
 
 @pytest.mark.parametrize("void", VOIDING, ids=lambda function: function.__name__)
 @pytest.mark.parametrize("mail_is_sent", [True, False], ids=["sent", "queued"])
-def test_what_makes_a_token_void(
+def test_a_token_is_void_after_a_change_of_the_account(
     client: JsonClient,
     robin: MadeUser,
     make_user: MakeUser,
@@ -213,7 +213,7 @@ def test_a_reset_clears_the_lock(client: JsonClient, robin: MadeUser, mailbox: M
     assert can_log_in(client, "robin", NEW_PASSWORD)
 
 
-def test_a_token_is_good_for_nothing_but_its_purpose(
+def test_a_token_is_valid_only_for_its_purpose(
     client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     ask_for_reset(client, robin.email)
@@ -226,7 +226,7 @@ def test_a_token_is_good_for_nothing_but_its_purpose(
     assert confirm(client, token)[0] == 204
 
 
-def test_a_raw_token_is_at_rest_nowhere(
+def test_no_raw_token_is_stored(
     app: Flask, client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     ask_for_reset(client, robin.email)
@@ -243,7 +243,7 @@ def test_a_raw_token_is_at_rest_nowhere(
 # Invitations
 
 
-def test_an_invited_user_sets_a_password_and_is_in(
+def test_an_invited_user_sets_a_password_and_logs_in(
     app: Flask,
     client: JsonClient,
     make_user: MakeUser,
@@ -309,7 +309,7 @@ def test_a_registered_address_is_verified(
     assert len(audit_rows(app, action="user.email_verified")) == 1
 
 
-def test_asking_again_for_an_address_that_waits_for_nothing_sends_nothing(
+def test_no_verification_is_sent_again_to_a_verified_address(
     client: JsonClient, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     for address in (robin.email, "nobody@example.com"):
@@ -343,7 +343,7 @@ def test_an_address_is_changed_by_its_new_owner(
     }
 
 
-def test_of_a_taken_address_only_its_owner_is_told(
+def test_only_the_owner_of_a_taken_address_is_notified(
     robin: MadeUser, make_user: MakeUser, log_in: LogIn, mailbox: Mailbox
 ) -> None:
     make_user("other")
@@ -368,10 +368,10 @@ def test_changing_an_address_needs_the_password(robin: MadeUser, log_in: LogIn) 
     assert (answer.status_code, answer.get_json()["code"]) == (401, "invalid_credentials")
 
 
-# Leaving, and taking one's data along
+# Deletion and export
 
 
-def test_people_delete_their_account(
+def test_a_user_deletes_their_own_account(
     app: Flask, client: JsonClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)
@@ -386,7 +386,9 @@ def test_people_delete_their_account(
     assert len(events(app, type_="user.deleted")) == 1
 
 
-def test_the_last_superadmin_cannot_leave(make_user: MakeUser, log_in: LogIn) -> None:
+def test_the_last_superadmin_cannot_delete_their_account(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
     chief = log_in(make_user("chief", roles=["superadmin"]))
 
     answer = chief.delete("/api/v1/users/me", json={"current_password": PASSWORD})
@@ -394,7 +396,7 @@ def test_the_last_superadmin_cannot_leave(make_user: MakeUser, log_in: LogIn) ->
     assert (answer.status_code, answer.get_json()["code"]) == (409, "last_superadmin")
 
 
-def test_people_get_all_that_is_held_about_them(
+def test_a_user_exports_all_of_their_data(
     app: Flask, robin: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:
     make_user("other")
@@ -411,7 +413,7 @@ def test_people_get_all_that_is_held_about_them(
 
 
 def fill_log(app: Flask, user: MadeUser, number: int) -> None:
-    """Record so many deeds of a user, and as many of somebody else about them, alternately."""
+    """Record as many actions of a user as of another user about them, alternately."""
     actor = Actor(type=ActorType.USER, id=UUID(user.id), username=user.username)
     services: Services = app.extensions["userapi"]
     with app.app_context(), transaction():
@@ -466,7 +468,7 @@ def test_all_sessions_of_a_long_list_are_in_the_export(
     assert {s["id"] for s in document["sessions"]} == made | {session.session_id}
 
 
-def test_a_fault_on_the_way_leaves_no_document_that_looks_complete(
+def test_an_error_during_an_export_leaves_no_complete_document(
     app: Flask, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)
@@ -501,7 +503,7 @@ def introspect(client: JsonClient, token: str) -> Any:
     return client.post("/api/v1/auth/introspect", json={"token": token}).get_json()
 
 
-def test_a_service_asks_what_a_token_is_worth(
+def test_a_service_introspects_a_token(
     inspector: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     mod = make_user("mod", roles=["moderator"])
@@ -534,7 +536,7 @@ def test_a_service_asks_what_a_token_is_worth(
     assert refresh["token_type"] == "refresh"
 
 
-def test_a_token_that_is_worth_nothing_is_inactive_and_nothing_else(
+def test_an_invalid_token_is_only_reported_as_inactive(
     inspector: SignedInClient, robin: MadeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
     session, other = log_in(robin), log_in(robin)
@@ -553,7 +555,7 @@ def test_a_token_that_is_worth_nothing_is_inactive_and_nothing_else(
     assert [introspect(inspector, token) for token in worthless] == [{"active": False}] * 6
 
 
-def test_a_token_may_come_in_a_form(
+def test_a_token_may_be_sent_in_a_form(
     inspector: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)
@@ -567,7 +569,7 @@ def test_a_token_may_come_in_a_form(
     assert answer.get_json()["active"] is True
 
 
-def test_introspection_needs_its_permission(
+def test_introspection_requires_its_permission(
     client: JsonClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     assert client.post("/api/v1/auth/introspect", json={"token": "x"}).status_code == 401
@@ -588,7 +590,7 @@ def test_a_revoked_token_ends_its_session(
     assert session.get("/api/v1/auth/me").status_code == 401
 
 
-def test_revoking_nonsense_is_no_error(client: JsonClient) -> None:
+def test_revoking_an_invalid_token_is_no_error(client: JsonClient) -> None:
     as_form = client.post(
         "/api/v1/auth/revoke",
         data="token=nonsense",
@@ -606,7 +608,7 @@ def test_there_are_no_public_keys_under_hs256(client: JsonClient) -> None:
     assert answer.headers["Cache-Control"] == "public, max-age=300"
 
 
-def test_security_txt_tells_whom_to_tell(client: JsonClient) -> None:
+def test_security_txt_names_a_contact(client: JsonClient) -> None:
     answer = client.get("/.well-known/security.txt")
 
     assert answer.mimetype == "text/plain"
@@ -614,7 +616,7 @@ def test_security_txt_tells_whom_to_tell(client: JsonClient) -> None:
     assert "Expires: " in answer.text
 
 
-def test_mails_are_kept_in_the_queue_while_none_can_be_sent(
+def test_mails_stay_queued_while_the_mail_server_is_unreachable(
     make_app: Callable[..., Flask], robin: MadeUser, clock: ManualClock
 ) -> None:
     app = make_app(SMTP_HOST="127.0.0.1", SMTP_PORT="9", SMTP_STARTTLS="false")

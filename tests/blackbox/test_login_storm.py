@@ -1,4 +1,4 @@
-"""Many log-ins at once: the service answers all else at once, and says "busy" to some of them."""
+"""A burst of log-ins: other requests stay fast, and some log-ins are rejected as busy."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.support.raw_http import RawConnection, RawResponse, request_bytes
 
 JSON = "Content-Type: application/json"
 PASSWORD = "violet-harbour-93-lantern"
-# What the contract gives a liveness check, however many log in.
+# The limit for a liveness check, under any number of log-ins.
 LIVE_SECONDS = 1.0
 
 
@@ -56,12 +56,12 @@ def token(service: GunicornService) -> str:
 
 
 @pytest.mark.parametrize("log_ins", [60, 200])
-def test_in_a_storm_of_log_ins_reads_and_liveness_are_answered_at_once(
+def test_reads_and_liveness_are_fast_during_a_burst_of_log_ins(
     service: GunicornService, token: str, log_ins: int
 ) -> None:
     """Each log-in held one of 24 threads: with 60 of them `/health/live` took 16 s."""
     bearer = (f"Authorization: Bearer {token}",)
-    # From the copy in Redis, and from PostgreSQL.
+    # From the cached session in Redis, and from PostgreSQL.
     reads = [
         request_bytes("GET", path, headers=bearer)
         for path in ("/api/v1/users/me", "/api/v1/auth/sessions")
@@ -92,7 +92,7 @@ def test_in_a_storm_of_log_ins_reads_and_liveness_are_answered_at_once(
     assert log_ins == 60 or "busy" in {json.loads(answer.body)["code"] for answer in refused}
 
 
-def test_fewer_threads_than_log_ins_may_hold_are_refused_at_the_start() -> None:
+def test_too_few_threads_for_the_log_in_limit_are_rejected_at_the_start() -> None:
     given = {"ENVIRONMENT": "testing", "GUNICORN_THREADS": "24", "PASSWORD_HASH_QUEUE": "100"}
     run = subprocess.run(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"],

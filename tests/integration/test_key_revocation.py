@@ -79,7 +79,7 @@ def test_a_key_that_does_not_sign_can_be_revoked_too(signing: Flask, state: KeyS
     assert stolen not in {record.kid for record in folder_of(signing).records()}
 
 
-def test_a_new_key_is_made_where_no_next_one_is_there(signing: Flask) -> None:
+def test_a_missing_next_key_is_generated(signing: Flask) -> None:
     path = signing.extensions["userapi"].settings.keys_folder / "keys.json"
     document = json.loads(path.read_text())
     document["keys"] = [key for key in document["keys"] if key["state"] == "active"]
@@ -102,7 +102,7 @@ def test_the_revocation_is_audited(signing: Flask, app: Flask) -> None:
     assert row.details == {"state": "active", "signs_now": upcoming}
 
 
-def test_a_revocation_takes_a_confirmation(signing: Flask) -> None:
+def test_a_revocation_requires_a_confirmation(signing: Flask) -> None:
     stolen = kid_of(signing, KeyState.ACTIVE)
 
     declined = flask(signing, "keys", "revoke", stolen, stdin="n\n")
@@ -113,7 +113,7 @@ def test_a_revocation_takes_a_confirmation(signing: Flask) -> None:
     assert flask(signing, "keys", "revoke", stolen, stdin="y\n").exit_code == 0
 
 
-def test_an_unknown_key_is_refused(signing: Flask) -> None:
+def test_an_unknown_key_is_rejected(signing: Flask) -> None:
     before = folder_of(signing).records()
 
     refused = [flask(signing, "keys", "revoke", kid, "--yes") for kid in ("A" * 43, "../keys", "")]
@@ -124,7 +124,7 @@ def test_an_unknown_key_is_refused(signing: Flask) -> None:
 
 
 def test_a_revocation_that_was_interrupted_can_be_repeated(signing: Flask) -> None:
-    """A crash between state and file leaves a private key that nobody lists."""
+    """A crash between the two writes leaves a private key that no command lists."""
     stolen = kid_of(signing, KeyState.ACTIVE)
     path = signing.extensions["userapi"].settings.keys_folder / f"{stolen}.pem"
     content = path.read_bytes()
@@ -176,8 +176,8 @@ def test_there_is_no_key_to_revoke_under_hs256(app: Flask) -> None:
     assert "JWT_ALGORITHM is HS256" in refused.output
 
 
-def test_a_rotation_alone_ends_no_token(signing: Flask, clock: ManualClock) -> None:
-    """What the guide promised of two rotations; only a revocation keeps that promise."""
+def test_a_rotation_invalidates_no_token(signing: Flask, clock: ManualClock) -> None:
+    """The guide recommended two rotations for a stolen key; only a revocation helps."""
     stolen = kid_of(signing, KeyState.ACTIVE)
 
     for _ in range(3):
@@ -204,7 +204,7 @@ def published(service: GunicornService) -> set[str]:
         return {key["kid"] for key in json.load(answer)["keys"]}
 
 
-def test_within_two_seconds_no_process_knows_a_revoked_key(service: GunicornService) -> None:
+def test_no_process_accepts_a_revoked_key_after_two_seconds(service: GunicornService) -> None:
     token = log_in(service)
     stolen = jwt.get_unverified_header(token)["kid"]
     accepted = [call(service, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)]

@@ -1,4 +1,4 @@
-"""Links in mails under attack: twenty at once, accounts that vanish meanwhile, and a full dump."""
+"""One-time tokens: concurrent uses, accounts deleted meanwhile, and a dump of the database."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,7 @@ def body_for(path: str, token: str, number: int = 0) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("ask, path, action", WAYS)
-def test_of_twenty_at_once_one_uses_the_token(
+def test_of_twenty_concurrent_uses_of_a_token_one_succeeds(
     large_app: Flask, make_user: MakeUser, log_in: LogIn, ask: Ask, path: str, action: str
 ) -> None:
     ask(large_app, make_user, log_in)
@@ -86,10 +86,10 @@ def test_of_twenty_at_once_one_uses_the_token(
 
 
 @pytest.mark.both_databases
-def test_of_two_who_change_to_one_address_at_once_one_gets_it(
+def test_of_two_concurrent_changes_to_one_address_one_succeeds(
     large_app: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
-    """An address that was taken before its change was confirmed made the answer 500."""
+    """An address taken between the request and its confirmation caused a 500."""
     tokens = []
     for name in ("ada", "robin"):
         body = {"new_email": "wanted@example.com", "current_password": PASSWORD}
@@ -125,7 +125,7 @@ def test_a_confirmed_change_of_address_voids_every_other_link(
     assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid_token")
 
 
-def test_two_superadmins_cannot_both_leave_at_once(
+def test_two_superadmins_cannot_both_delete_their_accounts_at_once(
     app: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
     sessions = [log_in(make_user(name, roles=["superadmin"])) for name in ("one", "two")]
@@ -140,11 +140,11 @@ def test_two_superadmins_cannot_both_leave_at_once(
         assert sorted(pool.map(leave, range(2))) == [204, 409]
 
 
-# What happens to the account meanwhile
+# Concurrent changes of the account
 
 
 def while_locked(app: Flask, request: Callable[[], Any], change: str) -> tuple[int, str]:
-    """Send a request, change its user as soon as it waits for the row, and return the answer."""
+    """Send a request, change its user while it waits for the row, and return the response."""
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
     def is_waiting() -> bool:
@@ -169,7 +169,7 @@ MEANWHILE = {
 
 @pytest.mark.parametrize("change", MEANWHILE.values(), ids=MEANWHILE.keys())
 @pytest.mark.parametrize("ask, path, action", WAYS)
-def test_a_token_of_an_account_that_goes_meanwhile_is_not_valid(
+def test_a_token_of_an_account_deleted_meanwhile_is_invalid(
     large_app: Flask,
     make_user: MakeUser,
     log_in: LogIn,
@@ -178,7 +178,7 @@ def test_a_token_of_an_account_that_goes_meanwhile_is_not_valid(
     action: str,
     change: str,
 ) -> None:
-    """Without any token sent, the answer was 401 `token_revoked`."""
+    """The response was 401 `token_revoked`, although the request has no access token."""
     ask(large_app, make_user, log_in)
     token = Mailbox(large_app).token()
 
@@ -193,10 +193,10 @@ def test_a_token_of_an_account_that_goes_meanwhile_is_not_valid(
 
 @pytest.mark.parametrize("change", MEANWHILE.values(), ids=MEANWHILE.keys())
 @pytest.mark.parametrize("wish", ["leave", "change address"])
-def test_whoever_is_suspended_or_deleted_meanwhile_is_not_signed_in_any_more(
+def test_a_user_suspended_or_deleted_meanwhile_is_signed_out(
     large_app: Flask, make_user: MakeUser, log_in: LogIn, wish: str, change: str
 ) -> None:
-    """They were told that a link was not valid, where there is no link."""
+    """The response was about an invalid link, although no link was used."""
     session = log_in(make_user("robin"))
     body = {"current_password": PASSWORD}
     wishes: dict[str, Callable[[], Any]] = {
@@ -213,7 +213,7 @@ def test_whoever_is_suspended_or_deleted_meanwhile_is_not_signed_in_any_more(
 
 
 @pytest.mark.parametrize("ask, path, action", WAYS)
-def test_a_token_is_in_the_mail_and_nowhere_else(
+def test_a_token_is_only_in_the_mail(
     large_app: Flask,
     make_user: MakeUser,
     log_in: LogIn,
@@ -239,7 +239,7 @@ def test_a_token_is_in_the_mail_and_nowhere_else(
     }
     assert [place for place, content in dump.items() if token in content] == []
     assert {"one_time_tokens", "outgoing_mails", "outbox_events", "audit_logs"} <= dump.keys()
-    assert "request" in dump["log"]  # The log was looked at, not an empty text.
+    assert "request" in dump["log"]  # Checks that the log is not empty.
 
 
 def _everything_in(redis_url: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Refreshing when many do it at once, when answers are lost, and when everything restarts."""
+"""Refreshes: concurrent ones, lost responses, and restarts of all servers."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ MANY = 50
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    """Return an application whose pool lets all callers reach the database at once."""
+    """Return an application whose pool has a connection for every thread."""
     return make_app(**ROOM)
 
 
@@ -42,7 +42,7 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
 
 
 def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """Run calls at the same moment and return what they return."""
+    """Run calls concurrently and return their results."""
     barrier = Barrier(len(calls))
 
     def run(call: Callable[[], Any]) -> Any:
@@ -65,10 +65,10 @@ def rotations(app: Flask) -> int:
     return len(audit_rows(app, action="auth.refresh"))
 
 
-# Many at once
+# Concurrent refreshes
 
 
-def test_fifty_at_once_make_one_rotation_and_log_nobody_out(
+def test_fifty_concurrent_refreshes_rotate_once_and_end_no_session(
     app: Flask, session: SignedInClient
 ) -> None:
     answers = at_once(*[lambda: refresh(app, session.refresh_token)] * MANY)
@@ -83,7 +83,7 @@ def test_fifty_at_once_make_one_rotation_and_log_nobody_out(
     assert refresh(app, pairs[0]["refresh_token"]).status_code == 200
 
 
-def test_many_at_once_in_two_processes_make_one_rotation(
+def test_concurrent_refreshes_in_two_processes_rotate_once(
     app: Flask, make_app: MakeApp, session: SignedInClient
 ) -> None:
     other = make_app(**ROOM)
@@ -98,7 +98,7 @@ def test_many_at_once_in_two_processes_make_one_rotation(
     assert rotations(app) == 1
 
 
-def test_many_at_once_while_redis_is_emptied_make_one_rotation(
+def test_concurrent_refreshes_rotate_once_while_redis_is_emptied(
     app: Flask, session: SignedInClient, server: redis.Redis
 ) -> None:
     session.get("/api/v1/auth/me")
@@ -113,7 +113,7 @@ def test_many_at_once_while_redis_is_emptied_make_one_rotation(
     assert me(app, answers[0].get_json()) == 200
 
 
-def test_without_a_grace_one_of_many_gets_a_pair_and_the_session_ends(
+def test_without_a_grace_period_concurrent_refreshes_end_the_session(
     make_app: MakeApp, session: SignedInClient
 ) -> None:
     strict = make_app(REFRESH_REUSE_GRACE_SECONDS="0", **ROOM)
@@ -127,7 +127,7 @@ def test_without_a_grace_one_of_many_gets_a_pair_and_the_session_ends(
     assert refresh(strict, pair["refresh_token"]).get_json()["code"] == "token_revoked"
 
 
-def test_many_reuses_at_once_end_the_session_once(
+def test_concurrent_reuses_end_the_session_once(
     app: Flask, session: SignedInClient, clock: ManualClock
 ) -> None:
     pair = refresh(app, session.refresh_token).get_json()
@@ -145,7 +145,7 @@ def test_many_reuses_at_once_end_the_session_once(
 # Reuse
 
 
-def test_a_reuse_is_refused_and_yet_stays_written_down(
+def test_a_reuse_is_rejected_and_its_effects_are_stored(
     app: Flask, robin: MadeUser, session: SignedInClient, log_in: LogIn, clock: ManualClock
 ) -> None:
     other = log_in(robin)
@@ -163,7 +163,7 @@ def test_a_reuse_is_refused_and_yet_stays_written_down(
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(0, 200), (9, 200), (11, 401)])
-def test_the_predecessor_has_as_long_as_the_grace(
+def test_the_predecessor_is_accepted_during_the_grace_period(
     app: Flask, session: SignedInClient, clock: ManualClock, seconds: int, status: int
 ) -> None:
     pair = refresh(app, session.refresh_token).get_json()
@@ -176,7 +176,7 @@ def test_the_predecessor_has_as_long_as_the_grace(
         assert again.get_json()["refresh_token"] == pair["refresh_token"]
 
 
-def test_the_grace_is_not_begun_anew_by_whoever_uses_it(
+def test_using_the_grace_period_does_not_extend_it(
     app: Flask, session: SignedInClient, clock: ManualClock
 ) -> None:
     refresh(app, session.refresh_token)
@@ -189,7 +189,7 @@ def test_the_grace_is_not_begun_anew_by_whoever_uses_it(
     assert refresh(app, session.refresh_token).get_json()["code"] == "refresh_token_reused"
 
 
-def test_what_comes_before_the_predecessor_ends_the_session_also_within_the_grace(
+def test_an_older_token_ends_the_session_even_during_the_grace_period(
     app: Flask, session: SignedInClient
 ) -> None:
     second = refresh(app, session.refresh_token).get_json()
@@ -199,10 +199,10 @@ def test_what_comes_before_the_predecessor_ends_the_session_also_within_the_grac
     assert me(app, third) == 401
 
 
-# Lost answers and restarts
+# Lost responses and restarts
 
 
-def test_a_client_that_lost_the_answer_goes_on(
+def test_a_client_that_lost_the_response_stays_signed_in(
     app: Flask, session: SignedInClient, clock: ManualClock
 ) -> None:
     token = session.refresh_token
@@ -217,7 +217,7 @@ def test_a_client_that_lost_the_answer_goes_on(
     assert refresh(app, token).status_code == 200
 
 
-def test_a_restart_of_everything_in_between_changes_nothing(
+def test_a_restart_of_all_servers_changes_nothing(
     app: Flask, make_app: MakeApp, session: SignedInClient, server: redis.Redis
 ) -> None:
     pair = refresh(app, session.refresh_token).get_json()
@@ -232,7 +232,7 @@ def test_a_restart_of_everything_in_between_changes_nothing(
     assert rotations(app) == 2
 
 
-def test_a_restart_does_not_forget_a_reuse(
+def test_a_reuse_is_detected_after_a_restart(
     app: Flask, make_app: MakeApp, session: SignedInClient, server: redis.Redis
 ) -> None:
     second = refresh(app, session.refresh_token).get_json()
@@ -245,7 +245,7 @@ def test_a_restart_does_not_forget_a_reuse(
     assert answer.get_json()["code"] == "token_revoked"
 
 
-# Against what ends a session
+# Concurrent ends of the session
 
 
 def log_out(session: SignedInClient, _robin: MadeUser, _boss: SignedInClient) -> Any:
@@ -266,7 +266,7 @@ def change_password(session: SignedInClient, _robin: MadeUser, _boss: SignedInCl
 
 
 @pytest.mark.parametrize("end", [log_out, suspend, delete, change_password])
-def test_a_refresh_that_races_with_an_end_leaves_no_pair_alive(
+def test_a_refresh_concurrent_with_the_end_of_the_session_leaves_no_valid_pair(
     app: Flask,
     robin: MadeUser,
     session: SignedInClient,
@@ -288,7 +288,7 @@ def test_a_refresh_that_races_with_an_end_leaves_no_pair_alive(
             assert refresh(app, answer.get_json()["refresh_token"]).status_code == 401
 
 
-def test_refreshes_log_ins_and_ends_at_once_never_wait_for_one_another_in_a_circle(
+def test_concurrent_refreshes_log_ins_and_log_outs_do_not_deadlock(
     app: Flask, robin: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:
     boss = log_in(make_user("boss", roles=["superadmin"]))

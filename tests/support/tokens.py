@@ -1,6 +1,6 @@
-"""Tokens without a service around them: real keys in a folder, and an application that only signs.
+"""Tokens without a service: real keys in a folder, and an application that only signs.
 
-`sign` makes tokens that the service would never make, with its own key.
+`sign` makes tokens that the service does not issue, with its own key.
 """
 
 import base64
@@ -44,7 +44,7 @@ GRANT = AccessGrant(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStage:
-    """All that tokens need, for one algorithm."""
+    """The objects that issue and verify tokens, for one algorithm."""
 
     settings: Settings
     clock: ManualClock
@@ -55,11 +55,11 @@ class TokenStage:
 
     @property
     def folder(self) -> KeyFolder:
-        """Return the keys at rest, as `flask keys` sees them."""
+        """Return the key folder, as `flask keys` uses it."""
         return build_key_folder(self.settings, self.clock)
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """Return the claims of a good access token, changed; `...` takes a claim away."""
+        """Return the claims of a valid access token, changed; `...` removes a claim."""
         now = int(self.clock.now().timestamp())
         claims = {
             "iss": self.settings.jwt_issuer,
@@ -77,7 +77,7 @@ class TokenStage:
         return _changed(claims, changes)
 
     def header(self, **changes: Any) -> dict[str, Any]:
-        """Return the header of a good access token, changed; `...` takes a member away."""
+        """Return the header of a valid access token, changed; `...` removes a member."""
         header = {"alg": self.keys.algorithm, "typ": "at+jwt", "kid": self.keys.active().kid}
         return _changed(header, changes)
 
@@ -92,17 +92,17 @@ class TokenStage:
 
 
 class RefreshForge(TokenStage):
-    """The same stage for whoever forges refresh tokens, with the key that signs them."""
+    """The same stage for forged refresh tokens, with the key that signs them."""
 
     __slots__ = ()
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """Return the claims of a good refresh token, changed; `...` takes a claim away."""
+        """Return the claims of a valid refresh token, changed; `...` removes a claim."""
         own = {"gen": 7, "nbf": ..., "roles": ..., "permissions": ...}
         return TokenStage.claims(self, **own | changes)
 
     def header(self, **changes: Any) -> dict[str, Any]:
-        """Return the header of a good refresh token, changed; `...` takes a member away."""
+        """Return the header of a valid refresh token, changed; `...` removes a member."""
         return _changed({"alg": "HS256", "typ": "rt+jwt"}, changes)
 
     def sign(self, claims: object = None, header: object = None, *, key: Any = None) -> str:
@@ -122,7 +122,7 @@ def hmac_signed(header: object, claims: object, key: bytes) -> str:
 
 
 def segment(value: object) -> str:
-    """Return a segment that holds a JSON value; text and bytes go in as they are."""
+    """Return a segment that contains a JSON value; text and bytes are not encoded as JSON."""
     if isinstance(value, str):
         value = value.encode()
     return encoded(value if isinstance(value, bytes) else json.dumps(value).encode())
@@ -135,7 +135,7 @@ def encoded(raw: bytes) -> str:
 
 @contextmanager
 def token_stage(algorithm: str, instance_dir: Path, **environment: str) -> Iterator[TokenStage]:
-    """Set a stage with fresh keys and enter its application's context."""
+    """Build a stage with new keys and enter the context of its application."""
     settings = Settings.from_env(
         {"ENVIRONMENT": "testing", "JWT_ALGORITHM": algorithm, **environment},
         instance_dir=instance_dir,
@@ -149,7 +149,7 @@ def token_stage(algorithm: str, instance_dir: Path, **environment: str) -> Itera
 
 
 def stage_of(settings: Settings, clock: ManualClock) -> TokenStage:
-    """Return what another process with the same settings would have."""
+    """Return the stage of another process with the same settings."""
     keys = build_key_ring(settings, clock)
     access = build_access_tokens(settings, clock, keys)
     app = Flask("tokens")

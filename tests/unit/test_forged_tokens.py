@@ -1,7 +1,6 @@
-"""Tokens that somebody made up: each is refused as invalid, and never ends in another exception.
+"""Forged tokens: each raises TokenInvalid and no other exception.
 
-Most carry the genuine signature, so that nothing but the rule under test can refuse them
-(RFC 8725 §3).
+Most have the genuine signature, so that only the rule under test can reject them (RFC 8725 §3).
 """
 
 import base64
@@ -69,12 +68,12 @@ def with_header(**changes: Any) -> Forge:
 
 
 def with_member(text: str) -> Forge:
-    """Put a member into the JSON text of the claims, as no encoder would."""
+    """Insert a member into the JSON text of the claims, also one that no encoder writes."""
     return lambda stage: stage.sign(json.dumps(stage.claims())[:-1] + f", {text}}}")
 
 
 def instead_of(claim: str, text: str) -> Forge:
-    """Write a claim as a JSON text of its own."""
+    """Replace the value of a claim by any JSON text."""
 
     def forge(stage: TokenStage) -> str:
         rest = json.dumps(stage.claims(**{claim: ...}))
@@ -94,7 +93,7 @@ def unsigned(algorithm: str) -> Forge:
 
 
 def own_key(stage: TokenStage) -> Any:
-    """Return a fresh key of the configured family that the service has never seen."""
+    """Return a new key of the configured algorithm that the service does not have."""
     made: dict[str, Callable[[], Any]] = {
         "HS256": lambda: b"a secret that only the attacker knows",
         "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -284,8 +283,8 @@ FORGED: dict[str, Forge] = {
 }
 
 
-def test_what_the_table_starts_from_is_a_good_token(stage: TokenStage) -> None:
-    """Without this every forged token could be refused for one and the same wrong reason."""
+def test_the_unmodified_token_is_valid(stage: TokenStage) -> None:
+    """Otherwise every forged token could be rejected for the same wrong reason."""
     assert stage.access.verify(stage.sign()).user_id == USER_ID
 
 
@@ -320,7 +319,7 @@ def refresh_forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RefreshF
         yield RefreshForge(**{field.name: getattr(stage, field.name) for field in fields(stage)})
 
 
-def test_what_the_table_of_refresh_tokens_starts_from_is_good(refresh_forge: RefreshForge) -> None:
+def test_the_unmodified_refresh_token_is_valid(refresh_forge: RefreshForge) -> None:
     assert refresh_forge.refresh.verify(refresh_forge.sign()).generation == 7
 
 
@@ -332,7 +331,7 @@ def test_a_forged_refresh_token_is_invalid(refresh_forge: RefreshForge, name: st
         refresh_forge.refresh.verify(token)
 
 
-def test_a_forged_token_is_refused_again_when_it_is_shown_again(stage: TokenStage) -> None:
+def test_a_forged_token_is_rejected_again(stage: TokenStage) -> None:
     token = by_own_key(stage)
 
     for _ in range(3):
@@ -341,7 +340,7 @@ def test_a_forged_token_is_refused_again_when_it_is_shown_again(stage: TokenStag
 
 
 def _texts_of(public: PublicKey) -> Iterator[bytes]:
-    """Yield the forms in which an attacker may hold a published key."""
+    """Yield the texts of a published key that an attacker may use as a secret."""
     pem = public.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
@@ -353,7 +352,9 @@ def _texts_of(public: PublicKey) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("typ", ["at+jwt", "rt+jwt"])
-def test_a_public_key_is_no_secret(asymmetric: TokenStage, typ: str) -> None:
+def test_a_token_signed_with_the_public_key_as_secret_is_rejected(
+    asymmetric: TokenStage, typ: str
+) -> None:
     """The classic confusion: HS256 with the published key as the secret (RFC 8725 §2.1)."""
     active = asymmetric.keys.active()
     assert isinstance(active.public, PublicKey)
@@ -368,7 +369,7 @@ def test_a_public_key_is_no_secret(asymmetric: TokenStage, typ: str) -> None:
             asymmetric.refresh.verify(token)
 
 
-def test_the_secret_of_hs256_signs_nothing_under_another_algorithm(asymmetric: TokenStage) -> None:
+def test_the_secret_of_hs256_is_rejected_under_another_algorithm(asymmetric: TokenStage) -> None:
     secret = asymmetric.settings.jwt_secret_key.encode()
 
     with pytest.raises(TokenInvalid):
@@ -378,7 +379,7 @@ def test_the_secret_of_hs256_signs_nothing_under_another_algorithm(asymmetric: T
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
-def test_the_secret_signs_with_one_algorithm_only(algorithm: str, tmp_path: Path) -> None:
+def test_the_secret_is_accepted_with_one_algorithm_only(algorithm: str, tmp_path: Path) -> None:
     with token_stage("HS256", tmp_path) as stage:
         token = jwt.encode(
             stage.claims(),
@@ -391,8 +392,8 @@ def test_the_secret_signs_with_one_algorithm_only(algorithm: str, tmp_path: Path
             stage.access.verify(token)
 
 
-def test_a_genuine_key_signs_with_one_padding_only(tmp_path: Path) -> None:
-    """The same RSA key could sign PS256, too; the algorithm never comes from the token."""
+def test_a_genuine_key_is_accepted_with_one_padding_only(tmp_path: Path) -> None:
+    """The same RSA key could sign PS256, too; the token does not select the algorithm."""
     with token_stage("RS256", tmp_path) as stage:
         private = stage.keys.active().private
         assert isinstance(private, rsa.RSAPrivateKey)
@@ -424,7 +425,7 @@ json_values = st.recursive(
 
 @given(text=st.text(max_size=300) | st.from_regex(r"[A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]*){2}"))
 @settings(deadline=None)
-def test_any_text_is_refused(stage: TokenStage, text: str) -> None:
+def test_any_text_is_rejected(stage: TokenStage, text: str) -> None:
     for verify in (stage.access.verify, stage.refresh.verify):
         with pytest.raises(TokenInvalid):
             verify(text)
@@ -437,7 +438,7 @@ def test_any_text_is_refused(stage: TokenStage, text: str) -> None:
     value=json_values,
 )
 @settings(deadline=None)
-def test_any_claim_of_any_type_is_read_or_refused(
+def test_a_claim_of_any_type_is_read_or_rejected(
     stage: TokenStage, name: str, value: object
 ) -> None:
     _refused_or_read(stage, stage.sign(stage.claims(**{name: value})))
@@ -447,7 +448,7 @@ def test_any_claim_of_any_type_is_read_or_refused(
     name=st.sampled_from("alg typ kid crit b64 jku jwk x5u x5c cty zip".split()), value=json_values
 )
 @settings(deadline=None)
-def test_any_header_of_any_type_is_read_or_refused(
+def test_a_header_of_any_type_is_read_or_rejected(
     stage: TokenStage, name: str, value: object
 ) -> None:
     _refused_or_read(stage, stage.sign(header=stage.header(**{name: value})))
@@ -455,7 +456,7 @@ def test_any_header_of_any_type_is_read_or_refused(
 
 @given(position=st.integers(0, 10_000), character=st.characters(max_codepoint=255))
 @settings(deadline=None)
-def test_no_character_of_a_token_can_be_changed(
+def test_a_token_with_any_character_changed_is_rejected(
     stage: TokenStage, position: int, character: str
 ) -> None:
     token = stage.sign()

@@ -1,4 +1,4 @@
-"""Keys: their files, their way from next to retired, and what of them is published."""
+"""Signing keys: their files, their states, and the published part of them."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def states(stage: TokenStage) -> dict[str, str]:
 # Files
 
 
-def test_the_first_keys_are_one_that_signs_and_the_next(stage: TokenStage) -> None:
+def test_the_first_keys_are_an_active_and_a_next_one(stage: TokenStage) -> None:
     assert sorted(states(stage).values()) == ["active", "next"]
     assert stage.folder.generate() == []
 
@@ -99,8 +99,8 @@ def test_only_the_owner_reads_the_keys(stage: TokenStage) -> None:
     ]
 
 
-def test_commands_at_once_lose_no_key(es256: TokenStage) -> None:
-    """Two rotations that read the same state would leave a key that signs and is not known."""
+def test_concurrent_commands_lose_no_key(es256: TokenStage) -> None:
+    """Two rotations that read the same state would leave a signing key without an entry."""
     with ThreadPoolExecutor(8) as operators:
         signed = list(operators.map(lambda _: es256.folder.rotate().kid, range(8)))
 
@@ -113,7 +113,7 @@ def test_commands_at_once_lose_no_key(es256: TokenStage) -> None:
     "content",
     ["", "{", "[]", '{"keys": 1}', '{"keys": [{}]}', '{"keys": [{"kid": "x"}]}', "\udcff"],
 )
-def test_a_broken_state_file_is_told_at_the_start(es256: TokenStage, content: str) -> None:
+def test_a_damaged_state_file_is_reported_at_the_start(es256: TokenStage, content: str) -> None:
     path = es256.settings.keys_folder / "keys.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
 
@@ -121,7 +121,9 @@ def test_a_broken_state_file_is_told_at_the_start(es256: TokenStage, content: st
         build_key_ring(es256.settings, es256.clock)
 
 
-def test_the_state_file_names_no_file_elsewhere(es256: TokenStage, tmp_path: Path) -> None:
+def test_the_state_file_cannot_name_a_file_in_another_folder(
+    es256: TokenStage, tmp_path: Path
+) -> None:
     write_pem(tmp_path / "elsewhere.pem", new_key())
     path = es256.settings.keys_folder / "keys.json"
     document = json.loads(path.read_text())
@@ -132,14 +134,14 @@ def test_the_state_file_names_no_file_elsewhere(es256: TokenStage, tmp_path: Pat
         build_key_ring(es256.settings, es256.clock)
 
 
-def test_a_missing_key_file_is_told_at_the_start(es256: TokenStage) -> None:
+def test_a_missing_key_file_is_reported_at_the_start(es256: TokenStage) -> None:
     next(es256.settings.keys_folder.glob("*.pem")).unlink()
 
     with pytest.raises(SettingsError, match="^JWT_KEYS_DIR: "):
         build_key_ring(es256.settings, es256.clock)
 
 
-def test_without_a_key_there_is_a_ring_that_does_nothing(tmp_path: Path) -> None:
+def test_a_key_ring_can_be_built_without_a_key(tmp_path: Path) -> None:
     """`flask keys generate` needs an application before there is a key."""
     ring = build_key_ring(settings_for("ES256", tmp_path), ManualClock())
 
@@ -150,7 +152,7 @@ def test_without_a_key_there_is_a_ring_that_does_nothing(tmp_path: Path) -> None
     assert ring.jwks() == {"keys": []}
 
 
-def test_a_process_without_a_key_signs_once_there_is_one(
+def test_a_process_without_a_key_signs_as_soon_as_one_exists(
     tmp_path: Path, always_reloading: None
 ) -> None:
     settings, clock = settings_for("ES256", tmp_path), ManualClock()
@@ -179,7 +181,9 @@ def test_the_next_key_is_published_before_it_signs(
     assert stage.keys.active().kid == signing
 
 
-def test_a_running_process_notices_a_rotation(stage: TokenStage, always_reloading: None) -> None:
+def test_a_running_process_reloads_the_keys_after_a_rotation(
+    stage: TokenStage, always_reloading: None
+) -> None:
     before = stage.access.issue(GRANT).token
     stage.access.verify(before)
 
@@ -192,7 +196,7 @@ def test_a_running_process_notices_a_rotation(stage: TokenStage, always_reloadin
     assert stage.access.verify(after).user_id == USER_ID
 
 
-def test_a_rotation_is_noticed_within_seconds_without_any_help(es256: TokenStage) -> None:
+def test_a_rotation_takes_effect_within_seconds(es256: TokenStage) -> None:
     signing = es256.folder.rotate().kid
 
     deadline = time.monotonic() + 10
@@ -201,7 +205,7 @@ def test_a_rotation_is_noticed_within_seconds_without_any_help(es256: TokenStage
         time.sleep(0.05)
 
 
-def test_an_unknown_key_is_looked_for_at_once(
+def test_an_unknown_key_id_reloads_the_keys_immediately(
     es256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rotations within a second: the other process signs with a key that was not published."""
@@ -216,7 +220,7 @@ def test_an_unknown_key_is_looked_for_at_once(
     assert es256.access.verify(token).user_id == USER_ID
 
 
-def test_who_sends_unknown_keys_does_not_make_the_process_read(
+def test_many_unknown_key_ids_do_not_reload_the_keys(
     es256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys_module, "RELOAD_SECONDS", 3600.0)
@@ -230,7 +234,7 @@ def test_who_sends_unknown_keys_does_not_make_the_process_read(
 def test_a_token_names_the_key_that_signed_it_also_during_a_rotation(
     es256: TokenStage, always_reloading: None
 ) -> None:
-    """The kid came from one look at the keys and the signature from the next."""
+    """The id was that of one load of the keys and the signature that of the next."""
     with ThreadPoolExecutor(1) as operator:
         rotations = operator.submit(lambda: [es256.folder.rotate() for _ in range(60)])
         while not rotations.done():
@@ -239,7 +243,7 @@ def test_a_token_names_the_key_that_signed_it_also_during_a_rotation(
         assert len(rotations.result()) == 60
 
 
-def test_a_retired_key_verifies_as_long_as_its_tokens_live(
+def test_a_retired_key_verifies_until_its_tokens_have_expired(
     stage: TokenStage, always_reloading: None
 ) -> None:
     retiring = stage.keys.active()
@@ -253,7 +257,7 @@ def test_a_retired_key_verifies_as_long_as_its_tokens_live(
     assert retiring.kid not in {key["kid"] for key in stage.keys.jwks()["keys"]}
 
 
-def test_a_shorter_life_of_tokens_does_not_end_keys_that_were_retired_before(
+def test_a_shorter_token_lifetime_does_not_affect_retired_keys(
     tmp_path: Path,
 ) -> None:
     clock = ManualClock()
@@ -272,7 +276,7 @@ def test_a_shorter_life_of_tokens_does_not_end_keys_that_were_retired_before(
         assert stage.access.verify(token).user_id == USER_ID
 
 
-def test_a_rotation_deletes_the_keys_whose_time_is_over(es256: TokenStage) -> None:
+def test_a_rotation_deletes_expired_keys(es256: TokenStage) -> None:
     over = es256.keys.active().kid
     es256.folder.rotate()
     es256.clock.advance(hours=1)
@@ -284,10 +288,8 @@ def test_a_rotation_deletes_the_keys_whose_time_is_over(es256: TokenStage) -> No
     assert sorted(states(es256).values()) == ["active", "next", "retired"]
 
 
-def test_a_key_that_is_taken_away_ends_tokens_that_are_remembered(
-    es256: TokenStage, always_reloading: None
-) -> None:
-    """A leaked key: a token that the process had seen once went on being good."""
+def test_a_removed_key_invalidates_cached_tokens(es256: TokenStage, always_reloading: None) -> None:
+    """After a leak of a key, tokens that the process had cached remained valid."""
     token, leaked = es256.access.issue(GRANT).token, es256.keys.active().kid
     es256.access.verify(token)
     es256.folder.rotate()
@@ -303,7 +305,7 @@ def test_a_key_that_is_taken_away_ends_tokens_that_are_remembered(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"keys": []}', None])
-def test_a_state_file_that_breaks_leaves_the_former_keys_in_force(
+def test_the_former_keys_remain_in_use_when_the_state_file_is_damaged(
     es256: TokenStage, always_reloading: None, content: bytes | None
 ) -> None:
     token = es256.access.issue(GRANT).token
@@ -315,11 +317,13 @@ def test_a_state_file_that_breaks_leaves_the_former_keys_in_force(
     assert es256.access.verify(es256.access.issue(GRANT).token).user_id == USER_ID
 
 
-# Families
+# Algorithms
 
 
 @pytest.mark.parametrize(("former", "present"), [("ES256", "EdDSA"), ("EdDSA", "RS256")])
-def test_only_the_configured_family_verifies(former: str, present: str, tmp_path: Path) -> None:
+def test_only_keys_of_the_configured_algorithm_verify(
+    former: str, present: str, tmp_path: Path
+) -> None:
     with token_stage(former, tmp_path) as before:
         token, kid = before.access.issue(GRANT).token, before.keys.active().kid
 
@@ -346,7 +350,9 @@ MADE: dict[str, Callable[[], PrivateKey | ed448.Ed448PrivateKey]] = {
 
 @pytest.mark.parametrize("algorithm", ASYMMETRIC)
 @pytest.mark.parametrize("kind", MADE)
-def test_a_key_file_takes_a_key_of_the_family(algorithm: str, kind: str, tmp_path: Path) -> None:
+def test_a_key_file_must_hold_a_key_of_the_algorithm(
+    algorithm: str, kind: str, tmp_path: Path
+) -> None:
     path = write_pem(tmp_path / "key.pem", MADE[kind]())
     settings = settings_for(algorithm, tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
 
@@ -360,7 +366,7 @@ def test_a_key_file_takes_a_key_of_the_family(algorithm: str, kind: str, tmp_pat
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"-----BEGIN PRIVATE KEY-----\nAAAA\n"])
-def test_a_key_file_takes_a_key(content: bytes, tmp_path: Path) -> None:
+def test_a_key_file_must_hold_a_key(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(content)
     settings = settings_for("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
@@ -371,7 +377,7 @@ def test_a_key_file_takes_a_key(content: bytes, tmp_path: Path) -> None:
     assert "nonsense" not in str(refused.value)
 
 
-def test_an_encrypted_key_file_is_refused(tmp_path: Path) -> None:
+def test_an_encrypted_key_file_is_rejected(tmp_path: Path) -> None:
     path = write_pem(tmp_path / "key.pem", new_key(), password=b"secret")
     settings = settings_for("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
 
@@ -396,7 +402,7 @@ def test_the_key_file_signs_and_the_keys_of_the_folder_verify(
         assert stage.access.verify(token).user_id == USER_ID
 
 
-def test_a_former_key_behind_the_one_that_signs_verifies(tmp_path: Path) -> None:
+def test_a_former_key_after_the_signing_key_verifies(tmp_path: Path) -> None:
     former, present = new_key(), new_key()
     path = write_pem(tmp_path / "key.pem", former)
     with token_stage("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path)) as stage:
@@ -413,7 +419,7 @@ def test_a_former_key_behind_the_one_that_signs_verifies(tmp_path: Path) -> None
         assert len(kids) == 2
 
 
-def test_a_key_file_that_is_replaced_is_noticed(tmp_path: Path, always_reloading: None) -> None:
+def test_a_replaced_key_file_is_reloaded(tmp_path: Path, always_reloading: None) -> None:
     path = write_pem(tmp_path / "key.pem", new_key())
     with token_stage("ES256", tmp_path, JWT_PRIVATE_KEY_FILE=str(path)) as stage:
         former = stage.keys.active().kid
@@ -423,7 +429,7 @@ def test_a_key_file_that_is_replaced_is_noticed(tmp_path: Path, always_reloading
         assert stage.keys.active().kid != former
 
 
-# What is published
+# Published keys
 
 
 def test_no_private_member_is_published(stage: TokenStage) -> None:
@@ -446,7 +452,7 @@ def test_nothing_is_published_under_hs256(tmp_path: Path) -> None:
         assert not stage.settings.keys_folder.exists()
 
 
-def test_what_is_published_cannot_be_changed_by_who_reads_it(es256: TokenStage) -> None:
+def test_a_caller_cannot_change_the_published_keys(es256: TokenStage) -> None:
     es256.keys.jwks()["keys"][0]["kid"] = "changed"
 
     assert "changed" not in {key["kid"] for key in es256.keys.jwks()["keys"]}
@@ -478,8 +484,8 @@ def flask_keys(
     return app.test_cli_runner().invoke(args=["keys", *arguments])
 
 
-def test_the_first_keys_are_made_by_a_command(tmp_path: Path) -> None:
-    """It needs an application, which did not start without a key."""
+def test_a_command_generates_the_first_keys(tmp_path: Path) -> None:
+    """The command needs an application, which did not start without a key."""
     empty = flask_keys("list", instance_dir=tmp_path)
     made = flask_keys("generate", instance_dir=tmp_path)
     again = flask_keys("generate", instance_dir=tmp_path)
@@ -490,7 +496,7 @@ def test_the_first_keys_are_made_by_a_command(tmp_path: Path) -> None:
     assert "An active key and a next key already exist" in again.output
 
 
-def test_the_list_tells_what_each_key_is_for(tmp_path: Path) -> None:
+def test_the_list_shows_the_purpose_of_each_key(tmp_path: Path) -> None:
     flask_keys("generate", instance_dir=tmp_path)
     rotated = flask_keys("rotate", instance_dir=tmp_path)
 
@@ -504,7 +510,7 @@ def test_the_list_tells_what_each_key_is_for(tmp_path: Path) -> None:
     assert sum("retired" in row and "verifies until 20" in row for row in rows) == 1
 
 
-def test_a_rotation_to_a_key_that_verifiers_may_not_know_yet_is_warned_of(tmp_path: Path) -> None:
+def test_a_rotation_to_a_recently_generated_key_prints_a_warning(tmp_path: Path) -> None:
     clock = ManualClock()
     flask_keys("generate", instance_dir=tmp_path, clock=clock)
 
@@ -530,14 +536,14 @@ def test_a_key_file_is_not_rotated_by_commands(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["generate", "rotate", "list"])
-def test_there_is_nothing_to_do_under_hs256(name: str, tmp_path: Path) -> None:
+def test_key_commands_are_rejected_under_hs256(name: str, tmp_path: Path) -> None:
     refused = flask_keys(name, instance_dir=tmp_path, JWT_ALGORITHM="HS256")
 
     assert refused.exit_code == 1
     assert "JWT_ALGORITHM is HS256" in refused.output
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     settings = settings_for("ES256", tmp_path, JWT_KEYS_DIR=str(tmp_path / "file" / "keys"))
 
@@ -548,7 +554,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 # The first start
 
 
-def test_development_creates_a_key_pair_where_nothing_is_chosen(tmp_path: Path) -> None:
+def test_development_creates_a_key_pair_by_default(tmp_path: Path) -> None:
     settings = Settings.from_env({}, instance_dir=tmp_path)
 
     first = build_key_ring(settings, ManualClock())
@@ -560,7 +566,7 @@ def test_development_creates_a_key_pair_where_nothing_is_chosen(tmp_path: Path) 
     assert len(first.jwks()["keys"]) == 2
 
 
-def test_processes_that_start_at_once_agree_on_the_key_pair(tmp_path: Path) -> None:
+def test_processes_that_start_concurrently_use_the_same_key_pair(tmp_path: Path) -> None:
     settings = Settings.from_env({}, instance_dir=tmp_path)
 
     with ThreadPoolExecutor(8) as pool:

@@ -1,4 +1,4 @@
-"""Access tokens and refresh tokens: what they say, who can verify them, and when they end."""
+"""Access tokens and refresh tokens: content, verification and expiry."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ def lasting_stage(
 
 @pytest.fixture
 def stage(lasting_stage: TokenStage) -> Iterator[TokenStage]:
-    """Return a stage of each algorithm; an RSA key takes seconds to make, so its keys stay."""
+    """Return a stage for each algorithm, with shared keys: generating RSA takes seconds."""
     yield lasting_stage
     lasting_stage.clock.reset()
 
@@ -60,7 +60,7 @@ def refresh_token(stage: TokenStage, generation: int = 0, **changes: Any) -> Iss
     return stage.refresh.issue(**arguments | changes)
 
 
-def test_a_token_says_what_was_granted(stage: TokenStage) -> None:
+def test_a_token_contains_what_was_granted(stage: TokenStage) -> None:
     issued = stage.access.issue(GRANT)
 
     claims = stage.access.verify(issued.token)
@@ -90,7 +90,7 @@ def test_no_two_tokens_have_the_same_id(hs256: TokenStage) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ASYMMETRIC)
-def test_whoever_has_the_published_keys_can_verify(algorithm: str, tmp_path: Path) -> None:
+def test_the_published_keys_verify_a_token(algorithm: str, tmp_path: Path) -> None:
     with token_stage(algorithm, tmp_path) as stage:
         token = stage.access.issue(GRANT).token
         published = jwt.PyJWKSet.from_dict(json.loads(json.dumps(stage.keys.jwks())))
@@ -108,7 +108,7 @@ def test_the_type_may_be_written_as_a_media_type(stage: TokenStage, typ: str) ->
     assert stage.access.verify(token).user_id == USER_ID
 
 
-def test_a_token_is_good_until_its_end_and_the_leeway(stage: TokenStage) -> None:
+def test_a_token_is_valid_until_its_expiry_and_the_leeway(stage: TokenStage) -> None:
     token = stage.access.issue(GRANT).token
 
     stage.clock.advance(minutes=30, seconds=8)
@@ -119,7 +119,7 @@ def test_a_token_is_good_until_its_end_and_the_leeway(stage: TokenStage) -> None
         stage.access.verify(token)
 
 
-def test_a_remembered_token_expires_like_any_other(stage: TokenStage) -> None:
+def test_a_cached_token_expires(stage: TokenStage) -> None:
     token = stage.access.issue(GRANT).token
     stage.access.verify(token)
     stage.access.verify(token)
@@ -131,7 +131,7 @@ def test_a_remembered_token_expires_like_any_other(stage: TokenStage) -> None:
             stage.access.verify(token)
 
 
-def test_a_clock_that_runs_behind_by_less_than_the_leeway_is_no_fault(hs256: TokenStage) -> None:
+def test_a_clock_may_run_behind_by_less_than_the_leeway(hs256: TokenStage) -> None:
     token = hs256.access.issue(GRANT).token
 
     hs256.clock.advance(seconds=-8)
@@ -142,7 +142,7 @@ def test_a_clock_that_runs_behind_by_less_than_the_leeway_is_no_fault(hs256: Tok
         hs256.access.verify(token)
 
 
-def test_tokens_outlive_a_restart(stage: TokenStage) -> None:
+def test_tokens_are_valid_after_a_restart(stage: TokenStage) -> None:
     token = stage.access.issue(GRANT).token
 
     restarted = stage_of(stage.settings, stage.clock)
@@ -152,7 +152,7 @@ def test_tokens_outlive_a_restart(stage: TokenStage) -> None:
     assert claims.user_id == USER_ID
 
 
-def test_only_so_many_tokens_are_remembered_and_the_others_verify_all_the_same(
+def test_the_cache_of_tokens_is_bounded_and_every_token_verifies(
     hs256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens_module, "MAX_CACHED_TOKENS", 4)
@@ -164,7 +164,7 @@ def test_only_so_many_tokens_are_remembered_and_the_others_verify_all_the_same(
     assert len(hs256.access._cache._claims) == 4
 
 
-def test_many_threads_verify_each_their_own_token(hs256: TokenStage) -> None:
+def test_concurrent_threads_each_verify_their_own_token(hs256: TokenStage) -> None:
     issued = [hs256.access.issue(GRANT) for _ in range(16)]
     together = threading.Barrier(len(issued))
 
@@ -177,7 +177,7 @@ def test_many_threads_verify_each_their_own_token(hs256: TokenStage) -> None:
         assert all(threads.map(verify, issued))
 
 
-def test_a_refresh_token_says_of_which_session_and_generation_it_is(stage: TokenStage) -> None:
+def test_a_refresh_token_names_its_session_and_generation(stage: TokenStage) -> None:
     issued = refresh_token(stage, generation=5)
 
     claims = stage.refresh.verify(issued.token)
@@ -188,7 +188,7 @@ def test_a_refresh_token_says_of_which_session_and_generation_it_is(stage: Token
     assert jwt.get_unverified_header(issued.token) == {"typ": "rt+jwt", "alg": "HS256"}
 
 
-def test_the_successor_is_the_same_text_again_after_a_restart(stage: TokenStage) -> None:
+def test_the_successor_is_the_same_token_after_a_restart(stage: TokenStage) -> None:
     moment = datetime.fromisoformat("2026-05-04T03:02:01.987654+00:00")
     times = {"rotated_at": moment, "expires_at": moment + timedelta(days=7)}
     first = refresh_token(stage, generation=7, **times)
@@ -208,7 +208,7 @@ def test_another_generation_has_another_token(hs256: TokenStage, change: dict[st
     assert other.jti != one.jti
 
 
-def test_a_refresh_token_ends_without_leeway(hs256: TokenStage) -> None:
+def test_a_refresh_token_expires_without_leeway(hs256: TokenStage) -> None:
     token = refresh_token(hs256).token
 
     hs256.clock.advance(days=7, seconds=1)
@@ -225,7 +225,7 @@ def test_refresh_tokens_do_not_change_with_the_algorithm_of_access_tokens(tmp_pa
         assert after.refresh.verify(token).session_id == SESSION_ID
 
 
-def test_neither_kind_passes_for_the_other(stage: TokenStage) -> None:
+def test_neither_kind_of_token_is_accepted_as_the_other(stage: TokenStage) -> None:
     access, refresh = stage.access.issue(GRANT).token, refresh_token(stage).token
 
     with pytest.raises(TokenInvalid):
@@ -234,7 +234,7 @@ def test_neither_kind_passes_for_the_other(stage: TokenStage) -> None:
         stage.access.verify(refresh)
 
 
-def test_an_access_token_signed_with_the_key_of_refresh_tokens_is_refused(
+def test_an_access_token_signed_with_the_key_of_refresh_tokens_is_rejected(
     hs256: TokenStage,
 ) -> None:
     secret = hs256.settings.secret_key.encode()
@@ -243,7 +243,7 @@ def test_an_access_token_signed_with_the_key_of_refresh_tokens_is_refused(
         hs256.access.verify(hs256.sign(key=secret))
 
 
-def test_a_text_tells_which_kind_it_claims_to_be(stage: TokenStage) -> None:
+def test_the_type_of_a_token_is_recognized_by_its_header(stage: TokenStage) -> None:
     assert stage.refresh.looks_like_refresh_token(refresh_token(stage).token)
     assert not stage.refresh.looks_like_refresh_token(stage.access.issue(GRANT).token)
     assert not stage.refresh.looks_like_refresh_token("nonsense")
