@@ -42,7 +42,7 @@ from tests.support.servers import (
 )
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
-from userapi.accounts.service import NewUser
+from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
 from userapi.wiring import Services
@@ -301,7 +301,7 @@ def make_user(app: Flask, services: Services) -> MakeUser:
             profile=more,
         )
         with app.app_context():
-            view = services.accounts.create(new, actor=system_actor("tests"))
+            view = services.account_creation.create(new, actor=system_actor("tests"))
         return MadeUser(id=str(view.id), username=username, email=email, password=password)
 
     return make

@@ -82,7 +82,7 @@ def tasks_of(services: Services) -> list[Task]:
         ),
         Task(
             name="suspensions",
-            run=lambda: services.accounts.lift_due(BATCH),
+            run=lambda: services.account_suspension.lift_due(BATCH),
             interval_seconds=1,
         ),
         Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),

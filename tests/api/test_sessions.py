@@ -387,7 +387,9 @@ def test_a_password_that_is_weak_and_unchanged_is_told_both(
 ) -> None:
     own = log_in(robin)
     with app.app_context():
-        services.accounts.update(UUID(robin.id), {"username": "heron"}, actor=system_actor("tests"))
+        services.account_editing.update(
+            UUID(robin.id), {"username": "heron"}, actor=system_actor("tests")
+        )
 
     _, problem = change_password(own, PASSWORD, PASSWORD)
 

@@ -20,7 +20,7 @@ from tests.support.client import JsonClient
 from tests.support.deployments import ENVIRONMENT, build_app, disconnect
 from tests.support.programs import POSTGRES
 from tests.support.servers import PostgresServer, Server
-from userapi.accounts.service import NewUser
+from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
 from userapi.wiring import Services
@@ -123,7 +123,7 @@ def use(app: Flask) -> None:
     """Do with the service, its worker and its commands something of each kind."""
     services: Services = app.extensions["userapi"]
     with app.app_context():
-        services.accounts.create(
+        services.account_creation.create(
             NewUser(
                 username="chief",
                 email="chief@example.com",

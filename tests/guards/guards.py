@@ -178,7 +178,7 @@ GUARDS = [
     ),
     Guard(
         "A suspension ends every session of the user",
-        "Accounts._change_status",
+        "AccountSuspension._suspend_locked",
         "self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_SUSPENDED)",
         "",
         ("tests/api/test_users.py", "tests/api/test_sessions.py"),
@@ -299,8 +299,8 @@ GUARDS = [
     ),
     Guard(
         "An unlock clears the failure count",
-        "Accounts.unlock",
-        "self.clear_failed_logins(user)",
+        "AccountSuspension.unlock",
+        "self._accounts.clear_failed_logins(user)",
         "",
         ("tests/integration/test_lockout.py",),
     ),
@@ -313,8 +313,8 @@ GUARDS = [
     ),
     Guard(
         "Registration answers the same for taken and for new addresses",
-        "Accounts.register",
-        "not verifying",
+        "Registration.register",
+        "not self._verifies_email",
         "True",
         ("tests/api/test_registration.py",),
     ),
@@ -594,21 +594,21 @@ GUARDS = [
     ),
     Guard(
         "A suspension voids open one-time tokens",
-        "Accounts._change_status",
+        "AccountSuspension._suspend_locked",
         "self._one_time_tokens.void_all(user.id)",
         "",
         RECOVERY,
     ),
     Guard(
         "A new address set by an administrator voids open one-time tokens",
-        "Accounts._change_fields",
+        "AccountEditing._change_fields",
         "self._one_time_tokens.void_all(user.id)",
         "",
         RECOVERY,
     ),
     Guard(
         "A confirmed new address voids open one-time tokens",
-        "Accounts.replace_email",
+        "EmailConfirmation.replace",
         "self._one_time_tokens.void_all(user.id)",
         "",
         RECOVERY,
@@ -742,7 +742,7 @@ GUARDS = [
     ),
     Guard(
         "A user cannot change their own address without the password",
-        "Accounts.update",
+        "AccountEditing.update",
         '"email" in changes and actor.is_user(user_id)',
         "False",
         ("tests/api/test_users.py",),
@@ -777,7 +777,7 @@ GUARDS = [
     ),
     Guard(
         "Deleting a user deletes the stored replies that show the user",
-        "Accounts.remove",
+        "AccountDeletion.remove",
         "drop_answers_about(user.id)",
         "",
         ("tests/api/test_idempotency.py",),

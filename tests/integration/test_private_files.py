@@ -19,7 +19,7 @@ from tests.support.client import JsonClient
 from tests.support.deployments import disconnect
 from tests.support.polling import wait_until
 from userapi import create_app
-from userapi.accounts.service import NewUser
+from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.private_files import make_file
 from userapi.settings import Settings
@@ -68,7 +68,7 @@ def serve(instance: Path) -> Flask:
     with app.app_context():
         flask_migrate.upgrade()
         name = f"robin{secrets.token_hex(4)}"
-        services.accounts.create(
+        services.account_creation.create(
             NewUser(username=name, email=f"{name}@example.com"), actor=system_actor("tests")
         )
         assert services.mail_delivery.deliver_due() == 1

@@ -77,7 +77,7 @@ def test_an_event_goes_out_as_a_cloud_event(
     user = make_user("ada")
     actor = replace(system_actor("tests"), correlation_id="abc", traceparent=TRACEPARENT)
     with app.app_context():
-        services.accounts.update(UUID(user.id), {"first_name": "Ada"}, actor=actor)
+        services.account_editing.update(UUID(user.id), {"first_name": "Ada"}, actor=actor)
 
     sent = publish(app, relay)
 

@@ -109,7 +109,7 @@ def test_a_role_is_not_deleted_while_it_is_given(
 
         given, deleted = race(
             app,
-            lambda: services.accounts.set_roles(user_id, [name], actor=ACTOR),
+            lambda: services.role_assignment.set_roles(user_id, [name], actor=ACTOR),
             lambda: services.role_editor.delete(name, actor=ACTOR),
         )
 

@@ -20,18 +20,18 @@ def test_suspensions_are_lifted_when_their_time_has_come(
     with app.app_context():
         for number, hours in enumerate([1, 2, None]):
             make_user(f"robin{number}")
-            services.accounts.suspend(
+            services.account_suspension.suspend(
                 services.accounts.get_by_name(f"robin{number}").id,
                 actor=system_actor("tests"),
                 until=clock.now() + timedelta(hours=hours) if hours else None,
             )
-        assert services.accounts.lift_due(100) == 0
+        assert services.account_suspension.lift_due(100) == 0
 
         clock.advance(minutes=61)
-        assert services.accounts.lift_due(100) == 1
+        assert services.account_suspension.lift_due(100) == 1
         clock.advance(days=3650)
-        assert services.accounts.lift_due(100) == 1
-        assert services.accounts.lift_due(100) == 0
+        assert services.account_suspension.lift_due(100) == 1
+        assert services.account_suspension.lift_due(100) == 0
         states = [services.accounts.get_by_name(f"robin{number}").status for number in range(3)]
 
     assert states == ["active", "active", "suspended"]
@@ -48,11 +48,11 @@ def test_no_more_are_lifted_than_asked_for(
     with app.app_context():
         for number in range(3):
             make_user(f"robin{number}")
-            services.accounts.suspend(
+            services.account_suspension.suspend(
                 services.accounts.get_by_name(f"robin{number}").id,
                 actor=system_actor("tests"),
                 until=clock.now() + timedelta(hours=1 + number),
             )
         clock.advance(days=1)
 
-        assert [services.accounts.lift_due(2) for _ in range(3)] == [2, 1, 0]
+        assert [services.account_suspension.lift_due(2) for _ in range(3)] == [2, 1, 0]

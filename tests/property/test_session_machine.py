@@ -246,20 +246,25 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.active)
     @rule(app=st.integers(0, 1))
     def suspend(self, app: int) -> None:
-        self.administer(app, lambda s: s.accounts.suspend(self.user_id, actor=system_actor("x")))
+        self.administer(
+            app, lambda s: s.account_suspension.suspend(self.user_id, actor=system_actor("x"))
+        )
         self.active = False
         self.end_all()
 
     @precondition(lambda self: not self.active)
     @rule(app=st.integers(0, 1))
     def activate(self, app: int) -> None:
-        self.administer(app, lambda s: s.accounts.activate(self.user_id, actor=system_actor("x")))
+        self.administer(
+            app, lambda s: s.account_suspension.activate(self.user_id, actor=system_actor("x"))
+        )
         self.active = True
 
     @rule(app=st.integers(0, 1), role=st.sampled_from(["user", "moderator", "admin"]))
     def change_role(self, app: int, role: str) -> None:
         self.administer(
-            app, lambda s: s.accounts.set_roles(self.user_id, [role], actor=system_actor("x"))
+            app,
+            lambda s: s.role_assignment.set_roles(self.user_id, [role], actor=system_actor("x")),
         )
         self.roles = [role]
 

@@ -1,10 +1,9 @@
-"""The same done to many users: each by itself, in its own transaction and with its own result."""
+"""Bulk changes: one action on many users, each in its own transaction and with its own result."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -12,7 +11,9 @@ from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from userapi.accounts.service import Accounts
+from userapi.accounts.deletion import AccountDeletion
+from userapi.accounts.role_assignment import RoleAssignment
+from userapi.accounts.suspension import AccountSuspension
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
@@ -21,14 +22,14 @@ from userapi.permissions import Permission
 from userapi.roles.service import Roles
 
 MAX_USERS = 1000
-# So many of the refused users are named in the audit row beside their number.
+# At most so many ids of refused users are in the audit row; it always has their number.
 MAX_RECORDED = 20
 
 log = structlog.get_logger(__name__)
 
 
 class BulkAction(StrEnum):
-    """What can be done to many users at once."""
+    """The actions on many users."""
 
     ACTIVATE = "activate"
     ASSIGN_ROLE = "assign_role"
@@ -47,8 +48,8 @@ PERMISSIONS = {
     BulkAction.UNLOCK: Permission.USERS_UNLOCK,
 }
 WITH_A_ROLE = {BulkAction.ASSIGN_ROLE, BulkAction.REMOVE_ROLE}
-# One row that is held by somebody else says nothing about the next one.
-_ABOUT_ONE_ROW = (
+# Errors that concern one locked row only; the next user is processed.
+_ERRORS_OF_ONE_ROW = (
     pg_errors.DeadlockDetected,
     pg_errors.LockNotAvailable,
     pg_errors.QueryCanceled,
@@ -57,7 +58,7 @@ _ABOUT_ONE_ROW = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkResult:
-    """What became of one user; `code` says why not, `forbidden` whether the actor may not."""
+    """The result for one user. `code` is the error; `forbidden` means that the actor may not."""
 
     id: UUID
     code: str | None = None
@@ -70,12 +71,22 @@ class BulkResult:
 
 
 class BulkChanges:
-    """Does one thing to many users."""
+    """Applies one action to many users."""
 
-    def __init__(self, *, accounts: Accounts, audit: AuditTrail, roles: Roles) -> None:
-        self._accounts = accounts
+    def __init__(
+        self,
+        *,
+        audit: AuditTrail,
+        deletion: AccountDeletion,
+        role_assignment: RoleAssignment,
+        roles: Roles,
+        suspension: AccountSuspension,
+    ) -> None:
         self._audit = audit
+        self._deletion = deletion
+        self._role_assignment = role_assignment
         self._roles = roles
+        self._suspension = suspension
 
     def run(
         self,
@@ -86,11 +97,10 @@ class BulkChanges:
         reason: str | None = None,
         role: str | None = None,
     ) -> list[BulkResult]:
-        """Return one result for each user, in order; a repeated id is handled once.
+        """Return one result for each user, in order; a repeated id is processed once.
 
         Raises PermissionDenied without the permission of the action, and Invalid for a role that is
-        missing, unknown, or has nothing to do with the action. What is refused for one user is
-        their result.
+        missing, unknown or does not fit the action. Any other error is the result of its user.
         """
         actor.require(PERMISSIONS[action])
         self.require_fitting_role(action, role)
@@ -98,14 +108,14 @@ class BulkChanges:
         outage = False
         for user_id in dict.fromkeys(user_ids):
             if outage:
-                # What was done stays done, so the caller has to learn of it: no 503 from here on.
+                # Earlier users are changed, so the caller needs the results instead of a 503.
                 results.append(BulkResult(id=user_id, code=Unavailable.code))
                 continue
             try:
                 result = self._run_one(action, user_id, actor, reason, role)
             except (OperationalError, PoolTimeout) as exc:
                 log.warning("bulk.interrupted", action=str(action), error=type(exc).__name__)
-                outage = not isinstance(getattr(exc, "orig", None), _ABOUT_ONE_ROW)
+                outage = not isinstance(getattr(exc, "orig", None), _ERRORS_OF_ONE_ROW)
                 result = BulkResult(id=user_id, code=Unavailable.code)
             results.append(result)
         return self._with_refusals_recorded(results, action, actor)
@@ -114,7 +124,7 @@ class BulkChanges:
         self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str | None
     ) -> BulkResult:
         try:
-            self._change(action, user_id, actor, reason, role)
+            self._change(action, user_id, actor, reason, role or "")
         except Forbidden as exc:
             return BulkResult(id=user_id, code=exc.code, forbidden=True)
         except Invalid as exc:
@@ -123,12 +133,30 @@ class BulkChanges:
             return BulkResult(id=user_id, code=exc.code)
         return BulkResult(id=user_id)
 
+    def _change(
+        self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str
+    ) -> None:
+        match action:
+            case BulkAction.SUSPEND:
+                self._suspension.suspend(user_id, actor=actor, reason=reason)
+            case BulkAction.ACTIVATE:
+                self._suspension.activate(user_id, actor=actor, reason=reason)
+            case BulkAction.UNLOCK:
+                self._suspension.unlock(user_id, actor=actor, reason=reason)
+            case BulkAction.DELETE:
+                self._deletion.delete(user_id, actor=actor, reason=reason)
+            case BulkAction.ASSIGN_ROLE:
+                self._role_assignment.add_role(user_id, role, actor=actor, reason=reason)
+            case BulkAction.REMOVE_ROLE:
+                self._role_assignment.remove_role(user_id, role, actor=actor, reason=reason)
+
     def _with_refusals_recorded(
         self, results: list[BulkResult], action: BulkAction, actor: Actor
     ) -> list[BulkResult]:
-        """Record all that the actor may not do as one row, or refuse it for another reason.
+        """Record everything that the actor may not do as one audit row.
 
-        A refusal that leaves no trace is none that can be given.
+        If the row cannot be written, these users get `service_unavailable` as their result: no
+        permission is refused without a record.
         """
         refused = [result for result in results if result.forbidden]
         if not refused:
@@ -156,30 +184,14 @@ class BulkChanges:
             ]
         return results
 
-    def _change(
-        self, action: BulkAction, user_id: UUID, actor: Actor, reason: str | None, role: str | None
-    ) -> None:
-        told: dict[str, Any] = {"actor": actor, "reason": reason}
-        match action:
-            case BulkAction.SUSPEND:
-                self._accounts.suspend(user_id, **told)
-            case BulkAction.ACTIVATE:
-                self._accounts.activate(user_id, **told)
-            case BulkAction.UNLOCK:
-                self._accounts.unlock(user_id, **told)
-            case BulkAction.DELETE:
-                self._accounts.delete(user_id, **told)
-            case BulkAction.ASSIGN_ROLE:
-                self._accounts.add_role(user_id, role or "", **told)
-            case BulkAction.REMOVE_ROLE:
-                self._accounts.remove_role(user_id, role or "", **told)
-
     def require_fitting_role(self, action: BulkAction, role: str | None) -> None:
         """Raise Invalid for a role that is missing, unknown, or does not fit the action."""
         if action not in WITH_A_ROLE:
             if role is not None:
-                raise invalid_field("role", f"Has no meaning for {action}.", "not_for_this_action")
+                raise invalid_field(
+                    "role", f"Not allowed for the action {action}.", "not_for_this_action"
+                )
         elif role is None:
-            raise invalid_field("role", f"Is needed for {action}.", "required")
+            raise invalid_field("role", f"Required for the action {action}.", "required")
         elif role not in self._roles.graph().names:
             raise invalid_field("role", "This role does not exist.", "unknown_role")

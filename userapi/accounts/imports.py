@@ -14,9 +14,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
+from userapi.accounts.errors import EmailTaken, UsernameTaken
 from userapi.accounts.import_files import ImportedUser, Row, checked_user
 from userapi.accounts.models import User, UserStatus, searchable
-from userapi.accounts.service import EmailTaken, UsernameTaken
 from userapi.actor import Actor, PermissionDenied
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from userapi.accounts.service import UserNotFound
+from userapi.accounts.errors import UserNotFound
 from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
 from userapi.permissions import Permission
 

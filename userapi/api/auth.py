@@ -8,7 +8,8 @@ from uuid import UUID
 import orjson
 from flask import Response
 
-from userapi.accounts.service import EmailTaken, NewUser, RegistrationDisabled, UsernameTaken
+from userapi.accounts.errors import EmailTaken, RegistrationDisabled, UsernameTaken
+from userapi.accounts.new_users import NewUser
 from userapi.accounts.views import UserView
 from userapi.authentication.log_in import AccountPending, AccountSuspended
 from userapi.authentication.password_check import InvalidCredentials
@@ -84,7 +85,7 @@ def register(body: dict[str, Any], *, once: Any) -> None:
     account is pending until the link in a mail is followed.
     """
     new = NewUser(**{name: body[name] for name in IDENTITY_FIELDS}, profile=profile_of(body))
-    services().accounts.register(new, actor=current_actor(), once=once)
+    services().registration.register(new, actor=current_actor(), once=once)
 
 
 @blp.route("/login", methods=["POST"])
@@ -202,7 +203,7 @@ def sessions() -> Any:
 @blp.raises(SessionNotFound)
 def end_session(session_id: UUID) -> None:
     """End one session of the signed-in user."""
-    services().accounts.end_session(
+    services().session_revocation.end_session(
         current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
     )
 
@@ -213,7 +214,7 @@ def end_session(session_id: UUID) -> None:
 def end_other_sessions() -> Any:
     """End all sessions of the signed-in user but this one."""
     live = current_session()
-    revoked = services().accounts.end_sessions(
+    revoked = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
     )
     return {"revoked": revoked}

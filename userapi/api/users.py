@@ -7,16 +7,16 @@ from uuid import UUID
 from flask import Response, url_for
 
 from userapi.accounts.bulk import PERMISSIONS, BulkAction
-from userapi.accounts.models import PROFILE_FIELDS
-from userapi.accounts.search import UserFilter
-from userapi.accounts.service import (
+from userapi.accounts.errors import (
     EmailTaken,
     InvalidStatusTransition,
-    NewUser,
     SelfActionRefused,
     UsernameTaken,
     UserNotFound,
 )
+from userapi.accounts.models import PROFILE_FIELDS
+from userapi.accounts.new_users import NewUser
+from userapi.accounts.search import UserFilter
 from userapi.accounts.views import UserView
 from userapi.authentication.password_check import InvalidCredentials
 from userapi.errors import Malformed, Stale
@@ -121,7 +121,7 @@ def create(body: dict[str, Any], *, once: Any) -> None:
     """Create a user. Without a password they are invited by mail and pending until they set one."""
     given = {n: body[n] for n in (*IDENTITY_FIELDS, *CREATION_FIELDS) if n in body}
     new = NewUser(**given, profile=profile_of(body))
-    services().accounts.create(new, actor=current_actor(), once=once)
+    services().account_creation.create(new, actor=current_actor(), once=once)
 
 
 @blp.route("/me", methods=["GET"])
@@ -136,7 +136,7 @@ def show_me() -> Any:
 
 
 def _update_me(body: dict[str, Any]) -> Any:
-    user = services().accounts.update(
+    user = services().account_editing.update(
         current_session().user_id, body, actor=current_actor(), if_match=if_match()
     )
     return user_response(user)
@@ -219,7 +219,9 @@ def show(user_id: UUID) -> Any:
 
 
 def _update(user_id: UUID, body: dict[str, Any]) -> Any:
-    user = services().accounts.update(user_id, body, actor=current_actor(), if_match=if_match())
+    user = services().account_editing.update(
+        user_id, body, actor=current_actor(), if_match=if_match()
+    )
     return user_response(user)
 
 
@@ -276,7 +278,7 @@ def update(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank, LastSuperadmin, SelfActionRefused, Stale)
 def delete(user_id: UUID) -> None:
     """Delete a user and their sessions. Audit rows stay; name and address are free again."""
-    services().accounts.delete(user_id, actor=current_actor(), if_match=if_match())
+    services().account_deletion.delete(user_id, actor=current_actor(), if_match=if_match())
 
 
 @blp.route("/<uuid:user_id>/suspend", methods=["POST"])
@@ -288,7 +290,7 @@ def delete(user_id: UUID) -> None:
 )
 def suspend(body: dict[str, Any], user_id: UUID) -> Any:
     """Suspend a user and end every session they have, at once."""
-    user = services().accounts.suspend(user_id, actor=current_actor(), **body)
+    user = services().account_suspension.suspend(user_id, actor=current_actor(), **body)
     return user_response(user)
 
 
@@ -299,7 +301,7 @@ def suspend(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank, InvalidStatusTransition)
 def activate(body: dict[str, Any], user_id: UUID) -> Any:
     """Make a pending or suspended user active."""
-    user = services().accounts.activate(user_id, actor=current_actor(), **body)
+    user = services().account_suspension.activate(user_id, actor=current_actor(), **body)
     return user_response(user)
 
 
@@ -310,7 +312,7 @@ def activate(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank)
 def unlock(body: dict[str, Any], user_id: UUID) -> Any:
     """Forget failed log-ins, so that the user can try again now."""
-    user = services().accounts.unlock(user_id, actor=current_actor(), **body)
+    user = services().account_suspension.unlock(user_id, actor=current_actor(), **body)
     return user_response(user)
 
 
@@ -330,7 +332,7 @@ def show_roles(user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank, PermissionEscalation, LastSuperadmin, Stale)
 def replace_roles(body: dict[str, Any], user_id: UUID) -> Any:
     """Give a user exactly these roles; none becomes `user`."""
-    return services().accounts.set_roles(
+    return services().role_assignment.set_roles(
         user_id, body["roles"], actor=current_actor(), if_match=if_match()
     )
 
@@ -361,7 +363,7 @@ def list_sessions(user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank)
 def end_sessions(user_id: UUID) -> Any:
     """End every session of a user, at once."""
-    return {"revoked": services().accounts.end_sessions(user_id, actor=current_actor())}
+    return {"revoked": services().session_revocation.end_sessions(user_id, actor=current_actor())}
 
 
 @blp.route("/<uuid:user_id>/sessions/<uuid:session_id>", methods=["DELETE"])
@@ -370,7 +372,7 @@ def end_sessions(user_id: UUID) -> Any:
 @blp.raises(UserNotFound, SessionNotFound, InsufficientRank)
 def end_session(user_id: UUID, session_id: UUID) -> None:
     """End one session of a user."""
-    services().accounts.end_session(
+    services().session_revocation.end_session(
         user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
     )
 

@@ -1,7 +1,7 @@
 """E-mail verification: a link by mail proves an address, the current or a new one."""
 
+from userapi.accounts.email_confirmation import EmailConfirmation
 from userapi.accounts.models import UserStatus
-from userapi.accounts.service import Accounts
 from userapi.actor import Actor
 from userapi.authentication.owners import as_user, find_by_email, lock_link_owner
 from userapi.infrastructure.database import transaction
@@ -14,8 +14,10 @@ PROVING_AN_ADDRESS = (TokenPurpose.EMAIL_CHANGE, TokenPurpose.EMAIL_VERIFICATION
 class EmailVerification:
     """Verifies e-mail addresses."""
 
-    def __init__(self, *, accounts: Accounts, one_time_tokens: OneTimeTokens) -> None:
-        self._accounts = accounts
+    def __init__(
+        self, *, email_confirmation: EmailConfirmation, one_time_tokens: OneTimeTokens
+    ) -> None:
+        self._email_confirmation = email_confirmation
         self._one_time_tokens = one_time_tokens
 
     def confirm(self, token: str, *, actor: Actor) -> None:
@@ -29,10 +31,8 @@ class EmailVerification:
             used = self._one_time_tokens.redeem(token, *PROVING_AN_ADDRESS)
             actor = as_user(actor, user)
             if used.purpose == TokenPurpose.EMAIL_CHANGE:
-                self._accounts.replace_email(session, user, used.email, actor=actor)
-            self._accounts.verify_email(session, user, actor=actor)
-            if user.status == UserStatus.PENDING:
-                self._accounts.make_active(session, user, actor=actor)
+                self._email_confirmation.replace(session, user, used.email, actor=actor)
+            self._email_confirmation.confirm(session, user, actor=actor)
 
     def resend(self, email: str, *, actor: Actor) -> None:
         """Send the link again if the owner of this address registered and has not verified it.

@@ -9,7 +9,6 @@ from userapi.infrastructure.database import transaction
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.recorder import Recorder
-from userapi.roles.service import Roles
 from userapi.sessions.service import EndReason, Sessions
 
 
@@ -22,13 +21,11 @@ class ForcedReset:
         recorder: Recorder,
         accounts: Accounts,
         one_time_tokens: OneTimeTokens,
-        roles: Roles,
         sessions: Sessions,
     ) -> None:
         self._recorder = recorder
         self._accounts = accounts
         self._one_time_tokens = one_time_tokens
-        self._roles = roles
         self._sessions = sessions
 
     def start(self, user_id: UUID, *, actor: Actor) -> None:
@@ -37,8 +34,7 @@ class ForcedReset:
         Raises UserNotFound, InsufficientRank.
         """
         with transaction() as session:
-            user, names = self._accounts.locked(session, user_id)
-            self._roles.require_outranks(actor, user_id, names)
+            user, _ = self._accounts.locked_for(actor, session, user_id)
             facts = self._accounts.view(session, user_id).facts
             purpose = TokenPurpose.PASSWORD_RESET if user.password_hash else TokenPurpose.INVITATION
             self._recorder.audit.record(

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import bindparam
 from sqlalchemy.orm import Session
 
+from userapi.accounts.activation import lift_suspension
 from userapi.accounts.addresses import canonical_identifier
 from userapi.accounts.models import User, UserStatus
 from userapi.accounts.service import Accounts
@@ -107,7 +108,7 @@ class LogIn:
                 # that was checked is no longer the current one.
                 self._lockout.release_attempt(verified.lockout_key)
                 return None
-            self._accounts.lift_suspension(session, user, actor=actor)
+            lift_suspension(self._accounts, session, user, actor=actor, now=self._recorder.now())
             refusal = _status_refusal(user)
             actor = as_user(actor, user)
             if refusal is None:

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from userapi.accounts.service import Accounts
+from userapi.accounts.deletion import AccountDeletion
 from userapi.actor import Actor
 from userapi.authentication.owners import lock_active_user
 from userapi.authentication.password_check import PasswordCheck
@@ -13,8 +13,8 @@ from userapi.roles.service import role_names_of
 class OwnAccountDeletion:
     """Deletes the account of the signed-in user."""
 
-    def __init__(self, *, accounts: Accounts, password_check: PasswordCheck) -> None:
-        self._accounts = accounts
+    def __init__(self, *, deletion: AccountDeletion, password_check: PasswordCheck) -> None:
+        self._deletion = deletion
         self._password_check = password_check
 
     def delete(self, user_id: UUID, *, current_password: str, actor: Actor) -> None:
@@ -26,4 +26,4 @@ class OwnAccountDeletion:
         with transaction() as session:
             user = lock_active_user(session, user_id)
             names = role_names_of(session, user_id)
-            self._accounts.remove(session, user, names, actor=actor)
+            self._deletion.remove(session, user, names, actor=actor)

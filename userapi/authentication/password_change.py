@@ -3,8 +3,9 @@
 import unicodedata
 from uuid import UUID
 
+from userapi.accounts.errors import UserNotFound
 from userapi.accounts.models import User
-from userapi.accounts.service import Accounts, UserNotFound
+from userapi.accounts.service import Accounts
 from userapi.accounts.views import find_user
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction

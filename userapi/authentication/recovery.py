@@ -4,8 +4,10 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from userapi.accounts.email_confirmation import EmailConfirmation
+from userapi.accounts.errors import UserNotFound
 from userapi.accounts.models import UserStatus
-from userapi.accounts.service import Accounts, UserNotFound
+from userapi.accounts.service import Accounts
 from userapi.accounts.views import users
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
@@ -30,6 +32,7 @@ class Recovery:
         *,
         recorder: Recorder,
         accounts: Accounts,
+        email_confirmation: EmailConfirmation,
         passwords: PasswordTools,
         new_passwords: NewPasswords,
         one_time_tokens: OneTimeTokens,
@@ -37,6 +40,7 @@ class Recovery:
     ) -> None:
         self._recorder = recorder
         self._accounts = accounts
+        self._email_confirmation = email_confirmation
         self._passwords = passwords
         self._new_passwords = new_passwords
         self._one_time_tokens = one_time_tokens
@@ -76,9 +80,7 @@ class Recovery:
             actor = as_user(actor, user)
             if used.purpose == TokenPurpose.INVITATION:
                 # The link was sent to the address, so its holder has access to it.
-                self._accounts.verify_email(session, user, actor=actor)
-                if user.status == UserStatus.PENDING:
-                    self._accounts.make_active(session, user, actor=actor)
+                self._email_confirmation.confirm(session, user, actor=actor)
             view = self._new_passwords.store(user, password_hash, actor=actor)
             self._accounts.clear_failed_logins(user)
             self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)

@@ -10,7 +10,7 @@ from uuid import UUID
 import click
 from flask.cli import AppGroup
 
-from userapi.accounts.service import UserNotFound
+from userapi.accounts.errors import UserNotFound
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.findings import Anchor, Finding
 from userapi.audit.reading import AuditFilter

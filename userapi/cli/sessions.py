@@ -69,7 +69,7 @@ def revoke(
         if name is not None or session_id is not None:
             raise click.UsageError("Give --all by itself, without a user or --session.")
         ctx.exit(_revoke_all(yes=yes))
-    accounts = services().accounts
+    revocation = services().session_revocation
     if name is not None:
         owner = user_named(name).id
     elif session_id is not None:
@@ -77,11 +77,12 @@ def revoke(
     else:
         raise click.UsageError("Name a user, or give --session or --all.")
     if session_id is not None:
-        accounts.end_session(owner, session_id, actor=operator(), reason=EndReason.REVOKED)
+        revocation.end_session(owner, session_id, actor=operator(), reason=EndReason.REVOKED)
         count = 1
     else:
-        count = accounts.end_sessions(owner, actor=operator())
-    click.secho(f"{count} sessions of {accounts.get(owner).username} have ended.", fg="green")
+        count = revocation.end_sessions(owner, actor=operator())
+    username = services().accounts.get(owner).username
+    click.secho(f"{count} sessions of {username} have ended.", fg="green")
 
 
 def _revoke_all(*, yes: bool) -> int:

@@ -9,8 +9,8 @@ import click
 from flask.cli import AppGroup
 
 from userapi.accounts.models import UserStatus
+from userapi.accounts.new_users import NewUser
 from userapi.accounts.search import UserFilter
-from userapi.accounts.service import NewUser
 from userapi.accounts.views import UserView
 from userapi.characters import printable
 from userapi.clock import rfc3339
@@ -55,7 +55,7 @@ def create_admin(
     username = username or click.prompt("User name")
     email = email or click.prompt("E-mail")
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    user = services().accounts.create(
+    user = services().account_creation.create(
         NewUser(username=username, email=email, password=password, roles=[TOP_ROLE]),
         actor=operator(),
     )
@@ -107,7 +107,7 @@ def create(
     """Create an active user. The password is prompted for, read, or made."""
     new = _new_user(name, username, email, roles)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    user = services().accounts.create(
+    user = services().account_creation.create(
         replace(new, password=password, must_change_password=must_change_password),
         actor=operator(),
     )
@@ -122,7 +122,9 @@ def create(
 @safely
 def invite(name: str | None, username: str | None, email: str | None, roles: Sequence[str]) -> None:
     """Invite a user by mail. They are pending until they set a password."""
-    user = services().accounts.create(_new_user(name, username, email, roles), actor=operator())
+    user = services().account_creation.create(
+        _new_user(name, username, email, roles), actor=operator()
+    )
     click.secho(f"Invited {user.username} <{user.email}>. The worker sends the mail.", fg="green")
 
 
@@ -135,7 +137,7 @@ def delete(name: str, yes: bool) -> None:
     user = user_named(name)
     if not yes:
         click.confirm(f"Delete {user.username} <{user.email}> for good?", abort=True)
-    services().accounts.delete(user.id, actor=operator())
+    services().account_deletion.delete(user.id, actor=operator())
     click.secho(f"{user.username} is deleted.", fg="green")
 
 
@@ -226,7 +228,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
 def set_role(name: str, role: str) -> None:
     """Give a user exactly one role."""
     user = user_named(name)
-    changed = services().accounts.set_roles(user.id, [role], actor=operator())
+    changed = services().role_assignment.set_roles(user.id, [role], actor=operator())
     click.secho(f"{changed.username} has the role {', '.join(changed.roles)}.", fg="green")
 
 
@@ -240,7 +242,7 @@ def set_role(name: str, role: str) -> None:
 def suspend(name: str, reason: str | None, until: datetime | None) -> None:
     """Suspend a user; all their sessions end at once."""
     user = user_named(name)
-    services().accounts.suspend(
+    services().account_suspension.suspend(
         user.id,
         actor=operator(),
         reason=reason,
@@ -255,7 +257,7 @@ def suspend(name: str, reason: str | None, until: datetime | None) -> None:
 def activate(name: str) -> None:
     """Make a pending or suspended user active."""
     user = user_named(name)
-    services().accounts.activate(user.id, actor=operator())
+    services().account_suspension.activate(user.id, actor=operator())
     click.secho(f"{user.username} is active.", fg="green")
 
 
@@ -265,7 +267,7 @@ def activate(name: str) -> None:
 def unlock(name: str) -> None:
     """Forget a user's failed log-ins."""
     user = user_named(name)
-    services().accounts.unlock(user.id, actor=operator())
+    services().account_suspension.unlock(user.id, actor=operator())
     click.secho(f"{user.username} can log in again.", fg="green")
 
 

@@ -41,7 +41,7 @@ def change_profile() -> Response:
     user_id = current_session().user_id
     try:
         body = read_form(ProfileUpdate)
-        services().accounts.update(
+        services().account_editing.update(
             user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
@@ -126,7 +126,7 @@ def sessions_page() -> Response:
 def end_session(session_id: UUID) -> Response:
     """End one of one's own sessions."""
     try:
-        services().accounts.end_session(
+        services().session_revocation.end_session(
             current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
         )
     except ServiceError as error:
@@ -139,7 +139,7 @@ def end_session(session_id: UUID) -> Response:
 def end_other_sessions() -> Response:
     """End all of one's own sessions but this one."""
     live = current_session()
-    ended = services().accounts.end_sessions(
+    ended = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
     )
     return done(f"{ended} other sessions have ended.", "sessions_page")

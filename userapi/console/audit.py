@@ -9,7 +9,7 @@ from marshmallow import fields
 from sqlalchemy import Row
 from werkzeug.wrappers import Response
 
-from userapi.accounts.service import UserNotFound
+from userapi.accounts.errors import UserNotFound
 from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.schemas.audit import AuditExportQuery, AuditQuery

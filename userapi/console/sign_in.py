@@ -6,7 +6,8 @@ from flask import request, session
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
-from userapi.accounts.service import NewUser, RegistrationDisabled
+from userapi.accounts.errors import RegistrationDisabled
+from userapi.accounts.new_users import NewUser
 from userapi.api.access import browser_session
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.auth import Login
@@ -82,7 +83,7 @@ def sign_up() -> Response:
     try:
         body = read_form(Registration)
         identity = {name: body.pop(name) for name in ("username", "email", "password")}
-        services().accounts.register(NewUser(**identity, profile=body), actor=current_actor())
+        services().registration.register(NewUser(**identity, profile=body), actor=current_actor())
     except ServiceError as error:
         return refuse(error, "sign_up.html")
     if services().settings.feature_email_verification:

@@ -42,7 +42,7 @@ def change_user(user_id: UUID) -> Response:
     """Change a user's fields, unless they have changed since they were shown."""
     try:
         body = read_form(UserForm)
-        user = services().accounts.update(
+        user = services().account_editing.update(
             user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
@@ -58,7 +58,7 @@ def suspend_user(user_id: UUID) -> Response:
     def suspend() -> None:
         until = request.form.get("until")
         body = read_form(Suspension, until=f"{until}:00Z" if until else None)
-        services().accounts.suspend(user_id, actor=current_actor(), **body)
+        services().account_suspension.suspend(user_id, actor=current_actor(), **body)
 
     return _act(user_id, suspend, "The user is suspended. Every session has ended.")
 
@@ -69,7 +69,9 @@ def activate_user(user_id: UUID) -> Response:
     """Make a pending or suspended user active."""
 
     def activate() -> None:
-        services().accounts.activate(user_id, actor=current_actor(), **read_form(OptionalReason))
+        services().account_suspension.activate(
+            user_id, actor=current_actor(), **read_form(OptionalReason)
+        )
 
     return _act(user_id, activate, "The user is active.")
 
@@ -80,7 +82,7 @@ def unlock_user(user_id: UUID) -> Response:
     """Forget a user's failed log-ins."""
 
     def unlock() -> None:
-        services().accounts.unlock(user_id, actor=current_actor())
+        services().account_suspension.unlock(user_id, actor=current_actor())
 
     return _act(user_id, unlock, "The user can try again now.")
 
@@ -91,7 +93,7 @@ def set_roles(user_id: UUID) -> Response:
     """Give a user exactly the ticked roles."""
 
     def assign() -> None:
-        services().accounts.set_roles(
+        services().role_assignment.set_roles(
             user_id,
             read_form(RoleAssignment)["roles"],
             actor=current_actor(),
@@ -118,7 +120,7 @@ def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
     """End one session of a user."""
 
     def end() -> None:
-        services().accounts.end_session(
+        services().session_revocation.end_session(
             user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
         )
 
@@ -131,7 +133,7 @@ def end_sessions_of_user(user_id: UUID) -> Response:
     """End every session of a user."""
 
     def end() -> None:
-        services().accounts.end_sessions(user_id, actor=current_actor())
+        services().session_revocation.end_sessions(user_id, actor=current_actor())
 
     return _act(user_id, end, "All sessions of the user have ended.")
 
@@ -145,7 +147,7 @@ def delete_user(user_id: UUID) -> Response:
         if request.form.get("confirmed_name") != user.username:
             message = "Does not say the name of the user: nothing is deleted."
             raise invalid_field("confirmed_name", message)
-        services().accounts.delete(user_id, actor=current_actor(), if_match=[user.etag])
+        services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
     except ServiceError as error:
         return flash_refusal(error, "user_page", user_id=user_id)
     return done(f"{user.username} is deleted.", "users_page")

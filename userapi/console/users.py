@@ -9,8 +9,8 @@ from werkzeug.wrappers import Response
 
 from userapi.accounts.bulk import PERMISSIONS, WITH_A_ROLE, BulkAction
 from userapi.accounts.models import UserStatus
+from userapi.accounts.new_users import NewUser
 from userapi.accounts.search import UserFilter
-from userapi.accounts.service import NewUser
 from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.schemas.common import PAGE_FIELDS
@@ -79,7 +79,7 @@ def create_user() -> Response:
     try:
         body = read_form(UserCreation)
         given = {n: body[n] for n in (*IDENTITY_FIELDS, *CREATION_FIELDS) if n in body}
-        user = services().accounts.create(
+        user = services().account_creation.create(
             NewUser(**given, profile=profile_of(body)), actor=current_actor()
         )
     except ServiceError as error:

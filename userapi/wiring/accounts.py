@@ -3,12 +3,20 @@
 from dataclasses import dataclass
 
 from userapi.accounts.bulk import BulkChanges
+from userapi.accounts.creation import AccountCreation
+from userapi.accounts.deletion import AccountDeletion
+from userapi.accounts.editing import AccountEditing
+from userapi.accounts.email_confirmation import EmailConfirmation
 from userapi.accounts.exports import UserExports
 from userapi.accounts.import_jobs import ImportJobs
 from userapi.accounts.imports import UserImports
 from userapi.accounts.log_out_everyone import LogOutEveryone
+from userapi.accounts.registration import Registration
+from userapi.accounts.role_assignment import RoleAssignment
 from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
+from userapi.accounts.session_revocation import SessionRevocation
+from userapi.accounts.suspension import AccountSuspension
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.hashing_pool import background_pool
 from userapi.roles.editing import RoleEditor
@@ -22,12 +30,20 @@ from userapi.wiring.sessions import SessionServices
 class AccountServices:
     """The services about accounts and roles."""
 
+    account_creation: AccountCreation
+    account_deletion: AccountDeletion
+    account_editing: AccountEditing
+    account_suspension: AccountSuspension
     accounts: Accounts
     bulk: BulkChanges
+    email_confirmation: EmailConfirmation
     import_jobs: ImportJobs
     log_out_everyone: LogOutEveryone
+    registration: Registration
+    role_assignment: RoleAssignment
     role_editor: RoleEditor
     roles: Roles
+    session_revocation: SessionRevocation
     user_exports: UserExports
     user_imports: UserImports
     user_search: UserSearch
@@ -39,20 +55,21 @@ def build_accounts(
     """Build the services about accounts and roles."""
     settings, clock = foundation.settings, foundation.clock
     audit, outbox = foundation.audit, foundation.outbox
+    one_time_tokens, mails = passwords.one_time_tokens, foundation.mails
     roles = Roles()
     accounts = Accounts(
-        settings=settings,
-        clock=clock,
-        audit=audit,
-        outbox=outbox,
+        recorder=foundation.recorder,
         roles=roles,
-        sessions=sessions.sessions,
         live=sessions.live_sessions,
         lockout=passwords.lockout,
-        hasher=passwords.hasher,
-        policy=passwords.policy,
-        one_time_tokens=passwords.one_time_tokens,
-        mails=foundation.mails,
+    )
+    deletion = AccountDeletion(accounts=accounts, sessions=sessions.sessions)
+    role_assignment = RoleAssignment(accounts=accounts, roles=roles)
+    suspension = AccountSuspension(
+        accounts=accounts,
+        clock=clock,
+        one_time_tokens=one_time_tokens,
+        sessions=sessions.sessions,
     )
     search = UserSearch(settings, clock)
 
@@ -64,7 +81,7 @@ def build_accounts(
             roles=roles,
             hasher=hasher,
             policy=passwords.policy,
-            one_time_tokens=passwords.one_time_tokens,
+            one_time_tokens=one_time_tokens,
         )
 
     # Hashes of imports must not delay log-ins.
@@ -72,8 +89,31 @@ def build_accounts(
         peppers=passwords.peppers, rounds=settings.password_hash_rounds, gate=background_pool()
     )
     return AccountServices(
+        account_creation=AccountCreation(
+            accounts=accounts,
+            audit=audit,
+            roles=roles,
+            passwords=passwords.password_tools,
+            one_time_tokens=one_time_tokens,
+        ),
+        account_deletion=deletion,
+        account_editing=AccountEditing(
+            accounts=accounts,
+            role_assignment=role_assignment,
+            suspension=suspension,
+            one_time_tokens=one_time_tokens,
+            mails=mails,
+        ),
+        account_suspension=suspension,
         accounts=accounts,
-        bulk=BulkChanges(accounts=accounts, audit=audit, roles=roles),
+        bulk=BulkChanges(
+            audit=audit,
+            deletion=deletion,
+            role_assignment=role_assignment,
+            roles=roles,
+            suspension=suspension,
+        ),
+        email_confirmation=EmailConfirmation(accounts=accounts, one_time_tokens=one_time_tokens),
         import_jobs=ImportJobs(
             clock=clock,
             audit=audit,
@@ -83,10 +123,21 @@ def build_accounts(
             cursor_key=settings.secret_key,
         ),
         log_out_everyone=LogOutEveryone(clock=clock, sessions=sessions.sessions),
+        registration=Registration(
+            accounts=accounts,
+            roles=roles,
+            passwords=passwords.password_tools,
+            one_time_tokens=one_time_tokens,
+            mails=mails,
+            enabled=settings.feature_user_registration,
+            verifies_email=settings.feature_email_verification,
+        ),
+        role_assignment=role_assignment,
         role_editor=RoleEditor(
             clock=clock, audit=audit, outbox=outbox, roles=roles, watcher=sessions.live_sessions
         ),
         roles=roles,
+        session_revocation=SessionRevocation(accounts=accounts, sessions=sessions.sessions),
         user_exports=UserExports(clock=clock, audit=audit, search=search),
         user_imports=imports(passwords.hasher),
         user_search=search,

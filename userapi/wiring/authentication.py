@@ -70,13 +70,12 @@ def build_authentication(
             mails=mails,
         ),
         email_verification=EmailVerification(
-            accounts=accounts.accounts, one_time_tokens=one_time_tokens
+            email_confirmation=accounts.email_confirmation, one_time_tokens=one_time_tokens
         ),
         forced_reset=ForcedReset(
             recorder=recorder,
             accounts=accounts.accounts,
             one_time_tokens=one_time_tokens,
-            roles=accounts.roles,
             sessions=sessions.sessions,
         ),
         log_in=LogIn(
@@ -91,7 +90,7 @@ def build_authentication(
             recorder=recorder, sessions=sessions.sessions, token_status=tokens.token_status
         ),
         own_account_deletion=OwnAccountDeletion(
-            accounts=accounts.accounts, password_check=password_check
+            deletion=accounts.account_deletion, password_check=password_check
         ),
         password_assignment=PasswordAssignment(
             recorder=recorder,
@@ -112,6 +111,7 @@ def build_authentication(
         recovery=Recovery(
             recorder=recorder,
             accounts=accounts.accounts,
+            email_confirmation=accounts.email_confirmation,
             passwords=passwords.password_tools,
             new_passwords=new_passwords,
             one_time_tokens=one_time_tokens,

@@ -9,6 +9,7 @@ from marshmallow import Schema, ValidationError, fields, post_dump, validate
 from userapi.accounts.bulk import MAX_USERS, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
+from userapi.accounts.validation import require_valid_account
 from userapi.api.context import current_actor, services
 from userapi.api.problems import Coded
 from userapi.errors import require_all
@@ -112,7 +113,7 @@ class Registration(ProfileUpdate):
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
         """Raise Invalid for an unusable name, address or password."""
-        services().accounts.require_valid(given, reserved_allowed=False)
+        require_valid_account(given, services().policy, reserved_allowed=False)
 
 
 class UserCreation(Registration):
@@ -148,7 +149,7 @@ def _require_valid_account(given: Mapping[str, Any]) -> None:
     # Whoever may not give roles is refused with them, and need not learn which there are.
     names = given.get("roles", ()) if Permission.ROLES_ASSIGN in current_actor().permissions else ()
     require_all(
-        lambda: services().accounts.require_valid(given),
+        lambda: require_valid_account(given, services().policy),
         lambda: require_listed(names, services().roles.graph().names),
     )
 
@@ -216,7 +217,7 @@ class Suspension(OptionalBody):
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
         """Raise Invalid for a moment that has passed."""
-        services().accounts.require_future(given.get("until"))
+        services().account_suspension.require_future(given.get("until"))
 
 
 class OptionalReason(OptionalBody):
