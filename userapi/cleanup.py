@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from sqlalchemy import ColumnElement, delete, exists, or_, select
 
-from userapi.accounts.import_jobs import ImportedRow, ImportJob
+from userapi.accounts.imports.job_models import ImportedRow, ImportJob
 from userapi.clock import Clock
 from userapi.events.expiry import EventExpiry
 from userapi.events.models import OutboxEvent

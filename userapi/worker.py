@@ -22,7 +22,7 @@ from flask import Flask
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from userapi.accounts.import_jobs import NOTIFY_CHANNEL as IMPORTS
+from userapi.accounts.imports.jobs import NOTIFY_CHANNEL as IMPORTS
 from userapi.errors import ServiceError
 from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
@@ -110,7 +110,7 @@ def build_imports(services: Services) -> Task:
     leadership = _leadership(services.settings, key=IMPORTS_LOCK, name="imports")
     return Task(
         name="imports",
-        run=lambda: services.import_jobs.advance() if leadership.holds() else 0,
+        run=lambda: services.import_runner.advance() if leadership.holds() else 0,
         interval_seconds=1,
         channel=IMPORTS,
         close=leadership.release,

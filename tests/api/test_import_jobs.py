@@ -13,14 +13,17 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.metrics import sample
 from tests.support.users import LogIn, MakeUser, SignedInClient
-from userapi.accounts.import_jobs import (
+from userapi.accounts.imports.importing import BATCH_PASSWORDS, UserImports
+from userapi.accounts.imports.insertion import UserInsertion
+from userapi.accounts.imports.job_models import (
     ImportBatch,
     ImportedRow,
     ImportJob,
-    ImportJobs,
     unfinished_imports,
 )
-from userapi.accounts.imports import BATCH_PASSWORDS, UserImports
+from userapi.accounts.imports.job_runner import ImportRunner
+from userapi.accounts.imports.screening import RowScreening
+from userapi.accounts.imports.sealed_batches import SealedBatches
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import (
@@ -31,6 +34,7 @@ from userapi.infrastructure.database import (
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.hashing_pool import HashingPool
 from userapi.passwords.peppers import Peppers
+from userapi.recorder import Recorder
 from userapi.wiring import Services
 
 IMPORT = "/api/v1/users/import"
@@ -69,14 +73,14 @@ def advance(app: Flask, services: Services, *, batches: int = 1000) -> None:
     """Let the worker do so many batches, or all there are."""
     with app.app_context():
         for _ in range(batches):
-            if not services.import_jobs.advance():
+            if not services.import_runner.advance():
                 return
 
 
 def another_worker(
     services: Services, *, while_hashing: Callable[[], object] = lambda: None
-) -> ImportJobs:
-    """Return the jobs as another process has them, which knows nothing but the database.
+) -> ImportRunner:
+    """Return the runner of another process, which shares only the database.
 
     `while_hashing` happens once, in the middle of a batch.
     """
@@ -92,21 +96,19 @@ def another_worker(
         gate=HashingPool(queue_limit=64, observe=hashed),
     )
     imports = UserImports(
-        clock=services.clock,
-        audit=services.audit,
-        outbox=services.outbox,
-        roles=services.roles,
+        screening=RowScreening(policy=services.policy, roles=services.roles),
+        insertion=UserInsertion(
+            recorder=Recorder(audit=services.audit, outbox=services.outbox, clock=services.clock),
+            roles=services.roles,
+            one_time_tokens=services.one_time_tokens,
+        ),
         hasher=hasher,
-        policy=services.policy,
-        one_time_tokens=services.one_time_tokens,
     )
-    return ImportJobs(
+    return ImportRunner(
         clock=services.clock,
-        audit=services.audit,
-        encryption=services.encryption,
+        batches=SealedBatches(services.encryption),
         imports=imports,
         roles=services.roles,
-        cursor_key=services.settings.secret_key,
     )
 
 

@@ -162,7 +162,7 @@ def test_a_file_with_many_passwords_is_left_to_the_worker(
     assert 'http-equiv="refresh"' in waiting.text and 'hx-trigger="every 2s"' in waiting.text
 
     with app.app_context():
-        while services.import_jobs.advance():
+        while services.import_runner.advance():
             pass
 
     done = boss.follow(answer)

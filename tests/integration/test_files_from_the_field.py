@@ -13,7 +13,7 @@ from flask import Flask
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts import exports
-from userapi.accounts.import_files import COLUMNS
+from userapi.accounts.imports.rows import COLUMNS
 
 INPUTS = Path(__file__).parents[1] / "inputs"
 IMPORT = "/api/v1/users/import"

@@ -7,7 +7,7 @@ from threading import Barrier
 from flask import Flask
 
 from tests.support.facts import audit_rows, events
-from userapi.accounts.import_files import Row
+from userapi.accounts.imports.rows import Row
 from userapi.actor import system_actor
 from userapi.wiring import Services
 

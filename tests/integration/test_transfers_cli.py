@@ -10,8 +10,8 @@ from flask import Flask
 
 from tests.support.facts import audit_rows
 from tests.support.users import MakeUser
-from userapi.accounts.import_files import Row
-from userapi.accounts.imports import batches_of
+from userapi.accounts.imports.importing import batches_of
+from userapi.accounts.imports.rows import Row
 from userapi.wiring import Services
 
 pytestmark = pytest.mark.both_databases

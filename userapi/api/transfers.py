@@ -10,16 +10,11 @@ from uuid import UUID
 import orjson
 from flask import Response, request, url_for
 
-from userapi.accounts.import_files import (
-    ENCODINGS,
-    ImportFormat,
-    MalformedFile,
-    Row,
-    UserFile,
-    open_text,
-)
-from userapi.accounts.import_jobs import ImportNotFound, ImportView
-from userapi.accounts.imports import ImportResult
+from userapi.accounts.imports.errors import ImportNotFound, MalformedFile
+from userapi.accounts.imports.files import ENCODINGS, ImportFormat, UserFile, open_text
+from userapi.accounts.imports.job_models import ImportView
+from userapi.accounts.imports.results import ImportResult
+from userapi.accounts.imports.rows import Row
 from userapi.accounts.search import UserFilter
 from userapi.errors import invalid_field
 from userapi.infrastructure.pagination import InvalidCursor, Page, PageRequest, PageTooDeep

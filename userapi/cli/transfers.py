@@ -11,8 +11,8 @@ from typing import BinaryIO, TextIO
 
 import click
 
-from userapi.accounts.import_files import ImportFormat, UserFile, open_text
-from userapi.accounts.imports import ImportResult
+from userapi.accounts.imports.files import ImportFormat, UserFile, open_text
+from userapi.accounts.imports.results import ImportResult
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
 from userapi.characters import printable

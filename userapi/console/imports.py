@@ -9,8 +9,9 @@ from uuid import UUID
 from flask import request
 from werkzeug.wrappers import Response
 
-from userapi.accounts.import_files import ENCODINGS, ImportFormat, MalformedFile, open_text
-from userapi.accounts.imports import ImportResult
+from userapi.accounts.imports.errors import MalformedFile
+from userapi.accounts.imports.files import ENCODINGS, ImportFormat, open_text
+from userapi.accounts.imports.results import ImportResult
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PageQuery
 from userapi.api.transfers import rows_of, takes_long

@@ -11,7 +11,7 @@ from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from userapi.accounts.import_jobs import unfinished_imports
+from userapi.accounts.imports.job_models import unfinished_imports
 from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
 from userapi.events.models import OutboxEvent, PublishedEvents

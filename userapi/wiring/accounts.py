@@ -8,8 +8,12 @@ from userapi.accounts.deletion import AccountDeletion
 from userapi.accounts.editing import AccountEditing
 from userapi.accounts.email_confirmation import EmailConfirmation
 from userapi.accounts.exports import UserExports
-from userapi.accounts.import_jobs import ImportJobs
-from userapi.accounts.imports import UserImports
+from userapi.accounts.imports.importing import UserImports
+from userapi.accounts.imports.insertion import UserInsertion
+from userapi.accounts.imports.job_runner import ImportRunner
+from userapi.accounts.imports.jobs import ImportJobs
+from userapi.accounts.imports.screening import RowScreening
+from userapi.accounts.imports.sealed_batches import SealedBatches
 from userapi.accounts.log_out_everyone import LogOutEveryone
 from userapi.accounts.registration import Registration
 from userapi.accounts.role_assignment import RoleAssignment
@@ -38,6 +42,7 @@ class AccountServices:
     bulk: BulkChanges
     email_confirmation: EmailConfirmation
     import_jobs: ImportJobs
+    import_runner: ImportRunner
     log_out_everyone: LogOutEveryone
     registration: Registration
     role_assignment: RoleAssignment
@@ -75,19 +80,18 @@ def build_accounts(
 
     def imports(hasher: PasswordHasher) -> UserImports:
         return UserImports(
-            clock=clock,
-            audit=audit,
-            outbox=outbox,
-            roles=roles,
+            screening=RowScreening(policy=passwords.policy, roles=roles),
+            insertion=UserInsertion(
+                recorder=foundation.recorder, roles=roles, one_time_tokens=one_time_tokens
+            ),
             hasher=hasher,
-            policy=passwords.policy,
-            one_time_tokens=one_time_tokens,
         )
 
     # Hashes of imports must not delay log-ins.
     background_hasher = PasswordHasher(
         peppers=passwords.peppers, rounds=settings.password_hash_rounds, gate=background_pool()
     )
+    batches = SealedBatches(foundation.encryption)
     return AccountServices(
         account_creation=AccountCreation(
             accounts=accounts,
@@ -115,12 +119,10 @@ def build_accounts(
         ),
         email_confirmation=EmailConfirmation(accounts=accounts, one_time_tokens=one_time_tokens),
         import_jobs=ImportJobs(
-            clock=clock,
-            audit=audit,
-            encryption=foundation.encryption,
-            imports=imports(background_hasher),
-            roles=roles,
-            cursor_key=settings.secret_key,
+            clock=clock, audit=audit, batches=batches, cursor_key=settings.secret_key
+        ),
+        import_runner=ImportRunner(
+            clock=clock, batches=batches, imports=imports(background_hasher), roles=roles
         ),
         log_out_everyone=LogOutEveryone(clock=clock, sessions=sessions.sessions),
         registration=Registration(

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
-from userapi.accounts.import_jobs import ImportState
+from userapi.accounts.imports.job_models import ImportState
 from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, ProblemField

@@ -1,0 +1,1 @@
+"""Imports: users from CSV and NDJSON files, within a request or as a job of the worker."""

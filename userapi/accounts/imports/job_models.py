@@ -1,0 +1,188 @@
+"""The tables of import jobs, and a job as it is shown."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Connection,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    Row,
+    String,
+    Uuid,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from userapi.accounts.imports.results import ImportResult
+from userapi.errors import FieldError
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id, table_of
+
+
+class ImportState(StrEnum):
+    """The states of a job."""
+
+    CANCELLED = "cancelled"
+    DONE = "done"
+    FAILED = "failed"
+    QUEUED = "queued"
+    RUNNING = "running"
+
+
+UNFINISHED = (ImportState.QUEUED, ImportState.RUNNING)
+
+
+class ImportJob(Base):
+    """One import. No foreign key to its creator, who may be deleted in the meantime."""
+
+    __tablename__ = "user_imports"
+
+    id: Mapped[UuidKey] = mapped_column(default=new_id)
+    state: Mapped[str] = mapped_column(String(16))
+    dry_run: Mapped[bool]
+    row_count: Mapped[int]
+    done: Mapped[int] = mapped_column(default=0)
+    created: Mapped[int] = mapped_column(default=0)
+    failed: Mapped[int] = mapped_column(default=0)
+    ignored_columns: Mapped[list[str]] = mapped_column(JsonDocument)
+    next_batch: Mapped[int] = mapped_column(default=0)
+    created_by: Mapped[UUID]
+    actor: Mapped[dict[str, Any]] = mapped_column(JsonDocument)
+    claimed_by: Mapped[str | None] = mapped_column(String(32))
+    attempts: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    advanced_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
+        ),
+        Index(
+            "ix_user_imports_unfinished",
+            "advanced_at",
+            postgresql_where=text("finished_at IS NULL"),
+            sqlite_where=text("finished_at IS NULL"),
+        ),
+        Index("ix_user_imports_finished_at", "finished_at"),
+    )
+
+
+class ImportBatch(Base):
+    """Rows of a batch that is not imported yet, encrypted because they contain passwords."""
+
+    __tablename__ = "user_import_batches"
+
+    import_id: Mapped[UUID] = mapped_column(
+        ForeignKey("user_imports.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ImportedRow(Base):
+    """The result of one row. The unique index prevents a second result for a row."""
+
+    __tablename__ = "user_import_results"
+
+    id: Mapped[UuidKey] = mapped_column(default=new_id)
+    import_id: Mapped[UUID] = mapped_column(ForeignKey("user_imports.id", ondelete="CASCADE"))
+    row: Mapped[int]
+    status: Mapped[str] = mapped_column(String(16))
+    user_id: Mapped[UUID | None] = mapped_column(Uuid())
+    code: Mapped[str | None] = mapped_column(String(64))
+    errors: Mapped[list[dict[str, str]] | None] = mapped_column(JsonDocument)
+
+    __table_args__ = (
+        Index("uq_user_import_results_import_id_row", "import_id", "row", unique=True),
+    )
+
+
+jobs_table = table_of(ImportJob)
+batches_table = table_of(ImportBatch)
+results_table = table_of(ImportedRow)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportView:
+    """A job as it is shown: its progress and how it ended."""
+
+    id: UUID
+    state: ImportState
+    dry_run: bool
+    rows: int
+    done: int
+    created: int
+    failed: int
+    ignored_columns: list[str]
+    created_by: UUID
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether the job has ended."""
+        return self.state not in UNFINISHED
+
+
+def view_of_job(row: Row[Any]) -> ImportView:
+    """Return a job from its row."""
+    return ImportView(
+        id=row.id,
+        state=ImportState(row.state),
+        dry_run=row.dry_run,
+        rows=row.row_count,
+        done=row.done,
+        created=row.created,
+        failed=row.failed,
+        ignored_columns=row.ignored_columns,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def row_of_result(import_id: UUID, result: ImportResult) -> dict[str, Any]:
+    """Return the row that stores a result."""
+    return {
+        "id": new_id(),
+        "import_id": import_id,
+        "row": result.row,
+        "status": result.status,
+        "user_id": result.id,
+        "code": result.code,
+        "errors": [{"field": e.field, "message": e.message, "code": e.code} for e in result.errors]
+        or None,
+    }
+
+
+def result_of_row(row: Row[Any]) -> ImportResult:
+    """Return the result that a row stores."""
+    return ImportResult(
+        row=row.row,
+        status=row.status,
+        id=row.user_id,
+        code=row.code,
+        errors=[FieldError(e["field"], e["message"], e["code"]) for e in row.errors or ()],
+    )
+
+
+def unfinished_imports(connection: Connection) -> dict[str, int]:
+    """Return the number of queued and of running imports."""
+    query = (
+        select(jobs_table.c.state, func.count())
+        .where(jobs_table.c.finished_at.is_(None))
+        .group_by(jobs_table.c.state)
+    )
+    counts = {str(state): 0 for state in UNFINISHED}
+    return counts | {state: count for state, count in connection.execute(query)}

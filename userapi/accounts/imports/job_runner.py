@@ -1,0 +1,253 @@
+"""Running import jobs: the worker imports one batch at a time.
+
+A batch is one transaction with its users, its results and the progress of the job. If a worker
+stops, no row is half done, and another worker continues with the next batch. The encrypted rows of
+a batch are deleted with it.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row as DatabaseRow
+from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from userapi.accounts.imports.importing import UserImports
+from userapi.accounts.imports.job_models import (
+    ImportState,
+    batches_table,
+    jobs_table,
+    results_table,
+    row_of_result,
+)
+from userapi.accounts.imports.jobs import finish_job
+from userapi.accounts.imports.results import ImportResult
+from userapi.accounts.imports.rows import Row
+from userapi.accounts.imports.screening import SeenInFile
+from userapi.accounts.imports.sealed_batches import SealedBatches, find_sealed
+from userapi.accounts.models import UserStatus
+from userapi.accounts.views import users
+from userapi.actor import Actor, ActorType, PermissionDenied
+from userapi.clock import Clock
+from userapi.infrastructure.database import reading, transaction
+from userapi.infrastructure.encryption import SealedValueUnreadable
+from userapi.infrastructure.work_queues import claim_next
+from userapi.permissions import Permission, PermissionSet
+from userapi.roles.service import Roles, role_names_of
+
+# Failed attempts of one batch after which the job ends, because other jobs wait behind it.
+MAX_ATTEMPTS = 10
+
+log = structlog.get_logger(__name__)
+
+
+class _ClaimLost(Exception):
+    """The job was cancelled, or another worker has claimed it: this batch is rolled back."""
+
+
+class ImportRunner:
+    """Runs import jobs batch by batch."""
+
+    def __init__(
+        self, *, clock: Clock, batches: SealedBatches, imports: UserImports, roles: Roles
+    ) -> None:
+        self._clock = clock
+        self._batches = batches
+        self._imports = imports
+        self._roles = roles
+        self._worker = secrets.token_hex(16)
+        # The names in earlier rows of a dry run, which are in no table.
+        self._seen: dict[UUID, SeenInFile] = {}
+
+    def advance(self) -> int:
+        """Import the next batch of the job that has waited longest; return how many rows.
+
+        One worker process at a time calls this.
+        """
+        job = self._claim()
+        if job is None:
+            return 0
+        sealed = find_sealed(job.id, job.next_batch)
+        if sealed is None:
+            self._end(job)
+            return 1
+        if job.attempts >= MAX_ATTEMPTS:
+            log.error("import.failed", import_id=str(job.id), reason="attempts")
+            return self._reject_rest(job, "internal_error")
+        try:
+            rows = self._batches.open_sealed(job.id, job.next_batch, sealed)
+            self._run_batch(job, rows, self._creator(job))
+        except SealedValueUnreadable as exc:
+            log.error("import.failed", import_id=str(job.id), reason=type(exc).__name__)
+            return self._reject_rest(job, "unreadable")
+        except PermissionDenied as exc:
+            log.warning("import.failed", import_id=str(job.id), reason=exc.code)
+            return self._reject_rest(job, exc.code)
+        except _ClaimLost:
+            self._seen.pop(job.id, None)
+            return 0
+        return len(rows)
+
+    def _claim(self) -> DatabaseRow[Any] | None:
+        """Claim the job that has waited longest, if any; return its row from before the claim."""
+        unfinished = jobs_table.c.finished_at.is_(None)
+        with reading() as connection:
+            if (
+                connection.execute(select(jobs_table.c.id).where(unfinished).limit(1)).first()
+                is None
+            ):
+                self._seen.clear()
+                return None
+        now = self._clock.now()
+        with transaction():
+            return claim_next(
+                jobs_table,
+                unfinished,
+                order_by=(jobs_table.c.advanced_at, jobs_table.c.id),
+                values={
+                    "state": ImportState.RUNNING,
+                    "started_at": func.coalesce(
+                        jobs_table.c.started_at, literal(now, jobs_table.c.started_at.type)
+                    ),
+                    "claimed_by": self._worker,
+                    "attempts": jobs_table.c.attempts + 1,
+                    "advanced_at": now,
+                },
+            )
+
+    def _run_batch(self, job: DatabaseRow[Any], rows: Sequence[Row], actor: Actor) -> None:
+        def store(results: Sequence[ImportResult], session: Session) -> None:
+            self._store_results(session, job, results)
+
+        if not job.dry_run:
+            # The users of earlier rows are in the table.
+            self._imports.run_batch(rows, SeenInFile(), actor=actor, on_results=store)
+            return
+        seen = self._seen.pop(job.id, None) or self._seen_so_far(job)
+        self._imports.run_batch(rows, seen, actor=actor, dry_run=True, on_results=store)
+        # Only after success: a batch that fails is repeated, and must not find its own names.
+        self._seen[job.id] = seen
+
+    def _store_results(
+        self, session: Session, job: DatabaseRow[Any], results: Sequence[ImportResult]
+    ) -> None:
+        """Store the results in the transaction that inserts the users of the batch."""
+        self._require_claim(session, job.id)
+        self._require_permitted(session, job.created_by)
+        created = sum(result.status == "created" for result in results)
+        session.execute(
+            insert(results_table), [row_of_result(job.id, result) for result in results]
+        )
+        session.execute(
+            update(jobs_table)
+            .where(jobs_table.c.id == job.id)
+            .values(
+                done=jobs_table.c.done + len(results),
+                created=jobs_table.c.created + created,
+                failed=jobs_table.c.failed + len(results) - created,
+                next_batch=jobs_table.c.next_batch + 1,
+                attempts=0,
+            )
+        )
+        if not job.dry_run:
+            session.execute(
+                delete(batches_table).where(
+                    batches_table.c.import_id == job.id, batches_table.c.number == job.next_batch
+                )
+            )
+
+    def _require_claim(self, session: Session, import_id: UUID) -> DatabaseRow[Any]:
+        """Lock the job. Raises _ClaimLost if this worker no longer holds its claim."""
+        job = session.execute(
+            select(jobs_table).where(jobs_table.c.id == import_id).with_for_update()
+        ).one_or_none()
+        if job is None or job.finished_at is not None or job.claimed_by != self._worker:
+            raise _ClaimLost()
+        return job
+
+    def _require_permitted(self, session: Session, user_id: UUID) -> None:
+        """Raise PermissionDenied if the creator of the job may no longer import users."""
+        status = session.execute(
+            select(users.c.status).where(users.c.id == user_id)
+        ).scalar_one_or_none()
+        held = self._roles.effective_now(role_names_of(session, user_id))
+        if status != UserStatus.ACTIVE or Permission.USERS_IMPORT not in held:
+            raise PermissionDenied(Permission.USERS_IMPORT)
+
+    def _creator(self, job: DatabaseRow[Any]) -> Actor:
+        """Return the creator of the job with their current permissions.
+
+        Raises PermissionDenied.
+        """
+        with transaction() as session:
+            self._require_permitted(session, job.created_by)
+            held = self._roles.effective_now(role_names_of(session, job.created_by))
+        return _actor(job, held)
+
+    def _seen_so_far(self, job: DatabaseRow[Any]) -> SeenInFile:
+        """Return the names in the valid rows of an interrupted dry run."""
+        seen = SeenInFile()
+        with reading() as connection:
+            valid = set(
+                connection.scalars(
+                    select(results_table.c.row).where(
+                        results_table.c.import_id == job.id, results_table.c.status == "created"
+                    )
+                )
+            )
+        for number in range(job.next_batch):
+            sealed = find_sealed(job.id, number)
+            for row in self._batches.open_sealed(job.id, number, sealed) if sealed else ():
+                if row.number in valid:
+                    seen.add(row)
+        return seen
+
+    def _end(self, job: DatabaseRow[Any]) -> None:
+        with transaction() as session:
+            try:
+                self._require_claim(session, job.id)
+            except _ClaimLost:
+                return
+            finish_job(session, job.id, ImportState.DONE, clock=self._clock)
+        self._seen.pop(job.id, None)
+        log.info("import.finished", import_id=str(job.id), state=ImportState.DONE)
+
+    def _reject_rest(self, job: DatabaseRow[Any], code: str) -> int:
+        """End the job and reject its remaining rows; return how many."""
+        with transaction() as session:
+            try:
+                current = self._require_claim(session, job.id)
+            except _ClaimLost:
+                return 0
+            rest = range(current.done + 1, current.row_count + 1)
+            results = [ImportResult(row=row, status="error", code=code) for row in rest]
+            if results:
+                session.execute(
+                    insert(results_table), [row_of_result(job.id, each) for each in results]
+                )
+            session.execute(
+                update(jobs_table)
+                .where(jobs_table.c.id == job.id)
+                .values(done=current.row_count, failed=jobs_table.c.failed + len(results))
+            )
+            finish_job(session, job.id, ImportState.FAILED, clock=self._clock)
+        self._seen.pop(job.id, None)
+        return len(results)
+
+
+def _actor(job: DatabaseRow[Any], permissions: PermissionSet) -> Actor:
+    stored: Mapping[str, Any] = job.actor
+    return Actor(
+        type=ActorType(stored["type"]),
+        id=job.created_by,
+        username=stored["username"],
+        session_id=UUID(stored["session_id"]) if stored["session_id"] else None,
+        permissions=permissions,
+        ip_address=stored["ip_address"],
+        user_agent=stored["user_agent"],
+        correlation_id=stored["correlation_id"],
+        traceparent=stored["traceparent"],
+    )
