@@ -16,7 +16,7 @@ from userapi.accounts.validation import require_valid_names
 from userapi.accounts.views import UserView
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
-from userapi.audit.service import Changes
+from userapi.audit.masking import Changes
 from userapi.errors import require_all
 from userapi.events.catalogue import EventType
 from userapi.infrastructure.database import transaction

@@ -18,7 +18,7 @@ from userapi.accounts.new_users import NewUser, user_row
 from userapi.accounts.views import UserView, find_user, is_identified_by, users
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
-from userapi.audit.service import Changes
+from userapi.audit.masking import Changes
 from userapi.errors import Stale
 from userapi.events.catalogue import EventType, UserEvent
 from userapi.infrastructure.database import after_commit, reading
