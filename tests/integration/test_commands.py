@@ -153,7 +153,7 @@ def test_seeded_people_are_found_in_lists_searches_and_the_log(
     )
 
     assert seeded.exit_code == 0
-    assert "Made 300 users." in seeded.output
+    assert "Created 300 users." in seeded.output
     boss = log_in(make_user("boss", roles=["admin"]))
     page = boss.get("/api/v1/users/?status=active&role=user").get_json()
     assert page["total"] > 200

@@ -1,4 +1,4 @@
-"""flask seed: believable users of different ages, with rows in the audit log."""
+"""flask seed: realistic test users of different ages, with rows in the audit log."""
 
 import random
 import sys
@@ -12,14 +12,13 @@ import click
 from faker import Faker
 from sqlalchemy import insert
 
-from userapi.accounts.models import User, UserStatus, searchable
+from userapi.accounts.addresses import EmailAddress
+from userapi.accounts.models import User, UserStatus
+from userapi.accounts.new_users import user_row
 from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditLog
-from userapi.infrastructure.database import (
-    table_of,
-    transaction,
-)
+from userapi.infrastructure.database import table_of, transaction
 from userapi.roles.models import UserRole
 
 from .support import made_password, safely, services
@@ -44,7 +43,7 @@ _audit = table_of(AuditLog)
 )
 @safely
 def command(count: int, fixed: bool, password_stdin: bool) -> None:
-    """Write users, their roles and what they did in batches of one transaction each."""
+    """Insert users, their roles and their audit rows in batches of one transaction each."""
     chance = random.Random(FIXED_SEED if fixed else None)  # nosec B311
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else made_password()
     # One hash for all: a hash for each of 100 000 would take seven hours.
@@ -59,7 +58,7 @@ def command(count: int, fixed: bool, password_stdin: bool) -> None:
                 session.execute(insert(_user_roles), [_role(u, chance) for u, _ in batch])
                 session.execute(insert(_audit), [row for _, rows in batch for row in rows])
             bar.update(size)
-    click.secho(f"Made {count} users.", fg="green")
+    click.secho(f"Created {count} users.", fg="green")
     if not password_stdin:
         click.echo("All users have the same password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
@@ -72,13 +71,13 @@ def _role(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 
 class _People:
-    """Makes people up. Names come from lists that are drawn once: Faker is slow one by one."""
+    """Generates users. Names come from lists that are drawn once, because Faker is slow."""
 
     def __init__(self, chance: random.Random, password_hash: str, now: datetime) -> None:
         self._chance = chance
         self._password_hash = password_hash
         self._now = now
-        self._mark = f"{chance.getrandbits(20):05x}"
+        self._suffix = f"{chance.getrandbits(20):05x}"
         self._number = 0
         faker = Faker(["en_GB", "de_DE", "fr_FR", "es_ES", "it_IT"])
         faker.seed_instance(chance.getrandbits(32))
@@ -86,11 +85,11 @@ class _People:
         self._last = [faker.last_name() for _ in range(1200)]
 
     def make(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return the row of a user and the rows of the audit log about them."""
+        """Return the row of a user and the audit rows about them."""
         chance = self._chance
         self._number += 1
         first, last = chance.choice(self._first), chance.choice(self._last)
-        name = f"{_plain(first)}.{_plain(last)}.{self._mark}{self._number}"[:64]
+        name = f"{_plain(first)}.{_plain(last)}.{self._suffix}{self._number}"[:64]
         email = f"{name}@example.com"
         created = self._now - timedelta(days=OLDEST_DAYS * chance.random() ** 1.5, seconds=1)
         logins = sorted(self._between(created) for _ in range(chance.choice([0, 1, 1, 2, 3])))
@@ -104,30 +103,24 @@ class _People:
         )
         if status is UserStatus.PENDING:
             logins = []
-        user = {
-            "id": self._id(created),
-            "username": name,
-            "email": email,
-            "email_normalized": email,
+        user_id = self._id(created)
+        row = user_row(
+            username=name,
+            email=EmailAddress(email, email),
+            password_hash=self._password_hash,
+            status=status,
+            now=created,
+            profile={
+                "first_name": first,
+                "last_name": last,
+                "locale": chance.choice(LOCALES),
+                "timezone": chance.choice(ZONES),
+            },
+        )
+        user = row | {
+            "id": user_id,
             "email_verified": status is not UserStatus.PENDING,
-            "password_hash": self._password_hash,
-            "password_changed_at": created,
-            "must_change_password": False,
-            "first_name": first,
-            "last_name": last,
-            "phone": None,
-            "locale": chance.choice(LOCALES),
-            "timezone": chance.choice(ZONES),
-            "avatar_url": None,
-            "status": status,
             "status_reason": "Terms of use" if status is UserStatus.SUSPENDED else None,
-            "suspended_until": None,
-            "locked_until": None,
-            "attributes": {},
-            "search_text": searchable(name, email, first, last),
-            "version": 1,
-            "access_version": 1,
-            "created_at": created,
             "updated_at": max([created, *logins]),
             "last_login_at": logins[-1] if logins else None,
         }
