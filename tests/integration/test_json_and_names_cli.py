@@ -80,7 +80,7 @@ def test_a_deleted_user_is_gone_after_a_question(app: Flask, make_user: MakeUser
     refused = flask(app, "users", "delete", "ada", stdin="n\n")
     deleted = flask(app, "users", "delete", ada.id, "--yes")
 
-    assert "Delete ada <ada@example.com> for good?" in refused.output
+    assert "Delete ada <ada@example.com> permanently?" in refused.output
     assert (refused.exit_code, deleted.exit_code) == (1, 0)
     assert flask(app, "users", "show", "ada").exit_code == 1
     assert ("user.deleted", "system") in [(r.action, r.actor_type) for r in audit_rows(app)]

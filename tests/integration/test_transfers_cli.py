@@ -36,7 +36,7 @@ def test_a_file_comes_in(app: Flask, services: Services, tmp_path: Path) -> None
     result = run(app, "import", file)
 
     assert result.exit_code == 0
-    assert "1 came in, 0 were there already, 0 were refused." in result.output
+    assert "1 created, 0 skipped because they exist, 0 rejected." in result.output
     with app.app_context():
         assert services.accounts.get_by_name("ada").roles == ["admin", "user"]
     (row,) = audit_rows(app, action="user.imported")
@@ -49,7 +49,7 @@ def test_an_interrupted_import_is_resumed_by_calling_it_again(app: Flask, tmp_pa
     result = run(app, "import", write(tmp_path / "all.ndjson", "ada", "bob", "cleo"))
 
     assert result.exit_code == 0
-    assert "1 came in, 2 were there already, 0 were refused." in result.output
+    assert "1 created, 2 skipped because they exist, 0 rejected." in result.output
     assert len(audit_rows(app, action="user.imported")) == 3
 
 
@@ -62,13 +62,13 @@ def test_somebody_else_with_that_name_is_no_user_who_is_there_already(
 
     assert result.exit_code == 1
     assert "row 1: username_taken" in result.output
-    assert "1 came in, 0 were there already, 1 were refused." in result.output
+    assert "1 created, 0 skipped because they exist, 1 rejected." in result.output
 
 
 def test_a_dry_run_changes_nothing(app: Flask, tmp_path: Path) -> None:
     result = run(app, "import", write(tmp_path / "users.ndjson", "ada"), "--dry-run")
 
-    assert "1 would come in" in result.output
+    assert "1 would be created" in result.output
     assert audit_rows(app, action="user.imported") == []
 
 
@@ -90,7 +90,7 @@ def test_a_pipe_is_refused_because_it_cannot_be_read_twice(app: Flask, tmp_path:
     result = run(app, "import", pipe)
 
     assert result.exit_code == 1
-    assert "is read twice: it must be a file, not a pipe" in result.output
+    assert "must be a regular file, because it is read twice" in result.output
 
 
 def test_a_file_of_unknown_kind_needs_a_word_about_it(app: Flask, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_hundreds_of_plain_passwords_come_in_with_a_bar_that_moves(
 
     result = run(app, "import", file)
 
-    assert "205 came in, 0 were there already, 0 were refused." in result.output
+    assert "205 created, 0 skipped because they exist, 0 rejected." in result.output
     with app.app_context():
         batches = [len(batch) for batch in batches_of(Row(n, row) for n, row in enumerate(rows))]
     assert batches == [10] * 20 + [5]
@@ -192,4 +192,4 @@ def test_a_workbook_is_told_to_be_saved_as_csv(app: Flask, tmp_path: Path) -> No
     result = run(app, "import", file)
 
     assert result.exit_code == 2
-    assert "Save the workbook as CSV" in result.output
+    assert "Save it as CSV, and import that file." in result.output

@@ -1,4 +1,4 @@
-"""flask users import and export: users from and to files of any size."""
+"""flask users import and export: files of any size."""
 
 import os
 import sys
@@ -39,16 +39,16 @@ WORKBOOK_SUFFIXES = {"xls", "xlsm", "xlsx", "ods"}
 @click.option("--dry-run", is_flag=True, help="Check every row and change nothing.")
 @safely
 def import_users(file: Path, format_name: str | None, encoding: str | None, dry_run: bool) -> None:
-    """Import users from NDJSON or CSV. Refused rows are told, the others come in.
+    """Import users from NDJSON or CSV. Prints each rejected row and imports the others.
 
-    Can be called again with the same file after an interruption: a row whose user name and e-mail
-    address belong to one user already is skipped. Every plain password costs a hash, so files with
-    hashes or without passwords are much quicker.
+    After an interruption, run the command again with the same file: it skips rows whose user name
+    and e-mail address belong to one existing user. Each plain password is hashed, so files with
+    hashes or without passwords are much faster.
     """
     file_format = _format_of(file, format_name)
     if not file.is_file():
-        raise click.ClickException(f"{file} is read twice: it must be a file, not a pipe.")
-    # Read once before anything is changed: it gives the length, and finds what cannot be read.
+        raise click.ClickException(f"{file} must be a regular file, because it is read twice.")
+    # The first reading finds errors of the file before anything changes, and the number of rows.
     with _opened(file, file_format, encoding) as lines:
         whole = UserFile(lines, file_format)
         length = sum(1 for _ in whole)
@@ -69,10 +69,10 @@ def import_users(file: Path, format_name: str | None, encoding: str | None, dry_
                 if result.status == "error":
                     click.echo(f"\nrow {result.row}: {_reason(result)}", err=True)
             bar.update(len(results))
-    done = "would come in" if dry_run else "came in"
+    done = "would be created" if dry_run else "created"
     click.echo(
-        f"{counts['created']} {done}, {counts['skipped']} were there already, "
-        f"{counts['error']} were refused."
+        f"{counts['created']} {done}, {counts['skipped']} skipped because they exist, "
+        f"{counts['error']} rejected."
     )
     if counts["error"]:
         raise click.exceptions.Exit(1)
@@ -89,7 +89,7 @@ def import_users(file: Path, format_name: str | None, encoding: str | None, dry_
 @click.option("--bom", is_flag=True, help="Start CSV with a byte order mark, for Excel.")
 @click.option("--search", help="Part of a name or address.")
 @click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
-@click.option("--role", help="Only those with this role.")
+@click.option("--role", help="Only users with this role.")
 @safely
 def export_users(
     file: Path | None,
@@ -99,7 +99,7 @@ def export_users(
     status: str | None,
     role: str | None,
 ) -> None:
-    """Export users to a file, or to standard output. An unfinished file is never left behind."""
+    """Export users to a file or to standard output. The file appears only when it is complete."""
     suffix = file.suffix.lstrip(".").lower() if file else ""
     chosen = ExportFormat(format_name or (suffix if suffix in list(ExportFormat) else "ndjson"))
     wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
@@ -125,8 +125,8 @@ def _format_of(file: Path, name: str | None) -> ImportFormat:
     chosen = name or by_suffix.get(suffix)
     if chosen is None:
         if suffix in WORKBOOK_SUFFIXES:
-            raise click.UsageError("Save the workbook as CSV, and import that file.")
-        raise click.UsageError("Say what the file is with --format ndjson or --format csv.")
+            raise click.UsageError("This is a workbook. Save it as CSV, and import that file.")
+        raise click.UsageError("State the format with --format ndjson or --format csv.")
     return ImportFormat(chosen)
 
 
@@ -138,13 +138,13 @@ def _opened(file: Path, file_format: ImportFormat, encoding: str | None) -> Iter
 
 @contextmanager
 def _written(file: Path | None) -> Iterator[BinaryIO]:
-    """Give what to write to; the file appears complete, or not at all."""
+    """Yield a stream to write to. The file is renamed into place when it is complete."""
     if file is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     try:
-        # mkstemp lets nobody else read it: the file is full of personal data.
+        # mkstemp creates a file that only its owner can read: it contains personal data.
         handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     except OSError as exc:
         raise click.ClickException(f"{file} cannot be written: {exc.strerror}.") from exc

@@ -1,4 +1,4 @@
-"""flask users: administrators' work on the command line. Changes are audited as `system`."""
+"""flask users: manage users on the command line. Changes are audited as `system`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -66,7 +66,7 @@ def create_admin(
 
 
 def _identity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the name and address of a new user, and the roles."""
+    """Add the options for the name, address and roles of a new user."""
     for parameter in (
         click.option("--role", "roles", multiple=True, help="A role; may be repeated."),
         click.option("--email", help="E-mail address; prompted for by default."),
@@ -81,7 +81,7 @@ def _new_user(
     name: str | None, username: str | None, email: str | None, roles: Sequence[str]
 ) -> NewUser:
     if name and username and name != username:
-        raise click.UsageError("Give the user name once.")
+        raise click.UsageError("The user name is given twice. Give it once.")
     return NewUser(
         username=name or username or click.prompt("User name"),
         email=email or click.prompt("E-mail"),
@@ -93,7 +93,9 @@ def _new_user(
 @_identity
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.option("--generate", is_flag=True, help="Generate a password and show it once.")
-@click.option("--must-change-password", is_flag=True, help="The first log-in sets a new one.")
+@click.option(
+    "--must-change-password", is_flag=True, help="Require a new password at the first log-in."
+)
 @safely
 def create(
     name: str | None,
@@ -104,7 +106,7 @@ def create(
     generate: bool,
     must_change_password: bool,
 ) -> None:
-    """Create an active user. The password is prompted for, read, or made."""
+    """Create an active user. The password is prompted for, read or generated."""
     new = _new_user(name, username, email, roles)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
     user = services().account_creation.create(
@@ -130,28 +132,28 @@ def invite(name: str | None, username: str | None, email: str | None, roles: Seq
 
 @command.command("delete")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation.")
 @safely
 def delete(name: str, yes: bool) -> None:
     """Delete a user and their sessions. Audit rows stay."""
     user = user_named(name)
     if not yes:
-        click.confirm(f"Delete {user.username} <{user.email}> for good?", abort=True)
+        click.confirm(f"Delete {user.username} <{user.email}> permanently?", abort=True)
     services().account_deletion.delete(user.id, actor=operator())
-    click.secho(f"{user.username} is deleted.", fg="green")
+    click.secho(f"Deleted {user.username}.", fg="green")
 
 
 @command.command("list")
 @click.option("--search", help="Part of a name or address.")
 @click.option("--status", type=click.Choice([str(s) for s in UserStatus]))
-@click.option("--role", help="Only those with this role.")
+@click.option("--role", help="Only users with this role.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @as_json_option
 @safely
 def list_users(
     search: str | None, status: str | None, role: str | None, limit: int, as_json: bool
 ) -> None:
-    """List users, the newest first."""
+    """List users, newest first."""
     wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
     users: list[UserView] = []
     cursor = None
@@ -211,11 +213,11 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--generate", is_flag=True, help="Generate a password and show it once.")
 @safely
 def set_password(name: str, password_stdin: bool, generate: bool) -> None:
-    """Give a user a new password; all their sessions end."""
+    """Set the password of a user, and end all their sessions."""
     user = user_named(name)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
     services().password_assignment.assign(user.id, password, actor=operator())
-    click.secho(f"{user.username} has a new password; every session has ended.", fg="green")
+    click.secho(f"Set the password of {user.username}. All sessions have ended.", fg="green")
     if made:
         click.echo("Password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
@@ -226,21 +228,23 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
 @click.argument("role")
 @safely
 def set_role(name: str, role: str) -> None:
-    """Give a user exactly one role."""
+    """Replace the roles of a user with one role."""
     user = user_named(name)
     changed = services().role_assignment.set_roles(user.id, [role], actor=operator())
-    click.secho(f"{changed.username} has the role {', '.join(changed.roles)}.", fg="green")
+    click.secho(f"Set the role of {changed.username} to {', '.join(changed.roles)}.", fg="green")
 
 
 @command.command("suspend")
 @click.argument("name")
 @click.option("--reason", help="The reason; shown to administrators.")
 @click.option(
-    "--until", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]), help="Until when, in UTC."
+    "--until",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    help="End of the suspension, in UTC.",
 )
 @safely
 def suspend(name: str, reason: str | None, until: datetime | None) -> None:
-    """Suspend a user; all their sessions end at once."""
+    """Suspend a user, and end all their sessions."""
     user = user_named(name)
     services().account_suspension.suspend(
         user.id,
@@ -248,27 +252,27 @@ def suspend(name: str, reason: str | None, until: datetime | None) -> None:
         reason=reason,
         until=until.replace(tzinfo=UTC) if until else None,
     )
-    click.secho(f"{user.username} is suspended.", fg="green")
+    click.secho(f"Suspended {user.username}.", fg="green")
 
 
 @command.command("activate")
 @click.argument("name")
 @safely
 def activate(name: str) -> None:
-    """Make a pending or suspended user active."""
+    """Activate a pending or suspended user."""
     user = user_named(name)
     services().account_suspension.activate(user.id, actor=operator())
-    click.secho(f"{user.username} is active.", fg="green")
+    click.secho(f"Activated {user.username}.", fg="green")
 
 
 @command.command("unlock")
 @click.argument("name")
 @safely
 def unlock(name: str) -> None:
-    """Forget a user's failed log-ins."""
+    """Clear the failed log-ins of a user."""
     user = user_named(name)
     services().account_suspension.unlock(user.id, actor=operator())
-    click.secho(f"{user.username} can log in again.", fg="green")
+    click.secho(f"Unlocked {user.username}.", fg="green")
 
 
 @command.command("stats")
@@ -277,7 +281,7 @@ def unlock(name: str) -> None:
 @as_json_option
 @safely
 def stats(days: int, recount: bool, as_json: bool) -> None:
-    """Print figures about users, and what they did each day (UTC)."""
+    """Print the number of users, and what they did each day (UTC)."""
     if recount:
         rebuild_user_counts()
     figures = services().statistics.figures(days)
