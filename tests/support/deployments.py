@@ -57,7 +57,7 @@ class Deployment:
         # does not.
         services: Services = self.app.extensions["userapi"]
         services.roles.forget()
-        services.user_search.forget()
+        services.user_search.drop_cached_totals()
 
 
 def build_app(environment: Mapping[str, str], *, clock: Clock, instance_dir: Path) -> Flask:

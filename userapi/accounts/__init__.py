@@ -1,1 +1,1 @@
-"""Accounts: registering, creating, finding, changing, suspending and deleting users."""
+"""Accounts: registration, creation, search, editing, suspension, deletion, import and export."""

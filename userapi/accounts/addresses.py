@@ -1,4 +1,4 @@
-"""User names and e-mail addresses: their form, and the form in which they are compared."""
+"""User names and e-mail addresses: their syntax, and the form in which they are compared."""
 
 import re
 import unicodedata
@@ -17,13 +17,13 @@ RESERVED_USERNAMES = frozenset(
     "undefined user users webmaster www".split()
 )
 
-# These names never reach the public DNS, but a self-owned service may well stand in such a network.
+# These domains are not in the public DNS, but private networks use them.
 PRIVATE_DOMAINS = ("local", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class EmailAddress:
-    """An address as it is shown, and the form under which it is unique."""
+    """An address as it is shown, and its normalized form, which is unique."""
 
     shown: str
     normalized: str
@@ -31,7 +31,7 @@ class EmailAddress:
 
 @cache
 def _email_validator() -> ModuleType:
-    """Return the library, loaded on first use: most commands parse no address."""
+    """Return the library. It is imported on first use, because most commands parse no address."""
     import email_validator
 
     for name in PRIVATE_DOMAINS:
@@ -41,10 +41,9 @@ def _email_validator() -> ModuleType:
 
 
 def parse_email(text: str, *, field: str = "email") -> EmailAddress:
-    """Return the address. Its unique form is case-folded NFKC with the domain in IDNA.
+    """Return the address. The normalized form is case-folded NFKC with the domain in IDNA.
 
-    Blanks around it, which come along when it is pasted, are no part of it.
-    Raises Invalid that names `field`.
+    Surrounding blanks, which pasted text often has, are removed. Raises Invalid for `field`.
     """
     email_validator = _email_validator()
     try:
@@ -59,18 +58,18 @@ def parse_email(text: str, *, field: str = "email") -> EmailAddress:
 
 
 def canonical_identifier(text: str) -> str:
-    """Return what was typed at log-in in the form in which names and addresses are compared."""
+    """Return an identifier, as typed at log-in, in the form in which it is compared."""
     text = without_blanks_around(text)
     if "@" in text:
         try:
             return parse_email(text).normalized
         except Invalid:
-            pass  # No address: it identifies nobody, and is compared and counted as it stands.
+            pass  # Not an address: no user has it, but its failed log-ins are counted.
     return unicodedata.normalize("NFKC", text).casefold()
 
 
 def parse_username(text: str, *, reserved_allowed: bool = True) -> str:
-    """Return the name in lower case, without the blanks around it. Raises Invalid."""
+    """Return the name in lower case, without surrounding blanks. Raises Invalid."""
     text = without_blanks_around(text)
     if not USERNAME_PATTERN.fullmatch(text):
         raise invalid_field(

@@ -1,4 +1,4 @@
-"""Giving users out as a file, a piece at a time, so that memory does not grow with their number."""
+"""Export: all users of a filter as a file, streamed in pieces of constant size."""
 
 import itertools
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 class UserExports:
-    """Reads all users that a filter describes."""
+    """Exports the users that match a filter."""
 
     def __init__(self, *, clock: Clock, audit: AuditTrail, search: UserSearch) -> None:
         self._clock = clock
@@ -48,10 +48,10 @@ class UserExports:
         self._search = search
 
     def pieces(self, wanted: UserFilter, form: ExportFormat, *, actor: Actor) -> Iterator[bytes]:
-        """Return the file in pieces. That it was asked for is recorded before the first one.
+        """Record the export and return the file in pieces.
 
-        The first piece is read at once, so that a database that is away is an error and not a file
-        that breaks off. Every user who is there throughout is in the file exactly once.
+        The first rows are read before this returns, so that an unavailable database is an error and
+        not a truncated file. Every user who exists during the whole export is in it exactly once.
         """
         filters = {name: str(value) for name, value in asdict(wanted).items() if value is not None}
         self._audit.record_alone(
@@ -68,7 +68,7 @@ class UserExports:
         )
 
     def _chunks(self, wanted: UserFilter) -> Iterator[list[UserView]]:
-        """Return the users by their ids. Between two chunks no connection is held."""
+        """Yield the users in the order of their ids. No connection is held between two chunks."""
         now = self._clock.now()
         last = None
         while True:

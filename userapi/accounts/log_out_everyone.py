@@ -1,7 +1,7 @@
 """Ending every session of every user: after a stolen backup, a leaked secret, a restored database.
 
-In batches, each a transaction of its own: memory stays constant, users are locked for a moment
-only, and a run that was interrupted can be repeated for the rest.
+Each batch is a transaction of its own: memory use is constant, users are locked only briefly, and
+an interrupted run can be repeated for the remaining sessions.
 """
 
 import random
@@ -13,24 +13,21 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from userapi.accounts.models import User
-from userapi.accounts.views import ALL_USERS, user_view
+from userapi.accounts.views import ALL_USERS, user_view, users
 from userapi.actor import Actor
 from userapi.clock import Clock
-from userapi.infrastructure.database import table_of, transaction
+from userapi.infrastructure.database import transaction
 from userapi.sessions.service import EndReason, Sessions
 
 log = structlog.get_logger(__name__)
 
-USERS_AT_ONCE = 500
-SESSIONS_AT_ONCE = 1000
-TRIES = 5
-
-users = table_of(User)
+BATCH_USERS = 500
+BATCH_SESSIONS = 1000
+MAX_ATTEMPTS = 5
 
 
 class LogOutEveryone:
-    """Ends all sessions, with all that the end of a session means."""
+    """Ends all sessions, each with its audit row and event."""
 
     def __init__(self, *, clock: Clock, sessions: Sessions) -> None:
         self._clock = clock
@@ -39,8 +36,8 @@ class LogOutEveryone:
     def end_all(self, *, actor: Actor, progress: Callable[[int], object] = lambda n: None) -> int:
         """End every session that was live when this began, and return how many ended.
 
-        `progress` receives the number of each batch. Who signs in meanwhile stays signed in, if
-        their turn is over.
+        `progress` receives the number of each batch. A user who logs in after their batch stays
+        logged in.
         """
         ended, after = 0, None
         while batch := self._next_users(after):
@@ -52,35 +49,35 @@ class LogOutEveryone:
         return ended
 
     def _next_users(self, after: UUID | None) -> list[UUID]:
-        """Return so many users that their sessions make one batch, but at least one user."""
+        """Return the users whose sessions form the next batch: at least one user."""
         chosen: list[UUID] = []
         total = 0
         for user_id, count in self._sessions.users_with_live_sessions(
-            after=after, limit=USERS_AT_ONCE
+            after=after, limit=BATCH_USERS
         ):
             total += count
-            if chosen and total > SESSIONS_AT_ONCE:
+            if chosen and total > BATCH_SESSIONS:
                 break
             chosen.append(user_id)
         return chosen
 
     def _end_of(self, user_ids: list[UUID], *, actor: Actor) -> int:
-        """End the sessions of these users; a batch that meets a lock is tried again."""
+        """End the sessions of these users; retry a batch that waits too long for a lock."""
         attempt = 1
         while True:
             try:
-                return self._end_at_once(user_ids, actor=actor)
+                return self._end_in_transaction(user_ids, actor=actor)
             except OperationalError as exc:
-                # A user whose row somebody holds for long, or a deadlock: the batch is as it was.
-                if attempt == TRIES:
+                # A lock time-out or a deadlock: the batch was rolled back.
+                if attempt == MAX_ATTEMPTS:
                     raise
                 log.warning("sessions.batch_repeated", error=type(exc.orig).__name__)
                 time.sleep(random.uniform(0.1, 0.5) * attempt)  # nosec B311
                 attempt += 1
 
-    def _end_at_once(self, user_ids: list[UUID], *, actor: Actor) -> int:
+    def _end_in_transaction(self, user_ids: list[UUID], *, actor: Actor) -> int:
         with transaction() as session:
-            # The users first, in the order of their ids: whoever starts a session waits here.
+            # Lock the users first, in the order of their ids, so that concurrent log-ins wait.
             session.execute(
                 select(users.c.id)
                 .where(users.c.id.in_(user_ids))

@@ -12,7 +12,7 @@ from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id,
 
 
 class UserStatus(StrEnum):
-    """The closed set of states that an account can be in."""
+    """The statuses of an account."""
 
     ACTIVE = "active"
     PENDING = "pending"
@@ -22,8 +22,8 @@ class UserStatus(StrEnum):
 class User(Base):
     """One account.
 
-    `version` counts every change, and is the entity tag; `access_version` counts besides what is no
-    change of the user, log-ins and locks: what is cached holds for one of them.
+    `version` counts the changes of the user, and is the entity tag. `access_version` also counts
+    log-ins and locks; a cached session is valid for one value of it.
     """
 
     __tablename__ = "users"
@@ -69,15 +69,15 @@ class User(Base):
 
 
 def searchable(*texts: str | None) -> str:
-    """Return texts in the form that search compares: NFKC, case-folded, one a line.
+    """Return texts in the form that search compares: NFKC, case-folded, one on each line.
 
-    No text can hold a line feed, so a match never runs from one field into the next.
+    No text contains a line feed, so a match never spans two fields.
     """
     return "\n".join(unicodedata.normalize("NFKC", text).casefold() for text in texts if text)
 
 
 def search_text_of(user: User) -> str:
-    """Return what a search for this user looks at."""
+    """Return the text in which a search looks for this user."""
     return searchable(user.username, user.email, user.first_name, user.last_name)
 
 

@@ -1,4 +1,4 @@
-"""Rules for the fields of a profile that need a library to judge."""
+"""Rules for profile fields that need a library: time zones, language tags, phone numbers."""
 
 import re
 import zoneinfo
@@ -10,8 +10,8 @@ from babel import Locale, UnknownLocaleError
 NATIONAL_NUMBER = re.compile(r"[0-9(][0-9 ()./-]{3,23}[0-9]", re.ASCII)
 
 
-# A language tag (RFC 5646 §2.1): language, script and region, which CLDR knows, then variants,
-# extensions and private use, which only have a form. `_` in place of `-` is CLDR's own spelling.
+# A language tag (RFC 5646 §2.1): language, script and region are looked up in CLDR; of variants,
+# extensions and private use only the syntax is checked. CLDR writes `_` in place of `-`.
 LANGUAGE_TAG = re.compile(
     r"(?P<language>[a-z]{2,3}|[a-z]{5,8})"
     r"(?P<script>[-_][a-z]{4})?(?P<region>[-_](?:[a-z]{2}|[0-9]{3}))?"
@@ -20,7 +20,7 @@ LANGUAGE_TAG = re.compile(
     r"(?:[-_]x(?:[-_][a-z0-9]{1,8})+)?",
     re.ASCII | re.IGNORECASE,
 )
-# Files beside the zones of the database that name no place.
+# Files in the directory of the database that are not time zones.
 NO_TIMEZONES = frozenset({"Factory", "localtime", "posixrules"})
 NO_TIMEZONE_FOLDERS = ("posix/", "right/")
 
@@ -41,9 +41,9 @@ def is_timezone(name: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_locale(tag: str) -> bool:
-    """Return whether this is a language tag (BCP 47) whose language CLDR has: de, de-CH or de_CH.
+    """Return whether this is a language tag (BCP 47) of a language in CLDR: de, de-CH or de_CH.
 
-    Names of POSIX locales such as de_CH.UTF-8 and de@euro are none.
+    Names of POSIX locales, such as de_CH.UTF-8 and de@euro, are not.
     """
     match = LANGUAGE_TAG.fullmatch(tag)
     if match is None or _repeats(_subtags(match["variants"])):

@@ -1,4 +1,4 @@
-"""Finding users: filters that combine, literal search, pages and cursors."""
+"""Search: the list of users with filters, text search, pages and cursors."""
 
 import re
 from collections.abc import Collection
@@ -31,16 +31,15 @@ from userapi.clock import Clock
 from userapi.infrastructure.database import reading
 from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 from userapi.roles.models import UserRole
-from userapi.settings import Settings
 
 DEFAULT_SORT = "-created_at"
-# What has a meaning in LIKE.
+# The special characters of LIKE.
 LIKE_SIGN, ESCAPED = re.compile(r"[\\%_]"), r"\\\g<0>"
 HAS_TRIGRAM = re.compile(r"[^\W_]{3}")
-# So many rows are read through an index in some 50 ms.
+# Reading this many rows through an index takes about 50 ms.
 RARE_ROWS = 50_000
-# What stands for "never" where users are sorted by their last log-in: before and after all others.
-# An index of PostgreSQL holds the same two values.
+# The values for "never" in the order by last log-in: before and after all others. An index of
+# PostgreSQL contains the same two values.
 NEVER = (datetime(1900, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
 
 
@@ -49,7 +48,7 @@ _HOLDS = users.c.search_text.like(bindparam("search"), escape="\\")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserFilter:
-    """Which users are wanted; what is None does not filter."""
+    """A filter of users; fields that are None do not filter."""
 
     search: str | None = None
     status: UserStatus | None = None
@@ -63,17 +62,17 @@ class UserFilter:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Return the names of what filters."""
+        """Return the names of the fields that filter."""
         return tuple(name for name in self.__slots__ if getattr(self, name) is not None)
 
     @property
     def values(self) -> dict[str, Any]:
-        """Return what filters, by name."""
+        """Return the fields that filter, with their values."""
         return {name: getattr(self, name) for name in self.fields}
 
 
 class holds_grams(FunctionElement[bool]):  # noqa: N801 - a function of SQL
-    """Tells whether a text holds all of some single and paired characters, as an index knows."""
+    """Whether a text contains all given characters and pairs of characters; uses an index."""
 
     type = Boolean()
     name = "holds_grams"
@@ -89,12 +88,12 @@ def _compile_holds_grams(element: holds_grams, compiler: SQLCompiler, **kwargs: 
 class UserSearch:
     """Lists users."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, cursor_key: str) -> None:
         self._clock = clock
-        # By the names of what filters, of which there are 768 combinations at most.
+        # By the names of the fields that filter: at most 768 combinations.
         self._queries: dict[tuple[object, ...], Select[Any]] = {}
         self._paginator = Paginator(
-            secret=settings.secret_key,
+            secret=cursor_key,
             name="users",
             keys={
                 "created_at": SortKey(users.c.created_at),
@@ -109,11 +108,11 @@ class UserSearch:
         )
 
     def require_order(self, sort: str | None) -> None:
-        """Raise Invalid for an order that there is not."""
+        """Raise Invalid for an unknown sort order."""
         self._paginator.require_order(sort)
 
     def page(self, wanted: UserFilter, page: PageRequest) -> Page[UserView]:
-        """Return the wanted part of the list. Raises as `Paginator.page` does."""
+        """Return a page of the list. Raises what `Paginator.page` raises."""
         now = self._clock.now()
         with reading() as connection:
             query, parameters = self._matching(wanted, connection)
@@ -129,33 +128,34 @@ class UserSearch:
             )
 
     def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
-        """Return the user names of those ids that somebody has."""
+        """Return the user names of the ids that exist."""
         named = select(users.c.id, users.c.username).where(users.c.id.in_(user_ids))
         with reading() as connection:
             return {row.id: row.username for row in connection.execute(named)}
 
-    def forget(self) -> None:
-        """Recount what was known to be many."""
+    def drop_cached_totals(self) -> None:
+        """Make the next request count large results again."""
         self._paginator.drop_cached_totals()
 
     def matching(self, wanted: UserFilter, connection: Connection) -> Select[Any]:
-        """Return the query for the users that `wanted` describes, without an order."""
+        """Return the query for the users that match the filter, without an order."""
         query, parameters = self._matching(wanted, connection)
         return query if parameters is None else query.params(parameters)
 
     def _matching(
         self, wanted: UserFilter, connection: Connection
     ) -> tuple[Select[Any], dict[str, Any] | None]:
-        """Return a query and its values: one that is kept for all filters with the same fields.
+        """Return a query and its parameters. The query is cached for filters with the same fields.
 
-        Without values it is one for the very characters of a search, which is not kept.
+        A query that depends on the searched text contains its values and has no parameters; it is
+        not cached.
         """
         text = searchable(wanted.search or "")
         parameters = self._parameters(wanted, text)
         searched = [_holds(text, connection)] if wanted.search else []
         if searched and searched[0] is not _HOLDS:
             return ALL_USERS.where(*searched, *_conditions(wanted)).params(parameters), None
-        # An empty search is a given field, and no condition.
+        # An empty search is among the fields, but adds no condition.
         shape = (bool(searched), wanted.locked, *wanted.fields)
         query = self._queries.get(shape)
         if query is None:
@@ -174,7 +174,7 @@ class UserSearch:
 
 
 def _conditions(wanted: UserFilter) -> list[ColumnElement[bool]]:
-    """Return the conditions beside the search, with the filter's fields for their values."""
+    """Return all conditions except the search; parameters have the names of the fields."""
     conditions: list[ColumnElement[bool]] = []
     if wanted.role is not None:
         conditions.append(exists().where(UserRole.user_id == users.c.id, *_has_role(wanted)))
@@ -190,8 +190,8 @@ def _conditions(wanted: UserFilter) -> list[ColumnElement[bool]]:
         conditions.append(users.c.last_login_at > bindparam("last_login_after"))
     if wanted.last_login_before is not None:
         conditions.append(users.c.last_login_at < bindparam("last_login_before"))
-        # Nobody logs in before they are there. Without this the newest users, none of whom can
-        # match, would be read first. A day is more than clocks ever differ.
+        # No user logs in before they are created. Without this condition the newest users, none of
+        # whom can match, would be read first. Clocks differ by less than a day.
         conditions.append(users.c.created_at < bindparam("a_day_later"))
     if wanted.locked is True:
         conditions.append(users.c.locked_until > bindparam("now"))
@@ -202,12 +202,12 @@ def _conditions(wanted: UserFilter) -> list[ColumnElement[bool]]:
 
 
 def _holds(text: str, connection: Connection) -> ColumnElement[bool]:
-    """Return the condition that what is searched holds `text`, in the form that has an index.
+    """Return the condition that the search text of a user contains `text`, for the best index.
 
-    Without three letters or digits in a row there is no trigram to look for. Where its pairs of
-    characters are rare, the index of grams finds such a text; where they are in every other user,
-    reading the list in its order finds a page sooner, so the planner is asked how many there are.
-    It answers from its statistics in half a millisecond.
+    A text without three letters or digits in a row has no trigram. If its pairs of characters are
+    rare, the index of grams finds it; if every other user has them, reading the list in its order
+    finds a page sooner. The planner estimates the number of rows from its statistics, in half a
+    millisecond.
     """
     if connection.dialect.name != "postgresql" or HAS_TRIGRAM.search(text):
         return _HOLDS
@@ -219,7 +219,7 @@ def _holds(text: str, connection: Connection) -> ColumnElement[bool]:
 
 
 def _estimated(query: Select[Any], connection: Connection) -> float:
-    """Return how many rows PostgreSQL expects of a query that is not run."""
+    """Return the planner's estimate of the number of rows, without running the query."""
     compiled = query.compile(connection, compile_kwargs={"render_postcompile": True})
     explained = connection.exec_driver_sql(
         f"EXPLAIN (FORMAT JSON) {compiled}", dict(compiled.params)
@@ -229,7 +229,7 @@ def _estimated(query: Select[Any], connection: Connection) -> float:
 
 
 def _has_role(wanted: UserFilter) -> list[ColumnElement[bool]]:
-    """Return the conditions for a row of user_roles, which knows its user's status, too."""
+    """Return the conditions for user_roles, which also has the status of the user."""
     conditions = [UserRole.role_name == bindparam("role")]
     if wanted.status is not None:
         conditions.append(UserRole.user_status == bindparam("status"))
@@ -237,7 +237,7 @@ def _has_role(wanted: UserFilter) -> list[ColumnElement[bool]]:
 
 
 def _counted(query: Select[Any], wanted: UserFilter) -> Select[Any] | None:
-    """Return what counts the users more cheaply than reading the list in its order would."""
+    """Return a query that counts the users faster than reading the list in its order, if any."""
     if wanted.role is None:
         return None
     if wanted == UserFilter(role=wanted.role, status=wanted.status):
@@ -247,7 +247,7 @@ def _counted(query: Select[Any], wanted: UserFilter) -> Select[Any] | None:
 
 
 def _is_range_of_order(wanted: UserFilter, page: PageRequest) -> bool:
-    """Return whether those who match stand one behind the other in the order of the list."""
+    """Return whether the matching users are consecutive in the order of the list."""
     first_key = (page.sort or DEFAULT_SORT).split(",")[0].removeprefix("-")
     bounds = UserFilter(created_after=wanted.created_after, created_before=wanted.created_before)
     return first_key == "created_at" and wanted == bounds

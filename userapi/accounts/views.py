@@ -1,4 +1,4 @@
-"""A user as readers see it, read in one query and without the ORM."""
+"""A user as it is shown, read with one query and without the ORM."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,16 +16,16 @@ from userapi.sessions.status import Profile, role_names_column
 
 users = table_of(User)
 
-# A longer profile is not kept with the live session, where it would be sent with every request.
+# A longer profile is not cached with the session, because every request would transfer it.
 MAX_PROFILE_BYTES = 4096
 
 
 @dataclass(slots=True)
 class UserView:
-    """All that the service shows of a user; never the password hash. In the order of `ALL_USERS`.
+    """The fields of a user that the service shows, in the order of the columns of `ALL_USERS`.
 
-    Its public fields are the answer as it stands: nothing between this value and the JSON text.
-    Nobody changes one; to have that enforced would make a list of 50 a tenth slower.
+    The public fields are serialized to JSON without a schema in between. Treat it as immutable: a
+    frozen dataclass would make a list of 50 users a tenth slower.
     """
 
     id: UUID
@@ -52,7 +52,7 @@ class UserView:
 
     @property
     def facts(self) -> UserFacts:
-        """Return what events tell of this user."""
+        """Return the fields that events contain."""
         return UserFacts(
             id=self.id,
             username=self.username,
@@ -63,17 +63,17 @@ class UserView:
 
     @property
     def public(self) -> dict[str, Any]:
-        """Return the fields that are shown, for an answer that holds more than them."""
+        """Return the public fields, for responses with more than these."""
         return {name: getattr(self, name) for name in self.__slots__ if name[0] != "_"}
 
     @property
     def etag(self) -> str:
-        """Return the entity tag of this state (RFC 9110 §8.8.3), without quotes."""
+        """Return the entity tag of this version (RFC 9110 §8.8.3), without quotes."""
         return str(self._version)
 
 
-# All columns that a `UserView` has, in its order. Made once: to make the query takes longer than to
-# run it.
+# The columns of a `UserView`, in its order. Built once: building the query takes longer than running
+# it.
 ALL_USERS: Select[Any] = select(
     users.c.id,
     users.c.username,
@@ -102,9 +102,10 @@ _BY_ID = ALL_USERS.where(users.c.id == bindparam("user_id"))
 
 
 def user_view(row: Row[Any], now: datetime) -> UserView:
-    """Return a row that begins as `ALL_USERS` does; a lock that has ended is not shown.
+    """Return the user of a row that starts with the columns of `ALL_USERS`.
 
-    By position: to look 21 names up in each row was a third of the work of a list.
+    An expired lock is not shown. Columns are read by position: looking up 21 names in each row took
+    a third of the time of a list.
     """
     view = UserView(*row[:COLUMNS])
     view.roles = sorted(view.roles or ())
@@ -114,13 +115,13 @@ def user_view(row: Row[Any], now: datetime) -> UserView:
 
 
 class ShownUsers:
-    """Profiles for live sessions, which stand below this subject."""
+    """Profiles for cached sessions. `sessions` is a layer below and cannot import `accounts`."""
 
     users = users
     columns = tuple(ALL_USERS.selected_columns)
 
     def profile(self, row: Any, now: datetime) -> Profile | None:
-        """Return what is shown of a user; None for what is long, or changes as a lock ends."""
+        """Return the profile of a user; None if it is long or changes when a lock expires."""
         view = user_view(row, now)
         text = as_json_text(view)
         if view.locked_until is not None or len(text) > MAX_PROFILE_BYTES:
@@ -129,21 +130,21 @@ class ShownUsers:
 
 
 def as_json_text(value: object) -> bytes:
-    """Return a frozen value as answers show it: its public fields, times in UTC with Z."""
+    """Return the JSON of a dataclass: its public fields, with times in UTC with Z."""
     return orjson.dumps(value, option=orjson.OPT_UTC_Z)
 
 
 def find_user(connection: Connection | Session, user_id: UUID, now: datetime) -> UserView | None:
-    """Return the user with that id, as `connection` sees it."""
+    """Return the user with this id, as `connection` reads it."""
     row = connection.execute(_BY_ID, {"user_id": user_id}).one_or_none()
     return None if row is None else user_view(row, now)
 
 
 def is_identified_by(identifier: str) -> ColumnElement[bool]:
-    """Return the condition that a canonical identifier names the user: its name or its address."""
+    """Return the condition that a canonical identifier is the name or the address of the user."""
     return identifying_column(identifier) == identifier
 
 
 def identifying_column(identifier: str) -> Column[str]:
-    """Return the column that holds a canonical identifier: of names, or of addresses."""
+    """Return the column to compare a canonical identifier with: names or addresses."""
     return users.c.email_normalized if "@" in identifier else users.c.username

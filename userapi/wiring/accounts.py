@@ -76,7 +76,7 @@ def build_accounts(
         one_time_tokens=one_time_tokens,
         sessions=sessions.sessions,
     )
-    search = UserSearch(settings, clock)
+    search = UserSearch(clock=clock, cursor_key=settings.secret_key)
 
     def imports(hasher: PasswordHasher) -> UserImports:
         return UserImports(
