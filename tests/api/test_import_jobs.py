@@ -93,7 +93,7 @@ def another_worker(
     hasher = PasswordHasher(
         peppers=Peppers(services.settings.password_pepper),
         rounds=4,
-        gate=HashingPool(queue_limit=64, observe=hashed),
+        pool=HashingPool(queue_limit=64, observe=hashed),
     )
     imports = UserImports(
         screening=RowScreening(policy=services.policy, roles=services.roles),

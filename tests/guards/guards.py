@@ -343,7 +343,7 @@ GUARDS = [
     Guard(
         "A log-in of an unknown user computes a hash",
         "PasswordHasher._check_dummy",
-        "self._gate.run(lambda: _spend(self._rounds))",
+        "self._pool.run(lambda: _spend(self._rounds))",
         "",
         (*PASSWORDS, "tests/api/test_metrics.py"),
     ),
@@ -380,9 +380,9 @@ GUARDS = [
     Guard(
         "The queue for hashing is bounded",
         "HashingPool._enter",
-        "self._inside >= self._limit",
+        "self._callers >= self._limit",
         "False",
-        ("tests/unit/test_password_gate.py",),
+        ("tests/unit/test_password_pool.py",),
     ),
     Guard(
         "A common password is rejected",

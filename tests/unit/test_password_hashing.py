@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery staple"
 RIGHT = Verification(matches=True, needs_rehash=False)
 RIGHT_BUT_OLD = Verification(matches=True, needs_rehash=True)
 WRONG = Verification(matches=False, needs_rehash=False)
-GATE = HashingPool(queue_limit=64)
+POOL = HashingPool(queue_limit=64)
 DJANGO_DIGEST = base64.b64encode(
     hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), b"yQ7kD2", 1000)
 ).decode()
@@ -36,7 +36,7 @@ DJANGO_DIGEST = base64.b64encode(
 def _hasher(
     pepper: str = PEPPER, *, former: tuple[str, ...] = (), rounds: int = 4
 ) -> PasswordHasher:
-    return PasswordHasher(peppers=Peppers(pepper, former), rounds=rounds, gate=GATE)
+    return PasswordHasher(peppers=Peppers(pepper, former), rounds=rounds, pool=POOL)
 
 
 HASHER = _hasher()

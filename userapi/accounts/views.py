@@ -72,8 +72,8 @@ class UserView:
         return str(self._version)
 
 
-# The columns of a `UserView`, in its order. Built once: building the query takes longer than running
-# it.
+# The columns of a `UserView`, in its order. Built once: building the query takes longer than
+# running it.
 ALL_USERS: Select[Any] = select(
     users.c.id,
     users.c.username,

@@ -1,9 +1,9 @@
 """Storing passwords.
 
-NFKC → HMAC-SHA-384 keyed with the pepper (RFC 2104) → base64 → bcrypt. The pre-hash makes bytes
-past bcrypt's 72 count, and without the pepper, which is not in the database, a stolen table cannot
-be searched (OWASP Password Storage Cheat Sheet; NIST SP 800-63B-4 §3.1.1.2). The text that is
-stored names scheme and pepper, so each can be changed while people log in.
+NFKC → HMAC-SHA-384 keyed with the pepper (RFC 2104) → base64 → bcrypt. The pre-hash makes all bytes
+significant, not only the first 72 as bcrypt does. The pepper is not in the database: without it, a
+stolen table is of no use for guessing (OWASP Password Storage Cheat Sheet; NIST SP 800-63B-4
+§3.1.1.2). A stored hash names its scheme and pepper, so both can change while users log in.
 """
 
 import base64
@@ -27,11 +27,11 @@ from userapi.passwords.legacy_hashes import (
 )
 from userapi.passwords.peppers import SCHEME, PepperMissing, Peppers
 
-# What PASSWORD_HASH_ROUNDS can be: the operator decides what the service's own hashes cost.
+# The values of PASSWORD_HASH_ROUNDS, the cost of the service's own hashes.
 OWN_COSTS = range(4, 17)
-# NFKC makes at most four characters into one, so 128 of them were at most 512. It is quadratic in a
-# run of combining marks: 32 000 of them take a second.
-MAXIMUM_TYPED_CHARACTERS = 4 * 128
+# NFKC composes at most four characters into one, so 128 characters are at most 512 before it. Its
+# time is quadratic in the number of combining marks: 32 000 of them take a second.
+MAX_TYPED_CHARACTERS = 4 * 128
 
 _STORED = re.compile(rf"\$aima1\$([0-9a-f]{{8}})(\$2b\$([0-9]{{2}})\${BCRYPT_SALT_AND_DIGEST})")
 
@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether a password is right, and if so whether what is stored should be made anew."""
+    """Whether a password matches, and if so whether its hash should be replaced."""
 
     matches: bool
     needs_rehash: bool = False
@@ -50,50 +50,50 @@ NO_MATCH = Verification(False)
 
 
 class PasswordHasher:
-    """Hashes and checks passwords, inside the gate."""
+    """Hashes and verifies passwords in the hashing pool."""
 
-    def __init__(self, *, peppers: Peppers, rounds: int, gate: HashingPool) -> None:
+    def __init__(self, *, peppers: Peppers, rounds: int, pool: HashingPool) -> None:
         self._pepper_id = peppers.current_id
         self._peppers = peppers.by_id
         self._rounds = rounds
-        self._gate = gate
+        self._pool = pool
 
     def require_room(self) -> None:
-        """Raise Busy where too many wait for a hash already."""
-        self._gate.require_room()
+        """Raise Busy if the queue for hashing is full."""
+        self._pool.require_room()
 
     def hash(self, password: str) -> str:
-        """Return what to store for a password. Raises Busy, and Invalid for what is no text."""
+        """Return the hash to store for a password. Raises Busy, and Invalid for invalid text."""
         if not _is_hashable(password):
             raise invalid_field(
                 "password", "Must not contain control characters.", "password_not_text"
             )
         secret = self._prehash(password, self._pepper_id)
-        hashed = self._gate.run(lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._rounds)))
+        hashed = self._pool.run(lambda: bcrypt.hashpw(secret, bcrypt.gensalt(self._rounds)))
         return f"{SCHEME}{self._pepper_id}{hashed.decode()}"
 
     def verify(self, password: str, stored: str | None) -> Verification:
-        """Return whether the password fits. Raises Busy, and PepperMissing for a hash whose
-        pepper is not configured.
+        """Return whether the password matches. Raises Busy, and PepperMissing if the pepper of the
+        hash is not configured.
 
-        Without a hash, or with one that cannot be used, a dummy is checked: the time is the same. A
-        wrong password takes as long for a cheaper bcrypt hash; for the other foreign hashes it
-        takes the time that their cost asks for, until the account has logged in once.
+        Without a usable hash, a dummy is checked in the same time. A wrong password takes that time
+        for a cheaper bcrypt hash, too. Other legacy hashes take the time of their own cost, until
+        the user has logged in once.
         """
         if stored is None or not _is_text(password):
             return self._check_dummy()
         if stored.startswith(SCHEME):
             return self._verify_own(password, stored)
         try:
-            foreign = read_legacy_hash(stored)
+            legacy_hash = read_legacy_hash(stored)
         except HashTooCostly:
-            # Its user needs a reset; the audit row of this log-in names them.
+            # The user, whom the audit row of this log-in names, needs a password reset.
             log.error("password.hash_too_costly")
             return self._check_dummy()
         except UnusableHash:
             log.error("password.hash_unusable")
             return self._check_dummy()
-        return self._verify_foreign(password.encode(), foreign)
+        return self._verify_legacy(password.encode(), legacy_hash)
 
     def _verify_own(self, password: str, stored: str) -> Verification:
         parts = _STORED.fullmatch(stored)
@@ -108,26 +108,26 @@ class PasswordHasher:
         if not _is_hashable(password):
             return self._check_dummy()
         secret = self._prehash(password, pepper_id)
-        if not self._gate.run(lambda: self._check(BcryptHash(hashed, cost), secret)):
+        if not self._pool.run(lambda: self._check(BcryptHash(hashed, cost), secret)):
             return NO_MATCH
         return Verification(True, pepper_id != self._pepper_id or cost != self._rounds)
 
-    def _verify_foreign(self, password: bytes, foreign: ForeignHash) -> Verification:
-        if not self._gate.run(lambda: self._check(foreign, password)):
+    def _verify_legacy(self, password: bytes, legacy_hash: ForeignHash) -> Verification:
+        if not self._pool.run(lambda: self._check(legacy_hash, password)):
             return NO_MATCH
         return Verification(True, needs_rehash=True)
 
     def _check_dummy(self) -> Verification:
-        """Spend the time of one check and answer no."""
-        self._gate.run(lambda: _spend(self._rounds))
+        """Take the time of one check, and return no match."""
+        self._pool.run(lambda: _spend(self._rounds))
         return NO_MATCH
 
     def _check(self, hashed: ForeignHash, secret: bytes) -> bool:
         if hashed.matches(secret):
             return True
         if isinstance(hashed, BcryptHash):
-            # 2^c + 2^c + 2^(c+1) + … + 2^(n-1) = 2^n: a cheaper hash costs what a dummy costs, so
-            # that the time does not tell an old account from none after the rounds were raised.
+            # 2^c + 2^c + 2^(c+1) + … + 2^(n-1) = 2^n: a cheaper hash takes the time of a dummy, so
+            # that after the rounds were raised the time does not reveal which accounts exist.
             for cost in range(hashed.cost, self._rounds):
                 _spend(cost)
         return False
@@ -138,14 +138,14 @@ class PasswordHasher:
 
 
 def _spend(cost: int) -> None:
-    # Any well-formed hash takes the time of its cost; nobody finds what this one is the hash of.
+    # Any well-formed hash takes the time of its cost. No known password matches this one.
     bcrypt.checkpw(b"dummy", f"$2b${cost:02d}${'.' * 53}".encode())
 
 
 def _is_text(password: str) -> bool:
-    """Return whether this can be text that someone typed: no lone surrogate, no NUL."""
+    """Return whether this can be typed text: no lone surrogate, no NUL."""
     return "\0" not in password and not any("\ud800" <= c <= "\udfff" for c in password)
 
 
 def _is_hashable(password: str) -> bool:
-    return len(password) <= MAXIMUM_TYPED_CHARACTERS and _is_text(password)
+    return len(password) <= MAX_TYPED_CHARACTERS and _is_text(password)

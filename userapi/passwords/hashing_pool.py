@@ -1,7 +1,7 @@
-"""The hashing gate: a bounded place where passwords are hashed, apart from the request threads.
+"""The hashing pool: passwords are hashed on a bounded number of threads, not on request threads.
 
-A hash takes a quarter of a second of a core. Here at most one a core runs, at a lower priority, so
-that reads in the same process stay quick while many log in; and at most so many wait.
+A hash takes a quarter of a second of a core. At most one runs on each core, at a lower priority, so
+that reads in the same process stay fast during many log-ins. The queue is bounded, too.
 """
 
 import os
@@ -17,23 +17,23 @@ from userapi.errors import Unavailable
 
 Result = TypeVar("Result")
 
-# Added to the niceness of the process: the kernel then weighs a hash at a tenth of a request.
+# Added to the niceness of the process: the kernel gives a hash a tenth of the share of a request.
 LOWER_PRIORITY = 10
 LOWEST_PRIORITY = 19
 BACKGROUND_QUEUE = 16
-# Request threads that hashing may hold are those that wait and these; gunicorn.conf.py has more.
+# Hashing can block as many request threads as this plus the queue; gunicorn.conf.py has more.
 MAX_THREADS = 8
 
 
 class Busy(Unavailable):
-    """More log-ins wait for a hash than may."""
+    """The queue for hashing is full."""
 
     code = "busy"
     title = "Too many simultaneous log-ins. Try again in a moment."
 
 
 class HashingPool:
-    """Runs hashing functions on a few threads of its own; callers wait for the result."""
+    """Runs hashing functions on its own threads; callers wait for the result."""
 
     _executor: ThreadPoolExecutor | None
 
@@ -47,10 +47,10 @@ class HashingPool:
         observe_wait: Callable[[float], None] | None = None,
         track: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        """`observe` is given the seconds of each hash, `observe_wait` those spent before it;
-        `track` makes what is held open while a caller waits or is served.
+        """`observe` receives the seconds of each hash, and `observe_wait` the seconds before it.
 
-        Both are called in the caller's thread: one at a lower priority would hold their locks long.
+        `track` returns a context manager that is open while a caller waits. All three run in the
+        thread of the caller: threads with a lower priority would hold their locks for long.
         """
         self._threads = threads or min(_usable_cores(), MAX_THREADS)
         self._lowered_by = lowered_by
@@ -58,8 +58,8 @@ class HashingPool:
         self._observe = observe
         self._observe_wait = observe_wait
         self._track = track
-        self._begin_anew()
-        _gates.add(self)
+        self._reset()
+        _pools.add(self)
 
     @property
     def threads(self) -> int:
@@ -69,34 +69,34 @@ class HashingPool:
     @property
     def waiting(self) -> int:
         """Return how many callers wait for a thread."""
-        return max(0, self._inside - self._threads)
+        return max(0, self._callers - self._threads)
 
     def require_room(self) -> None:
-        """Raise Busy where `run` would, before anything else is spent on a log-in."""
-        if self._inside >= self._limit:
+        """Raise Busy if `run` would, before a log-in causes any other work."""
+        if self._callers >= self._limit:
             raise Busy(retry_after=1)
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Return what `function` returns. Raises what it raises, and Busy, at once, when full."""
-        asked = time.perf_counter()
+        """Return what `function` returns. Raises what it raises, and Busy if the queue is full."""
+        queued = time.perf_counter()
         executor = self._enter()
         try:
             with self._track():
                 result, begun, ended = executor.submit(_timed, function).result()
         finally:
             with self._lock:
-                self._inside -= 1
+                self._callers -= 1
         if self._observe is not None:
             self._observe(ended - begun)
         if self._observe_wait is not None:
-            self._observe_wait(begun - asked)
+            self._observe_wait(begun - queued)
         return result
 
     def _enter(self) -> ThreadPoolExecutor:
         with self._lock:
-            if self._inside >= self._limit:
+            if self._callers >= self._limit:
                 raise Busy(retry_after=1)
-            # Made at the first use: Gunicorn loads the application before it forks its workers.
+            # Created on first use: Gunicorn loads the application before it forks its workers.
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(
                     self._threads,
@@ -104,12 +104,12 @@ class HashingPool:
                     initializer=_lower_priority,
                     initargs=(self._lowered_by,),
                 )
-            self._inside += 1
+            self._callers += 1
             return self._executor
 
-    def _begin_anew(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._inside = 0
+        self._callers = 0
         self._executor = None
 
 
@@ -119,9 +119,9 @@ def _timed(function: Callable[[], Result]) -> tuple[Result, float, float]:
 
 
 def background_pool() -> HashingPool:
-    """Return a gate for hashes that nobody waits for: log-ins come first, and keep half the cores.
+    """Return a pool for imports, which leaves half the cores to log-ins.
 
-    At the lowest priority the kernel weighs a hash at a seventh of one for a log-in.
+    At the lowest priority the kernel gives a hash a seventh of the share of one for a log-in.
     """
     return HashingPool(
         queue_limit=BACKGROUND_QUEUE,
@@ -137,7 +137,7 @@ def _usable_cores() -> int:
 
 
 def _lower_priority(lowered_by: int) -> None:
-    """Give way to request threads. On Linux a priority belongs to a thread (setpriority(2))."""
+    """Lower the priority of this thread. On Linux it belongs to the thread (setpriority(2))."""
     if not hasattr(os, "setpriority"):
         return
     try:
@@ -148,17 +148,17 @@ def _lower_priority(lowered_by: int) -> None:
             min(own + lowered_by, LOWEST_PRIORITY),
         )
     except OSError:
-        pass  # A sandbox may forbid it; hashing then merely competes as an equal.
+        pass  # A sandbox can forbid it. Hashing then has the priority of requests.
 
 
-_gates: "weakref.WeakSet[HashingPool]" = weakref.WeakSet()
+_pools: "weakref.WeakSet[HashingPool]" = weakref.WeakSet()
 
 
-def _begin_anew_after_fork() -> None:
-    # Neither threads nor the callers that they served survive a fork, and the lock may be taken.
-    for gate in _gates:
-        gate._begin_anew()
+def _reset_after_fork() -> None:
+    # The child process has neither the threads nor their callers, and the lock may be held.
+    for pool in _pools:
+        pool._reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_after_fork)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,4 +1,4 @@
-"""The table of one-time tokens: links in mails that set a password or prove an address."""
+"""The table of one-time tokens: links in mails that set a password or verify an address."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from userapi.infrastructure.database import Base, UuidKey, new_id, partial_index
 
 
 class TokenPurpose(StrEnum):
-    """What a one-time token is good for."""
+    """The purpose of a one-time token."""
 
     EMAIL_CHANGE = "email_change"
     EMAIL_VERIFICATION = "email_verification"
@@ -20,7 +20,7 @@ class TokenPurpose(StrEnum):
 
 
 class OneTimeToken(Base):
-    """A token that a mail has brought; only the SHA-256 of its text is kept."""
+    """A token that was sent by mail; only the SHA-256 of its text is stored."""
 
     __tablename__ = "one_time_tokens"
 

@@ -1,7 +1,7 @@
-"""One-time tokens: links in mails that set a password or prove an address.
+"""One-time tokens: links in mails that set a password or verify an address.
 
-A request only asks for a mail. The token's 256 random bits are made when the mail is sent, so the
-text is in the mail and nowhere else; the table holds its SHA-256.
+A request only queues a mail. The worker generates the 256 random bits of the token when it sends
+the mail, so the token is only in the mail; the table has its SHA-256.
 """
 
 import hashlib
@@ -41,14 +41,14 @@ MAIL_FOR = {
 
 
 class InvalidToken(Malformed):
-    """The token is unknown, used, void or expired."""
+    """The token is unknown, used, voided or expired."""
 
     code = "invalid_token"
     title = "This link is no longer valid. Request a new one."
 
 
 class OneTimeTokens:
-    """Issues, redeems and voids one-time tokens, always in the caller's transaction."""
+    """Issues, redeems and voids one-time tokens in the transaction of the caller."""
 
     def __init__(self, *, clock: Clock, mails: MailQueue) -> None:
         self._clock = clock
@@ -57,10 +57,10 @@ class OneTimeTokens:
     def send(
         self, purpose: TokenPurpose, *, user_id: UUID | None, email: str, actor: Actor
     ) -> None:
-        """Ask for a mail with a new token; earlier ones of the same purpose are void.
+        """Queue a mail with a new token, and void earlier tokens of the same purpose.
 
-        Without a user the same is done and nothing comes of it, so that the time that a request
-        takes does not tell whether there is one.
+        Without a user the same statements run without effect, so that the response time does not
+        reveal whether the user exists.
         """
         kind = MAIL_FOR[purpose]
         self._void(user_id or NOBODY, purpose)
@@ -72,7 +72,7 @@ class OneTimeTokens:
     def send_all(
         self, purpose: TokenPurpose, recipients: Mapping[UUID, str], *, actor: Actor
     ) -> None:
-        """Ask for such a mail for each of many users who have none yet, by one statement."""
+        """Queue such a mail for each of several new users, with one statement."""
         if recipients:
             self._mails.enqueue_all(
                 MAIL_FOR[purpose],
@@ -81,9 +81,9 @@ class OneTimeTokens:
             )
 
     def open(self, purpose: TokenPurpose, *, user_id: UUID, email: str) -> str:
-        """Make a token, void earlier ones of its purpose, and return its text.
+        """Generate a token, void earlier ones of its purpose, and return its text.
 
-        Called by the worker just before the mail is sent; the text is kept nowhere.
+        The worker calls this just before it sends the mail. The text is not stored.
         """
         session = require_transaction()
         now = self._clock.now()
@@ -105,7 +105,7 @@ class OneTimeTokens:
         return text
 
     def owner_of(self, text: str, *purposes: TokenPurpose) -> UUID:
-        """Return whose open token this is and leave it usable. Raises InvalidToken."""
+        """Return the user of an open token, which stays usable. Raises InvalidToken."""
         query = select(_table.c.user_id).where(
             _table.c.token_hash == digest(text),
             _table.c.purpose.in_(purposes),
@@ -118,9 +118,9 @@ class OneTimeTokens:
         return user_id
 
     def redeem(self, text: str, *purposes: TokenPurpose) -> OneTimeToken:
-        """Use the token with this text up, in one statement, and return it. Raises InvalidToken.
+        """Mark the token with this text as used and return it. Raises InvalidToken.
 
-        However many try it at once, one of them gets it.
+        One statement: of concurrent calls with the same token, one succeeds.
         """
         session = require_transaction()
         now = self._clock.now()
@@ -139,7 +139,7 @@ class OneTimeTokens:
         return session.get_one(OneTimeToken, token_id)
 
     def void_all(self, user_id: UUID) -> None:
-        """Make every open token of the user worthless, also those that no mail has brought yet."""
+        """Void every open token of the user, and cancel mails with tokens that are not sent."""
         self._void(user_id)
         self._mails.cancel(user_id, *MAIL_FOR.values())
 
@@ -160,5 +160,5 @@ class OneTimeTokens:
 
 
 def digest(text: str) -> str:
-    """Return what is kept of a token's text."""
+    """Return the hash that is stored of a token."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,8 +1,8 @@
-"""Which peppers the stored hashes need, and whether all of them are configured.
+"""Peppers: which ones the stored hashes need, and whether all of them are configured.
 
-Each hash names its pepper by a fingerprint that does not reveal it. An index holds the fingerprints
-of all hashes, so that which ones are needed costs a look-up for each, however many users there are.
-With a pepper missing, a right password looks wrong: then no log-in is judged by it.
+A hash contains a fingerprint of its pepper, which does not reveal it. The fingerprints are indexed:
+finding the needed ones takes one lookup for each, independent of the number of users. Without its
+pepper a correct password does not match, so such a log-in is not counted as a failure.
 """
 
 import hmac
@@ -16,14 +16,14 @@ from userapi.errors import Unavailable
 from userapi.infrastructure.database import reading
 
 SCHEME = "$aima1$"
-# A few after a rotation or two; the bound is for a table that somebody else has written to.
+# A rotation adds one. The limit is for a table with corrupt hashes.
 MAX_PEPPERS = 20
 COUNTED_UP_TO = 10_000
 KEPT_SECONDS = 10.0
 
 _OWN = f"substr(password_hash, 1, 7) = '{SCHEME}'"
 _PEPPER = "substr(password_hash, 8, 8)"
-# From one fingerprint to the next by the index; a DISTINCT would read every row.
+# Follows the index from one fingerprint to the next; DISTINCT would read every row.
 NEEDED = f"""
     WITH RECURSIVE needed(pepper) AS (
         SELECT (SELECT {_PEPPER} FROM users WHERE {_OWN} ORDER BY {_PEPPER} LIMIT 1)
@@ -43,21 +43,19 @@ _COUNT = text(
 
 
 class PepperMissing(Unavailable):
-    """Hashes need a pepper that is not configured: nobody can tell a right password from a wrong
-    one.
-    """
+    """A hash needs a pepper that is not configured, so no password can be verified."""
 
     def __init__(self) -> None:
         super().__init__(retry_after=30)
 
 
 def pepper_id(pepper: str) -> str:
-    """Return a short name for a pepper that tells nothing of it (HMAC, 32 bits)."""
+    """Return the fingerprint of a pepper, which does not reveal it (HMAC, 32 bits)."""
     return hmac.digest(pepper.encode(), b"pepper-id", "sha384").hex()[:8]
 
 
 class Peppers:
-    """The configured peppers, compared with those that hashes need."""
+    """The configured peppers, and the comparison with those that hashes need."""
 
     def __init__(self, pepper: str, former_peppers: Iterable[str] = ()) -> None:
         self.current_id = pepper_id(pepper)
@@ -67,7 +65,7 @@ class Peppers:
         self._known_until = 0.0
 
     def missing_of(self, needed: Iterable[str]) -> list[str]:
-        """Return which of the needed ones are not configured."""
+        """Return the needed peppers that are not configured."""
         return sorted(set(needed) - set(self.by_id))
 
     def missing(self, connection: Connection) -> list[str]:
@@ -75,7 +73,7 @@ class Peppers:
         return self.missing_of(connection.execute(_NEEDED).scalars())
 
     def counts(self, connection: Connection) -> dict[str, int]:
-        """Return how many hashes need each pepper, counted up to a bound; 0 for unused ones."""
+        """Return how many hashes need each pepper, up to a limit; 0 for unused ones."""
         needed = set(connection.execute(_NEEDED).scalars()) | set(self.by_id)
         return {
             pepper: int(connection.execute(_COUNT, {"pepper": pepper}).scalar_one())
@@ -83,7 +81,7 @@ class Peppers:
         }
 
     def is_any_missing(self) -> bool:
-        """Return whether a pepper is missing, as it was at most ten seconds ago."""
+        """Return whether a pepper is missing. The result is cached for ten seconds."""
         with self._lock:
             if time.monotonic() >= self._known_until:
                 with reading() as connection:

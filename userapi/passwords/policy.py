@@ -1,7 +1,7 @@
-"""Which passwords are accepted: long enough, not known, not about the user, not guessable.
+"""Password policy: minimum length, no common passwords, no personal words, minimum strength.
 
-Follows NIST SP 800-63B-4 §3.1.1.2: length and a blocklist, no rules of composition unless the
-operator asks for them. All failed rules are told at once.
+Follows NIST SP 800-63B-4 §3.1.1.2: length and a blocklist. Rules of composition apply only if the
+operator enables them. All violated rules are reported together.
 """
 
 import unicodedata
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from userapi.errors import FieldError, Invalid
-from userapi.passwords.hashing import MAXIMUM_TYPED_CHARACTERS
+from userapi.passwords.hashing import MAX_TYPED_CHARACTERS
 
-MAXIMUM_LENGTH = 128
+MAX_LENGTH = 128
 MIN_NAME_LENGTH = 3
 MIN_SERVICE_NAME_LENGTH = 4
 
@@ -36,7 +36,7 @@ class PasswordRule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PolicyViolation:
-    """A rule that a password breaks."""
+    """A rule that a password violates."""
 
     code: PasswordRule
     message: str
@@ -44,7 +44,7 @@ class PolicyViolation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordStrength:
-    """What is thought of a password: `score` from 0 (guessed at once) to 4."""
+    """The strength of a password: `score` from 0 (trivial to guess) to 4."""
 
     acceptable: bool
     score: int
@@ -54,7 +54,7 @@ class PasswordStrength:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordRequirements:
-    """What the operator requires of a password; `min_score` is a score of zxcvbn."""
+    """The operator's requirements for passwords; `min_score` is a score of zxcvbn."""
 
     min_length: int
     min_score: int
@@ -80,7 +80,7 @@ class PasswordPolicy:
         email: str | None = None,
         field: str = "password",
     ) -> None:
-        """Raise Invalid with every rule that the password breaks."""
+        """Raise Invalid with every rule that the password violates."""
         violations = self.check(password, username=username, email=email)
         if violations:
             raise refusal(violations, field=field)
@@ -88,18 +88,18 @@ class PasswordPolicy:
     def check(
         self, password: str, *, username: str | None = None, email: str | None = None
     ) -> list[PolicyViolation]:
-        """Return every rule that the password breaks."""
+        """Return every rule that the password violates."""
         return list(self.strength(password, username=username, email=email).issues)
 
     def strength(
         self, password: str, *, username: str | None = None, email: str | None = None
     ) -> PasswordStrength:
-        """Return what is thought of a password for this user."""
-        # One character more than can be right is enough to see that it is too long.
-        normal = unicodedata.normalize("NFKC", password[: MAXIMUM_TYPED_CHARACTERS + 1])
+        """Return the strength of a password for this user."""
+        # One character more than the limit is enough to detect that it is too long.
+        normal = unicodedata.normalize("NFKC", password[: MAX_TYPED_CHARACTERS + 1])
         username, email = _folded(username or ""), _folded(email or "")
         local_part = email.partition("@")[0]
-        # Loaded on first use, because most commands judge no password.
+        # Imported on first use, because most commands check no password.
         from userapi.passwords.estimation import estimate
 
         score, suggestions = estimate(
@@ -119,9 +119,9 @@ class PasswordPolicy:
         minimum = self._requirements.min_length
         if len(password) < minimum:
             yield PolicyViolation(PasswordRule.TOO_SHORT, f"Must be at least {minimum} characters.")
-        if len(password) > MAXIMUM_LENGTH:
+        if len(password) > MAX_LENGTH:
             yield PolicyViolation(
-                PasswordRule.TOO_LONG, f"Must be at most {MAXIMUM_LENGTH} characters."
+                PasswordRule.TOO_LONG, f"Must be at most {MAX_LENGTH} characters."
             )
 
     def _content_violations(
@@ -176,7 +176,7 @@ class PasswordPolicy:
 
 
 def refusal(violations: Iterable[PolicyViolation], *, field: str = "password") -> Invalid:
-    """Return the Invalid that tells these violations of one field."""
+    """Return the error for violations of one field."""
     return Invalid([FieldError(field, each.message, each.code.value) for each in violations])
 
 

@@ -1,4 +1,4 @@
-"""What every use case that sets a password needs."""
+"""The tools of every use case that sets a password."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from userapi.passwords.policy import PasswordPolicy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordTools:
-    """The hasher and the policy, which use cases need together."""
+    """The hasher and the policy."""
 
     hasher: PasswordHasher
     policy: PasswordPolicy

@@ -89,7 +89,7 @@ def build_accounts(
 
     # Hashes of imports must not delay log-ins.
     background_hasher = PasswordHasher(
-        peppers=passwords.peppers, rounds=settings.password_hash_rounds, gate=background_pool()
+        peppers=passwords.peppers, rounds=settings.password_hash_rounds, pool=background_pool()
     )
     batches = SealedBatches(foundation.encryption)
     return AccountServices(

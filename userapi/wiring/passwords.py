@@ -17,7 +17,6 @@ from userapi.wiring.foundation import Foundation
 class PasswordServices:
     """The services about passwords."""
 
-    gate: HashingPool
     hasher: PasswordHasher
     lockout: Lockout
     one_time_tokens: OneTimeTokens
@@ -30,16 +29,17 @@ def build_passwords(foundation: Foundation) -> PasswordServices:
     """Build the services about passwords."""
     settings, metrics = foundation.settings, foundation.metrics
     peppers = Peppers(settings.password_pepper, settings.password_pepper_previous)
-    gate = HashingPool(
+    hashing_pool = HashingPool(
         queue_limit=settings.password_hash_queue,
         observe=metrics.hash_seconds.observe,
         observe_wait=metrics.hash_wait_seconds.observe,
         track=metrics.hash_queue.track_inprogress,
     )
-    hasher = PasswordHasher(peppers=peppers, rounds=settings.password_hash_rounds, gate=gate)
+    hasher = PasswordHasher(
+        peppers=peppers, rounds=settings.password_hash_rounds, pool=hashing_pool
+    )
     policy = PasswordPolicy(_requirements(settings), service_name=settings.app_name)
     return PasswordServices(
-        gate=gate,
         hasher=hasher,
         lockout=Lockout(
             foundation.clock,

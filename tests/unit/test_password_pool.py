@@ -1,4 +1,4 @@
-"""The hashing gate: bounded, out of the way of requests, and whole after a fork."""
+"""The hashing pool: bounded, at a lower priority than requests, and usable after a fork."""
 
 import gc
 import os
@@ -22,44 +22,44 @@ from userapi.passwords.hashing_pool import (
 DEADLINE_SECONDS = 10
 
 
-def _wait_until_waiting(gate: HashingPool, count: int) -> None:
+def _wait_until_waiting(pool: HashingPool, count: int) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while gate.waiting != count:
-        assert time.monotonic() < deadline, f"{gate.waiting} wait, not {count}"
+    while pool.waiting != count:
+        assert time.monotonic() < deadline, f"{pool.waiting} wait, not {count}"
         time.sleep(0.001)
 
 
 def test_the_caller_gets_what_the_function_returns() -> None:
-    gate = HashingPool(queue_limit=64)
+    pool = HashingPool(queue_limit=64)
 
-    assert gate.run(lambda: "hashed") == "hashed"
+    assert pool.run(lambda: "hashed") == "hashed"
 
 
 def test_the_caller_gets_what_the_function_raises_and_the_place_is_free_again() -> None:
-    gate = HashingPool(queue_limit=0, threads=1)
+    pool = HashingPool(queue_limit=0, threads=1)
 
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
-            gate.run(lambda: 1 // 0)
+            pool.run(lambda: 1 // 0)
 
-    assert gate.run(lambda: "hashed") == "hashed"
+    assert pool.run(lambda: "hashed") == "hashed"
 
 
 def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
-    gate = HashingPool(queue_limit=64, threads=2)
+    pool = HashingPool(queue_limit=64, threads=2)
     opened, all_asked = threading.Event(), threading.Barrier(200)
 
     def ask(number: int) -> int | Busy:
         all_asked.wait(DEADLINE_SECONDS)
         try:
-            return gate.run(lambda: opened.wait(DEADLINE_SECONDS) and number * number)
+            return pool.run(lambda: opened.wait(DEADLINE_SECONDS) and number * number)
         except Busy as busy:
             return busy
 
     with ThreadPoolExecutor(200) as callers:
         answers = [callers.submit(ask, number) for number in range(200)]
         try:
-            _wait_until_waiting(gate, 64)
+            _wait_until_waiting(pool, 64)
             deadline = time.monotonic() + DEADLINE_SECONDS
             while sum(answer.done() for answer in answers) < 134:
                 assert time.monotonic() < deadline, "the others were not refused at once"
@@ -74,12 +74,12 @@ def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
     assert all(result == number * number for number, result in hashed)
     assert len(refused) == 134
     assert {(busy.code, busy.retry_after) for busy in refused} == {("busy", 1)}
-    assert gate.waiting == 0
-    assert gate.run(lambda: "hashed") == "hashed"
+    assert pool.waiting == 0
+    assert pool.run(lambda: "hashed") == "hashed"
 
 
 def test_no_more_run_at_once_than_there_are_threads() -> None:
-    gate = HashingPool(queue_limit=64, threads=2)
+    pool = HashingPool(queue_limit=64, threads=2)
     lock = threading.Lock()
     running: list[int] = [0]
     most: list[int] = [0]
@@ -93,33 +93,33 @@ def test_no_more_run_at_once_than_there_are_threads() -> None:
             running[0] -= 1
 
     with ThreadPoolExecutor(20) as callers:
-        for done in [callers.submit(gate.run, hashing) for _ in range(20)]:
+        for done in [callers.submit(pool.run, hashing) for _ in range(20)]:
             done.result()
 
     assert most[0] == 2
 
 
 def test_hashing_runs_at_a_lower_priority_than_requests() -> None:
-    gate = HashingPool(queue_limit=64)
+    pool = HashingPool(queue_limit=64)
 
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     own = priority()
-    assert gate.run(priority) == min(own + LOWER_PRIORITY, LOWEST_PRIORITY)
+    assert pool.run(priority) == min(own + LOWER_PRIORITY, LOWEST_PRIORITY)
     assert priority() == own
 
 
 def test_hash_and_wait_are_observed_in_the_thread_of_the_caller() -> None:
     hashes: list[tuple[float, int]] = []
     waits: list[tuple[float, int]] = []
-    gate = HashingPool(
+    pool = HashingPool(
         queue_limit=64,
         observe=lambda seconds: hashes.append((seconds, threading.get_ident())),
         observe_wait=lambda seconds: waits.append((seconds, threading.get_ident())),
     )
 
-    gate.run(lambda: time.sleep(0.02))
+    pool.run(lambda: time.sleep(0.02))
 
     [(hash_seconds, hash_thread)] = hashes
     [(wait_seconds, wait_thread)] = waits
@@ -134,20 +134,20 @@ def test_a_gate_used_before_a_fork_works_in_the_child() -> None:
 import os, threading, time
 from userapi.passwords.hashing_pool import HashingPool
 
-gate = HashingPool(queue_limit=64, threads=1)
-assert gate.run(lambda: "parent") == "parent"
+pool = HashingPool(queue_limit=64, threads=1)
+assert pool.run(lambda: "parent") == "parent"
 blocked = threading.Event()
-threading.Thread(target=gate.run, args=(lambda: blocked.wait(30),), daemon=True).start()
-threading.Thread(target=gate.run, args=(lambda: None,), daemon=True).start()
-while gate.waiting != 1:
+threading.Thread(target=pool.run, args=(lambda: blocked.wait(30),), daemon=True).start()
+threading.Thread(target=pool.run, args=(lambda: None,), daemon=True).start()
+while pool.waiting != 1:
     time.sleep(0.001)
 child = os.fork()
 if child == 0:
-    works = gate.waiting == 0 and gate.run(lambda: "child") == "child" and gate.waiting == 0
+    works = pool.waiting == 0 and pool.run(lambda: "child") == "child" and pool.waiting == 0
     os._exit(0 if works else 1)
 _, status = os.waitpid(child, 0)
 blocked.set()
-assert gate.run(lambda: "parent") == "parent"
+assert pool.run(lambda: "parent") == "parent"
 raise SystemExit(os.waitstatus_to_exitcode(status))
 """
     ended = subprocess.run([sys.executable, "-c", script], timeout=30, capture_output=True)
@@ -176,19 +176,19 @@ def test_an_interpreter_that_has_hashed_ends_at_once() -> None:
 
 
 def test_a_gate_that_nobody_holds_is_not_kept() -> None:
-    gate = HashingPool(queue_limit=64)
-    gate.run(lambda: None)
-    kept = weakref.ref(gate)
+    pool = HashingPool(queue_limit=64)
+    pool.run(lambda: None)
+    kept = weakref.ref(pool)
 
-    del gate
+    del pool
     gc.collect()
 
     assert kept() is None
 
 
 def test_a_full_gate_says_so_before_anything_is_spent() -> None:
-    gate = HashingPool(queue_limit=0, threads=1)
-    gate.require_room()
+    pool = HashingPool(queue_limit=0, threads=1)
+    pool.require_room()
     begun, enough = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -196,11 +196,11 @@ def test_a_full_gate_says_so_before_anything_is_spent() -> None:
         enough.wait(10)
 
     with ThreadPoolExecutor(1) as callers:
-        held = callers.submit(gate.run, hold)
+        held = callers.submit(pool.run, hold)
         assert begun.wait(10)
         with pytest.raises(Busy):
-            gate.require_room()
+            pool.require_room()
         enough.set()
         held.result()
 
-    gate.require_room()
+    pool.require_room()
