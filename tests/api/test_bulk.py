@@ -1,4 +1,4 @@
-"""The same done to many users."""
+"""Bulk changes: one action on many users."""
 
 import time
 from typing import Any
@@ -60,7 +60,7 @@ def test_every_user_has_a_result_in_order(
     assert len(events(app, type_="user.suspended")) == 3
 
 
-def test_what_is_refused_for_one_leaves_the_others_alone(
+def test_a_rejection_of_one_user_does_not_affect_others(
     app: Flask, admin: SignedInClient, three: list[str], make_user: MakeUser
 ) -> None:
     peer = make_user("peer", roles=["admin"]).id
@@ -81,7 +81,7 @@ def test_what_is_refused_for_one_leaves_the_others_alone(
     assert (denied.target_id, denied.outcome) == (peer, "denied")
 
 
-def test_all_refusals_of_one_request_make_one_row_with_their_number(
+def test_all_refusals_of_a_request_are_one_audit_row(
     app: Flask, admin: SignedInClient, three: list[str], make_user: MakeUser
 ) -> None:
     """One request of a thousand refused users wrote a thousand rows."""
@@ -117,7 +117,7 @@ def test_all_refusals_of_one_request_make_one_row_with_their_number(
 def test_a_refusal_names_the_permission_of_its_action(
     make_user: MakeUser, log_in: LogIn, three: list[str], action: str, permission: str
 ) -> None:
-    """A user without any of the permissions was told of `users:suspend`, whatever they wanted."""
+    """The error named `users:suspend`, whatever the action."""
     more = {"role": "user"} if action.endswith("role") else {}
 
     answer = run(log_in(make_user("plain")), action, three, **more)
@@ -127,7 +127,7 @@ def test_a_refusal_names_the_permission_of_its_action(
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"action": ["delete"]}', b'{"action": "x"}', b""])
-def test_a_refusal_comes_before_any_fault_of_the_body(
+def test_permissions_are_checked_before_the_body(
     make_user: MakeUser, log_in: LogIn, body: bytes
 ) -> None:
     client = log_in(make_user("plain"))
@@ -137,7 +137,7 @@ def test_a_refusal_comes_before_any_fault_of_the_body(
     assert code_of(answer) == (403, "permission_denied")
 
 
-def test_an_id_that_stands_twice_is_handled_once(
+def test_a_repeated_id_is_processed_once(
     app: Flask, admin: SignedInClient, three: list[str]
 ) -> None:
     answer = run(admin, "suspend", [three[0], three[1], three[0].upper()]).get_json()
@@ -163,7 +163,9 @@ def test_users_are_unlocked_and_deleted(
     assert audit_rows(app, action="user.deleted")[0].details["reason"] == "Closed"
 
 
-def test_a_role_is_given_and_taken(app: Flask, admin: SignedInClient, three: list[str]) -> None:
+def test_a_role_is_assigned_and_removed(
+    app: Flask, admin: SignedInClient, three: list[str]
+) -> None:
     given = run(admin, "assign_role", three, role="moderator", reason="Shift").get_json()
     again = run(admin, "assign_role", three, role="moderator").get_json()
     roles = admin.get(f"/api/v1/users/{three[0]}/roles").get_json()["roles"]
@@ -177,7 +179,7 @@ def test_a_role_is_given_and_taken(app: Flask, admin: SignedInClient, three: lis
     assert rows[0].details == {"reason": "Shift"}
 
 
-def test_nobody_gives_a_role_that_holds_more_than_they_do(
+def test_nobody_grants_a_role_with_more_permissions_than_their_own(
     admin: SignedInClient, three: list[str]
 ) -> None:
     answer = run(admin, "assign_role", three[:1], role="superadmin").get_json()
@@ -185,7 +187,7 @@ def test_nobody_gives_a_role_that_holds_more_than_they_do(
     assert answer["results"][0]["code"] == "permission_escalation"
 
 
-def test_the_last_superadmin_stays(make_user: MakeUser, log_in: LogIn) -> None:
+def test_the_last_superadmin_remains(make_user: MakeUser, log_in: LogIn) -> None:
     root = make_user("root-user", roles=["superadmin"])
 
     answer = run(log_in(root), "remove_role", [root.id], role="superadmin").get_json()
@@ -193,7 +195,7 @@ def test_the_last_superadmin_stays(make_user: MakeUser, log_in: LogIn) -> None:
     assert answer["results"] == [{"id": root.id, "status": "error", "code": "last_superadmin"}]
 
 
-def test_administrators_do_not_remove_themselves(make_user: MakeUser, log_in: LogIn) -> None:
+def test_administrators_cannot_remove_themselves(make_user: MakeUser, log_in: LogIn) -> None:
     boss = make_user("boss", roles=["admin"])
 
     answer = run(log_in(boss), "delete", [boss.id]).get_json()
@@ -205,7 +207,7 @@ def test_administrators_do_not_remove_themselves(make_user: MakeUser, log_in: Lo
     ("action", "more"),
     [("delete", {}), ("assign_role", {"role": "user"}), ("remove_role", {"role": "user"})],
 )
-def test_each_action_takes_its_permission(
+def test_each_action_requires_its_permission(
     make_user: MakeUser, log_in: LogIn, three: list[str], action: str, more: dict[str, str]
 ) -> None:
     moderator = log_in(make_user("mod", roles=["moderator"]))
@@ -214,7 +216,7 @@ def test_each_action_takes_its_permission(
     assert run(moderator, "suspend", three).get_json()["succeeded"] == 3
 
 
-def test_without_any_of_the_permissions_the_call_is_refused(
+def test_without_any_of_the_permissions_the_request_is_refused(
     make_user: MakeUser, log_in: LogIn, three: list[str]
 ) -> None:
     robin = log_in(make_user("plain"))
@@ -255,7 +257,7 @@ def test_a_bad_field_is_named(
 
 
 @pytest.mark.slow  # It compares times, which only an idle machine can.
-def test_a_thousand_users_take_a_few_seconds(
+def test_a_thousand_users_are_changed_in_a_few_seconds(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     user_ids = [new_id() for _ in range(1000)]

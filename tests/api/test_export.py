@@ -1,4 +1,4 @@
-"""Exporting users as NDJSON and CSV."""
+"""Export of users as NDJSON and CSV."""
 
 import csv
 import io
@@ -111,7 +111,7 @@ def test_csv_has_a_header_and_a_line_for_each_user(
     assert (robin["email_verified"], robin["last_login_at"]) == ("false", "")
 
 
-def test_nobody_without_users_still_has_a_header(admin: SignedInClient) -> None:
+def test_an_empty_export_has_a_header(admin: SignedInClient) -> None:
     answer = admin.get(EXPORT, query={"format": "csv", "search": "nobody"})
 
     assert answer.get_data(as_text=True).startswith("id,username,email,")
@@ -119,9 +119,7 @@ def test_nobody_without_users_still_has_a_header(admin: SignedInClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_no_cell_is_taken_for_a_formula(
-    admin: SignedInClient, make_user: MakeUser, name: str
-) -> None:
+def test_no_cell_is_a_formula(admin: SignedInClient, make_user: MakeUser, name: str) -> None:
     make_user("robin", first_name=name)
 
     answer = admin.get(EXPORT, query={"format": "csv", "search": "robin"})
@@ -138,7 +136,7 @@ def test_the_export_is_recorded_with_its_filters(app: Flask, admin: SignedInClie
     assert row.details == {"format": "csv", "filters": {"status": "active"}}
 
 
-def test_exporting_takes_its_permission(make_user: MakeUser, log_in: LogIn) -> None:
+def test_an_export_requires_its_permission(make_user: MakeUser, log_in: LogIn) -> None:
     moderator = log_in(make_user("mod", roles=["moderator"]))
 
     assert moderator.get(EXPORT).get_json()["code"] == "permission_denied"
@@ -154,7 +152,7 @@ def test_a_bad_query_is_422(admin: SignedInClient, query: dict[str, str], field:
     assert answer.get_json()["errors"][0]["field"] == field
 
 
-def test_more_users_than_one_piece_holds_are_all_there_once(
+def test_an_export_of_several_pieces_has_every_user_once(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     add_users(app, services, 2 * CHUNK)
@@ -164,8 +162,8 @@ def test_more_users_than_one_piece_holds_are_all_there_once(
     assert len(names) == len(set(names)) == 2 * CHUNK + 1
 
 
-def test_an_error_on_the_way_breaks_the_file_off(app: Flask, services: Services) -> None:
-    """A file that ended in order would be taken for a complete one."""
+def test_an_error_during_the_export_truncates_the_file(app: Flask, services: Services) -> None:
+    """A properly ended file would look complete."""
     add_users(app, services, 2 * CHUNK)
     with app.app_context():
         pieces = services.user_exports.pieces(

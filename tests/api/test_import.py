@@ -1,4 +1,4 @@
-"""Importing users from NDJSON and CSV."""
+"""Import of users from NDJSON and CSV."""
 
 import hashlib
 import io
@@ -80,7 +80,7 @@ def test_rows_become_users(app: Flask, admin: SignedInClient) -> None:
     assert log_in_as(app, "ada") == 200
 
 
-def test_each_user_leaves_a_row_and_an_event_and_no_secret(
+def test_each_user_has_an_audit_row_and_an_event_without_secrets(
     app: Flask, admin: SignedInClient
 ) -> None:
     send(admin, row_of("ada", password=PASSWORD), row_of("bob", password_hash=BCRYPT))
@@ -115,7 +115,7 @@ def test_without_a_password_the_user_is_invited(app: Flask, admin: SignedInClien
     ],
     ids=["bcrypt", "argon2id", "django", "werkzeug"],
 )
-def test_a_foreign_hash_works_at_the_first_log_in(
+def test_a_legacy_hash_works_at_the_first_log_in(
     app: Flask, admin: SignedInClient, password_hash: str
 ) -> None:
     assert send(admin, row_of("ada", password_hash=password_hash)).get_json()["created"] == 1
@@ -124,7 +124,7 @@ def test_a_foreign_hash_works_at_the_first_log_in(
     assert log_in_as(app, "ada") == 200
 
 
-def test_an_absurd_cost_is_refused(admin: SignedInClient) -> None:
+def test_an_excessive_cost_is_rejected(admin: SignedInClient) -> None:
     answer = send(
         admin,
         row_of("ada", password_hash="$2b$31$" + BCRYPT[7:]),
@@ -140,7 +140,7 @@ def test_an_absurd_cost_is_refused(admin: SignedInClient) -> None:
     ]
 
 
-def test_a_bad_row_never_spoils_others(admin: SignedInClient, make_user: MakeUser) -> None:
+def test_a_rejected_row_does_not_affect_others(admin: SignedInClient, make_user: MakeUser) -> None:
     make_user("taken")
 
     answer = send(
@@ -191,7 +191,7 @@ def test_a_bad_row_never_spoils_others(admin: SignedInClient, make_user: MakeUse
     }
 
 
-def test_none_that_is_there_is_overwritten(admin: SignedInClient, make_user: MakeUser) -> None:
+def test_existing_users_are_not_overwritten(admin: SignedInClient, make_user: MakeUser) -> None:
     robin = make_user("robin", first_name="Robin")
 
     answer = send(admin, row_of("robin", first_name="Mallory", password_hash=BCRYPT))
@@ -285,7 +285,7 @@ def test_a_body_over_ten_mebibytes_is_413(admin: SignedInClient) -> None:
 
 
 @pytest.mark.parametrize("permitted", [True, False])
-def test_a_file_is_read_only_for_those_who_may_import_and_only_whole(
+def test_a_file_is_read_only_with_the_permission_and_only_completely(
     make_user: MakeUser, log_in: LogIn, permitted: bool
 ) -> None:
     caller = log_in(make_user("robin", roles=["admin" if permitted else "moderator"]))
@@ -304,20 +304,20 @@ def test_a_file_is_read_only_for_those_who_may_import_and_only_whole(
     assert (file.tell() > 0) is permitted
 
 
-def test_what_one_request_cannot_do_is_refused_at_once(admin: SignedInClient) -> None:
+def test_a_file_with_too_many_rows_is_rejected_at_once(admin: SignedInClient) -> None:
     answer = send(admin, *["{}"] * 20_001)
 
     assert answer.status_code == 422
     assert answer.get_json()["errors"][0]["code"] == "too_many_rows"
 
 
-def test_importing_takes_its_permission(make_user: MakeUser, log_in: LogIn) -> None:
+def test_an_import_requires_its_permission(make_user: MakeUser, log_in: LogIn) -> None:
     moderator = log_in(make_user("mod", roles=["moderator"]))
 
     assert send(moderator, row_of("ada")).get_json()["code"] == "permission_denied"
 
 
-def test_roles_are_given_only_by_those_who_may(
+def test_an_import_with_roles_requires_the_permission_to_assign_them(
     admin: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     root = log_in(make_user("root-user", roles=["superadmin"]))

@@ -1,4 +1,4 @@
-"""Imports that the worker does: how they are asked for, followed, cancelled and continued."""
+"""Import jobs: creation, progress, cancellation, and continuation by another worker."""
 
 import json
 import threading
@@ -70,7 +70,7 @@ def ask(
 
 
 def advance(app: Flask, services: Services, *, batches: int = 1000) -> None:
-    """Let the worker do so many batches, or all there are."""
+    """Let the worker import at most this many batches."""
     with app.app_context():
         for _ in range(batches):
             if not services.import_runner.advance():
@@ -129,7 +129,7 @@ def all_results(client: SignedInClient, location: str) -> list[dict[str, Any]]:
         query = {"page_size": "100", "cursor": page["next_cursor"]}
 
 
-def test_more_passwords_than_a_request_waits_for_make_a_job(
+def test_a_file_with_many_passwords_becomes_a_job(
     app: Flask, services: Services, admin: SignedInClient, client: JsonClient
 ) -> None:
     answer = ask(admin, with_passwords(201))
@@ -159,7 +159,7 @@ def test_more_passwords_than_a_request_waits_for_make_a_job(
     assert client.post("/api/v1/auth/login", json=credentials).status_code == 200
 
 
-def test_two_hundred_passwords_are_answered_at_once(admin: SignedInClient) -> None:
+def test_a_file_with_200_passwords_is_imported_by_the_request(admin: SignedInClient) -> None:
     answer = ask(admin, with_passwords(200))
 
     assert (answer.status_code, answer.get_json()["created"]) == (200, 200)
@@ -175,7 +175,7 @@ def test_two_hundred_passwords_are_answered_at_once(admin: SignedInClient) -> No
         ("handling=lenient", 200),
     ],
 )
-def test_who_prefers_not_to_wait_gets_a_job(
+def test_prefer_respond_async_creates_a_job(
     admin: SignedInClient, header: str, status: int
 ) -> None:
     answer = ask(admin, [row_of("ada")], headers={"Prefer": header})
@@ -185,7 +185,7 @@ def test_who_prefers_not_to_wait_gets_a_job(
     assert applied == ("respond-async" if status == 202 else None)
 
 
-def test_a_job_leaves_the_rows_and_events_of_its_request(
+def test_a_job_writes_the_audit_rows_and_events_of_its_creator(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     ask(
@@ -204,7 +204,7 @@ def test_a_job_leaves_the_rows_and_events_of_its_request(
     assert [event.data["username"] for event in created] == ["ada", "bob"]
 
 
-def test_a_dry_run_tells_what_would_be_and_changes_nothing(
+def test_a_dry_run_returns_results_and_changes_nothing(
     app: Flask, services: Services, admin: SignedInClient, make_user: MakeUser
 ) -> None:
     make_user("user0003")
@@ -225,7 +225,7 @@ def test_a_dry_run_tells_what_would_be_and_changes_nothing(
     assert counted(app, ImportBatch) == 0
 
 
-def test_a_dry_run_that_another_worker_continues_knows_the_rows_before(
+def test_a_dry_run_continued_by_another_worker_finds_earlier_names(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     rows = [*with_passwords(250), row_of("user0001"), row_of("new", email="user0002@example.com")]
@@ -242,7 +242,7 @@ def test_a_dry_run_that_another_worker_continues_knows_the_rows_before(
     assert refused == ["username_taken", "email_taken"]
 
 
-def test_bad_rows_are_told_with_their_faults(
+def test_rejected_rows_have_their_errors(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     rows = [row_of("ada"), row_of("x"), {"username": "bob", "email": 7, "odd": {"deep": [1]}}]
@@ -272,9 +272,7 @@ def test_results_come_in_pages(app: Flask, services: Services, admin: SignedInCl
     assert (refused.status_code, refused.get_json()["code"]) == (400, "invalid_cursor")
 
 
-def test_what_is_not_done_can_be_cancelled(
-    app: Flask, services: Services, admin: SignedInClient
-) -> None:
+def test_a_job_can_be_cancelled(app: Flask, services: Services, admin: SignedInClient) -> None:
     location = ask(admin, with_passwords(250)).headers["Location"]
     advance(app, services, batches=2)
 
@@ -321,7 +319,7 @@ def test_a_cancellation_during_a_batch_rolls_the_batch_back(
     assert admin.get("/api/v1/users/?search=user0").get_json()["total"] == 0
 
 
-def test_a_batch_that_another_worker_took_over_is_done_once(
+def test_a_batch_claimed_by_another_worker_is_imported_once(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     location = ask(admin, with_passwords(201)).headers["Location"]
@@ -336,7 +334,7 @@ def test_a_batch_that_another_worker_took_over_is_done_once(
 
 
 @pytest.mark.parametrize("loss", ["suspended", "without the permission", "deleted"])
-def test_the_rest_is_refused_when_who_asked_may_import_no_more(
+def test_the_rest_is_rejected_when_the_creator_loses_the_permission(
     app: Flask,
     services: Services,
     make_user: MakeUser,
@@ -381,7 +379,7 @@ def test_a_suspension_during_a_batch_counts_for_that_batch(
     assert (job["state"], job["created"], job["failed"]) == ("failed", 0, 201)
 
 
-def test_roles_are_judged_by_what_the_asker_holds_at_each_batch(
+def test_roles_are_checked_against_the_current_permissions_of_the_creator(
     app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
 ) -> None:
     chief = log_in(make_user("chief", roles=["superadmin"]))
@@ -400,7 +398,7 @@ def test_roles_are_judged_by_what_the_asker_holds_at_each_batch(
     assert all_results(chief, location)[-1]["code"] == "permission_denied"
 
 
-def test_rows_rest_encrypted_and_go_with_their_batch(
+def test_rows_are_stored_encrypted_and_deleted_with_their_batch(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:
     ask(admin, with_passwords(201))
@@ -417,9 +415,7 @@ def test_rows_rest_encrypted_and_go_with_their_batch(
     assert counted(app, ImportBatch) == 0
 
 
-def test_rows_that_cannot_be_read_any_more_end_the_job(
-    app: Flask, services: Services, admin: SignedInClient
-) -> None:
+def test_unreadable_rows_end_the_job(app: Flask, services: Services, admin: SignedInClient) -> None:
     location = ask(admin, [row_of("ada"), row_of("bob")], headers=ASYNC).headers["Location"]
     table = table_of(ImportBatch)
     with app.app_context(), transaction() as session:
@@ -462,7 +458,9 @@ def _clean_up(app: Flask, clock: ManualClock) -> None:
             pass
 
 
-def test_ignored_columns_are_told(app: Flask, services: Services, admin: SignedInClient) -> None:
+def test_ignored_columns_are_reported(
+    app: Flask, services: Services, admin: SignedInClient
+) -> None:
     answer = ask(admin, [row_of("ada", id="x", created_at=None)], headers=ASYNC)
 
     assert answer.get_json()["ignored_columns"] == ["id", "created_at"]
@@ -477,7 +475,7 @@ def test_a_file_without_rows_is_done_at_once(
     assert admin.get(location).get_json()["state"] == "done"
 
 
-def test_metrics_tell_how_many_imports_are_not_done(
+def test_metrics_count_unfinished_imports(
     app: Flask, services: Services, admin: SignedInClient, clock: ManualClock
 ) -> None:
     ask(admin, with_passwords(201))

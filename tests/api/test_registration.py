@@ -1,4 +1,4 @@
-"""Registering an account."""
+"""Registration."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +23,7 @@ def register(client: JsonClient, **changes: Any) -> Any:
     return client.post("/api/v1/auth/register", json=ADA | changes)
 
 
-def test_registration_makes_an_active_user_with_the_base_role(client: JsonClient) -> None:
+def test_registration_creates_an_active_user_with_the_base_role(client: JsonClient) -> None:
     answer = register(client)
 
     assert answer.status_code == 201
@@ -37,7 +37,7 @@ def test_registration_makes_an_active_user_with_the_base_role(client: JsonClient
     assert not any("password_hash" in key or key == "password" for key in user)
 
 
-def test_registration_leaves_one_audit_row_and_one_event(app: Flask, client: JsonClient) -> None:
+def test_registration_writes_one_audit_row_and_one_event(app: Flask, client: JsonClient) -> None:
     user = register(client, username="ada").get_json()
 
     assert [(r.action, r.target_id, r.actor_type) for r in audit_rows(app)] == [
@@ -81,7 +81,7 @@ def test_two_spellings_of_an_international_domain_are_one_address(client: JsonCl
     assert answer.get_json()["code"] == "email_taken"
 
 
-def test_many_at_once_make_exactly_one_account(app: Flask) -> None:
+def test_concurrent_registrations_create_exactly_one_account(app: Flask) -> None:
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: register(JsonClient(app)), range(12)))
 
@@ -127,15 +127,15 @@ def test_a_bad_field_is_named(
     assert audit_rows(app) == []
 
 
-def test_every_missing_field_is_told_at_once(client: JsonClient) -> None:
+def test_all_missing_fields_are_reported_together(client: JsonClient) -> None:
     answer = client.post("/api/v1/auth/register", json={})
 
     missing = {error["field"] for error in answer.get_json()["errors"]}
     assert missing == {"username", "email", "password"}
 
 
-def test_name_address_and_password_are_judged_at_once(client: JsonClient) -> None:
-    """Only the first of them was told: who had mended it learned of the next."""
+def test_name_address_and_password_are_checked_together(client: JsonClient) -> None:
+    """Only the first error was reported; the next one appeared after it was fixed."""
     answer = register(client, username="a", email="nowhere", password="password1")
 
     faults = {(error["field"], error["code"]) for error in answer.get_json()["errors"]}
@@ -146,14 +146,14 @@ def test_name_address_and_password_are_judged_at_once(client: JsonClient) -> Non
     }
 
 
-def test_every_broken_rule_of_a_password_is_told_at_once(client: JsonClient) -> None:
+def test_all_violated_password_rules_are_reported_together(client: JsonClient) -> None:
     answer = register(client, password="ada")
 
     codes = {error["code"] for error in answer.get_json()["errors"]}
     assert {"password_too_short", "password_contains_username", "password_too_weak"} <= codes
 
 
-def test_closed_registration_is_refused(make_app: Callable[..., Flask]) -> None:
+def test_registration_can_be_disabled(make_app: Callable[..., Flask]) -> None:
     client = JsonClient(make_app(FEATURE_USER_REGISTRATION="false"))
 
     answer = register(client)

@@ -1,4 +1,4 @@
-"""Administering users, and one's own profile."""
+"""Administration of users, and the own profile."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -67,7 +67,7 @@ def test_without_a_password_the_user_is_invited(app: Flask, admin: SignedInClien
     assert len(audit_rows(app, action="user.invited")) == 1
 
 
-def test_nobody_gives_a_role_that_holds_more_than_they_do(
+def test_nobody_grants_a_role_with_more_permissions_than_their_own(
     app: Flask, admin: SignedInClient
 ) -> None:
     answer = admin.post("/api/v1/users/", json={**NEW, "roles": ["superadmin"]})
@@ -122,7 +122,7 @@ def test_a_create_that_is_sent_twice_happens_once(app: Flask, admin: SignedInCli
     assert len([e for e in events(app, type_="user.created")]) == 2  # The administrator and Ada.
 
 
-def test_a_refused_create_is_not_kept_under_its_key(admin: SignedInClient) -> None:
+def test_a_rejected_create_is_not_stored_under_its_key(admin: SignedInClient) -> None:
     key = {"Idempotency-Key": "create-ada-2"}
     refused = admin.post("/api/v1/users/", json={**NEW, "password": "weak"}, headers=key)
 
@@ -131,7 +131,7 @@ def test_a_refused_create_is_not_kept_under_its_key(admin: SignedInClient) -> No
     assert (refused.status_code, accepted.status_code) == (422, 201)
 
 
-def test_a_kept_answer_is_forgotten_after_a_day(
+def test_a_stored_reply_is_dropped_after_a_day(
     make_user: MakeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
     boss = make_user("boss", roles=["admin"])
@@ -167,7 +167,9 @@ def test_users_are_listed_in_pages(admin: SignedInClient, make_user: MakeUser) -
     assert (body["page"], body["page_size"]) == (2, 2)
 
 
-def test_a_cursor_walks_the_whole_list(admin: SignedInClient, make_user: MakeUser) -> None:
+def test_a_cursor_continues_through_the_whole_list(
+    admin: SignedInClient, make_user: MakeUser
+) -> None:
     for number in range(5):
         make_user(f"user{number}")
 
@@ -279,7 +281,7 @@ def test_filters_by_role_and_status_follow_every_change(
     assert (found("moderator", "suspended"), found("moderator", "active")) == ([], ["robin"])
 
 
-def test_people_read_themselves_and_nobody_else(
+def test_users_can_read_themselves_and_nobody_else(
     robin: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:
     client = log_in(robin)
@@ -295,7 +297,7 @@ def test_people_read_themselves_and_nobody_else(
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_people_change_their_profile(
+def test_users_change_their_profile(
     robin: MadeUser, log_in: LogIn, method: str, app: Flask
 ) -> None:
     client = log_in(robin)
@@ -313,7 +315,7 @@ def test_people_change_their_profile(
 
 
 @pytest.mark.parametrize("field", ["roles", "status", "email", "metadata", "username"])
-def test_what_administrators_write_is_unknown_in_ones_own_profile(
+def test_fields_for_administrators_are_unknown_in_the_own_profile(
     robin: MadeUser, log_in: LogIn, field: str
 ) -> None:
     client = log_in(robin)
@@ -347,10 +349,10 @@ def test_an_administrator_changes_a_user(admin: SignedInClient, robin: MadeUser)
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_ones_own_address_is_changed_by_mail_alone(
+def test_the_own_address_changes_only_by_mail(
     app: Flask, make_user: MakeUser, log_in: LogIn, method: str
 ) -> None:
-    """With `users:update` a stolen token was enough to take its own account over for good."""
+    """With `users:update` a stolen token was enough to take over its own account."""
     boss = make_user("boss", roles=["superadmin"])
     client = log_in(boss)
 
@@ -365,7 +367,7 @@ def test_ones_own_address_is_changed_by_mail_alone(
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_the_former_address_is_told_when_an_administrator_changes_it(
+def test_the_former_address_gets_a_mail_when_an_administrator_changes_it(
     app: Flask, admin: SignedInClient, robin: MadeUser, method: str
 ) -> None:
     getattr(admin, method)(path(robin), json={"email": "new@example.com"})
@@ -376,7 +378,7 @@ def test_the_former_address_is_told_when_an_administrator_changes_it(
     assert "new@example.com" not in mail.as_string()
 
 
-def test_an_address_that_stays_is_told_to_nobody(
+def test_an_unchanged_address_sends_no_mail(
     app: Flask, admin: SignedInClient, robin: MadeUser
 ) -> None:
     admin.patch(path(robin), json={"email": robin.email, "first_name": "Robin"})
@@ -432,7 +434,7 @@ def test_roles_take_effect_on_the_next_request(
     }
 
 
-def test_equals_cannot_change_each_other(
+def test_users_of_equal_rank_cannot_change_each_other(
     admin: SignedInClient, make_user: MakeUser, app: Flask
 ) -> None:
     peer = make_user("peer", roles=["admin"])
@@ -446,7 +448,7 @@ def test_equals_cannot_change_each_other(
         assert (answer.status_code, answer.get_json()["code"]) == (403, "insufficient_rank")
 
 
-def test_superadmins_outrank_each_other_but_the_last_one_stays(
+def test_superadmins_outrank_each_other_but_the_last_one_remains(
     superadmin: SignedInClient, make_user: MakeUser
 ) -> None:
     peer = make_user("peer", roles=["superadmin"])
@@ -462,7 +464,7 @@ def test_superadmins_outrank_each_other_but_the_last_one_stays(
 # Status
 
 
-def test_a_suspended_user_is_out_at_once(
+def test_a_suspension_takes_effect_at_once(
     app: Flask, admin: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     client = log_in(robin)
@@ -479,7 +481,7 @@ def test_a_suspended_user_is_out_at_once(
     assert [e.type for e in events(app)][-2:] == ["user.suspended", "session.revoked"]
 
 
-def test_a_suspension_that_has_run_out_is_lifted_at_log_in(
+def test_an_expired_suspension_is_lifted_at_log_in(
     app: Flask, client: JsonClient, admin: SignedInClient, robin: MadeUser, clock: ManualClock
 ) -> None:
     until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
@@ -503,7 +505,7 @@ def test_a_suspension_ends_in_the_future(
     assert answer.get_json()["errors"][0]["field"] == "until"
 
 
-def test_only_sensible_moves_between_states(
+def test_only_allowed_status_transitions_succeed(
     admin: SignedInClient, robin: MadeUser, make_user: MakeUser
 ) -> None:
     pending = make_user("newcomer", status=UserStatus.PENDING)
@@ -538,7 +540,7 @@ def test_a_locked_user_is_shown_and_unlocked(
 # Deleting
 
 
-def test_a_deleted_user_is_gone_and_the_trail_stays(
+def test_a_deleted_user_is_gone_and_their_audit_rows_stay(
     app: Flask, client: JsonClient, admin: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)
@@ -556,7 +558,7 @@ def test_a_deleted_user_is_gone_and_the_trail_stays(
     assert again.status_code == 201
 
 
-def test_administrators_do_not_remove_themselves(
+def test_administrators_cannot_remove_themselves(
     admin: SignedInClient, superadmin: SignedInClient
 ) -> None:
     for client in (admin, superadmin):
@@ -586,10 +588,8 @@ def test_an_unknown_user_is_404(admin: SignedInClient, method: str, rest: list[s
     assert (answer.status_code, answer.get_json()["code"]) == (404, "not_found")
 
 
-def test_a_search_for_nothing_does_not_change_those_that_follow(
-    make_user: MakeUser, log_in: LogIn
-) -> None:
-    """The kept query of an empty search, without a condition, served all other searches."""
+def test_an_empty_search_does_not_change_later_searches(make_user: MakeUser, log_in: LogIn) -> None:
+    """The cached query of an empty search, without a condition, was used for all searches."""
     admin = log_in(make_user("boss", roles=["admin"]))
     make_user("robin")
 

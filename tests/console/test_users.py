@@ -110,7 +110,7 @@ def test_fields_are_changed_and_roles_and_status_are_left_alone(
     assert (me["roles"], me["status"]) == (["moderator"], "active")
 
 
-def test_the_former_address_is_told_when_an_administrator_changes_it(
+def test_the_former_address_gets_a_mail_when_an_administrator_changes_it(
     app: Flask, boss: PageReader, robin: MadeUser
 ) -> None:
     path = f"/users/{robin.id}"

@@ -1,4 +1,4 @@
-"""Files of users as people have them, through the API, the console and the command line alike."""
+"""Realistic files of users, imported through the API, the console and the command line."""
 
 import io
 import json
@@ -22,7 +22,7 @@ EXPORT_ONLY = [name for name in exports.COLUMNS if name not in COLUMNS]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What importing a file leads to: the users that are there, or what is said."""
+    """The outcome of an import: the created users, or the message."""
 
     users: Mapping[str, tuple[str, str | None, str | None]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ CASES = {name: ((INPUTS / name).read_bytes(), outcome) for name, outcome in OUTC
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What somebody who imports a file gets to read, and which columns were ignored."""
+    """The text that an import shows, and the ignored columns."""
 
     text: str
     ignored: tuple[str, ...] = ()
@@ -115,7 +115,7 @@ def clerk(app: Flask, make_user: MakeUser) -> PageReader:
 def bring(
     request: pytest.FixtureRequest, app: Flask, admin: SignedInClient, tmp_path: Path
 ) -> Import:
-    """Return what imports a file in one of the three ways."""
+    """Return a function that imports a file in one of the three ways."""
 
     def by_api(name: str, content: bytes) -> Said:
         is_csv = name.endswith((".csv", ".tsv"))
@@ -155,7 +155,7 @@ def there(admin: SignedInClient) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_file_has_the_same_outcome_whichever_way_it_comes(
+def test_a_file_has_the_same_outcome_through_api_console_and_command(
     admin: SignedInClient, bring: Import, name: str
 ) -> None:
     content, outcome = CASES[name]
@@ -174,10 +174,10 @@ def test_a_file_has_the_same_outcome_whichever_way_it_comes(
         (1_000_000, "The header is longer than 65536 characters."),
     ],
 )
-def test_a_header_of_very_many_columns_is_refused_in_one_sentence(
+def test_a_header_of_very_many_columns_is_rejected_with_one_error(
     admin: SignedInClient, columns: int, message: str
 ) -> None:
-    """Each column was a fault of its own, and each was compared with all before it."""
+    """Each column was an error of its own, and each was compared with all before it."""
     header = b"email," * columns + b"username\n"
 
     answer = admin.post(IMPORT, data=header, headers={"Content-Type": "text/csv"})
@@ -186,7 +186,7 @@ def test_a_header_of_very_many_columns_is_refused_in_one_sentence(
     assert error == {"field": "header", "message": message, "code": "too_long"}
 
 
-def test_a_row_of_thousands_of_unknown_fields_has_few_faults(admin: SignedInClient) -> None:
+def test_a_row_of_thousands_of_unknown_fields_has_few_errors(admin: SignedInClient) -> None:
     row = {"username": "ada", "email": "ada@example.org"} | {f"x{n}": 1 for n in range(5000)}
 
     answer = admin.post(
@@ -197,7 +197,7 @@ def test_a_row_of_thousands_of_unknown_fields_has_few_faults(admin: SignedInClie
 
 
 @pytest.mark.parametrize("charset", ["utf-16le", "UTF-16BE"])
-def test_utf_16_of_a_stated_order_needs_no_mark(admin: SignedInClient, charset: str) -> None:
+def test_utf_16_with_a_stated_byte_order_needs_no_mark(admin: SignedInClient, charset: str) -> None:
     content = "username,email\nada,ada@example.org\n".encode(charset)
 
     answer = admin.post(
@@ -208,7 +208,7 @@ def test_utf_16_of_a_stated_order_needs_no_mark(admin: SignedInClient, charset: 
 
 
 @pytest.mark.parametrize("charset", ["windows-1252", "iso-8859-1", "ISO-8859-1"])
-def test_an_encoding_that_is_stated_is_used(admin: SignedInClient, charset: str) -> None:
+def test_a_stated_encoding_is_used(admin: SignedInClient, charset: str) -> None:
     content = "username,email,first_name\nada,ada@example.org,Zoë\n".encode("latin-1")
 
     answer = admin.post(
@@ -219,7 +219,7 @@ def test_an_encoding_that_is_stated_is_used(admin: SignedInClient, charset: str)
     assert there(admin) == {"ada": ("ada@example.org", "Zoë", None)}
 
 
-def test_an_encoding_that_is_unknown_is_415(admin: SignedInClient) -> None:
+def test_an_unknown_encoding_is_415(admin: SignedInClient) -> None:
     answer = admin.post(
         IMPORT, data=b"username,email\n", headers={"Content-Type": "text/csv; charset=koi8-r"}
     )
@@ -227,7 +227,7 @@ def test_an_encoding_that_is_unknown_is_415(admin: SignedInClient) -> None:
     assert answer.status_code == 415
 
 
-def test_a_workbook_is_415_with_what_to_do(admin: SignedInClient) -> None:
+def test_a_workbook_is_415_with_advice(admin: SignedInClient) -> None:
     kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
     answer = admin.post(IMPORT, data=b"PK\x03\x04", headers={"Content-Type": kind})
@@ -237,7 +237,7 @@ def test_a_workbook_is_415_with_what_to_do(admin: SignedInClient) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
-def test_what_an_export_writes_can_be_imported_again(
+def test_an_export_can_be_imported_again(
     admin: SignedInClient, make_user: MakeUser, form: str
 ) -> None:
     given = {"first_name": "Ann;=1+1", "last_name": "'=x", "metadata": {"note": "a;=1"}}

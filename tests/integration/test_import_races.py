@@ -1,4 +1,4 @@
-"""Imports that race one another, for real and on PostgreSQL."""
+"""Concurrent imports on PostgreSQL."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from userapi.actor import system_actor
 from userapi.wiring import Services
 
 
-def test_a_file_that_is_imported_three_times_at_once_comes_in_once(
+def test_three_concurrent_imports_of_a_file_create_each_user_once(
     app: Flask, services: Services
 ) -> None:
     count, times = 1200, 3

@@ -1,4 +1,4 @@
-"""The worker's side of mails: what is sent, when, how often, and what never is."""
+"""Mail delivery by the worker: what is sent, when, and how often."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def waits_for_a_lock(app: Flask) -> bool:
         return bool(connection.execute(text(query)).scalar_one())
 
 
-def test_a_suspension_and_the_sending_of_a_reset_do_not_wait_for_each_other(
+def test_a_suspension_and_the_delivery_of_a_reset_do_not_deadlock(
     app: Flask, robin: MadeUser, mailbox: Mailbox
 ) -> None:
     """Sending took the mail and then the user, suspending the user and then the mail: PostgreSQL
@@ -83,10 +83,10 @@ def test_a_suspension_and_the_sending_of_a_reset_do_not_wait_for_each_other(
 
 
 @pytest.mark.both_databases
-def test_a_mail_of_a_kind_that_this_release_does_not_know_holds_up_no_other(
+def test_a_mail_of_an_unknown_kind_does_not_delay_others(
     app: Flask, clock: ManualClock, robin: MadeUser, mailbox: Mailbox
 ) -> None:
-    """While releases change, an old worker meets mails of a new one; it failed at each attempt."""
+    """During an upgrade an old worker finds mails of a new release; it failed at each attempt."""
     with app.app_context(), transaction() as session:
         session.execute(
             insert(OutgoingMail).values(
@@ -119,7 +119,7 @@ def server() -> Iterator[SmtpServer]:
 
 @pytest.fixture
 def sending_app(make_app: MakeApp, server: SmtpServer) -> Flask:
-    """Return the application as it is with a mail server."""
+    """Return the application with a mail server."""
     return make_app(SMTP_HOST=HOST, SMTP_PORT=str(server.port), SMTP_STARTTLS="false")
 
 
@@ -140,10 +140,10 @@ def test_mails_go_through_the_mail_server(
     assert reset.last_error is None
 
 
-def test_a_server_that_is_away_ends_the_batch_and_gets_the_mails_when_it_is_back(
+def test_an_unavailable_server_ends_the_batch_and_gets_the_mails_later(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:
-    """Each of fifty mails waited five seconds for a server that swallows what it is sent."""
+    """Each of fifty mails waited five seconds for a server that does not reply."""
     for name in ("ada", "robin", "zoe"):
         ask_for_reset(sending_app, make_user(name).email)
     server.stop()
@@ -159,7 +159,7 @@ def test_a_server_that_is_away_ends_the_batch_and_gets_the_mails_when_it_is_back
 
 @contextmanager
 def counted_and_closed(port: int) -> Iterator[list[object]]:
-    """Listen in place of a server that is away; give what has been accepted and closed."""
+    """Listen in place of an unavailable server; yield the accepted and closed connections."""
     accepted: list[object] = []
     listener = socket.create_server((HOST, port))
 
@@ -183,10 +183,10 @@ def counted_and_closed(port: int) -> Iterator[list[object]]:
 
 
 @pytest.mark.both_databases
-def test_an_outage_of_a_day_is_no_failed_attempt_and_hammers_nobody(
+def test_an_outage_of_a_day_is_not_a_failed_attempt_and_causes_few_connections(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:
-    """After about six hours every mail was parked for good; the oldest came last."""
+    """After about six hours every mail was parked; the oldest was sent last."""
     for name in ("ada", "robin", "zoe"):
         ask_for_reset(sending_app, make_user(name).email)
         clock.advance(seconds=1)
@@ -216,7 +216,7 @@ def test_an_outage_of_a_day_is_no_failed_attempt_and_hammers_nobody(
 
 
 @pytest.mark.both_databases
-def test_a_mail_that_is_put_off_waits_longer_each_time_and_is_never_given_up(
+def test_a_temporarily_rejected_mail_is_retried_without_end_at_growing_intervals(
     sending_app: Flask, server: SmtpServer, robin: MadeUser, clock: ManualClock
 ) -> None:
     """The twentieth 4xx, after some six hours, parked it."""
@@ -238,7 +238,7 @@ def test_a_mail_that_is_put_off_waits_longer_each_time_and_is_never_given_up(
     assert deliver(sending_app) == 1
 
 
-def test_a_server_that_puts_off_one_mail_after_the_other_is_left_alone_for_a_while(
+def test_many_temporary_rejections_in_a_row_start_a_pause(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:
     users = [make_user(f"robin{number}") for number in range(12)]
@@ -256,10 +256,10 @@ def test_a_server_that_puts_off_one_mail_after_the_other_is_left_alone_for_a_whi
 
 
 @pytest.mark.both_databases
-def test_a_mail_that_breaks_the_connection_lets_others_go_first(
+def test_a_mail_that_breaks_the_connection_is_postponed(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:
-    """Were it given back as the first in turn, no mail would ever be sent again."""
+    """If it stayed the first in the queue, no other mail would be sent."""
     for name in ("ada", "robin"):
         ask_for_reset(sending_app, make_user(name).email)
         clock.advance(seconds=1)
@@ -276,7 +276,7 @@ def test_a_mail_that_breaks_the_connection_lets_others_go_first(
     assert (ada.parked_at, ada.last_error) == (None, "SMTPServerDisconnected")
 
 
-def test_a_sender_that_the_server_refuses_parks_no_mail(
+def test_a_rejected_sender_parks_no_mail(
     sending_app: Flask, server: SmtpServer, robin: MadeUser, clock: ManualClock
 ) -> None:
     """MAIL_FROM is the same for all mails: one mistake in it would park every one."""
@@ -294,7 +294,7 @@ def test_a_sender_that_the_server_refuses_parks_no_mail(
 
 
 @pytest.mark.both_databases
-def test_no_address_of_a_mail_that_was_sent_is_kept(
+def test_the_address_of_a_sent_mail_is_not_kept(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser
 ) -> None:
     client = JsonClient(sending_app)
@@ -310,7 +310,7 @@ def test_no_address_of_a_mail_that_was_sent_is_kept(
 
 
 @pytest.mark.both_databases
-def test_a_mail_that_the_server_will_never_take_is_parked_and_holds_up_no_other(
+def test_a_permanently_rejected_mail_is_parked_and_does_not_delay_others(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:
     server.refusals["gone@example.com"] = "550 no such user"
@@ -328,7 +328,7 @@ def test_a_mail_that_the_server_will_never_take_is_parked_and_holds_up_no_other(
 
 
 @pytest.mark.both_databases
-def test_a_mail_that_cannot_be_written_holds_up_no_other(
+def test_a_mail_that_cannot_be_rendered_does_not_delay_others(
     app: Flask, robin: MadeUser, clock: ManualClock, mailbox: Mailbox
 ) -> None:
     """Such a mail raised in the worker at each attempt, and was never parked."""
@@ -377,11 +377,11 @@ def test_two_workers_send_each_mail_once(
 
 
 class PowerCut(BaseException):
-    """What no code of the worker catches, as if its process had ended."""
+    """An exception that the worker does not catch, as if its process had stopped."""
 
 
 class DyingMailer(FileMailer):
-    """Sends a mail, and dies before anybody learns of it."""
+    """Sends a mail, and stops before that is recorded."""
 
     @contextmanager
     def batch(self) -> Iterator[Send]:
@@ -395,7 +395,7 @@ class DyingMailer(FileMailer):
 
 
 @pytest.mark.both_databases
-def test_a_mail_whose_worker_died_is_sent_again_with_a_token_that_replaces_the_first(
+def test_a_mail_whose_worker_stopped_is_sent_again_with_a_new_token(
     app: Flask, services: Services, robin: MadeUser, clock: ManualClock, mailbox: Mailbox
 ) -> None:
     settings = services.settings
@@ -421,7 +421,7 @@ def test_a_mail_whose_worker_died_is_sent_again_with_a_token_that_replaces_the_f
 
 
 @pytest.mark.both_databases
-def test_no_more_mails_are_sent_than_asked_for(
+def test_the_number_of_sent_mails_is_limited(
     app: Flask, make_user: MakeUser, mailbox: Mailbox
 ) -> None:
     for name in ("ada", "robin", "zoe"):
@@ -433,7 +433,7 @@ def test_no_more_mails_are_sent_than_asked_for(
 # What the mails say
 
 
-def test_links_begin_with_the_public_address_whatever_the_request_says(
+def test_links_start_with_the_public_address_whatever_the_request_says(
     make_app: MakeApp, robin: MadeUser
 ) -> None:
     app = make_app(PUBLIC_BASE_URL="https://accounts.example.com/")

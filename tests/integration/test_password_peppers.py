@@ -1,4 +1,4 @@
-"""A wrong PASSWORD_PEPPER is noticed, and makes no log-in a failure."""
+"""A wrong PASSWORD_PEPPER is detected and does not count as a failed log-in."""
 
 import re
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def robin(make_user: MakeUser) -> MadeUser:
 
 @pytest.fixture
 def changed(make_app: MakeApp, robin: MadeUser) -> Flask:
-    """Return a service that was started with another pepper than the hash of robin needs."""
+    """Return a service with another pepper than the hash of robin needs."""
     return make_app(PASSWORD_PEPPER=OTHER_PEPPER)
 
 
@@ -60,12 +60,12 @@ def test_a_database_without_a_hash_needs_no_pepper(app: Flask) -> None:
 
 
 def test_the_service_is_not_ready_with_a_wrong_pepper(app: Flask, changed: Flask) -> None:
-    """Fault: everybody was refused and locked, and the service was ready."""
+    """All log-ins were rejected and locked, and the service was ready."""
     assert readiness(app) == (200, "up")
     assert readiness(changed) == (503, "unknown")
 
 
-def test_a_former_pepper_that_is_kept_is_known(
+def test_a_configured_former_pepper_verifies(
     app: Flask, make_app: MakeApp, robin: MadeUser
 ) -> None:
     former = app.extensions["userapi"].settings.password_pepper
@@ -85,7 +85,7 @@ def test_no_log_in_counts_as_a_failure(app: Flask, changed: Flask) -> None:
 
 
 def test_an_unknown_name_gets_the_same_answer_as_a_known_one(changed: Flask) -> None:
-    """Otherwise the answers would tell which accounts exist, as long as the pepper is missing."""
+    """Otherwise the responses would reveal which accounts exist while the pepper is missing."""
     known, unknown = (
         JsonClient(changed).post(LOGIN, json={"username": name, "password": PASSWORD})
         for name in ("robin", "nobody")
@@ -99,7 +99,7 @@ def test_an_unknown_name_gets_the_same_answer_as_a_known_one(changed: Flask) -> 
     assert known.headers["Retry-After"] == unknown.headers["Retry-After"]
 
 
-def test_hashes_with_the_present_pepper_are_judged_as_ever(
+def test_hashes_with_the_current_pepper_are_verified_as_before(
     changed: Flask, make_user: MakeUser
 ) -> None:
     body = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
@@ -109,7 +109,7 @@ def test_hashes_with_the_present_pepper_are_judged_as_ever(
     assert try_log_in(changed, "ada", "a-wrong-password-93") == (401, "invalid_credentials")
 
 
-def test_a_right_pepper_changes_no_answer(app: Flask, robin: MadeUser) -> None:
+def test_a_correct_pepper_changes_no_response(app: Flask, robin: MadeUser) -> None:
     assert try_log_in(app, "robin", "a-wrong-password-93") == (401, "invalid_credentials")
     assert try_log_in(app, "nobody") == (401, "invalid_credentials")
 
@@ -137,7 +137,7 @@ def test_doctor_names_the_variable(app: Flask, changed: Flask) -> None:
     assert "Set PASSWORD_PEPPER to its former value" in " ".join(bad.output.split())
 
 
-def test_the_metric_tells_when_a_former_pepper_can_go(
+def test_the_metric_shows_when_a_former_pepper_is_unused(
     app: Flask, make_app: MakeApp, make_user: MakeUser, robin: MadeUser
 ) -> None:
     make_user("ada")
@@ -160,10 +160,10 @@ def test_the_metric_counts_missing_peppers(changed: Flask) -> None:
     assert metric(changed, "password_peppers_missing") == 1.0
 
 
-def test_which_peppers_are_needed_is_answered_by_the_index(
+def test_the_needed_peppers_are_read_from_the_index(
     app: Flask, services: Services, robin: MadeUser
 ) -> None:
-    """The readiness of every replica asks: it must not read the table."""
+    """The readiness check of every replica runs it, so it must not read the table."""
     if services.settings.uses_sqlite:
         pytest.skip("PostgreSQL explains its plans")
     with app.app_context(), reading() as connection:

@@ -1,4 +1,4 @@
-"""Suspensions that lift themselves."""
+"""Temporary suspensions, which the worker lifts."""
 
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from userapi.wiring import Services
 pytestmark = pytest.mark.both_databases
 
 
-def test_suspensions_are_lifted_when_their_time_has_come(
+def test_expired_suspensions_are_lifted(
     app: Flask, services: Services, clock: ManualClock, make_user: MakeUser
 ) -> None:
     with app.app_context():
@@ -42,7 +42,7 @@ def test_suspensions_are_lifted_when_their_time_has_come(
     assert len(events(app, type_="user.activated")) == 2
 
 
-def test_no_more_are_lifted_than_asked_for(
+def test_the_number_of_lifted_suspensions_is_limited(
     app: Flask, services: Services, clock: ManualClock, make_user: MakeUser
 ) -> None:
     with app.app_context():

@@ -29,7 +29,7 @@ def write(path: Path, *names: str) -> Path:
     return path
 
 
-def test_a_file_comes_in(app: Flask, services: Services, tmp_path: Path) -> None:
+def test_a_file_is_imported(app: Flask, services: Services, tmp_path: Path) -> None:
     file = tmp_path / "users.csv"
     file.write_text("username,email,roles\nada,ada@example.com,admin;user\n", "utf-8")
 
@@ -43,7 +43,7 @@ def test_a_file_comes_in(app: Flask, services: Services, tmp_path: Path) -> None
     assert row.actor_type == "system"
 
 
-def test_an_interrupted_import_is_resumed_by_calling_it_again(app: Flask, tmp_path: Path) -> None:
+def test_an_interrupted_import_is_resumed_by_running_it_again(app: Flask, tmp_path: Path) -> None:
     run(app, "import", write(tmp_path / "part.ndjson", "ada", "bob"))
 
     result = run(app, "import", write(tmp_path / "all.ndjson", "ada", "bob", "cleo"))
@@ -53,7 +53,7 @@ def test_an_interrupted_import_is_resumed_by_calling_it_again(app: Flask, tmp_pa
     assert len(audit_rows(app, action="user.imported")) == 3
 
 
-def test_somebody_else_with_that_name_is_no_user_who_is_there_already(
+def test_a_name_of_a_user_with_another_address_is_rejected(
     app: Flask, tmp_path: Path, make_user: MakeUser
 ) -> None:
     make_user("ada", email="elsewhere@example.com")
@@ -83,7 +83,7 @@ def test_a_broken_file_changes_nothing(app: Flask, tmp_path: Path) -> None:
     assert audit_rows(app, action="user.imported") == []
 
 
-def test_a_pipe_is_refused_because_it_cannot_be_read_twice(app: Flask, tmp_path: Path) -> None:
+def test_a_pipe_is_rejected_because_it_cannot_be_read_twice(app: Flask, tmp_path: Path) -> None:
     pipe = tmp_path / "users.csv"
     os.mkfifo(pipe)
 
@@ -93,14 +93,14 @@ def test_a_pipe_is_refused_because_it_cannot_be_read_twice(app: Flask, tmp_path:
     assert "must be a regular file, because it is read twice" in result.output
 
 
-def test_a_file_of_unknown_kind_needs_a_word_about_it(app: Flask, tmp_path: Path) -> None:
+def test_a_file_of_unknown_format_needs_the_format_option(app: Flask, tmp_path: Path) -> None:
     file = write(tmp_path / "users.txt", "ada")
 
     assert run(app, "import", file).exit_code == 2
     assert run(app, "import", file, "--format", "ndjson").exit_code == 0
 
 
-def test_an_export_is_a_file_that_only_its_owner_reads(
+def test_only_the_owner_can_read_an_exported_file(
     app: Flask, tmp_path: Path, make_user: MakeUser
 ) -> None:
     make_user("ada", first_name="Ada")
@@ -126,7 +126,7 @@ def test_an_export_goes_to_standard_output(app: Flask, make_user: MakeUser) -> N
     assert output.count("\n") == 2
 
 
-def test_hundreds_of_plain_passwords_come_in_with_a_bar_that_moves(
+def test_hundreds_of_plain_passwords_are_imported_with_a_progress_bar(
     app: Flask, services: Services, tmp_path: Path
 ) -> None:
     rows = [
@@ -144,13 +144,13 @@ def test_hundreds_of_plain_passwords_come_in_with_a_bar_that_moves(
     assert batches == [10] * 20 + [5]
 
 
-def test_rows_without_passwords_come_in_large_batches() -> None:
+def test_rows_without_passwords_are_imported_in_large_batches() -> None:
     rows = [Row(number, {"username": "x"}) for number in range(600)]
 
     assert [len(batch) for batch in batches_of(rows)] == [250, 250, 100]
 
 
-def test_an_export_to_a_folder_that_is_not_there_is_a_line(app: Flask, tmp_path: Path) -> None:
+def test_an_export_to_a_missing_folder_is_a_one_line_error(app: Flask, tmp_path: Path) -> None:
     file = tmp_path / "missing" / "users.csv"
 
     result = app.test_cli_runner().invoke(args=["users", "export", str(file)])
@@ -172,7 +172,7 @@ def test_an_export_for_a_spreadsheet_begins_with_a_byte_order_mark(
     assert log.read_bytes().startswith(b"\xef\xbb\xbfid,")
 
 
-def test_a_file_in_another_encoding_comes_in_when_that_is_stated(
+def test_a_file_in_a_stated_encoding_is_imported(
     app: Flask, services: Services, tmp_path: Path
 ) -> None:
     file = tmp_path / "users.csv"
@@ -185,7 +185,7 @@ def test_a_file_in_another_encoding_comes_in_when_that_is_stated(
         assert services.accounts.get_by_name("ada").first_name == "Zoë"
 
 
-def test_a_workbook_is_told_to_be_saved_as_csv(app: Flask, tmp_path: Path) -> None:
+def test_a_workbook_is_rejected_with_advice_to_save_it_as_csv(app: Flask, tmp_path: Path) -> None:
     file = tmp_path / "users.xlsx"
     file.write_bytes(b"PK\x03\x04")
 

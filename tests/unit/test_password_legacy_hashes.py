@@ -1,4 +1,4 @@
-"""Hashes of other systems, made by the libraries that those systems use."""
+"""Hashes of other systems, created by the libraries of these systems."""
 
 import base64
 import hashlib
@@ -98,11 +98,11 @@ def test_a_published_digest_of_scrypt_matches() -> None:
     assert read_legacy_hash(text).matches(b"password")
 
 
-def test_werkzeug_hashes_of_the_default_cost_are_taken() -> None:
+def test_werkzeug_hashes_of_the_default_cost_are_accepted() -> None:
     assert read_legacy_hash(generate_password_hash("secret")).matches(b"secret")
 
 
-def test_foreign_bcrypt_counts_72_bytes_as_the_other_system_did() -> None:
+def test_legacy_bcrypt_uses_72_bytes_as_in_the_other_system() -> None:
     text = bcrypt.hashpw(b"a" * 72, bcrypt.gensalt(4)).decode()
 
     assert read_legacy_hash(text).matches(b"a" * 72 + b"more")
@@ -130,7 +130,7 @@ def test_foreign_bcrypt_counts_72_bytes_as_the_other_system_did() -> None:
         "scrypt:2:8:6000" + SCRYPT_TAIL,
     ],
 )
-def test_a_hash_beyond_the_budget_is_refused(text: str) -> None:
+def test_a_hash_over_the_budget_is_rejected(text: str) -> None:
     assert _code(text) == "hash_too_costly"
 
 
@@ -216,13 +216,13 @@ def test_the_default_costs_of_other_systems_are_within_the_budget(text: str) -> 
         "scrypt:1024:8:1" + SCRYPT_TAIL.upper(),
     ],
 )
-def test_a_text_that_is_no_whole_hash_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_complete_hash_is_rejected(text: str) -> None:
     assert _code(text) == "unsupported_hash"
 
 
 @given(st.one_of(st.text(), _damaged()))
 @example("$2b$04$" + BCRYPT_TAIL)
-def test_a_damaged_hash_is_refused_or_can_be_checked(text: str) -> None:
+def test_a_damaged_hash_is_rejected_or_can_be_checked(text: str) -> None:
     try:
         foreign = read_legacy_hash(text)
     except UnusableHash:

@@ -1,4 +1,4 @@
-"""Which passwords are accepted, and what people are told about the others."""
+"""The password policy and its messages."""
 
 import random
 import sys
@@ -74,18 +74,18 @@ def test_a_text_that_is_far_too_long_is_too_long(length: int, character: str) ->
 @pytest.mark.parametrize(
     "password", ["password", "PassWord", "ｐａｓｓｗｏｒｄ", "12345678", "iloveyou"]
 )
-def test_a_common_password_is_refused_in_any_case_and_width(password: str) -> None:
+def test_a_common_password_is_rejected_in_any_case_and_width(password: str) -> None:
     assert _codes(password) == {"password_common", "password_too_weak"}
 
 
-def test_a_password_does_not_hold_the_username() -> None:
+def test_a_password_must_not_contain_the_username() -> None:
     assert _codes("violet ALICE seventeen", username="alice") == {"password_contains_username"}
     assert _codes("violet bob seventeen", username="Bob") == {"password_contains_username"}
     assert _codes("violet bo seventeen", username="bo") == set()
     assert _codes("violet seventeen", username="") == set()
 
 
-def test_a_password_does_not_hold_the_email_address() -> None:
+def test_a_password_must_not_contain_the_email_address() -> None:
     code = {"password_contains_email"}
 
     assert _codes("7 m.curie! seventeen", email="M.Curie@example.com") == code
@@ -98,26 +98,26 @@ def test_a_password_does_not_hold_the_email_address() -> None:
     "password",
     ["usermanagementservice 7", "User Management Service!", "my-user.management_service"],
 )
-def test_a_password_does_not_hold_the_name_of_the_service(password: str) -> None:
+def test_a_password_must_not_contain_the_name_of_the_service(password: str) -> None:
     assert "password_contains_service_name" in _codes(password)
 
 
-def test_words_of_the_service_name_may_be_part_of_a_password() -> None:
+def test_a_password_can_contain_words_of_the_service_name() -> None:
     assert _codes("violet service anchor user") == set()
 
 
-def test_a_service_of_a_very_short_name_does_not_forbid_its_letters() -> None:
+def test_a_very_short_service_name_is_not_forbidden() -> None:
     assert (
         _codes("violet happy anchor", policy=PasswordPolicy(DEFAULTS, service_name="App")) == set()
     )
 
 
-def test_a_password_that_is_easy_to_guess_is_refused() -> None:
+def test_a_weak_password_is_rejected() -> None:
     for password in ("p4ssw0rd!", "        ", "aaaaaaaaaaaa", "abcdefgh", "qwertzuiop", "19870412"):
         assert "password_too_weak" in _codes(password), password
 
 
-def test_the_least_score_can_be_chosen() -> None:
+def test_the_minimum_score_is_configurable() -> None:
     strict = _policy(min_score=4)
     lax = _policy(min_score=0)
 
@@ -128,7 +128,7 @@ def test_the_least_score_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     "password", ["violet\nanchor seventeen", "violet\0anchor", "violet\ud800anchor"]
 )
-def test_what_is_no_text_is_refused(password: str) -> None:
+def test_control_characters_are_rejected(password: str) -> None:
     assert "password_not_text" in _codes(password)
 
 
@@ -141,7 +141,7 @@ def test_what_is_no_text_is_refused(password: str) -> None:
         ("special", "password_missing_special", "violetanchorseventeen", GOOD),
     ],
 )
-def test_rules_of_composition_hold_when_switched_on(
+def test_rules_of_composition_apply_when_enabled(
     requirement: str, code: str, missing: str, present: str
 ) -> None:
     policy = _policy(**{requirement: True})
@@ -151,7 +151,7 @@ def test_rules_of_composition_hold_when_switched_on(
     assert _codes(present, policy=policy) == set()
 
 
-def test_all_failed_rules_are_told_at_once() -> None:
+def test_all_violated_rules_are_reported_together() -> None:
     policy = _policy(uppercase=True, number=True, special=True)
 
     assert _codes("monkey", policy=policy, username="monkey", email="monkey@example.com") == {
@@ -170,7 +170,7 @@ def test_an_empty_password_is_too_short_and_too_weak() -> None:
     assert _codes("") == {"password_too_short", "password_too_weak"}
 
 
-def test_require_raises_every_violation_for_the_field_that_it_is_told() -> None:
+def test_require_raises_every_violation_for_the_given_field() -> None:
     POLICY.require(GOOD)
     with pytest.raises(Invalid) as refused:
         POLICY.require("monkey", field="new_password")
@@ -190,7 +190,7 @@ def test_violations_become_errors_of_a_field() -> None:
     )
 
 
-def test_strength_says_why_and_what_would_be_better() -> None:
+def test_strength_has_reasons_and_suggestions() -> None:
     weak = POLICY.strength("p4ssw0rd!")
     strong = POLICY.strength(GOOD)
 
@@ -207,7 +207,7 @@ def test_words_about_the_user_lower_the_score() -> None:
 
 
 def test_parallel_estimates_do_not_mix_up_their_users() -> None:
-    """zxcvbn for Python keeps the words about the user in a dictionary that all threads share."""
+    """zxcvbn for Python stores the user's words in a dictionary that all threads share."""
     begin = threading.Barrier(8)
 
     def scores(number: int) -> set[int]:
@@ -240,7 +240,7 @@ WORST_CASES: dict[str, Callable[[random.Random], str]] = {
 
 
 @pytest.mark.parametrize("make", WORST_CASES.values(), ids=WORST_CASES.keys())
-def test_no_password_takes_long_to_judge(make: Callable[[random.Random], str]) -> None:
+def test_no_password_takes_long_to_check(make: Callable[[random.Random], str]) -> None:
     """Unbounded, the signs took 1.8 seconds and the marks 4."""
     password = make(random.Random(7))
 
@@ -278,7 +278,7 @@ def test_the_estimate_agrees_with_the_reference() -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(), max_size=140), st.text(max_size=70), st.text(max_size=70))
-def test_any_text_can_be_judged(password: str, username: str, email: str) -> None:
+def test_any_text_can_be_checked(password: str, username: str, email: str) -> None:
     strength = POLICY.strength(password, username=username, email=email)
 
     assert 0 <= strength.score <= 4

@@ -35,7 +35,7 @@ def test_the_caller_gets_what_the_function_returns() -> None:
     assert pool.run(lambda: "hashed") == "hashed"
 
 
-def test_the_caller_gets_what_the_function_raises_and_the_place_is_free_again() -> None:
+def test_the_caller_gets_exceptions_of_the_function_and_the_slot_is_free_again() -> None:
     pool = HashingPool(queue_limit=0, threads=1)
 
     for _ in range(3):
@@ -45,7 +45,7 @@ def test_the_caller_gets_what_the_function_raises_and_the_place_is_free_again() 
     assert pool.run(lambda: "hashed") == "hashed"
 
 
-def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
+def test_200_concurrent_callers_get_a_hash_or_busy() -> None:
     pool = HashingPool(queue_limit=64, threads=2)
     opened, all_asked = threading.Event(), threading.Barrier(200)
 
@@ -78,7 +78,7 @@ def test_200_at_once_get_a_hash_or_busy_and_nothing_else() -> None:
     assert pool.run(lambda: "hashed") == "hashed"
 
 
-def test_no_more_run_at_once_than_there_are_threads() -> None:
+def test_at_most_one_hash_runs_on_each_thread() -> None:
     pool = HashingPool(queue_limit=64, threads=2)
     lock = threading.Lock()
     running: list[int] = [0]
@@ -128,8 +128,8 @@ def test_hash_and_wait_are_observed_in_the_thread_of_the_caller() -> None:
     assert hash_thread == wait_thread == threading.get_ident()
 
 
-def test_a_gate_used_before_a_fork_works_in_the_child() -> None:
-    """Run apart, because a fork of a process with threads is not for a test runner."""
+def test_a_pool_used_before_a_fork_works_in_the_child() -> None:
+    """Runs in a process of its own, because a test runner with threads cannot fork safely."""
     script = """
 import os, threading, time
 from userapi.passwords.hashing_pool import HashingPool
@@ -156,7 +156,7 @@ raise SystemExit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.skipif(not hasattr(os, "getpriority"), reason="needs setpriority(2)")
-def test_hashes_that_nobody_waits_for_come_last_and_leave_cores_to_log_ins() -> None:
+def test_the_background_pool_has_the_lowest_priority_and_leaves_cores_to_log_ins() -> None:
     def priority() -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
@@ -166,7 +166,7 @@ def test_hashes_that_nobody_waits_for_come_last_and_leave_cores_to_log_ins() -> 
     assert waiting.threads <= max(1, logging_in.threads // 2)
 
 
-def test_an_interpreter_that_has_hashed_ends_at_once() -> None:
+def test_an_interpreter_that_has_hashed_exits_at_once() -> None:
     script = (
         "from userapi.passwords.hashing_pool import HashingPool\n"
         "HashingPool(queue_limit=64).run(lambda: None)\n"
@@ -175,7 +175,7 @@ def test_an_interpreter_that_has_hashed_ends_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
-def test_a_gate_that_nobody_holds_is_not_kept() -> None:
+def test_an_unreferenced_pool_is_freed() -> None:
     pool = HashingPool(queue_limit=64)
     pool.run(lambda: None)
     kept = weakref.ref(pool)
@@ -186,7 +186,7 @@ def test_a_gate_that_nobody_holds_is_not_kept() -> None:
     assert kept() is None
 
 
-def test_a_full_gate_says_so_before_anything_is_spent() -> None:
+def test_a_full_pool_is_busy_before_any_work() -> None:
     pool = HashingPool(queue_limit=0, threads=1)
     pool.require_room()
     begun, enough = threading.Event(), threading.Event()
