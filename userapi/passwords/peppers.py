@@ -88,8 +88,3 @@ class Peppers:
                     self._any_missing = bool(self.missing(connection))
                 self._known_until = time.monotonic() + KEPT_SECONDS
             return self._any_missing
-
-    def forget(self) -> None:
-        """Look again at the next question."""
-        with self._lock:
-            self._known_until = 0.0
