@@ -28,7 +28,7 @@ from userapi.accounts.addresses import canonical_identifier
 from userapi.accounts.models import UserStatus, searchable
 from userapi.accounts.views import ALL_USERS, UserView, user_view, users
 from userapi.clock import Clock
-from userapi.infrastructure.database import reading
+from userapi.infrastructure.database import is_postgresql, reading
 from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 from userapi.roles.models import UserRole
 
@@ -209,7 +209,7 @@ def _holds(text: str, connection: Connection) -> ColumnElement[bool]:
     finds a page sooner. The planner estimates the number of rows from its statistics, in half a
     millisecond.
     """
-    if connection.dialect.name != "postgresql" or HAS_TRIGRAM.search(text):
+    if not is_postgresql(connection) or HAS_TRIGRAM.search(text):
         return _HOLDS
     grams = sorted({text[start : start + 2] for start in range(max(1, len(text) - 1))})
     by_index = holds_grams(users.c.search_text, *(literal(gram, Text()) for gram in grams))

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from psycopg2 import errors as pg_errors
 from sqlalchemy import insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -21,7 +20,7 @@ from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.errors import ServiceError
 from userapi.events.catalogue import EventType, UserEvent, UserFacts
-from userapi.infrastructure.database import table_of, transaction
+from userapi.infrastructure.database import dialect_of, insert_for, table_of, transaction
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.recorder import Recorder
@@ -170,8 +169,11 @@ def _insert_absent(session: Session, rows: Sequence[Mapping[str, Any]]) -> set[U
     """
     if not rows:
         return set()
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(users_table).on_conflict_do_nothing().returning(users_table.c.id)
+    statement = (
+        insert_for(dialect_of(session), users_table)
+        .on_conflict_do_nothing()
+        .returning(users_table.c.id)
+    )
     # The same order in every import prevents deadlocks between two imports of one file.
     ordered = sorted(rows, key=lambda row: str(row["username"]))
     return set(session.execute(statement, ordered).scalars())

@@ -17,13 +17,19 @@ from sqlalchemy import (
     Uuid,
     func,
     select,
-    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.accounts.imports.results import ImportResult
 from userapi.errors import FieldError
-from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id, table_of
+from userapi.infrastructure.database import (
+    Base,
+    JsonDocument,
+    UuidKey,
+    new_id,
+    partial_index,
+    table_of,
+)
 
 
 class ImportState(StrEnum):
@@ -66,12 +72,7 @@ class ImportJob(Base):
         CheckConstraint(
             "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
         ),
-        Index(
-            "ix_user_imports_unfinished",
-            "advanced_at",
-            postgresql_where=text("finished_at IS NULL"),
-            sqlite_where=text("finished_at IS NULL"),
-        ),
+        partial_index("ix_user_imports_unfinished", "advanced_at", where="finished_at IS NULL"),
         Index("ix_user_imports_finished_at", "finished_at"),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
 from userapi.accounts.imports.errors import ImportNotFound
@@ -29,7 +29,7 @@ from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
-from userapi.infrastructure.database import new_id, reading, transaction
+from userapi.infrastructure.database import new_id, notify, reading, transaction
 from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
 
 NOTIFY_CHANNEL = "userapi_imports"
@@ -87,8 +87,7 @@ class ImportJobs:
             )
             if sealed:
                 session.execute(insert(batches_table), sealed)
-            if session.get_bind().dialect.name == "postgresql":
-                session.execute(text(f"NOTIFY {NOTIFY_CHANNEL}"))
+            notify(session, NOTIFY_CHANNEL)
         return self.get(import_id)
 
     def get(self, import_id: UUID) -> ImportView:
