@@ -167,7 +167,7 @@ def _active(connection: Connection, now: datetime) -> dict[str, int]:
     ).one()
     return {
         name: on_first_day + sum(count for day, count in by_day.items() if day >= next_days[name])
-        for name, on_first_day in on_first_days._mapping.items()
+        for name, on_first_day in zip(begins, on_first_days, strict=True)
     }
 
 

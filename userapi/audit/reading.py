@@ -32,6 +32,7 @@ from userapi.permissions import Permission
 ROWS_PER_CHUNK = 1000
 
 _table = table_of(AuditLog)
+_COLUMNS = _table.c.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,7 @@ class AuditReader:
             query = query.where(_table.c.ip_address.in_(spellings))
         chunks = _chunks(_read_chunk(_newest_first(query)), query, descending=True)
         return export_pieces(
-            ([dict(row._mapping) for row in chunk] for chunk in chunks),
-            columns=_table.c.keys(),
-            form=form,
+            ([_fields(row) for row in chunk] for chunk in chunks), columns=_COLUMNS, form=form
         )
 
     def activity(
@@ -217,12 +216,17 @@ def _read_chunk(query: Select[Any]) -> Sequence[Row[Any]]:
         return connection.execute(query.limit(ROWS_PER_CHUNK)).all()
 
 
+def _fields(row: Row[Any]) -> dict[str, Any]:
+    """Return the columns of the table in a row, which may have more."""
+    return dict(zip(_COLUMNS, row, strict=False))
+
+
 def _item_for(user_id: UUID, reader: Actor) -> Callable[[Row[Any]], Mapping[str, Any]]:
     """Return a function that removes from a row of activity what the reader must not see."""
     sees_all = Permission.AUDIT_READ in reader.permissions
 
     def item(row: Row[Any]) -> Mapping[str, Any]:
-        shown = dict(row._mapping)
+        shown = _fields(row)
         if not sees_all and row.actor_type != ActorType.ANONYMOUS and row.actor_id != user_id:
             shown |= {"ip_address": None, "user_agent": None, "session_id": None}
         return shown

@@ -35,6 +35,7 @@ ROWS_PER_CHUNK = 1000
 
 _table = table_of(UserSession)
 _INSERT = insert(_table)
+_COLUMNS = _table.c.keys()
 
 
 class SessionNotFound(NotFound):
@@ -346,4 +347,5 @@ def _chunks(first: list[dict[str, Any]], query: Select[Any]) -> Iterator[list[di
 
 def _read_rows(query: Select[Any]) -> list[dict[str, Any]]:
     with reading() as connection:
-        return [dict(row._mapping) for row in connection.execute(query.limit(ROWS_PER_CHUNK))]
+        rows = connection.execute(query.limit(ROWS_PER_CHUNK))
+        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
