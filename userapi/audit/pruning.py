@@ -28,6 +28,7 @@ from userapi.audit.verification import AuditVerification
 from userapi.clock import Clock, rfc3339
 from userapi.errors import invalid_field
 from userapi.infrastructure.database import (
+    is_postgresql,
     keep_to_indexes,
     patient_reading,
     statement_timeout,
@@ -233,5 +234,5 @@ class AuditPruning:
 def _keep_to_order(connection: Connection) -> None:
     """Make this transaction read rows by the index in their order, despite the statistics."""
     keep_to_indexes(connection)
-    if connection.dialect.name == "postgresql":
+    if is_postgresql(connection):
         connection.exec_driver_sql("SET LOCAL enable_sort = off")

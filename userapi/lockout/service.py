@@ -95,7 +95,7 @@ class Lockout:
         """Reserve an attempt before a check. Raises TooManyAttempts if none is left."""
         now = self._clock.now()
         with autocommit() as connection:
-            statement = _RESERVE_ATTEMPT[connection.dialect.name]
+            statement = _RESERVE_ATTEMPT[dialect_of(connection)]
             taken = connection.execute(
                 statement,
                 {
