@@ -1,4 +1,4 @@
-"""Downloading the audit log, and what a user did."""
+"""Downloading the audit log, and the activity of a user."""
 
 import csv
 import io
@@ -66,7 +66,7 @@ def test_the_export_has_what_the_list_has(app: Flask, admin: SignedInClient) -> 
 def test_the_export_is_complete_and_newest_first_over_many_chunks(
     app: Flask, admin: SignedInClient, clock: ManualClock
 ) -> None:
-    """Many rows of one moment lie on both sides of a chunk's end."""
+    """Many rows with the same time are on both sides of the end of a chunk."""
     record(app, 20)
     clock.set(clock.now())
     record(app, ROWS_PER_CHUNK * 2 + 5)
@@ -80,7 +80,7 @@ def test_the_export_is_complete_and_newest_first_over_many_chunks(
     )
 
 
-def test_the_export_takes_the_filters_of_the_list(app: Flask, admin: SignedInClient) -> None:
+def test_the_export_accepts_the_filters_of_the_list(app: Flask, admin: SignedInClient) -> None:
     record(app, target=("user", "one"))
     record(app, target=("user", "two"))
 
@@ -92,7 +92,7 @@ def test_the_export_takes_the_filters_of_the_list(app: Flask, admin: SignedInCli
 @pytest.mark.parametrize(
     "query", [{"format": "xml"}, {"page": "2"}, {"cursor": "x"}, {"wizard": "1"}]
 )
-def test_what_the_export_does_not_take_is_refused(
+def test_other_parameters_of_the_export_are_rejected(
     app: Flask, admin: SignedInClient, query: dict[str, str]
 ) -> None:
     answer = admin.get(EXPORT, query=query)
@@ -115,7 +115,7 @@ def test_no_cell_of_the_csv_is_a_formula(app: Flask, admin: SignedInClient, star
     assert row["actor_username"] == "'" + evil
 
 
-def test_the_csv_holds_every_field_in_a_readable_form(app: Flask, admin: SignedInClient) -> None:
+def test_the_csv_contains_every_field_in_a_readable_form(app: Flask, admin: SignedInClient) -> None:
     record(app, changes={"first_name": (None, 'Zoë, "Z"')}, target=("user", "x"))
 
     (row,) = table(admin.get(EXPORT, query={"format": "csv", "action": "user.updated"}))
@@ -128,7 +128,9 @@ def test_the_csv_holds_every_field_in_a_readable_form(app: Flask, admin: SignedI
     assert row["actor_id"] == ""
 
 
-def test_an_error_on_the_way_breaks_the_answer_off(app: Flask, admin: SignedInClient) -> None:
+def test_an_error_during_the_export_breaks_the_response_off(
+    app: Flask, admin: SignedInClient
+) -> None:
     """The server gets the exception after the first chunk, and cuts the connection."""
     record(app, ROWS_PER_CHUNK + 10)
     answer = admin.get(EXPORT, buffered=False)
@@ -154,7 +156,7 @@ def activity(client: SignedInClient, user_id: object, **query: Any) -> Any:
     return client.get(f"/api/v1/users/{user_id}/activity", query=query)
 
 
-def test_activity_is_what_a_user_did_and_what_was_done_to_them(
+def test_activity_has_the_rows_with_the_user_as_actor_or_target(
     app: Flask, admin: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin, other = make_user("robin"), make_user("other")
@@ -174,10 +176,10 @@ def test_activity_is_what_a_user_did_and_what_was_done_to_them(
     assert (body["total"], body["total_is_exact"], body["next_cursor"]) == (3, True, None)
 
 
-def test_activity_is_walked_by_cursor_without_gaps_or_doubles(
+def test_cursors_read_the_activity_without_gaps_or_duplicates(
     app: Flask, admin: SignedInClient, make_user: MakeUser
 ) -> None:
-    """Rows that a user did, that were done to them, and both at once, mixed."""
+    """Rows with the user as actor, as target, and as both, mixed."""
     robin = make_user("robin")
     self_actor = Actor(type=ActorType.USER, id=UUID(robin.id), username="robin")
     for number in range(21):
@@ -219,7 +221,7 @@ def test_activity_is_paged_by_number(
     assert [e["field"] for e in deep.get_json()["errors"]] == ["page"]
 
 
-def test_a_cursor_of_one_users_activity_is_none_of_anothers(
+def test_a_cursor_is_not_valid_for_the_activity_of_another_user(
     app: Flask, admin: SignedInClient, make_user: MakeUser
 ) -> None:
     robin, other = make_user("robin"), make_user("other")
@@ -231,7 +233,7 @@ def test_a_cursor_of_one_users_activity_is_none_of_anothers(
     assert (answer.status_code, answer.get_json()["code"]) == (400, "invalid_cursor")
 
 
-def test_one_reads_ones_own_activity_without_leaving_a_row(
+def test_reading_the_own_activity_adds_no_row(
     app: Flask, admin: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin = make_user("robin")
@@ -244,7 +246,7 @@ def test_one_reads_ones_own_activity_without_leaving_a_row(
     assert audit_rows(app, action="audit.read") == []
 
 
-def test_where_an_administrator_was_is_not_shown_to_the_user(
+def test_the_address_of_an_administrator_is_not_shown_to_the_user(
     app: Flask, admin: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin = make_user("robin")
@@ -271,9 +273,7 @@ def test_activity_of_others_needs_the_permission(
     assert (answer.status_code, answer.get_json()["permission"]) == (403, "audit:read")
 
 
-def test_the_activity_of_a_deleted_user_is_still_there(
-    admin: SignedInClient, make_user: MakeUser
-) -> None:
+def test_the_activity_of_a_deleted_user_is_kept(admin: SignedInClient, make_user: MakeUser) -> None:
     robin = make_user("robin")
     admin.delete(f"/api/v1/users/{robin.id}")
 
@@ -283,7 +283,7 @@ def test_the_activity_of_a_deleted_user_is_still_there(
     assert answer.get_json()["items"][0]["action"] == "user.deleted"
 
 
-def test_a_user_of_whom_there_is_nothing_is_unknown(admin: SignedInClient) -> None:
+def test_the_activity_of_an_unknown_user_is_not_found(admin: SignedInClient) -> None:
     nobody = "01900000-0000-7000-8000-000000000000"
 
     answers = [activity(admin, nobody).status_code for _ in range(2)]

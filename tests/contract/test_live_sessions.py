@@ -21,13 +21,13 @@ NOBODY = UUID("01900000-0000-7000-8000-000000000000")
 
 @pytest.fixture(params=["database", "redis"])
 def app(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Flask:
-    """Return an application that asks the database alone, or Redis first."""
+    """Return an application that reads the database only, or Redis first."""
     redis_url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
     return make_app(REDIS_URL=redis_url, SESSION_CACHE_SECONDS="300")
 
 
 class Service:
-    """The service, as somebody who asks it of sessions sees it."""
+    """The service, from the point of view of a caller of `LiveSessions`."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -43,7 +43,7 @@ class Service:
     def find(
         self, session_id: str, user_id: str | UUID, *, session_version: int = 1
     ) -> LiveSession | None:
-        """Ask twice; the answers must be the same."""
+        """Look a session up twice; the results must be the same."""
         with self.app.app_context():
             first, second = (
                 self.services.live_sessions.find(
@@ -70,9 +70,7 @@ def boss(service: Service, make_user: MakeUser) -> SignedInClient:
     return service.log_in(make_user("boss", roles=["superadmin"]))
 
 
-def test_a_live_session_is_found_with_all_that_a_request_needs(
-    service: Service, robin: MadeUser
-) -> None:
+def test_a_live_session_has_all_that_a_request_needs(service: Service, robin: MadeUser) -> None:
     session_id = service.log_in(robin).session_id
 
     live = service.find(session_id, robin.id)
@@ -84,11 +82,11 @@ def test_a_live_session_is_found_with_all_that_a_request_needs(
     assert live.ends_at.utcoffset() is not None
 
 
-def test_a_session_that_never_was_is_not_found(service: Service, robin: MadeUser) -> None:
+def test_an_unknown_session_is_not_found(service: Service, robin: MadeUser) -> None:
     assert service.find(str(NOBODY), robin.id) is None
 
 
-def test_a_session_says_whose_it_is_whoever_is_named(
+def test_a_session_has_its_own_user_whatever_user_is_given(
     service: Service, robin: MadeUser, make_user: MakeUser
 ) -> None:
     mallory = make_user("mallory")
@@ -110,7 +108,7 @@ def test_an_ended_session_is_not_found(service: Service, robin: MadeUser) -> Non
     assert service.find(other.session_id, robin.id) is not None
 
 
-def test_a_session_of_somebody_suspended_is_not_found(
+def test_a_session_of_a_suspended_user_is_not_found(
     service: Service, robin: MadeUser, boss: SignedInClient
 ) -> None:
     session_id = service.log_in(robin).session_id
@@ -123,7 +121,7 @@ def test_a_session_of_somebody_suspended_is_not_found(
     assert service.find(session_id, robin.id) is None  # What has ended does not come back.
 
 
-def test_a_session_of_somebody_deleted_is_not_found(
+def test_a_session_of_a_deleted_user_is_not_found(
     service: Service, robin: MadeUser, boss: SignedInClient
 ) -> None:
     session_id = service.log_in(robin).session_id
@@ -134,7 +132,9 @@ def test_a_session_of_somebody_deleted_is_not_found(
     assert service.find(session_id, robin.id) is None
 
 
-def test_another_role_shows(service: Service, robin: MadeUser, boss: SignedInClient) -> None:
+def test_a_change_of_roles_is_visible(
+    service: Service, robin: MadeUser, boss: SignedInClient
+) -> None:
     session_id = service.log_in(robin).session_id
     before = service.find(session_id, robin.id)
 
@@ -146,7 +146,9 @@ def test_another_role_shows(service: Service, robin: MadeUser, boss: SignedInCli
     assert after.access_version > before.access_version
 
 
-def test_another_name_shows(service: Service, robin: MadeUser, boss: SignedInClient) -> None:
+def test_a_change_of_the_name_is_visible(
+    service: Service, robin: MadeUser, boss: SignedInClient
+) -> None:
     session_id = service.log_in(robin).session_id
     service.find(session_id, robin.id)
 
@@ -156,7 +158,7 @@ def test_another_name_shows(service: Service, robin: MadeUser, boss: SignedInCli
     assert live is not None and live.username == "hood"
 
 
-def test_a_password_that_must_change_shows(
+def test_a_required_password_change_is_visible(
     service: Service, robin: MadeUser, boss: SignedInClient
 ) -> None:
     session_id = service.log_in(robin).session_id
@@ -168,7 +170,7 @@ def test_a_password_that_must_change_shows(
     assert live is not None and live.must_change_password
 
 
-def test_a_changed_role_counts_the_catalogue_up(
+def test_a_changed_role_increases_the_catalogue_version(
     service: Service, robin: MadeUser, boss: SignedInClient
 ) -> None:
     session_id = service.log_in(robin).session_id
@@ -182,7 +184,9 @@ def test_a_changed_role_counts_the_catalogue_up(
     assert after.catalogue_version == before.catalogue_version + 1
 
 
-def test_a_changed_password_counts_the_session_up(service: Service, robin: MadeUser) -> None:
+def test_a_changed_password_increases_the_session_version(
+    service: Service, robin: MadeUser
+) -> None:
     client = service.log_in(robin)
     service.find(client.session_id, robin.id)
 
@@ -191,14 +195,14 @@ def test_a_changed_password_counts_the_session_up(service: Service, robin: MadeU
         json={"current_password": PASSWORD, "new_password": "granite-otter-57-teapot"},
     )
 
-    # Whichever version the token is of that asks first.
+    # Whatever version the first token has.
     for session_version in (1, 2, 1):
         live = service.find(client.session_id, robin.id, session_version=session_version)
         assert live is not None and live.session_version == 2
 
 
 @pytest.mark.parametrize(("remember_me", "days"), [(False, 7), (True, 7)])
-def test_a_session_that_is_not_used_ends(
+def test_an_unused_session_expires(
     service: Service, robin: MadeUser, clock: ManualClock, remember_me: bool, days: int
 ) -> None:
     session_id = service.log_in(robin, remember_me=remember_me).session_id
@@ -209,9 +213,7 @@ def test_a_session_that_is_not_used_ends(
     assert service.find(session_id, robin.id) is None
 
 
-def test_a_session_that_is_refreshed_lives_on_past_its_first_end(
-    service: Service, robin: MadeUser, clock: ManualClock
-) -> None:
+def test_a_refresh_extends_a_session(service: Service, robin: MadeUser, clock: ManualClock) -> None:
     client = service.log_in(robin, remember_me=True)
     service.find(client.session_id, robin.id)
     clock.advance(days=6)
@@ -223,7 +225,7 @@ def test_a_session_that_is_refreshed_lives_on_past_its_first_end(
     assert service.find(client.session_id, robin.id) is not None
 
 
-def test_a_session_ends_in_the_end_however_often_it_is_refreshed(
+def test_refreshes_do_not_extend_a_session_without_limit(
     service: Service, robin: MadeUser, clock: ManualClock
 ) -> None:
     client = service.log_in(robin, remember_me=True)

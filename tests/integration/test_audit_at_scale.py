@@ -1,4 +1,4 @@
-"""Verifying and pruning large audit logs: how much is read, how often, and beside what."""
+"""Verifying and pruning large audit logs: how much is read, how often, and concurrently."""
 
 import threading
 import tracemalloc
@@ -37,7 +37,7 @@ def context(app: Flask) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let some thousand rows be what some ten thousand are otherwise."""
+    """Reduce the batches, so that fewer rows are enough for several."""
     monkeypatch.setattr("userapi.audit.seal_reading.SEALS_PER_READ", 3)
 
 
@@ -60,7 +60,7 @@ def verify(services: Services) -> None:
 
 @contextmanager
 def reads_of_rows() -> Iterator[list[int]]:
-    """Give how many rows each statement reads from the log."""
+    """Yield the number of rows that each statement reads from the log."""
     reads: list[int] = []
 
     def note(_c: Any, cursor: Any, statement: str, *_more: Any) -> None:
@@ -73,7 +73,7 @@ def reads_of_rows() -> Iterator[list[int]]:
 
 
 def test_each_row_is_read_once(services: Services) -> None:
-    """All ids were read once more for each million rows that there are."""
+    """All ids were read again for each million rows."""
     add_rows(services, 1, 12_000)
 
     with reads_of_rows() as reads:
@@ -96,7 +96,7 @@ def test_memory_does_not_grow_with_the_log(services: Services) -> None:
 
 
 def test_no_snapshot_is_held_from_the_first_row_to_the_last(services: Services) -> None:
-    """One that is held for hours keeps the whole database from being cleaned up."""
+    """A snapshot that is held for hours prevents vacuuming of the whole database."""
     add_rows(services, 1, 12_000)
     horizons = set()
 
@@ -115,7 +115,7 @@ def test_no_snapshot_is_held_from_the_first_row_to_the_last(services: Services) 
     assert horizons == {None}
 
 
-def test_rows_that_come_are_sealed_and_pruned_meanwhile_are_no_finding(
+def test_rows_added_sealed_and_pruned_concurrently_are_no_finding(
     app: Flask, services: Services, clock: ManualClock
 ) -> None:
     add_rows(services, 1, 12_000)
@@ -148,10 +148,10 @@ def prune(services: Services, clock: ManualClock, *, days: float) -> int:
     return services.audit_pruning.prune(before, actor=system_actor("tests")).rows
 
 
-def test_pruning_reads_no_more_than_it_deletes_whatever_the_statistics_say(
+def test_pruning_reads_only_what_it_deletes_despite_the_statistics(
     services: Services, clock: ManualClock
 ) -> None:
-    """With statistics of an empty log each batch read all that there is."""
+    """With statistics of an empty log each batch read the whole log."""
     with db.engine.begin() as connection:
         connection.exec_driver_sql(
             "DELETE FROM pg_statistic WHERE starelid = 'audit_logs'::regclass"
@@ -171,7 +171,7 @@ def test_pruning_reads_no_more_than_it_deletes_whatever_the_statistics_say(
 
 @contextmanager
 def plans() -> Iterator[list[str]]:
-    """Give how PostgreSQL executes each statement on the log."""
+    """Yield the plan of each statement on the log."""
     explained: list[str] = []
 
     def explain(connection: Any, _c: Any, statement: str, parameters: Any, *_more: Any) -> None:
@@ -187,7 +187,7 @@ def plans() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("command", [["verify"], ["prune", "--older-than", "399d", "--yes"]])
 def test_no_statement_has_a_time_out(app: Flask, services: Services, command: list[str]) -> None:
-    """Counting ended after three seconds: at some 40 million rows nothing was ever pruned."""
+    """Counting ended after three seconds, so with 40 million rows nothing was ever pruned."""
     add_rows(services, 1, 10)
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(flask(app, *command)))
@@ -212,7 +212,7 @@ def _somebody_waited_for_four_seconds() -> bool:
 
 @contextmanager
 def ctrl_c_at(number: int, words: str) -> Iterator[None]:
-    """Press Ctrl-C at a statement of a number."""
+    """Simulate Ctrl-C at a statement."""
     count = 0
 
     def press(_c: Any, _cursor: Any, statement: str, *_more: Any) -> None:
@@ -238,7 +238,7 @@ def test_verifying_can_be_interrupted(app: Flask, services: Services) -> None:
     verify(services)
 
 
-def test_pruning_can_be_interrupted_and_goes_on_later(app: Flask, services: Services) -> None:
+def test_pruning_can_be_interrupted_and_continued(app: Flask, services: Services) -> None:
     add_rows(services, 1, 9_000)
 
     with ctrl_c_at(3, "DELETE FROM audit_logs"):
@@ -263,7 +263,7 @@ def test_a_large_number_of_rows_is_estimated(
     assert "Delete about 5000 rows" in result.output
 
 
-def test_progress_is_shown_where_there_is_no_terminal(
+def test_progress_is_shown_without_a_terminal(
     app: Flask, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_rows(services, 1, 5_000)

@@ -1,4 +1,4 @@
-"""The keys of the audit seals: former ones verify, and a missing one is no altered log."""
+"""The keys of the audit seals: previous ones verify, and a missing one is reported as such."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ def of(app: Flask) -> Services:
 
 
 def flask(app: Flask, *arguments: str) -> Result:
-    # A command takes the application of the context that it is called in.
+    # A command uses the application of the current context.
     with app.app_context():
         return app.test_cli_runner().invoke(args=list(arguments))
 
@@ -58,7 +58,7 @@ def seal_some(app: Flask, count: int = 2) -> None:
 
 
 def seal_as_an_earlier_release(app: Flask, make_app: MakeApp) -> None:
-    """Make the chain that a release made that took SECRET_KEY and named no key."""
+    """Create the chain of an early release, which used SECRET_KEY and named no key."""
     earlier = make_app(AUDIT_SEAL_KEY=of(app).settings.secret_key)
     seal_some(earlier)
     seal_some(earlier)
@@ -89,7 +89,7 @@ def findings(app: Flask) -> list[tuple[str, int | None, Any]]:
     ],
     ids=["encryption-key", "own-key", "own-key-changed", "own-key-left-out", "secret-key"],
 )
-def test_a_former_key_verifies_and_the_present_one_seals(
+def test_a_previous_key_verifies_and_the_current_one_seals(
     app: Flask, make_app: MakeApp, before: dict[str, str], after: dict[str, str]
 ) -> None:
     if after.get("ENCRYPTION_KEY_PREVIOUS"):
@@ -189,7 +189,7 @@ def test_nothing_is_sealed_on_a_chain_that_cannot_be_checked(app: Flask, make_ap
     assert verified(of(app)).waiting == 1
 
 
-def test_the_worker_goes_on_without_the_key_and_logs_it_once(
+def test_the_worker_continues_without_the_key_and_logs_it_once(
     app: Flask, make_app: MakeApp, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Fault: it logged an error every second."""
@@ -204,7 +204,7 @@ def test_the_worker_goes_on_without_the_key_and_logs_it_once(
     assert capsys.readouterr().out.count("audit.sealing_stopped") == 1
 
 
-def test_sealing_goes_on_when_the_key_is_back(app: Flask, make_app: MakeApp) -> None:
+def test_sealing_continues_when_the_key_is_configured_again(app: Flask, make_app: MakeApp) -> None:
     seal_some(app)
     other = make_app(ENCRYPTION_KEY=NEW_ENCRYPTION_KEY)
     with other.app_context():
@@ -217,7 +217,7 @@ def test_sealing_goes_on_when_the_key_is_back(app: Flask, make_app: MakeApp) -> 
     assert findings(app) == []
 
 
-def test_doctor_names_what_to_set(app: Flask, make_app: MakeApp) -> None:
+def test_doctor_names_the_settings_to_change(app: Flask, make_app: MakeApp) -> None:
     seal_some(app)
     other = make_app(ENCRYPTION_KEY=NEW_ENCRYPTION_KEY)
 
@@ -236,7 +236,7 @@ def _audit_finding(app: Flask) -> DoctorFinding:
         return finding
 
 
-def test_the_metric_counts_the_keys_that_are_missing(app: Flask, make_app: MakeApp) -> None:
+def test_a_metric_counts_the_missing_keys(app: Flask, make_app: MakeApp) -> None:
     seal_some(app)
     other = make_app(ENCRYPTION_KEY=NEW_ENCRYPTION_KEY)
 
@@ -266,7 +266,7 @@ def lose_the_key(app: Flask, make_app: MakeApp) -> Flask:
     return other
 
 
-def test_a_new_chain_begins_on_the_record(app: Flask, make_app: MakeApp) -> None:
+def test_the_begin_of_a_new_chain_is_recorded(app: Flask, make_app: MakeApp) -> None:
     other = lose_the_key(app, make_app)
 
     anchored = flask(other, "audit", "anchor", "--reason", "Key lost in the fire")
@@ -284,7 +284,7 @@ def test_a_new_chain_begins_on_the_record(app: Flask, make_app: MakeApp) -> None
     assert _metric(other) == 0.0
 
 
-def test_rows_after_the_new_beginning_are_protected(app: Flask, make_app: MakeApp) -> None:
+def test_rows_of_the_new_chain_are_protected(app: Flask, make_app: MakeApp) -> None:
     other = lose_the_key(app, make_app)
     flask(other, "audit", "anchor", "--reason", "Key lost", "--yes")
     seal_some(other)
@@ -299,9 +299,7 @@ def test_rows_after_the_new_beginning_are_protected(app: Flask, make_app: MakeAp
     assert findings(other) == [("row_altered", 3, row.id)]
 
 
-def test_a_seal_after_the_new_beginning_cannot_claim_a_lost_key(
-    app: Flask, make_app: MakeApp
-) -> None:
+def test_a_seal_of_the_new_chain_cannot_name_a_lost_key(app: Flask, make_app: MakeApp) -> None:
     other = lose_the_key(app, make_app)
     flask(other, "audit", "anchor", "--reason", "Key lost", "--yes")
     seal_some(other)
@@ -313,7 +311,7 @@ def test_a_seal_after_the_new_beginning_cannot_claim_a_lost_key(
     assert ("key_missing", 3, None) in findings(other)
 
 
-def test_a_beginning_that_is_removed_or_forged_is_found(app: Flask, make_app: MakeApp) -> None:
+def test_a_removed_or_forged_chain_start_is_found(app: Flask, make_app: MakeApp) -> None:
     other = lose_the_key(app, make_app)
     flask(other, "audit", "anchor", "--reason", "Key lost", "--yes")
     seal_some(other)
@@ -330,7 +328,7 @@ def test_a_beginning_that_is_removed_or_forged_is_found(app: Flask, make_app: Ma
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM", "UPDATE"])
-def test_no_sql_of_the_service_changes_a_beginning(
+def test_no_sql_of_the_service_changes_a_chain_start(
     app: Flask, make_app: MakeApp, change: str
 ) -> None:
     other = lose_the_key(app, make_app)
@@ -341,7 +339,7 @@ def test_no_sql_of_the_service_changes_a_beginning(
         session.execute(text(statement))
 
 
-def test_former_seals_are_still_checked_where_their_key_is_here(app: Flask) -> None:
+def test_earlier_seals_are_verified_if_their_key_is_configured(app: Flask) -> None:
     seal_some(app)
     seal_some(app)
     of(app).audit_seals.begin_chain("A fresh start", actor=system_actor("tests"))
@@ -365,7 +363,7 @@ def test_the_last_seal_before_a_new_chain_cannot_be_removed(app: Flask) -> None:
     assert ("seal_removed", 2, None) in findings(app)
 
 
-def test_a_head_that_was_removed_is_made_anew_by_a_new_chain(app: Flask) -> None:
+def test_a_new_chain_restores_a_removed_head(app: Flask) -> None:
     seal_some(app)
     with past_the_triggers(app) as sql:
         sql("DELETE FROM audit_seal_head")
@@ -385,12 +383,12 @@ def test_a_new_chain_begins_once_before_the_next_seal(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", "   ", "x" * 501, "a\nb"])
-def test_a_new_chain_takes_a_reason(app: Flask, reason: str) -> None:
+def test_a_new_chain_requires_a_reason(app: Flask, reason: str) -> None:
     with pytest.raises(Invalid):
         of(app).audit_seals.begin_chain(reason, actor=system_actor("tests"))
 
 
-def test_pruning_goes_on_across_a_new_beginning(app: Flask, make_app: MakeApp, clock: Any) -> None:
+def test_pruning_continues_across_a_chain_start(app: Flask, make_app: MakeApp, clock: Any) -> None:
     other = lose_the_key(app, make_app)
     flask(other, "audit", "anchor", "--reason", "Key lost", "--yes")
     seal_some(other)

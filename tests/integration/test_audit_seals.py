@@ -1,4 +1,4 @@
-"""The chain of seals: what is found when somebody writes to the database past the service."""
+"""The chain of seals: which direct changes of the database a verification finds."""
 
 import sqlite3
 import threading
@@ -54,7 +54,7 @@ def verified(services: Services) -> Verified:
 
 @contextmanager
 def past_the_triggers(app: Flask) -> Iterator[Callable[..., Any]]:
-    """Give what runs SQL as somebody who owns the database."""
+    """Yield a function that runs SQL as the owner of the database, without triggers."""
     with db.engine.begin() as connection:
         triggers: Sequence[Any] = ()
         if connection.dialect.name == "postgresql":
@@ -135,7 +135,7 @@ def test_a_removed_row_is_found_and_named(app: Flask, services: Services) -> Non
     assert found(services) == [("row_removed", 1, victim)]
 
 
-def test_two_rows_that_change_places_are_both_found(app: Flask, services: Services) -> None:
+def test_two_swapped_rows_are_both_found(app: Flask, services: Services) -> None:
     record(services, 4)
     services.audit_seals.seal_due()
     first, second = (row.id for row in audit_rows(app)[1:3])
@@ -154,7 +154,7 @@ def test_two_rows_that_change_places_are_both_found(app: Flask, services: Servic
     )
 
 
-def test_a_row_that_came_past_the_trigger_is_found(app: Flask, services: Services) -> None:
+def test_a_row_inserted_without_the_trigger_is_found(app: Flask, services: Services) -> None:
     record(services, 2)
     services.audit_seals.seal_due()
     forged = UUID(int=77)
@@ -169,9 +169,7 @@ def test_a_row_that_came_past_the_trigger_is_found(app: Flask, services: Service
     assert found(services) == [("row_unaccounted", None, forged)]
 
 
-def test_a_row_removed_before_its_seal_is_found_then_and_ever_after(
-    app: Flask, services: Services
-) -> None:
+def test_a_row_removed_before_its_seal_is_always_found(app: Flask, services: Services) -> None:
     record(services, 2)
     victim = audit_rows(app)[0].id
     with past_the_triggers(app) as sql:
@@ -216,7 +214,7 @@ def test_the_newest_seals_cut_off_with_their_rows_are_found(app: Flask, services
     assert found(services) == [("seal_removed", 2, None), ("seal_removed", 3, None)]
 
 
-def test_a_head_that_was_turned_back_is_found(app: Flask, services: Services) -> None:
+def test_a_head_that_was_reset_is_found(app: Flask, services: Services) -> None:
     seal_thrice(services)
 
     with past_the_triggers(app) as sql:
@@ -241,9 +239,7 @@ def test_a_head_that_was_removed_is_found(app: Flask, services: Services) -> Non
         services.audit_seals.seal_due()
 
 
-def test_a_genuine_head_of_before_shows_the_seals_that_it_does_not_know(
-    app: Flask, services: Services
-) -> None:
+def test_an_earlier_genuine_head_reveals_the_later_seals(app: Flask, services: Services) -> None:
     seal_thrice(services)
     with db.engine.connect() as connection:
         old = connection.execute(text("SELECT * FROM audit_seal_head")).one()
@@ -263,10 +259,8 @@ def test_a_genuine_head_of_before_shows_the_seals_that_it_does_not_know(
     assert found(services) == [("seal_unknown", 4, None)]
 
 
-def test_an_earlier_state_brought_back_whole_is_found_by_an_anchor(
-    app: Flask, services: Services
-) -> None:
-    """Inside the database it fits: only what lies outside of it can tell."""
+def test_a_restored_earlier_state_is_found_by_an_anchor(app: Flask, services: Services) -> None:
+    """The chain in the database is valid: only data outside of it reveals the change."""
     record(services, 2)
     services.audit_seals.seal_due()
     anchor = verified(services).head
@@ -283,7 +277,7 @@ def test_an_earlier_state_brought_back_whole_is_found_by_an_anchor(
     assert found(services, anchor) == [("anchor_mismatch", 1, None)]
 
 
-def test_two_seals_that_change_places_are_found(app: Flask, services: Services) -> None:
+def test_two_swapped_seals_are_found(app: Flask, services: Services) -> None:
     seal_thrice(services)
 
     with past_the_triggers(app) as sql:
@@ -315,7 +309,7 @@ def test_a_seal_rewritten_to_hide_a_row_is_found(app: Flask, services: Services)
 
 
 def test_a_seal_forged_without_the_key_is_found(app: Flask, services: Services) -> None:
-    """Everything is made anew as the service would make it, but with a key that is only guessed."""
+    """Everything is written as the service would write it, but with a guessed key."""
     record(services, 2)
     services.audit_seals.seal_due()
     guessed = Chain("a guess that is as long as a secret has to be")
@@ -331,10 +325,10 @@ def test_a_seal_forged_without_the_key_is_found(app: Flask, services: Services) 
     assert found(services) == [("seal_altered", 1, None)]
 
 
-def test_a_forged_seal_far_away_does_not_keep_a_verification_from_ending(
+def test_a_forged_seal_with_a_distant_number_does_not_block_a_verification(
     app: Flask, services: Services
 ) -> None:
-    """Each seal missing before it was reported: with such a number for years."""
+    """Each missing seal before it was reported, which took years with such a number."""
     seal_thrice(services)
     with past_the_triggers(app) as sql:
         seal = sql("SELECT * FROM audit_seals WHERE number = 3").one()
@@ -366,7 +360,7 @@ def test_another_key_verifies_nothing(
 def test_the_former_secret_as_seal_key_keeps_the_chain(
     app: Flask, services: Services, make_app: Callable[..., Flask]
 ) -> None:
-    """SECRET_KEY can be changed: the seals' key is then set to what it was derived from."""
+    """SECRET_KEY can be changed if AUDIT_SEAL_KEY is set to its former value."""
     record(services)
     services.audit_seals.seal_due()
     other = make_app(
@@ -379,7 +373,7 @@ def test_the_former_secret_as_seal_key_keeps_the_chain(
 
 
 def test_a_row_that_commits_late_is_sealed_by_a_later_pass(app: Flask, services: Services) -> None:
-    """Its moment and id are older than those of rows that were sealed before it could be seen."""
+    """Its time and id are older than those of rows that were sealed before it was visible."""
     if db.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has one writer at a time: nothing can commit late")
     written, go_on = threading.Event(), threading.Event()
@@ -412,7 +406,7 @@ def test_a_row_that_is_rolled_back_leaves_nothing_to_seal(app: Flask, services: 
     assert services.audit_seals.seal_due() == 0
 
 
-def test_rows_of_long_ago_are_sealed_like_others(
+def test_old_rows_are_sealed_like_others(
     app: Flask, services: Services, clock: ManualClock
 ) -> None:
     record(services)
@@ -425,7 +419,7 @@ def test_rows_of_long_ago_are_sealed_like_others(
     assert verified(services).rows == 2
 
 
-def test_many_sealers_at_once_seal_each_row_once(app: Flask, services: Services) -> None:
+def test_concurrent_sealers_seal_each_row_once(app: Flask, services: Services) -> None:
     with transaction():
         for _ in range(300):
             services.audit.record(AuditAction.USER_UPDATED, actor=ACTOR)
@@ -469,7 +463,7 @@ def test_no_sql_changes_or_deletes_rows_and_seals(
 def test_no_row_or_seal_is_replaced(
     app: Flask, services: Services, backend: Backend, table: str, key: str
 ) -> None:
-    """REPLACE, on SQLite, deleted the row that was there and asked no trigger of a DELETE."""
+    """REPLACE, on SQLite, deleted the existing row without a DELETE trigger."""
     record(services)
     services.audit_seals.seal_due()
     replacing = {

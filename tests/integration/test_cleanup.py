@@ -1,4 +1,4 @@
-"""What has had its time goes, and nothing else, in batches that wait for nobody."""
+"""The clean-up deletes only expired rows, in batches that skip locked rows."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ def clean_up(app: Flask, clock: ManualClock, limit: int = 500) -> int:
 
 
 def row(model: Any, clock: ManualClock, robin: MadeUser, **values: Any) -> Mapping[str, Any]:
-    """Return a row with all that the table asks for."""
+    """Return a row with all required columns."""
     now, user_id = clock.now(), UUID(robin.id)
     usual: dict[Any, dict[str, Any]] = {
         IdempotencyKey: {
@@ -120,7 +120,7 @@ KEPT = [
 @pytest.mark.parametrize(
     ("model", "column", "kept"), KEPT, ids=[f"{m.__tablename__}.{c}" for m, c, _ in KEPT]
 )
-def test_a_row_goes_when_it_has_had_its_time_and_not_before(
+def test_a_row_is_deleted_when_it_expires_and_not_before(
     app: Flask, clock: ManualClock, robin: MadeUser, model: Any, column: str, kept: timedelta
 ) -> None:
     before = count(app, model)
@@ -136,20 +136,20 @@ def test_a_row_goes_when_it_has_had_its_time_and_not_before(
 
 
 @pytest.mark.both_databases
-def test_what_waits_or_is_parked_stays_however_old_it_is(
+def test_waiting_and_parked_rows_are_kept_at_any_age(
     app: Flask, clock: ManualClock, robin: MadeUser
 ) -> None:
     long_ago = clock.now() - timedelta(days=400)
     for values in ({}, {"parked_at": long_ago}):
         add(app, OutboxEvent, **row(OutboxEvent, clock, robin, occurred_at=long_ago, **values))
-    # A parked mail has a time of its own, see above.
+    # Parked mails are deleted after a time, see above.
     add(app, OutgoingMail, **row(OutgoingMail, clock, robin, created_at=long_ago))
 
     assert clean_up(app, clock) == 0
 
 
 def clean_up_as_worker(app: Flask) -> None:
-    """Clean up as the worker of an application does."""
+    """Run the clean-up task of the worker."""
     services: Services = app.extensions["userapi"]
     with app.app_context():
         (task,) = (task for task in tasks_of(services) if task.name == "clean-up")
@@ -157,10 +157,10 @@ def clean_up_as_worker(app: Flask) -> None:
 
 
 @pytest.mark.both_databases
-def test_events_that_nobody_is_to_get_expire_and_are_counted(
+def test_without_a_broker_events_expire_and_are_counted(
     make_app: Callable[..., Flask], clock: ManualClock, robin: MadeUser
 ) -> None:
-    """Without RabbitMQ the outbox grew for ever, also in the embedded default."""
+    """Without RabbitMQ the outbox grew without limit, also in the default configuration."""
     app = make_app(OUTBOX_RETENTION_DAYS="7")
     before = count(app, OutboxEvent)
     for age in (timedelta(days=7, seconds=1), timedelta(days=6, hours=23)):
@@ -190,9 +190,7 @@ def test_no_unsent_event_expires_while_a_broker_is_configured(
 
 
 @pytest.mark.both_databases
-def test_a_lock_that_still_holds_is_not_forgotten(
-    app: Flask, clock: ManualClock, robin: MadeUser
-) -> None:
+def test_an_active_lock_is_not_deleted(app: Flask, clock: ManualClock, robin: MadeUser) -> None:
     now = clock.now()
     values = {"last_attempt_at": now - timedelta(days=3), "locked_until": now + timedelta(days=4)}
     add(app, LoginAttempt, **row(LoginAttempt, clock, robin, **values))
@@ -201,9 +199,7 @@ def test_a_lock_that_still_holds_is_not_forgotten(
 
 
 @pytest.mark.both_databases
-def test_a_batch_is_no_larger_than_it_may_be(
-    app: Flask, clock: ManualClock, robin: MadeUser
-) -> None:
+def test_a_batch_does_not_exceed_its_limit(app: Flask, clock: ManualClock, robin: MadeUser) -> None:
     old = clock.now() - timedelta(days=2)
     for _ in range(5):
         add(app, WorkerHeartbeat, **row(WorkerHeartbeat, clock, robin, last_seen_at=old))
@@ -211,7 +207,7 @@ def test_a_batch_is_no_larger_than_it_may_be(
     assert [clean_up(app, clock, limit=2) for _ in range(4)] == [2, 2, 1, 0]
 
 
-def test_a_row_that_somebody_holds_is_left_for_the_next_time(
+def test_a_locked_row_is_left_for_the_next_pass(
     app: Flask, clock: ManualClock, robin: MadeUser
 ) -> None:
     old = clock.now() - timedelta(days=2)
@@ -237,7 +233,7 @@ def test_a_row_that_somebody_holds_is_left_for_the_next_time(
 
 
 @pytest.mark.both_databases
-def test_cleaning_up_touches_no_user(app: Flask, clock: ManualClock, robin: MadeUser) -> None:
+def test_the_clean_up_changes_no_user(app: Flask, clock: ManualClock, robin: MadeUser) -> None:
     clock.advance(days=4000)
 
     clean_up(app, clock)

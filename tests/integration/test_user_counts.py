@@ -1,4 +1,4 @@
-"""Users are counted as they change, whoever changes them, and right to the row at any moment."""
+"""Users are counted as they change, and the counts are always exact."""
 
 import random
 import threading
@@ -77,7 +77,7 @@ def waiting() -> int:
 
 
 def moment(chance: random.Random, now: datetime) -> datetime | None:
-    """Return one of few days, and often a moment next to midnight."""
+    """Return one of a few days, often a time next to midnight."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     return chance.choice(
         [None, *(midnight - timedelta(days=d, microseconds=m) for d in (0, 1, 40) for m in (0, 1))]
@@ -142,7 +142,7 @@ def test_every_kind_of_change_is_counted(clock: ManualClock) -> None:
     assert known() == counted()
 
 
-def test_what_is_rolled_back_was_never_counted(clock: ManualClock) -> None:
+def test_a_change_that_is_rolled_back_is_not_counted(clock: ManualClock) -> None:
     with pytest.raises(ZeroDivisionError), transaction() as session:
         session.execute(insert(User), [row(1, now=clock.now())])
         raise ZeroDivisionError
@@ -150,7 +150,7 @@ def test_what_is_rolled_back_was_never_counted(clock: ManualClock) -> None:
     assert known()[UserCountKind.STATUS] == {}
 
 
-def test_a_second_log_in_on_the_same_day_leaves_no_line(clock: ManualClock) -> None:
+def test_a_second_log_in_on_the_same_day_adds_no_change(clock: ManualClock) -> None:
     noon = clock.now().replace(hour=12)
     with transaction() as session:
         session.execute(insert(User), [row(1, now=noon, last_login_at=noon)])
@@ -162,9 +162,7 @@ def test_a_second_log_in_on_the_same_day_leaves_no_line(clock: ManualClock) -> N
     assert waiting() == 0
 
 
-def test_changes_that_are_added_up_meanwhile_are_counted_once(
-    app: Flask, clock: ManualClock
-) -> None:
+def test_concurrently_folded_changes_are_counted_once(app: Flask, clock: ManualClock) -> None:
     """Two workers fold changes repeatedly while others read."""
     for number in range(150):
         with transaction() as session:
@@ -194,7 +192,9 @@ def test_changes_that_are_added_up_meanwhile_are_counted_once(
     assert (added, waiting()) == (150, 0)
 
 
-def test_what_came_in_past_the_triggers_can_be_counted_anew(app: Flask, clock: ManualClock) -> None:
+def test_rows_inserted_without_the_triggers_can_be_counted_again(
+    app: Flask, clock: ManualClock
+) -> None:
     now = clock.now()
     with transaction() as session:
         added = [row(number, now=now, last_login_at=now) for number in range(3)]

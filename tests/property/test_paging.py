@@ -1,4 +1,4 @@
-"""The list of users against a plain model of it: every filter with every other, sort and page."""
+"""The list of users compared with a simple model: combinations of filters, sorts and pages."""
 
 import random
 from collections.abc import Callable
@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 
 def make_rows(count: int, seed: int = 3) -> list[Row]:
-    """Return users with few different values, so that much is equal."""
+    """Return users with few different values, so that many are equal."""
     chance = random.Random(seed)
     rows = []
     for number in range(count):
@@ -169,7 +169,7 @@ def rows(app: Flask) -> list[Row]:
 
 @PATIENT
 @given(wanted=sparse_filters | filters, sort=sorts, page=st.integers(1, 9), size=st.integers(1, 30))
-def test_a_page_is_what_the_model_says(
+def test_a_page_equals_that_of_the_model(
     app: Flask, services: Services, rows: list[Row], **example: Any
 ) -> None:
     wanted, sort, page, size = (example[n] for n in ("wanted", "sort", "page", "size"))
@@ -188,7 +188,7 @@ def test_a_page_is_what_the_model_says(
 
 @PATIENT
 @given(wanted=sparse_filters, sort=sorts, size=st.integers(1, 30))
-def test_a_cursor_walks_what_the_model_says(
+def test_cursors_read_the_rows_of_the_model(
     app: Flask, services: Services, rows: list[Row], **example: Any
 ) -> None:
     wanted, sort, size = (example[name] for name in ("wanted", "sort", "size"))
@@ -210,7 +210,7 @@ def test_a_cursor_walks_what_the_model_says(
 
 
 @pytest.mark.parametrize("sort", [*SORTS, *(f"-{name}" for name in SORTS), "-status,username"])
-def test_a_cursor_gives_each_row_once_while_others_are_added(
+def test_cursors_read_each_row_once_while_others_are_added(
     app: Flask, services: Services, rows: list[Row], sort: str
 ) -> None:
     walked = []
@@ -255,7 +255,7 @@ def open_with(
 
 @PATIENT
 @given(position=st.integers(0, 10_000), character=st.sampled_from("AZaz09-_=+/é \0"))
-def test_a_changed_cursor_is_refused(
+def test_a_changed_cursor_is_rejected(
     app: Flask, services: Services, cursor: str, position: int, character: str
 ) -> None:
     at = position % len(cursor)
@@ -307,7 +307,7 @@ def test_a_page_reaches_ten_thousand_rows_deep(
 @pytest.mark.parametrize(
     "sort", ["", ",", "-", "id", "username,username", "username,-username", "--email"]
 )
-def test_a_bad_sort_is_refused(app: Flask, services: Services, sort: str) -> None:
+def test_an_unknown_sort_is_rejected(app: Flask, services: Services, sort: str) -> None:
     with app.app_context(), pytest.raises(Invalid):
         services.user_search.page(UserFilter(), PageRequest(sort=sort))
 
