@@ -7,7 +7,6 @@ times are verified here, by the injected clock. `token_status` looks up whether 
 import hashlib
 import hmac
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
+from cachetools import LRUCache
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 
@@ -198,10 +198,10 @@ class _ClaimsCache:
     and of no use to an attacker who reads the memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_tokens: int = MAX_CACHED_TOKENS) -> None:
         self._lock = threading.Lock()
         self._generation = 0
-        self._claims: OrderedDict[bytes, AccessClaims] = OrderedDict()
+        self._claims: LRUCache[bytes, AccessClaims] = LRUCache(max_tokens)
 
     def find(self, token: str, *, generation: int) -> AccessClaims | None:
         key = self._key_of(token)
@@ -209,18 +209,13 @@ class _ClaimsCache:
             if generation != self._generation:
                 self._claims.clear()
                 self._generation = generation
-            claims = self._claims.get(key)
-            if claims is not None:
-                self._claims.move_to_end(key)
-        return claims
+            return self._claims.get(key)
 
     def add(self, token: str, claims: AccessClaims, *, generation: int) -> None:
         with self._lock:
             if generation != self._generation:
                 return  # Verified with former keys; another thread has seen the new ones.
             self._claims[self._key_of(token)] = claims
-            if len(self._claims) > MAX_CACHED_TOKENS:
-                self._claims.popitem(last=False)
 
     def remove(self, token: str) -> None:
         with self._lock:
