@@ -242,6 +242,16 @@ def test_json_in_another_encoding_is_refused_with_a_hint(
     assert hint in problem["detail"] and "Send JSON as UTF-8" in problem["detail"]
 
 
+def test_the_first_of_many_unknown_members_are_reported(client: JsonClient) -> None:
+    """5000 unknown members cost 40 ms of a worker and a response of 340 KB."""
+    raw = json.dumps({f"m{number}": 0 for number in range(5000)}).encode()
+
+    problem = assert_problem(send(client, raw), 422, "validation_failed")
+
+    reported = {error["field"]: error["code"] for error in problem["errors"]}
+    assert reported == {"password": "required"} | {f"m{n}": "unknown_field" for n in range(20)}
+
+
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "deflate, gzip", "br", "zstd", "unknown"])
 def test_a_compressed_body_is_refused_with_a_hint(client: JsonClient, coding: str) -> None:
     answer = client.post(
