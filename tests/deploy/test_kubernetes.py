@@ -1,6 +1,6 @@
 """The Kubernetes manifests: valid, locked down, and in step with the service."""
 
-from collections.abc import Iterator
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,13 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.support import kustomize
+from tests.support.programs import KUBECTL
 from userapi.settings import Settings, variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
+OVERLAYS = ("single", "ha")
 GUNICORN_VARIABLES = {
     "BIND",
     "DRAIN_SECONDS",
@@ -22,15 +25,8 @@ GUNICORN_VARIABLES = {
 SECONDS_FOR_REQUESTS_UNDER_WAY = 25
 
 
-def _resources() -> Iterator[dict[str, Any]]:
-    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text("utf-8"))["resources"]
-    files = [name for name in listed if name != "../nginx"]  # A ConfigMap made of two files.
-    assert {f"{path.name}" for path in FOLDER.glob("*.yaml")} == {*files, "kustomization.yaml"}
-    for name in files:
-        yield from yaml.safe_load_all((FOLDER / name).read_text("utf-8"))
-
-
-RESOURCES = list(_resources())
+BASE = kustomize.built(FOLDER / "base")
+RESOURCES = list(BASE)
 NAMES = [f"{resource['kind']}/{resource['metadata']['name']}" for resource in RESOURCES]
 PODS = {
     name: resource["spec"]["template"]
@@ -43,10 +39,140 @@ def one(name: str) -> dict[str, Any]:
     return RESOURCES[NAMES.index(name)]
 
 
+def of(overlay: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of an overlay by kind and name."""
+    built = kustomize.built(FOLDER / "overlays" / overlay)
+    return {f"{resource['kind']}/{resource['metadata']['name']}": resource for resource in built}
+
+
 @pytest.mark.parametrize("version", ["1.29", "1.33"])
 @pytest.mark.parametrize("resource", RESOURCES, ids=NAMES)
 def test_a_cluster_would_take_it(resource: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.33"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_cluster_would_accept_each_overlay(overlay: str, version: str) -> None:
+    for resource in of(overlay).values():
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.skipif(KUBECTL.find() is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("folder", ["overlays/single", "overlays/ha", "examples/redis-sentinel"])
+def test_kustomize_builds_the_same_resources(folder: str) -> None:
+    command = [KUBECTL.require(), "kustomize", FOLDER / folder]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # The configuration of nginx has a name with a hash of its content.
+    theirs = {
+        (resource["kind"], resource["metadata"]["name"]): resource
+        for resource in yaml.safe_load_all(rendered)
+        if not resource["metadata"]["name"].startswith("userapi-nginx-")
+    }
+    ours = {(r["kind"], r["metadata"]["name"]): r for r in kustomize.built(FOLDER / folder)}
+
+    assert set(theirs) == set(ours)
+    for key, resource in theirs.items():
+        if key != ("Deployment", "userapi"):  # It names the configuration of nginx.
+            assert resource == ours[key]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_name_of_the_migration_ends_in_the_tag_of_the_image(overlay: str) -> None:
+    """A job cannot be changed: under one name the next version could not be applied."""
+    (name, job), *others = ((n, r) for n, r in of(overlay).items() if r["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+
+    assert others == []
+    assert name == "Job/userapi-migration-" + container["image"].rpartition(":")[2]
+    annotations = job["metadata"]["annotations"]
+    assert annotations["argocd.argoproj.io/hook"] == "Sync"
+    assert "pre-upgrade" in annotations["helm.sh/hook"]
+    configuration = of(overlay)["ConfigMap/userapi"]["metadata"]["annotations"]
+    wave = "argocd.argoproj.io/sync-wave"
+    assert int(configuration[wave]) < int(annotations[wave]) < 0
+
+
+def test_the_overlay_for_one_node_blocks_no_drain() -> None:
+    single = of("single")
+
+    assert [name for name in single if name.startswith("PodDisruptionBudget/")] == []
+    assert single["Deployment/userapi-worker"]["spec"]["replicas"] == 1
+    assert single["HorizontalPodAutoscaler/userapi"]["spec"]["minReplicas"] == 1
+
+
+def test_the_overlay_for_three_zones_survives_the_loss_of_one() -> None:
+    ha = of("ha")
+    scaling = ha["HorizontalPodAutoscaler/userapi"]["spec"]
+
+    assert scaling["minReplicas"] == 3
+    assert scaling["maxReplicas"] > scaling["minReplicas"]
+    assert ha["PodDisruptionBudget/userapi"]["spec"]["minAvailable"] == 2
+    assert ha["PodDisruptionBudget/userapi-worker"]["spec"]["minAvailable"] == 1
+    for name in ("Deployment/userapi", "Deployment/userapi-worker"):
+        template = ha[name]["spec"]["template"]
+        affinity = template["spec"]["affinity"]["podAntiAffinity"]
+        (rule,) = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+        term = rule["podAffinityTerm"]
+        assert term["topologyKey"] == "topology.kubernetes.io/zone"
+        assert term["labelSelector"]["matchLabels"] == template["metadata"]["labels"]
+
+
+# Every form of URL that reaches a server, with the port that it names or means.
+SERVERS = {
+    "DATABASE_URL=postgresql://u@h/db": 5432,
+    "DATABASE_URL=postgresql://u@pgbouncer:6432/db": 6432,
+    "DATABASE_URL=postgresql://u@h1:5432,h2:5432/db": 5432,
+    "REDIS_URL=redis://h:6379/0": 6379,
+    "REDIS_URL=rediss://h:6379/0": 6379,
+    "REDIS_URL=redis+sentinel://s1:26379,s2:26379/mymaster": 26379,
+    "REDIS_URL=rediss+sentinel://s1:26379/mymaster": 26379,
+    "REDIS_URL=redis+cluster://n1:6379,n2:6379": 6379,
+    "RABBITMQ_URL=amqp://h1:5672,h2:5672/": 5672,
+    "RABBITMQ_URL=amqps://h:5671/": 5671,
+    "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4317": 4317,
+    "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318": 4318,
+}
+
+
+@pytest.mark.parametrize("policy", ["userapi", "userapi-worker"])
+@pytest.mark.parametrize("url", SERVERS)
+def test_the_network_policy_lets_every_form_of_url_through(url: str, policy: str) -> None:
+    """Sentinel, PgBouncer and amqps were shut out although the settings or guides name them."""
+    rules = one(f"NetworkPolicy/{policy}")["spec"]["egress"]
+    allowed = {port["port"] for rule in rules for port in rule["ports"]}
+
+    assert SERVERS[url] in allowed
+
+
+def example(name: str) -> dict[str, Any]:
+    resource: dict[str, Any] = yaml.safe_load((FOLDER / "examples" / name).read_text("utf-8"))
+    return resource
+
+
+def test_the_examples_replicate_what_is_acknowledged() -> None:
+    postgresql = example("cloudnative-pg.yaml")["spec"]
+    rabbitmq = example("rabbitmq-cluster.yaml")["spec"]
+    redis = example("redis-sentinel/redis.yaml")["spec"]
+    sentinel = example("redis-sentinel/sentinel.yaml")["spec"]
+    options = example("redis-sentinel/configuration.yaml")["data"]["redis-additional.conf"]
+
+    assert postgresql["instances"] == 3
+    assert postgresql["postgresql"]["synchronous"] == {
+        "method": "any",
+        "number": 1,
+        "dataDurability": "required",
+    }
+    assert rabbitmq["replicas"] == 3
+    additional = rabbitmq["rabbitmq"]["additionalConfig"]
+    assert "cluster_partition_handling = pause_minority" in additional
+    # Or a promoted master would have no replica and refuse writes.
+    assert redis["clusterSize"] == 3
+    assert "min-replicas-to-write 1" in options
+    assert "maxmemory-policy noeviction" in options
+    assert sentinel["clusterSize"] == 3
+    assert int(sentinel["redisSentinelConfig"]["quorum"]) == 2
+    assert sentinel["redisSentinelConfig"]["masterGroupName"] == "mymaster"
 
 
 @pytest.mark.parametrize("fault", ["replica", "ports"])
@@ -124,7 +250,8 @@ def test_the_service_is_reached_through_nginx_in_its_pod_alone() -> None:
     assert [rule["ports"][0]["port"] for rule in allowed] == ["http", "metrics"]
     assert volumes[configuration["name"]]["configMap"] == {"name": generated["name"]}
     assert generated["files"] == ["default.conf", "kubernetes.conf"]
-    assert "../nginx" in yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    listed = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text("utf-8"))
+    assert "../../nginx" in listed["resources"]
     # The addresses of nginx and of an ingress are the last of X-Forwarded-For.
     assert one("ConfigMap/userapi")["data"]["TRUSTED_PROXY_COUNT"] == "2"
 
@@ -135,8 +262,9 @@ def test_selectors_find_the_pods_that_they_are_for() -> None:
     for name in ("Deployment/userapi", "Deployment/userapi-worker"):
         assert one(name)["spec"]["selector"]["matchLabels"] == labels[name]
     assert one("Service/userapi")["spec"]["selector"] == labels["Deployment/userapi"]
-    budget = one("PodDisruptionBudget/userapi")["spec"]["selector"]["matchLabels"]
-    assert budget == labels["Deployment/userapi"]
+    for name in ("userapi", "userapi-worker"):
+        budget = one(f"PodDisruptionBudget/{name}")["spec"]["selector"]["matchLabels"]
+        assert budget == labels[f"Deployment/{name}"]
     policy = one("NetworkPolicy/userapi")["spec"]["podSelector"]["matchLabels"]
     assert policy == labels["Deployment/userapi"]
     target = one("HorizontalPodAutoscaler/userapi")["spec"]["scaleTargetRef"]

@@ -104,7 +104,7 @@ def _create_secret(values: Sequence[str]) -> int:
 
 def _deployments() -> set[str]:
     names = set()
-    for file in (PROJECT / "deploy" / "kubernetes").glob("*.yaml"):
+    for file in (PROJECT / "deploy" / "kubernetes" / "base").glob("*.yaml"):
         for document in yaml.safe_load_all(file.read_text("utf-8")):
             if document and document["kind"] == "Deployment":
                 names.add(f"deploy/{document['metadata']['name']}")

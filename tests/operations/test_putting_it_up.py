@@ -28,7 +28,7 @@ def test_on_kubernetes(stage: Stage) -> None:
 
     (key,) = parse_keys(stage.folder / "key.pem", algorithm="ES256", variable="KEY")
     assert key.private is not None
-    assert "kubectl apply -k deploy/kubernetes" in stage.inner_commands()
+    assert "kubectl apply -k deploy/kubernetes/overlays/ha" in stage.inner_commands()
     assert "admin@example.com" in _shown(stage)
 
 

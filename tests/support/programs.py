@@ -97,6 +97,8 @@ PGBOUNCER = Program("PgBouncer", ("pgbouncer",), "pgbouncer", ("/usr/sbin/pgboun
 NODE = Program("Node.js", ("node", "nodejs"), "nodejs")
 NPM = Program("npm", ("npm",), "npm")
 WRK = Program("wrk", ("wrk",), "wrk")
+# Debian's own is too old to build the overlays.
+KUBECTL = Program("kubectl", ("kubectl",), "kubectl")
 
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
 BROWSER = (CHROMIUM, CHROMEDRIVER)
