@@ -1,4 +1,7 @@
-"""${message}."""
+"""${message}.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

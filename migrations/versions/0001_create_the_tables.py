@@ -1,4 +1,7 @@
-"""Create the tables."""
+"""Create the tables.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,7 @@
-"""Let no SQL change or delete an audit row."""
+"""Let no SQL change or delete an audit row.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,7 @@
-"""Add the built-in roles, each inheriting the one before."""
+"""Add the built-in roles, each inheriting the one before.
+
+Step: expand.
+"""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,7 @@
-"""Index the search for parts of names and addresses."""
+"""Index the search for parts of names and addresses.
+
+Step: expand.
+"""
 
 from alembic import op
 

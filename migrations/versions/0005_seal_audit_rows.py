@@ -2,6 +2,8 @@
 
 Rows that are there already are queued for their seals beside running requests: a million take some
 ten seconds.
+
+Step: expand.
 """
 
 import sqlalchemy as sa

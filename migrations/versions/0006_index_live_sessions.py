@@ -1,4 +1,7 @@
-"""Index what counts live sessions."""
+"""Index what counts live sessions.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -3,6 +3,8 @@
 Trigrams do not help to find a text shorter than three characters; an index of all single characters
 and pairs does. The order by last log-in puts "never" last in both directions, which takes an index
 for each. Only PostgreSQL has them: a million users take it a minute, during which users can change.
+
+Step: expand.
 """
 
 from alembic import op

@@ -1,4 +1,7 @@
-"""Index what the worker looks for: events that are held back or parked, rows to clean up."""
+"""Index what the worker looks for: events that are held back or parked, rows to clean up.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,7 @@
-"""Count the events that were published, so that /metrics of every process can tell."""
+"""Count the events that were published, so that /metrics of every process can tell.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -3,6 +3,8 @@
 Who changes a user adds a line to `tally_changes`, and no two of them wait for one another, as they
 would for a number that both count up. The worker adds the lines to `tallies`; the two together are
 right at any moment. Users go on changing while those that are there are counted.
+
+Step: expand.
 """
 
 import sqlalchemy as sa

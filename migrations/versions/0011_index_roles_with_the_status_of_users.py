@@ -4,6 +4,8 @@
 finds them while the status stands in another, so each row of `user_roles` has a copy of it, which
 triggers keep: who changes a status or gives a role need not know. On PostgreSQL nobody waits while
 the rows that are there get theirs; a million take half a minute.
+
+Step: expand.
 """
 
 import sqlalchemy as sa

@@ -2,6 +2,8 @@
 
 On SQLite `INSERT OR REPLACE` deletes a row without telling the triggers that refuse a DELETE. On
 PostgreSQL what comes nearest, `ON CONFLICT DO UPDATE`, is an UPDATE, which is refused already.
+
+Step: expand.
 """
 
 from alembic import op

@@ -2,6 +2,8 @@
 
 The answer that is kept for an Idempotency-Key shows the user that it created, and is deleted with
 that user. Answers kept by the release before have no user here and expire within 24 hours.
+
+Step: expand.
 """
 
 import sqlalchemy as sa

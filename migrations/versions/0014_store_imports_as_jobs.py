@@ -1,4 +1,7 @@
-"""Store imports as jobs: the job, its encrypted rows, and the result of each row."""
+"""Store imports as jobs: the job, its encrypted rows, and the result of each row.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

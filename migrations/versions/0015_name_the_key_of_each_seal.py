@@ -2,6 +2,8 @@
 
 Seals of before have no key id: their key is found by trying. Each statement can run again after a
 failure.
+
+Step: expand.
 """
 
 import sqlalchemy as sa

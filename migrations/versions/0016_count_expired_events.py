@@ -1,4 +1,7 @@
-"""Count the events that nobody was to get and that were deleted when their time was over."""
+"""Count the events that nobody was to get and that were deleted when their time was over.
+
+Step: expand.
+"""
 
 import sqlalchemy as sa
 from alembic import op

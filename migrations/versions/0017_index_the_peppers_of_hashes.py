@@ -2,6 +2,8 @@
 
 A hash of the service names its pepper since the first release, so nothing has to be written: the
 index finds out by a few look-ups which peppers are still needed.
+
+Step: expand.
 """
 
 from alembic import op
