@@ -8,7 +8,7 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run dev install servers servers-up browser test test-slow chaos abuse guards lint audit format bench bench-scale bench-hashes \
+.PHONY: run dev install servers servers-up browser test test-slow cluster-test chaos abuse guards lint audit format bench bench-scale bench-hashes \
 	secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
@@ -33,6 +33,10 @@ test: browser ## Run all tests on private servers; ARGS are passed to pytest
 
 test-slow: servers ## Run the slow tests (minutes)
 	@$(PYTEST) -m "slow or chaos" $(ARGS) </dev/null
+
+cluster-test: install ## Run the tests of failovers and upgrades on real clusters (minutes)
+	@$(BIN)/python -m tests.support.servers install --clusters </dev/null
+	@$(BIN)/pytest -m cluster tests/cluster $(ARGS) </dev/null
 
 chaos: servers ## Check that no data is lost when processes are killed; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null

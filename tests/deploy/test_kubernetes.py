@@ -61,7 +61,7 @@ def test_a_cluster_would_accept_each_overlay(overlay: str, version: str) -> None
 @pytest.mark.skipif(KUBECTL.find() is None, reason="kubectl is not installed")
 @pytest.mark.parametrize("folder", ["overlays/single", "overlays/ha", "examples/redis-sentinel"])
 def test_kustomize_builds_the_same_resources(folder: str) -> None:
-    command = [KUBECTL.require(), "kustomize", FOLDER / folder]
+    command = [str(KUBECTL.require()), "kustomize", str(FOLDER / folder)]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     # The configuration of nginx has a name with a hash of its content.
     theirs = {

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -24,6 +25,17 @@ LIVE = "/api/v1/health/live"
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "COVERAGE_PROCESS_START")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """The code of a release, and the interpreter that has its libraries."""
+
+    folder: Path
+    python: Path
+
+
+PRESENT_RELEASE = Release(folder=REPOSITORY, python=Path(sys.executable))
+
+
 class ServiceFailed(Exception):
     """The service did not start or stop; the message ends with its log."""
 
@@ -34,8 +46,15 @@ class GunicornService:
     Without INSTANCE_DIR it gets a new directory, which it keeps when it is started again.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, port: int | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        port: int | None = None,
+        release: Release = PRESENT_RELEASE,
+    ) -> None:
         self.port = port or free_port()
+        self._release = release
         self._scratch = tempfile.TemporaryDirectory(prefix="userapi-service-")
         self.directory = Path(self._scratch.name)
         guardian.remove(self.directory)
@@ -87,8 +106,8 @@ class GunicornService:
         """Start without waiting, as for a service that is expected to refuse."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
-                cwd=REPOSITORY,
+                [self._release.python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
+                cwd=self._release.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -125,8 +144,8 @@ class GunicornService:
     def flask(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a `flask` command with the same settings as the service."""
         return subprocess.run(
-            [sys.executable, "-m", "flask", *arguments],
-            cwd=REPOSITORY,
+            [self._release.python, "-m", "flask", *arguments],
+            cwd=self._release.folder,
             env=self.environment,
             input=stdin,
             capture_output=True,

@@ -97,6 +97,7 @@ PGBOUNCER = Program("PgBouncer", ("pgbouncer",), "pgbouncer", ("/usr/sbin/pgboun
 NODE = Program("Node.js", ("node", "nodejs"), "nodejs")
 NPM = Program("npm", ("npm",), "npm")
 WRK = Program("wrk", ("wrk",), "wrk")
+FAKETIME = Program("faketime", ("faketime",), "faketime")
 # Debian's own is too old to build the overlays.
 KUBECTL = Program("kubectl", ("kubectl",), "kubectl")
 
@@ -106,6 +107,8 @@ BROWSER = (CHROMIUM, CHROMEDRIVER)
 AROUND = (PROMETHEUS, NGINX, PGBOUNCER)
 # What makes clients of the OpenAPI document.
 GENERATORS = (NODE, NPM)
+# What the tests of clusters need besides the servers.
+CLUSTERS = (FAKETIME,)
 # What `make bench` sends load with.
 LOAD = (WRK,)
 
@@ -149,6 +152,7 @@ def _install_with_sudo(missing: list[Program], packages: list[str]) -> int:
     beside = (*BROWSER, *AROUND, *GENERATORS)
     more = ["--browser"] if any(program in beside for program in missing) else []
     more += ["--load"] if any(program in LOAD for program in missing) else []
+    more += ["--clusters"] if any(program in CLUSTERS for program in missing) else []
     command = [sudo, "-n", sys.executable, "-m", "tests.support.servers", "install", *more]
     return subprocess.run(command, check=False).returncode
 

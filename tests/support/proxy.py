@@ -1,5 +1,6 @@
 """A TCP proxy that can fail in the ways that networks and servers do."""
 
+import random
 import socket
 import threading
 import time
@@ -37,7 +38,7 @@ class FaultProxy:
     """Forwards a loopback port to a server; each connection has a thread for each direction."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._upstream = (host, port)
+        self._upstreams = [(host, port)]
         self._behaviour = _Behaviour()
         self._changed = threading.Condition()
         self._connections: set[_Connection] = set()
@@ -85,6 +86,13 @@ class FaultProxy:
     def trickle(self) -> None:
         """Hand on one byte of the answer a second."""
         self._become(_Behaviour(Mode.TRICKLE))
+
+    def lead_to(self, *ports: int) -> None:
+        """Forward each new connection to one of these loopback ports, chosen at random.
+
+        Connections that are open keep their server.
+        """
+        self._upstreams = [("127.0.0.1", port) for port in ports]
 
     def close(self) -> None:
         """Stop listening and reset what is open."""
@@ -163,9 +171,8 @@ class FaultProxy:
             if refused:
                 connection.reset()
             else:
-                threading.Thread(
-                    target=connection.serve, args=(self._upstream,), daemon=True
-                ).start()
+                upstream = random.choice(self._upstreams)
+                threading.Thread(target=connection.serve, args=(upstream,), daemon=True).start()
 
 
 def proxy_to(url: str) -> FaultProxy:
@@ -299,6 +306,9 @@ class _Connection:
         while behaviour.mode is Mode.BLACK_HOLE and not self._ended.is_set():
             self._proxy.wait_while(behaviour, POLL_SECONDS)
             behaviour = self._proxy.behaviour()
+        if behaviour.mode is Mode.REFUSE:
+            # What was held back is lost with the connection, which is about to be reset.
+            self._ended.set()
 
     def _send(self, target: socket.socket | None, data: bytes) -> None:
         if target is None:

@@ -1,6 +1,6 @@
 """Private PostgreSQL, Redis and RabbitMQ for a test run, on free loopback ports.
 
-    python -m tests.support.servers install [--browser] [--load]
+    python -m tests.support.servers install [--browser] [--load] [--clusters]
     python -m tests.support.servers run -- COMMAND…
 
 pytest starts them by itself (see `tests/conftest.py`); `run` is for everything else. A server whose
@@ -203,7 +203,13 @@ class PostgresServer(Server):
         """Make the data directory at the first start, then start the server."""
         if not self._data.exists():
             self._initialise()
-        options = {
+        arguments = [f"--{name}={value}" for name, value in self.options.items()]
+        self._process = self._spawn([self._programs / "postgres", "-D", self._data, *arguments])
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """The parameters of the server's command line."""
+        return {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
@@ -216,8 +222,6 @@ class PostgresServer(Server):
             "jit": "off",
             "timezone": "UTC",
         }
-        arguments = [f"--{name}={value}" for name, value in options.items()]
-        self._process = self._spawn([self._programs / "postgres", "-D", self._data, *arguments])
 
     def _initialise(self) -> None:
         if self._account:
@@ -278,7 +282,13 @@ class RedisServer(Server):
 
     def launch(self) -> None:
         """Start the server."""
-        options = {
+        arguments = [part for name, value in self.options.items() for part in (f"--{name}", value)]
+        self._process = self._spawn([self._program, *arguments])
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The parameters of the server's command line."""
+        return {
             "port": str(self.port),
             "bind": "127.0.0.1",
             "save": "",
@@ -287,8 +297,6 @@ class RedisServer(Server):
             "requirepass": self._password,
             "dir": str(self.directory),
         }
-        arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-        self._process = self._spawn([self._program, *arguments])
 
     def _serves(self) -> bool:
         return redis_serves(self.url)
@@ -542,6 +550,9 @@ def main() -> int:
         help="browser, Prometheus, nginx, PgBouncer and Node.js, too",
     )
     installing.add_argument("--load", action="store_true", help="what sends load, too")
+    installing.add_argument(
+        "--clusters", action="store_true", help="what the tests of clusters need, too"
+    )
     running = verbs.add_parser("run", help="run a command with the servers up")
     running.add_argument("command", nargs="+", metavar="COMMAND")
     arguments = parser.parse_args()
@@ -553,6 +564,8 @@ def main() -> int:
             code = 1
         if arguments.browser and not _install_packages() and programs.is_ci():
             code = 1
+        if arguments.clusters:
+            code = programs.install(programs.CLUSTERS) or code
         if arguments.load:
             code = programs.install(programs.LOAD) or code
         return code

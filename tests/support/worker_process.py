@@ -2,13 +2,12 @@
 
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.guardian import guardian
-from tests.support.gunicorn import REPOSITORY, service_environment
+from tests.support.gunicorn import PRESENT_RELEASE, Release, service_environment
 
 START_TIMEOUT_SECONDS = 30.0
 
@@ -16,12 +15,18 @@ START_TIMEOUT_SECONDS = 30.0
 class WorkerProcess:
     """The worker with the given variables and no others, and with options of the command."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, *options: str) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        *options: str,
+        release: Release = PRESENT_RELEASE,
+    ) -> None:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flask", "worker", *options],
-                cwd=REPOSITORY,
+                [release.python, "-m", "flask", "worker", *options],
+                cwd=release.folder,
                 env=service_environment(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=file,

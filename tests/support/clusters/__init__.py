@@ -1,0 +1,1 @@
+"""Clusters of real servers on this machine: several nodes of one engine, on private ports."""
