@@ -141,7 +141,7 @@ def on_starting(server: Any) -> None:
             server.log.error(str(exc))
             sys.exit(1)
     with faults_end_the_process():
-        require_unicode_database(_settings)
+        require_unicode_database(_settings.database_url)
         application = create_app(_settings)
         application.extensions["userapi"].keys.require_active()
     if _settings.embedded:
@@ -168,10 +168,10 @@ _workers_inside: list[Any] = []
 def post_worker_init(worker: Any) -> None:
     """Run the background tasks inside the service if no worker process runs them."""
     if _settings.runs_worker_inside:
-        from userapi.worker import EmbeddedWorker, Worker, tasks_of
+        from userapi.worker import EmbeddedWorker, build_worker
 
         application = worker.wsgi
-        background = Worker(application, tasks_of(application.extensions["userapi"]), _settings)
+        background = build_worker(application, application.extensions["userapi"])
         inside = EmbeddedWorker(background, _turn)
         inside.start()
         _workers_inside.append(inside)

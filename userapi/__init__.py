@@ -61,7 +61,9 @@ def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Servic
     from userapi.infrastructure import database
     from userapi.wiring import build_services
 
-    database.init_app(app, settings)
+    database.init_app(
+        app, database_url=settings.database_url, pool_size=settings.database_pool_size
+    )
     services = build_services(settings, clock)
     services.access_tokens.configure(app)
     app.extensions["userapi"] = services

@@ -128,16 +128,22 @@ def build_relay(services: Services) -> Relay:
 def _leadership(settings: Settings, *, key: int, name: str) -> Leadership:
     if settings.uses_sqlite:
         return FileLock(settings.instance_dir / f"{name}.lock")
-    return AdvisoryLock(settings, key=key, name=name)
+    return AdvisoryLock(settings.database_url, key=key, name=name)
 
 
 class Worker:
     """Runs tasks until it is stopped."""
 
-    def __init__(self, app: Flask, tasks: Sequence[Task], settings: Settings) -> None:
+    def __init__(
+        self, app: Flask, tasks: Sequence[Task], *, notifications_url: str | None = None
+    ) -> None:
+        """`notifications_url` is a PostgreSQL database whose notifications wake the tasks.
+
+        Without it, and if it is unavailable, the tasks poll.
+        """
         self._app = app
         self._tasks = tasks
-        self._settings = settings
+        self._notifications_url = notifications_url
         self._stopping = threading.Event()
         self._wake = {task.name: threading.Event() for task in tasks}
         self._threads: list[threading.Thread] = []
@@ -152,8 +158,8 @@ class Worker:
         targets: list[tuple[str, Callable[[], None]]] = [
             (task.name, partial(self._repeat, task)) for task in self._tasks
         ]
-        if not self._settings.uses_sqlite:
-            targets.append(("listen", self._listen))
+        if self._notifications_url is not None:
+            targets.append(("listen", partial(self._listen, self._notifications_url)))
         for name, target in targets:
             thread = threading.Thread(target=target, name=f"worker-{name}", daemon=True)
             thread.start()
@@ -210,14 +216,14 @@ class Worker:
         if task.close is not None:
             task.close()
 
-    def _listen(self) -> None:
+    def _listen(self, database_url: str) -> None:
         """Wake tasks for notifications of PostgreSQL. Without this connection tasks poll."""
         failures = 0
         warned = False
         while not self._stopping.is_set():
             connection: ServiceConnection | None = None
             try:
-                connection = connect_alone(self._settings, "userapi-worker")
+                connection = connect_alone(database_url, "userapi-worker")
                 if not warned and has_pooler(connection):
                     # LISTEN and advisory locks do not work through a pooler.
                     log.error("worker.behind_pooler", fix="Connect directly to PostgreSQL.")
@@ -257,6 +263,13 @@ class Worker:
         for task in self._tasks:
             if task.channel is not None and channel in (None, task.channel):
                 self._wake[task.name].set()
+
+
+def build_worker(app: Flask, services: Services) -> Worker:
+    """Return a worker with all tasks. Connects when it is started."""
+    settings = services.settings
+    url = None if settings.uses_sqlite else settings.database_url
+    return Worker(app, tasks_of(services), notifications_url=url)
 
 
 class EmbeddedWorker:

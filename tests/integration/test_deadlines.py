@@ -174,7 +174,7 @@ def test_what_may_take_longer_is_waited_for_and_only_that(app: Flask) -> None:
 def test_a_connection_outside_the_pool_has_the_bound(app: Flask, deployment: Deployment) -> None:
     settings = Settings.from_env(deployment.environment, instance_dir=deployment.instance_dir)
 
-    connection = connect_alone(settings, "userapi-tests")
+    connection = connect_alone(settings.database_url, "userapi-tests")
 
     assert isinstance(connection, ServiceConnection)
     assert connection.autocommit

@@ -354,7 +354,7 @@ def test_a_second_worker_stands_by_and_takes_over(
     settings = Settings.from_env(deployment.environment, instance_dir=deployment.instance_dir)
     brokers = [MemoryPublisher(), MemoryPublisher()]
     first, second = (
-        Relay(clock=clock, publisher=broker, leadership=AdvisoryLock(settings))
+        Relay(clock=clock, publisher=broker, leadership=AdvisoryLock(settings.database_url))
         for broker in brokers
     )
     say(app, services, new_id())
@@ -378,7 +378,7 @@ def test_a_worker_that_lost_its_lock_does_not_go_on_as_if_it_had_it(
     app: Flask, services: Services, deployment: Deployment, clock: ManualClock
 ) -> None:
     settings = Settings.from_env(deployment.environment, instance_dir=deployment.instance_dir)
-    first, second = AdvisoryLock(settings), AdvisoryLock(settings)
+    first, second = AdvisoryLock(settings.database_url), AdvisoryLock(settings.database_url)
     assert first.holds()
     with app.app_context(), transaction() as session:
         session.execute(

@@ -25,7 +25,7 @@ from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db
 from userapi.wiring import Services
-from userapi.worker import Task, Worker, tasks_of
+from userapi.worker import Task, Worker, build_worker
 
 DEADLINE_SECONDS = 20.0
 
@@ -42,7 +42,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def working(app: Flask) -> Iterator[Worker]:
     services: Services = app.extensions["userapi"]
     with app.app_context():
-        worker = Worker(app, tasks_of(services), services.settings)
+        worker = build_worker(app, services)
     worker.start()
     try:
         yield worker
@@ -171,14 +171,14 @@ def test_a_task_that_fails_holds_up_nothing_else_and_goes_on_later(app: Flask) -
         others.append(1)
         return 0
 
-    settings = app.extensions["userapi"].settings
+    url = app.extensions["userapi"].settings.database_url
     worker = Worker(
         app,
         [
             Task(name="failing", run=fail_twice, interval_seconds=0.01),
             Task(name="other", run=count, interval_seconds=0.01),
         ],
-        settings,
+        notifications_url=url,
     )
     worker.start()
     wait_for(lambda: len(attempts) >= 3 and len(others) >= 5)

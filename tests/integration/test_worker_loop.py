@@ -61,7 +61,8 @@ def run() -> Iterator[Callable[..., Worker]]:
 
 
 def _worker(app: Flask, *tasks: Task) -> Worker:
-    return Worker(app, tasks, app.extensions["userapi"].settings)
+    url = app.extensions["userapi"].settings.database_url
+    return Worker(app, tasks, notifications_url=url)
 
 
 class Counted:

@@ -339,7 +339,7 @@ def _obstacle(settings: Settings) -> tuple[str, str]:
     if settings.uses_sqlite:
         return "was never migrated, or cannot be opened", "Run `flask db upgrade`."
     try:
-        connect_alone(settings, "userapi-doctor").close()
+        connect_alone(settings.database_url, "userapi-doctor").close()
     except psycopg2.Error as exc:
         for words, about, mend in _DATABASE_OBSTACLES:
             if words in str(exc):

@@ -46,7 +46,7 @@ def safely(command: Command) -> Command:
 
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
-        require_unicode_database(services().settings)
+        require_unicode_database(services().settings.database_url)
         return command(*args, **kwargs)
 
     return safely_on_any_database(cast(Command, run))

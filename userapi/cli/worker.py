@@ -6,7 +6,7 @@ import click
 from flask import Flask, current_app
 from prometheus_client import start_http_server
 
-from userapi.worker import Worker, tasks_of
+from userapi.worker import build_worker
 
 from .support import safely, services
 
@@ -22,7 +22,7 @@ from .support import safely, services
 def command(metrics_port: int | None, metrics_address: str) -> None:
     """Work until SIGTERM or SIGINT, finish what is at hand, and end."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    worker = Worker(app, tasks_of(services()), services().settings)
+    worker = build_worker(app, services())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: worker.request_stop())
     if metrics_port is not None:

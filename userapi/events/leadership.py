@@ -10,7 +10,6 @@ import psycopg2
 import structlog
 
 from userapi.infrastructure.database import ServiceConnection, connect_alone
-from userapi.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +33,8 @@ class Leadership(Protocol):
 class AdvisoryLock:
     """An advisory lock of a PostgreSQL session, which ends with its connection."""
 
-    def __init__(self, settings: Settings, *, key: int = RELAY_LOCK, name: str = "relay") -> None:
-        self._settings = settings
+    def __init__(self, database_url: str, *, key: int = RELAY_LOCK, name: str = "relay") -> None:
+        self._database_url = database_url
         self._key = key
         self._name = name
         self._connection: ServiceConnection | None = None
@@ -45,7 +44,7 @@ class AdvisoryLock:
         """Return whether this worker holds the lock. Raises psycopg2.Error."""
         try:
             if self._connection is None:
-                self._connection = connect_alone(self._settings, f"userapi-{self._name}")
+                self._connection = connect_alone(self._database_url, f"userapi-{self._name}")
             with self._connection.cursor() as cursor:
                 if self._held:
                     # Fails if the connection was lost, and with it the lock.

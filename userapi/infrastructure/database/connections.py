@@ -19,7 +19,7 @@ from userapi.infrastructure.database.encoding import (
     require_unicode,
 )
 from userapi.infrastructure.deadlines import BoundedConnection
-from userapi.settings import Settings, SettingsError
+from userapi.settings import SettingsError
 
 CONNECT_TIMEOUT_SECONDS = 2
 STATEMENT_TIMEOUT_MILLISECONDS = 3000
@@ -83,26 +83,26 @@ def connect_arguments(application_name: str) -> dict[str, Any]:
     }
 
 
-def connect_alone(settings: Settings, application_name: str) -> ServiceConnection:
+def connect_alone(database_url: str, application_name: str) -> ServiceConnection:
     """Return a connection to PostgreSQL outside of the pool, in autocommit mode.
 
     For what belongs to a connection and not to a transaction: advisory locks and LISTEN.
     """
-    url = settings.database_url.replace("+psycopg2", "", 1)
+    url = database_url.replace("+psycopg2", "", 1)
     connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
     return connection
 
 
-def require_unicode_database(settings: Settings) -> None:
+def require_unicode_database(database_url: str) -> None:
     """Raise SettingsError where the database cannot store Unicode.
 
     An unavailable database does not prevent the start: it may be available before the first
     request.
     """
-    if settings.uses_sqlite:
+    if database_url.startswith("sqlite"):
         return
     try:
-        connect_alone(settings, "userapi-start").close()
+        connect_alone(database_url, "userapi-start").close()
     except UnsupportedEncoding as exc:
         raise SettingsError([str(exc)]) from exc
     except psycopg2.Error:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DisconnectionError
 from userapi.infrastructure.database.connections import ServiceConnection, connect_arguments
 from userapi.infrastructure.database.tables import Base
 from userapi.private_files import make_file
-from userapi.settings import PROJECT_ROOT, Settings
+from userapi.settings import PROJECT_ROOT
 
 POOL_WAIT_SECONDS = 1
 PING_AFTER_IDLE_SECONDS = 5.0
@@ -25,14 +25,16 @@ _READER = "userapi.reader"
 db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
 
 
-def init_app(app: Flask, settings: Settings) -> None:
-    """Bind the database of the settings to the application."""
-    app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(settings)
+def init_app(app: Flask, *, database_url: str, pool_size: int) -> None:
+    """Bind a database to the application, with a pool of connections."""
+    on_sqlite = database_url.startswith("sqlite")
+    specific = _sqlite_options() if on_sqlite else _postgresql_options()
+    app.config["SQLALCHEMY_DATABASE_URI"] = database_url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(pool_size) | specific
     db.init_app(app)
     with app.app_context():
         engine = db.engine
-        if settings.uses_sqlite:
+        if on_sqlite:
             _prepare_sqlite(engine)
             app.extensions[_READER] = engine.execution_options(begin="BEGIN")
         else:
@@ -59,23 +61,25 @@ def uses_postgresql() -> bool:
     return db.engine.dialect.name == "postgresql"
 
 
-def _engine_options(settings: Settings) -> dict[str, Any]:
-    options: dict[str, Any] = {
+def _engine_options(pool_size: int) -> dict[str, Any]:
+    return {
         "json_serializer": _dump_json,
         "json_deserializer": orjson.loads,
-        "pool_size": settings.database_pool_size,
+        "pool_size": pool_size,
         "max_overflow": 0,
         "pool_timeout": POOL_WAIT_SECONDS,
         "pool_use_lifo": True,
         # An error shows the statement without its values: those are hashes and addresses.
         "hide_parameters": True,
     }
-    if settings.uses_sqlite:
-        options["connect_args"] = {"timeout": 5}
-        return options
-    options["pool_recycle"] = 1800
-    options["connect_args"] = connect_arguments("userapi")
-    return options
+
+
+def _sqlite_options() -> dict[str, Any]:
+    return {"connect_args": {"timeout": 5}}
+
+
+def _postgresql_options() -> dict[str, Any]:
+    return {"pool_recycle": 1800, "connect_args": connect_arguments("userapi")}
 
 
 def _dump_json(value: Any) -> str:
