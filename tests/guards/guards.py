@@ -815,7 +815,7 @@ GUARDS = [
     Guard(
         "A stored hash above the cost limit is not computed",
         "_argon2id",
-        "work > MAXIMUM_ARGON2_WORK",
+        "work > MAX_ARGON2_WORK",
         "",
         ("tests/unit/test_password_legacy_hashes.py",),
     ),

@@ -20,8 +20,8 @@ from userapi.passwords.hashing_pool import HashingPool
 from userapi.passwords.legacy_hashes import (
     BCRYPT_SALT_AND_DIGEST,
     BcryptHash,
-    ForeignHash,
     HashTooCostly,
+    LegacyHash,
     UnusableHash,
     read_legacy_hash,
 )
@@ -112,7 +112,7 @@ class PasswordHasher:
             return NO_MATCH
         return Verification(True, pepper_id != self._pepper_id or cost != self._rounds)
 
-    def _verify_legacy(self, password: bytes, legacy_hash: ForeignHash) -> Verification:
+    def _verify_legacy(self, password: bytes, legacy_hash: LegacyHash) -> Verification:
         if not self._pool.run(lambda: self._check(legacy_hash, password)):
             return NO_MATCH
         return Verification(True, needs_rehash=True)
@@ -122,7 +122,7 @@ class PasswordHasher:
         self._pool.run(lambda: _spend(self._rounds))
         return NO_MATCH
 
-    def _check(self, hashed: ForeignHash, secret: bytes) -> bool:
+    def _check(self, hashed: LegacyHash, secret: bytes) -> bool:
         if hashed.matches(secret):
             return True
         if isinstance(hashed, BcryptHash):

@@ -4,7 +4,7 @@ An imported account logs in with its old password once; the service then replace
 of its own. Hashes are parsed strictly and have one budget: a check needs at most 64 MiB and at most
 the time of bcrypt at cost 14, over all parameters together, so that an import cannot make one
 log-in take a minute or exhaust the memory. A stored hash over the budget is not checked either.
-Passwords are checked as typed, because the other systems do not normalise them.
+Passwords are checked as typed, because the other systems do not normalize them.
 """
 
 import base64
@@ -21,21 +21,21 @@ import bcrypt
 from userapi.errors import FieldError, Invalid
 
 BCRYPT_BYTES = 72
-MAXIMUM_MEMORY_BYTES = 64 * 1024 * 1024
+MAX_MEMORY_BYTES = 64 * 1024 * 1024
 BCRYPT_COSTS = range(4, 15)
 # `make bench-hashes` compares these limits with bcrypt at cost 14.
-MAXIMUM_PBKDF2_ITERATIONS = 3_000_000
+MAX_PBKDF2_ITERATIONS = 3_000_000
 # N · r · p.
-MAXIMUM_SCRYPT_WORK = 1_900_000
+MAX_SCRYPT_WORK = 1_900_000
 # Passes × KiB. Each pass starts a thread for each lane four times, which costs as much as 128 KiB.
-MAXIMUM_ARGON2_WORK = 680_000
+MAX_ARGON2_WORK = 680_000
 ARGON2_LANE_KIB = 128
-MAXIMUM_ARGON2_LANES = 16
+MAX_ARGON2_LANES = 16
 ARGON2_SALT_BYTES = range(8, 65)
 ARGON2_DIGEST_BYTES = range(16, 65)
 SHA256_BYTES = 32
 
-# Salt and digest of bcrypt do not fill their last characters; the spare bits must be zero.
+# The last characters of salt and digest have unused bits, which must be zero.
 BCRYPT_SALT_AND_DIGEST = r"[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{30}[.CGKOSWaeimquy26]"
 
 _NUMBER = "([1-9][0-9]{0,9})"
@@ -50,41 +50,41 @@ _WERKZEUG = re.compile(rf"scrypt:{_NUMBER}:{_NUMBER}:{_NUMBER}\${_SALT}\$([0-9a-
 
 
 class UnusableHash(Invalid):
-    """The text is no hash that can be checked, or one that would cost too much."""
+    """The text is not a supported hash, or checking it takes too much time or memory."""
 
 
 class HashTooCostly(UnusableHash):
-    """Checking this hash would take more memory or time than one log-in may."""
+    """Checking this hash takes more time or memory than a log-in may."""
 
 
-class ForeignHash(Protocol):
-    """A hash of another system whose form and cost were found good."""
+class LegacyHash(Protocol):
+    """A hash of another system with valid syntax and acceptable cost."""
 
     def matches(self, password: bytes) -> bool:
-        """Return whether this password was hashed."""
+        """Return whether the password matches."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BcryptHash:
-    """bcrypt as PHP, Ruby, Node and others store it."""
+    """bcrypt in the format of PHP, Ruby, Node and others."""
 
     text: bytes
     cost: int
 
     def matches(self, password: bytes) -> bool:
-        """Return whether this password was hashed; as there, only 72 bytes count."""
+        """Return whether the password matches; only 72 bytes count, as in these systems."""
         return bcrypt.checkpw(password[:BCRYPT_BYTES], self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Argon2idHash:
-    """Argon2id in its standard text form (RFC 9106)."""
+    """Argon2id in its standard encoding (RFC 9106)."""
 
     text: bytes
 
     def matches(self, password: bytes) -> bool:
-        """Return whether this password was hashed."""
+        """Return whether the password matches."""
         try:
             return argon2.low_level.verify_secret(self.text, password, argon2.Type.ID)
         except argon2.exceptions.VerificationError:
@@ -93,21 +93,21 @@ class Argon2idHash:
 
 @dataclass(frozen=True, slots=True)
 class DjangoHash:
-    """PBKDF2 with HMAC-SHA-256 (RFC 8018) as Django stores it."""
+    """PBKDF2 with HMAC-SHA-256 (RFC 8018) in the format of Django."""
 
     iterations: int
     salt: bytes
     digest: bytes
 
     def matches(self, password: bytes) -> bool:
-        """Return whether this password was hashed."""
-        made = hashlib.pbkdf2_hmac("sha256", password, self.salt, self.iterations)
-        return hmac.compare_digest(made, self.digest)
+        """Return whether the password matches."""
+        digest = hashlib.pbkdf2_hmac("sha256", password, self.salt, self.iterations)
+        return hmac.compare_digest(digest, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
 class WerkzeugHash:
-    """scrypt (RFC 7914) as werkzeug.security stores it."""
+    """scrypt (RFC 7914) in the format of werkzeug.security."""
 
     n: int
     r: int
@@ -116,30 +116,30 @@ class WerkzeugHash:
     digest: bytes
 
     def matches(self, password: bytes) -> bool:
-        """Return whether this password was hashed; False where the memory cannot be had."""
+        """Return whether the password matches; False if there is not enough memory."""
         try:
-            made = hashlib.scrypt(
+            digest = hashlib.scrypt(
                 password, salt=self.salt, n=self.n, r=self.r, p=self.p, maxmem=self._memory()
             )
         except (MemoryError, ValueError):
             return False
-        return hmac.compare_digest(made, self.digest)
+        return hmac.compare_digest(digest, self.digest)
 
     def _memory(self) -> int:
-        # What OpenSSL counts: the table, one block a lane and two to work in.
+        # As OpenSSL computes it: the table, one block for each lane, and two working blocks.
         return 128 * self.r * (self.n + self.p + 2) + 1024
 
 
 def check_legacy_hash(text: str, *, field: str = "password_hash") -> None:
-    """Raise UnusableHash for a hash of unknown or damaged form, or that costs too much."""
+    """Raise UnusableHash for a hash that is unsupported, damaged or too costly."""
     read_legacy_hash(text, field=field)
 
 
-def read_legacy_hash(text: str, *, field: str = "password_hash") -> ForeignHash:
-    """Return the hash that `text` holds. Raises UnusableHash."""
+def read_legacy_hash(text: str, *, field: str = "password_hash") -> LegacyHash:
+    """Return the parsed hash. Raises UnusableHash."""
     if match := _BCRYPT.fullmatch(text):
         return _bcrypt(match, field)
-    # Django puts the name of its hasher before the standard form.
+    # Django writes the name of its hasher before the standard encoding.
     if match := _ARGON2ID.fullmatch(text.removeprefix("argon2")):
         return _argon2id(match, field)
     if match := _DJANGO.fullmatch(text):
@@ -149,7 +149,7 @@ def read_legacy_hash(text: str, *, field: str = "password_hash") -> ForeignHash:
     raise _unsupported(field)
 
 
-def _bcrypt(match: re.Match[str], field: str) -> ForeignHash:
+def _bcrypt(match: re.Match[str], field: str) -> LegacyHash:
     cost = int(match[1])
     if cost < BCRYPT_COSTS.start:
         raise _unsupported(field)
@@ -158,51 +158,43 @@ def _bcrypt(match: re.Match[str], field: str) -> ForeignHash:
     return BcryptHash(match[0].encode(), cost)
 
 
-def _argon2id(match: re.Match[str], field: str) -> ForeignHash:
+def _argon2id(match: re.Match[str], field: str) -> LegacyHash:
     memory_kib, passes, lanes = int(match[1]), int(match[2]), int(match[3])
     salt, digest = _decoded(match[4], field), _decoded(match[5], field)
     if len(salt) not in ARGON2_SALT_BYTES or len(digest) not in ARGON2_DIGEST_BYTES:
         raise _unsupported(field)
-    if memory_kib < 8 * lanes:  # RFC 9106 §3.1: eight blocks a lane at the least.
+    if memory_kib < 8 * lanes:  # RFC 9106 §3.1: at least eight blocks for each lane.
         raise _unsupported(field)
     work = passes * (memory_kib + lanes * ARGON2_LANE_KIB)
-    if (
-        memory_kib * 1024 > MAXIMUM_MEMORY_BYTES
-        or lanes > MAXIMUM_ARGON2_LANES
-        or work > MAXIMUM_ARGON2_WORK
-    ):
+    if memory_kib * 1024 > MAX_MEMORY_BYTES or lanes > MAX_ARGON2_LANES or work > MAX_ARGON2_WORK:
         raise _too_costly(field)
     return Argon2idHash(match[0].encode())
 
 
-def _django(match: re.Match[str], field: str) -> ForeignHash:
+def _django(match: re.Match[str], field: str) -> LegacyHash:
     iterations = int(match[1])
     digest = _decoded(match[3].rstrip("="), field)
     if len(digest) != SHA256_BYTES:
         raise _unsupported(field)
-    if iterations > MAXIMUM_PBKDF2_ITERATIONS:
+    if iterations > MAX_PBKDF2_ITERATIONS:
         raise _too_costly(field)
     return DjangoHash(iterations, match[2].encode(), digest)
 
 
-def _werkzeug(match: re.Match[str], field: str) -> ForeignHash:
+def _werkzeug(match: re.Match[str], field: str) -> LegacyHash:
     n, r, p = int(match[1]), int(match[2]), int(match[3])
     # RFC 7914 §2: N is a power of two above 1 and below 2^(128 r / 8).
     if n < 2 or n & (n - 1) or n.bit_length() > 16 * r:
         raise _unsupported(field)
-    # One block for each lane beside the table; a hundredth of it is enough for any that is used.
+    # The blocks of the lanes may use a hundredth of the limit, which is more than systems use.
     table, lanes = 128 * r * n, 128 * r * p
-    if (
-        table > MAXIMUM_MEMORY_BYTES
-        or lanes > MAXIMUM_MEMORY_BYTES // 100
-        or n * r * p > MAXIMUM_SCRYPT_WORK
-    ):
+    if table > MAX_MEMORY_BYTES or lanes > MAX_MEMORY_BYTES // 100 or n * r * p > MAX_SCRYPT_WORK:
         raise _too_costly(field)
     return WerkzeugHash(n, r, p, match[4].encode(), bytes.fromhex(match[5]))
 
 
 def _decoded(text: str, field: str) -> bytes:
-    """Return the bytes of base64 without padding; it must be the only text for these bytes."""
+    """Return the bytes of base64 without padding. Rejects any but the canonical encoding."""
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error as exc:
