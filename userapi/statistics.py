@@ -108,6 +108,10 @@ class Statistics:
         figures = self._fresh() or self._counted_once()
         return replace(figures, days=figures.days[-days:])
 
+    def drop_cached(self) -> None:
+        """Count again at the next call, however expensive the last one was."""
+        self._kept = None
+
     def _fresh(self) -> Figures | None:
         cached, now = self._cached, self._clock.now()
         return cached.figures if cached and cached.counted_at <= now < cached.expires_at else None

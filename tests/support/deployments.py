@@ -53,11 +53,12 @@ class Deployment:
             db.session.remove()
         self.database.restore()
         self.forget()
-        # What a process may remember of a database that only grows, which one that is put back
-        # does not.
+        # A process may cache what is true of a database that only grows and of a clock that only
+        # moves forward. Here both go back.
         services: Services = self.app.extensions["userapi"]
         services.roles.forget()
         services.user_search.drop_cached_totals()
+        services.statistics.drop_cached()
 
 
 def build_app(environment: Mapping[str, str], *, clock: Clock, instance_dir: Path) -> Flask:
