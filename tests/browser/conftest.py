@@ -2,7 +2,7 @@
 
     def test_the_console_greets(browser: Browser, site: Site) -> None:
         browser.get(site.url + "/console/")
-        assert browser.find("h1").text == "Sign in"
+        browser.expect_exactly("h1", "Sign in")
 
 Errors in the console, violations of the content security policy and requests to another host fail
 every test that uses `browser`. One that expects a refusal says so:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.ui import Select
 
@@ -33,11 +34,6 @@ def sign_in(browser: Browser, site: Site, username: str = "", password: str = ""
     browser.find(".who")
 
 
-def press(browser: Browser, text: str) -> None:
-    browser.find("main")
-    browser.find_element(By.XPATH, f"//main//button[normalize-space()='{text}']").click()
-
-
 def add_user(site: Site, name: str) -> None:
     file = site.service.directory / f"{name}.csv"
     file.write_text(f"username,email,password\n{name},{name}@example.com,{NEW_PASSWORD}\n")
@@ -50,25 +46,25 @@ def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site
     browser.get(site.url + "/console/users/new")
     browser.find("#username").send_keys("ada")
     browser.find("#email").send_keys("ada@example.com")
-    press(browser, "Create the user")
+    browser.press("Create the user")
     browser.expect(".note", "ada is invited by mail.")
 
     link = _link_in_mail(browser, site, "ada@example.com")
     browser.delete_all_cookies()
     browser.get(link)
     # The token came from the link, and is not left behind in it.
+    browser.wait(lambda b: "#" not in b.current_url, "an address without the token")
     assert not browser.find_element(By.ID, "token").is_displayed()
-    assert "#" not in browser.current_url
     browser.find("#new_password").send_keys("password1")
-    browser.wait(lambda b: "not accepted" in b.find("#strength").text, "the strength")
+    browser.expect("#strength", "not accepted")
     browser.find("#new_password").send_keys(Keys.CONTROL, "a")
     browser.find("#new_password").send_keys(NEW_PASSWORD)
-    press(browser, "Set the password")
+    browser.press("Set the password")
     browser.expect(".note", "Your password is set.")
     browser.find("#username").send_keys("ada")
     browser.find("#password").send_keys(NEW_PASSWORD + Keys.ENTER)
 
-    assert browser.find("h1").text == "Profile"
+    browser.expect_exactly("h1", "Profile")
 
 
 def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
@@ -77,25 +73,27 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
     add_user(site, "robin")
     sign_in(second_browser, site, "robin", NEW_PASSWORD)
     sign_in(browser, site)
-    browser.find_element(By.LINK_TEXT, "Users").click()
+    browser.follow("Users")
     browser.find("#search")
     browser.find("body").send_keys("/")
     browser.switch_to.active_element.send_keys("rob")
-    browser.wait(lambda b: len(b.find_all("tbody tr")) == 1 or None, "one row")
-    assert "search=rob" in browser.current_url
-    # What stands beside the rows came along with them.
-    download = browser.find_element(By.LINK_TEXT, "Download as CSV").get_attribute("href")
-    assert "search=rob" in str(download)
-    browser.find("[data-tick-all]").click()
-    assert browser.find("[data-ticked]").text == "(1)"
+    browser.wait(lambda b: len(b.find_all("tbody tr")) == 1, "one row")
+    browser.wait(lambda b: "search=rob" in b.current_url, "the search in the address")
+    # The links next to the rows arrive together with them.
+    browser.wait(
+        lambda b: "search=rob" in str(_link(b, "Download as CSV").get_attribute("href")),
+        "the search in the link to the file",
+    )
+    browser.click("[data-tick-all]")
+    browser.expect_exactly("[data-ticked]", "(1)")
 
-    browser.find_element(By.LINK_TEXT, "robin").click()
+    browser.follow("robin")
     browser.find("#reason").send_keys("trial")
-    press(browser, "Suspend")
+    browser.press("Suspend")
     browser.expect(".note", "The user is suspended.")
     second_browser.get(site.url + "/console/profile")
 
-    assert second_browser.find("h1").text == "Sign in"
+    second_browser.expect_exactly("h1", "Sign in")
 
 
 def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
@@ -106,39 +104,40 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
     sign_in(browser, site)
     browser.get(site.url + "/console/roles/new")
     browser.find("#name").send_keys("media-editor")
-    browser.find("input[name=parents][value=user]").click()
+    browser.click("input[name=parents][value=user]")
     browser.find("#others").send_keys("media:upload")
-    press(browser, "Create the role")
+    browser.press("Create the role")
     browser.expect(".facts", "media:upload")
 
     browser.get(site.url + "/console/users?sort=username")
     for name in ("bea", "cleo"):
-        browser.find(f"input[aria-label='Tick {name}']").click()
+        browser.click(f"input[aria-label='Tick {name}']")
     Select(browser.find("#action")).select_by_visible_text("Give a role")
     Select(browser.find("#bulk-role")).select_by_visible_text("media-editor")
-    press(browser, "Go on …")
+    browser.press("Go on …")
     browser.expect("section", "This is about 2 users")
-    press(browser, "Give a role")
+    browser.press("Give a role")
     browser.expect(".note", "Done for 2 of 2.")
 
     browser.get(site.url + "/console/audit")
     Select(browser.find("#action")).select_by_visible_text("role.created")
-    press(browser, "Filter")
+    browser.press("Filter")
     browser.wait(lambda _: len(browser.find_all("tbody tr")) == 1, "one row")
     browser.expect("tbody tr", "media-editor")
-    browser.find("tbody summary").click()
+    browser.click("tbody summary")
     browser.expect("tbody dl", "media:upload")
 
 
 def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, site: Site) -> None:
     sign_in(browser, site)
     browser.get(site.url + "/console/users")
-    browser.find(".who button").click()
-    assert browser.find("h1").text == "Sign in"
+    browser.click(".who button")
+    browser.expect_exactly("h1", "Sign in")
 
     browser.back()
 
-    assert browser.find("h1").text == "Sign in"
+    # The former page may be visible for a moment, until the browser has asked the server again.
+    browser.expect_exactly("h1", "Sign in")
 
 
 @pytest.mark.browser(expects=["status of 409"])
@@ -224,12 +223,12 @@ def check_what_comes_after_a_form(
 ) -> None:
     def send(text: str) -> None:
         form = browser.find("main")
-        press(browser, text)
+        browser.press(text)
         browser.wait(staleness_of(form), "the next page")
 
     browser.get(site.url + "/console/password")
     browser.find("#new_password").send_keys("abc")
-    browser.wait(lambda b: "not accepted" in b.find("#strength").text, "the strength")
+    browser.expect("#strength", "not accepted")
     check("password that is too weak")
     browser.get(site.url + "/console/profile")
     browser.find("#timezone").send_keys("Moon/Base")
@@ -250,7 +249,7 @@ def check_what_comes_after_a_form(
     browser.wait(lambda b: "202 of 202 rows" in b.execute_script(shown), "the end of the import")
     check("import by the worker")
     browser.get(site.url + f"/console/users?search={long_name}")
-    browser.find("input[name=user_ids]").click()
+    browser.click("input[name=user_ids]")
     check("users with one ticked")
     Select(browser.find("#action")).select_by_visible_text("Unlock")
     send("Go on …")
@@ -258,11 +257,11 @@ def check_what_comes_after_a_form(
     send("Unlock")
     check("results of many")
     results = browser.find("main")
-    browser.find("tbody a").click()
+    browser.click("tbody a")
     browser.wait(staleness_of(results), "the user")
     check("user")
     browser.get(site.url + "/console/audit")
-    browser.find("tbody summary").click()
+    browser.click("tbody summary")
     check("row of the audit log")
 
 
@@ -289,6 +288,10 @@ class emulated:  # noqa: N801 - reads as a statement
     def __exit__(self, *_: object) -> None:
         self._browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
         self._browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def _link(browser: Browser, text: str) -> WebElement:
+    return browser.find_element(By.LINK_TEXT, text)
 
 
 def _link_in_mail(browser: Browser, site: Site, recipient: str) -> str:

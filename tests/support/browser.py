@@ -20,7 +20,7 @@ from tests.support.programs import CHROMEDRIVER, CHROMIUM
 
 Answer = TypeVar("Answer")
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 # What a page makes out of itself, and the empty pages of the browser.
 LOCAL_SCHEMES = {"about", "blob", "chrome", "chrome-extension", "data", "devtools"}
 
@@ -58,28 +58,64 @@ class Browser(Chrome):
         guardian.forget(pid)
 
     def find(self, css: str) -> WebElement:
-        """Return the first element of a selector, as soon as it can be seen."""
+        """Return the first visible element of a selector, as soon as there is one."""
         return self.wait(lambda browser: _visible(browser.find_elements(By.CSS_SELECTOR, css)), css)
 
-    def expect(self, css: str, text: str) -> None:
-        """Wait until the first visible element of a selector contains the text.
+    def click(self, css: str) -> None:
+        """Click the first visible element of a selector, as soon as there is one."""
+        self._click(By.CSS_SELECTOR, css)
 
-        Reads again after a stale element, which is one of a page that is being replaced.
-        """
+    def follow(self, text: str) -> None:
+        """Click the link with this text, as soon as there is one."""
+        self._click(By.LINK_TEXT, text)
 
-        def contains(browser: Self) -> bool:
+    def press(self, text: str) -> None:
+        """Click the button in `main` with this text, as soon as there is one."""
+        self._click(By.XPATH, f"//main//button[normalize-space()='{text}']")
+
+    def _click(self, by: str, selector: str) -> None:
+        def click(browser: Self) -> bool:
+            element = _visible(browser.find_elements(by, selector))
+            if element is None:
+                return False
+            element.click()
+            return True
+
+        self.wait(click, selector)
+
+    def read(self, css: str) -> str:
+        """Return the text of the first visible element of a selector, which may still change."""
+
+        def text(browser: Self) -> tuple[str] | None:
             element = _visible(browser.find_elements(By.CSS_SELECTOR, css))
-            return element is not None and text in element.text
+            return None if element is None else (element.text,)
 
-        self.wait(contains, f"{text!r} in {css}")
+        return self.wait(text, css)[0]
+
+    def read_all(self, css: str, *, count: int) -> list[str]:
+        """Return the texts of all elements of a selector, as soon as there are so many."""
+
+        def texts(browser: Self) -> list[str] | None:
+            found = [element.text for element in browser.find_elements(By.CSS_SELECTOR, css)]
+            return found if len(found) >= count else None
+
+        return self.wait(texts, f"{count} × {css}")
+
+    def expect(self, css: str, text: str) -> None:
+        """Wait until the first visible element of a selector contains the text."""
+        self.wait(lambda browser: text in browser.read(css), f"{text!r} in {css}")
+
+    def expect_exactly(self, css: str, text: str) -> None:
+        """Wait until the first visible element of a selector contains this text and no other."""
+        self.wait(lambda browser: browser.read(css) == text, f"{text!r} as {css}")
 
     def find_all(self, css: str) -> list[WebElement]:
         """Return every element of a selector that is there now."""
         return self.find_elements(By.CSS_SELECTOR, css)
 
     def wait(self, question: Callable[[Self], Answer | None], what: str = "") -> Answer:
-        """Ask until the answer is true, and return it. Raises TimeoutException."""
-        # An element of the page before is stale: the next look finds that of the page after.
+        """Call `question` until its result is true, and return it. Raises TimeoutException."""
+        # An element of a page that was replaced is stale: the next call finds the new one.
         waiting = WebDriverWait(
             self,
             PATIENCE_SECONDS,
