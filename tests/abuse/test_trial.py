@@ -9,7 +9,6 @@ from tests.abuse.trial import Plan, run_trial
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_honest_requests_succeed_beside_hostile_traffic(run_directory: Path) -> None:
     report = run_trial(run_directory / "abuse", Plan(alone_seconds=20, abused_seconds=60))
 

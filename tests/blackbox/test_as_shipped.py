@@ -31,7 +31,7 @@ def call(
         data=None if body is None else json.dumps(body).encode(),
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read() or "null")
     except urllib.error.HTTPError as exc:
         return exc.code, json.loads(exc.read())
@@ -79,7 +79,7 @@ def test_the_tour_of_the_readme_works_as_pasted(embedded: GunicornService) -> No
             ["bash", "-euo", "pipefail", "-c", f"PASSWORD={PASSWORD}\n{script}"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

@@ -38,7 +38,7 @@ def service() -> Iterator[GunicornService]:
 
 @pytest.fixture
 def connection(service: GunicornService) -> Iterator[RawConnection]:
-    with RawConnection("127.0.0.1", service.port, timeout_seconds=20) as connection:
+    with RawConnection("127.0.0.1", service.port) as connection:
         yield connection
 
 

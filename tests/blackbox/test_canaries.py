@@ -57,7 +57,7 @@ class Journey:
         self, method: str, path: str, body: Any = None, *, token: str = "", **headers: str
     ) -> Any:
         """Send a request; keep the body of a refusal."""
-        connection = HTTPConnection("127.0.0.1", self.service.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.service.port, timeout=60)
         sent = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         content = {"Content-Type": "application/json"} if body is not None else {}
         bearer = {"Authorization": f"Bearer {token}"} if token else {}
@@ -164,7 +164,7 @@ def _travel(journey: Journey, mail: Path) -> None:
             found.extend(re.findall(r"^([A-Za-z0-9_-]{43})\r?$", file.read_text(), re.MULTILINE))
         return bool(found)
 
-    wait_until(mail_has_come, seconds=20)
+    wait_until(mail_has_come)
     journey.secrets["one-time token"] = found[0]
     reset = {"token": found[0], "new_password": journey.secret("password after a reset")}
     for _ in range(2):  # The second time it is refused.

@@ -56,9 +56,9 @@ def test_a_request_is_logged_once(tmp_path: Path) -> None:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: "Running on" in log.read_text("utf-8"), seconds=60)
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=30).read()
-        wait_until(lambda: "/openapi.json" in log.read_text("utf-8"), seconds=30)
+        wait_until(lambda: "Running on" in log.read_text("utf-8"))
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=60).read()
+        wait_until(lambda: "/openapi.json" in log.read_text("utf-8"))
     finally:
         server.terminate()
         server.wait(30)

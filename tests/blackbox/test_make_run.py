@@ -29,7 +29,7 @@ def environment_for(directory: Path, port: int, **more: str) -> dict[str, str]:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url + "/api/v1/health/live", timeout=5) as answer:
+        with urllib.request.urlopen(url + "/api/v1/health/live", timeout=60) as answer:
             return int(answer.status) == 200
     except OSError:
         return False
@@ -57,7 +57,7 @@ def start_run(tmp_path: Path) -> Iterator[StartRun]:
             )
         guardian.watch(process.pid, ended_by=signal.SIGKILL)
         started.append(process)
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=60)
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}"))
         return path
 
     yield start
@@ -72,7 +72,7 @@ def test_on_a_terminal_it_speaks_to_people_and_ctrl_c_is_quiet(tmp_path: Path) -
         program, directory=REPOSITORY, environment=environment_for(tmp_path, port)
     ) as terminal:
         terminal.wait_for("Listening at")
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}"), seconds=30)
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}"))
         assert answers(f"http://localhost:{port}")
         terminal.wait_for("path=/api/v1/health/live")
         terminal.wait_for("audit.sealed")
@@ -90,7 +90,7 @@ def test_on_a_terminal_it_speaks_to_people_and_ctrl_c_is_quiet(tmp_path: Path) -
 def test_ctrl_c_is_quiet_while_it_prepares(tmp_path: Path) -> None:
     environment = environment_for(tmp_path, free_port())
     with Terminal([RUN], directory=REPOSITORY, environment=environment) as terminal:
-        wait_until(lambda: (tmp_path / "secrets.json").exists(), seconds=30)
+        wait_until(lambda: (tmp_path / "secrets.json").exists())
         terminal.press("\x03")
         terminal.wait_until_ended()
 
@@ -116,7 +116,7 @@ def test_a_used_port_is_one_line_that_names_bind(tmp_path: Path) -> None:
             env=environment_for(tmp_path, other.port),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -135,7 +135,7 @@ def test_with_real_servers_mails_leave(
     log = start_run(port, DATABASE_URL=make_database("run").url)
     ask_for_a_reset(port, "admin@example.com")
 
-    wait_until(lambda: list((tmp_path / "instance" / "mail").glob("*.eml")), seconds=30)
+    wait_until(lambda: list((tmp_path / "instance" / "mail").glob("*.eml")))
 
     (mail,) = (tmp_path / "instance" / "mail").glob("*.eml")
     text = mail.read_bytes().replace(b"=\n", b"").decode()
@@ -148,7 +148,7 @@ def test_a_worker_that_is_there_is_left_to_its_work(
 ) -> None:
     url = make_database("run-worker").url
     first = start_run(free_port(), DATABASE_URL=url)
-    wait_until(lambda: "worker.started" in first.read_text("utf-8"), seconds=30)
+    wait_until(lambda: "worker.started" in first.read_text("utf-8"))
 
     second = start_run(free_port(), DATABASE_URL=url).read_text("utf-8")
 
@@ -163,5 +163,5 @@ def ask_for_a_reset(port: int, email: str) -> None:
         data=json.dumps({"email": email}).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 202

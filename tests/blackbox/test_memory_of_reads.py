@@ -114,7 +114,7 @@ PATHS = {
 
 
 def _log_in(service: GunicornService) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
     body = json.dumps({"username": ADMINISTRATOR, "password": PASSWORD})
     connection.request(
         "POST", "/api/v1/auth/login", body, headers={"Content-Type": "application/json"}

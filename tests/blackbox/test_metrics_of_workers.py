@@ -13,7 +13,7 @@ from tests.support.gunicorn import GunicornService
 
 
 def counted(service: GunicornService) -> float:
-    with urllib.request.urlopen(service.base_url + "/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(service.base_url + "/metrics", timeout=60) as answer:
         text = answer.read().decode()
     pattern = r'^flask_http_request_total\{endpoint="/",method="GET",status="200"\} (\S+)$'
     found = re.search(pattern, text, re.MULTILINE)
@@ -22,7 +22,7 @@ def counted(service: GunicornService) -> float:
 
 def ask(service: GunicornService, times: int) -> None:
     for _ in range(times):
-        urllib.request.urlopen(service.base_url + "/", timeout=10).close()
+        urllib.request.urlopen(service.base_url + "/", timeout=60).close()
 
 
 def test_counts_of_all_workers_are_added_up_and_never_go_back(

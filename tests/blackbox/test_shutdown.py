@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
+from tests.support.polling import wait_until
 from tests.support.raw_http import RawConnection, request_bytes
 
 READY = "/api/v1/health/ready"
@@ -23,7 +24,7 @@ SLOW_HASH = "14"
 def ready(service: GunicornService) -> int | None:
     """Return the status, or None where nobody listens any more."""
     try:
-        with urllib.request.urlopen(service.base_url + READY, timeout=5) as answer:
+        with urllib.request.urlopen(service.base_url + READY, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as exc:
         return exc.code
@@ -38,7 +39,7 @@ def log_in(service: GunicornService) -> int:
         headers={"Content-Type": "application/json"},
     )
     try:
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=60).close()
     except urllib.error.HTTPError as exc:
         return exc.code
     return 200
@@ -80,7 +81,7 @@ def test_a_kept_connection_is_told_to_close() -> None:
     ):
         connection.exchange(request_bytes("GET", READY))
         os.kill(service.pid, signal.SIGTERM)
-        time.sleep(0.3)
+        wait_until(lambda: "Handling signal: term" in service.log)
         answer = connection.exchange(request_bytes("GET", READY))
 
         assert answer.status == 503
@@ -95,7 +96,7 @@ def test_a_bad_number_ends_the_master_with_a_line() -> None:
         env=service_environment({"ENVIRONMENT": "testing", "GUNICORN_THREADS": "many"}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

@@ -22,7 +22,7 @@ def start(program: tuple[str, ...], **environment: str) -> subprocess.CompletedP
         env=service_environment({"ENVIRONMENT": "testing", **environment}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -127,7 +127,7 @@ def test_the_first_administrators_password_is_shown_once(tmp_path: Path) -> None
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         ).stdout
         for _ in range(2)

@@ -8,7 +8,6 @@ from tests.chaos.proof import Chaos, Plan
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
 def test_nothing_is_lost_while_processes_die_and_the_broker_goes(run_directory: Path) -> None:
     plan = Plan(users=120, seconds=15, broker_restarts=1)
 

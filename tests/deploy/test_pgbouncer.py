@@ -91,7 +91,7 @@ class Pooled:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or "null")
 
 
@@ -186,7 +186,7 @@ def test_an_export_is_streamed_through_it(pooled: Pooled) -> None:
         headers={"Authorization": f"Bearer {token}"},
     )
 
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         rows = [json.loads(line) for line in answer]
 
     assert "finch" in {row["username"] for row in rows}

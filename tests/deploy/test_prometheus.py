@@ -69,7 +69,7 @@ class Prometheus:
     def ask(self, path: str, **parameters: str) -> Any:
         """Return the data of an answer of Prometheus' HTTP API."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=60) as answer:
             body = json.loads(answer.read())
         assert body["status"] == "success", body
         return body["data"]
@@ -101,7 +101,7 @@ def call(service: GunicornService, method: str, path: str, body: Any = None) -> 
         method=method,
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read())
     except urllib.error.HTTPError as exc:
         return json.loads(exc.read())
@@ -133,7 +133,7 @@ def prometheus(
         worker = WorkerProcess(variables, folder / "worker.log", "--metrics-port", str(worker_port))
         watching = Prometheus(folder, {"userapi": service.port, "userapi-worker": worker_port})
         try:
-            wait_until(lambda: watching.targets_up() == {"userapi", "userapi-worker"}, seconds=30)
+            wait_until(lambda: watching.targets_up() == {"userapi", "userapi-worker"})
             user = {"username": "robin", "email": "robin@example.com", "password": PASSWORD}
             for _ in range(3):
                 call(service, "POST", "/api/v1/auth/register", user)

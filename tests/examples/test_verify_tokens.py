@@ -44,7 +44,7 @@ def call(method: str, url: str, *, token: str | None = None, body: Any = None) -
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, method=method, headers=headers, data=data)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read() or "null")
     except urllib.error.HTTPError as exc:
         with exc:

@@ -28,6 +28,7 @@ from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
 from userapi.infrastructure.database import db
 from userapi.wiring import Services
 
+ATTEMPTS = 4
 BACK_WITHIN_SECONDS = 5.0
 # Beside the fault there are a dozen requests at once, on a machine that others use, too.
 UNDISTURBED_SECONDS = 3.0
@@ -230,28 +231,38 @@ def test_the_service_answers_as_the_table_says(
     bench.refreshing = bench.log_in()
     proxy = bench.proxies[dependency]
 
-    fault.strike(proxy)
-    found = bench.call_all()
-    proxy.pass_on()
-    back_after = _seconds_until_as_ever(bench)
+    for _ in range(ATTEMPTS):
+        fault.strike(proxy)
+        found = bench.call_all()
+        proxy.pass_on()
+        back_after = _seconds_until_as_ever(bench)
 
-    wrong = [
-        f"{group}: {answer.status_code} after {seconds:.2f} s"
-        for group, (answer, seconds) in found.items()
-        if not _fits(answer, seconds, expected(dependency, fault, group), usual[group])
-    ]
-    assert wrong == []
+        wrong = [
+            f"{group}: {answer.status_code}"
+            for group, (answer, _) in found.items()
+            if not _fits(answer, expected(dependency, fault, group), usual[group])
+        ]
+        assert wrong == []
+        late = [
+            f"{group}: {seconds:.2f} s"
+            for group, (_, seconds) in found.items()
+            if seconds > expected(dependency, fault, group).within_seconds
+        ]
+        # Other work on the machine delays some attempts, a missing bound delays each.
+        if not late and back_after < BACK_WITHIN_SECONDS:
+            break
+    assert late == []
     assert back_after < BACK_WITHIN_SECONDS
     assert bench.lent_connections() == 0
     assert sample(JsonClient(bench.app), "db_pool_connections", state="in_use") == 0
 
 
-def _fits(answer: TestResponse, seconds: float, cell: Expected, usual: int) -> bool:
+def _fits(answer: TestResponse, cell: Expected, usual: int) -> bool:
     statuses = cell.statuses or {usual}
     if answer.status_code == 503 and answer.get_json().get("code") == "service_unavailable":
         if not int(answer.headers.get("Retry-After", "0")):
             return False
-    return answer.status_code in statuses and seconds <= cell.within_seconds
+    return answer.status_code in statuses
 
 
 def _seconds_until_as_ever(bench: Bench) -> float:

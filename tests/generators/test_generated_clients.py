@@ -35,7 +35,7 @@ def service() -> Iterator[GunicornService]:
 @pytest.fixture(scope="module")
 def document(service: GunicornService, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("openapi") / "openapi.json"
-    with urllib.request.urlopen(service.base_url + "/openapi.json", timeout=10) as answer:
+    with urllib.request.urlopen(service.base_url + "/openapi.json", timeout=60) as answer:
         path.write_bytes(answer.read())
     return path
 
@@ -46,7 +46,7 @@ def run(*command: str | Path, directory: Path) -> subprocess.CompletedProcess[st
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=120,
         check=False,
     )
 

@@ -194,7 +194,7 @@ def test_no_statement_has_a_time_out(app: Flask, services: Services, command: li
     with db.engine.connect() as blocker:
         blocker.exec_driver_sql("LOCK TABLE audit_logs IN ACCESS EXCLUSIVE MODE")
         thread.start()
-        wait_until(_somebody_waited_for_four_seconds, seconds=60)
+        wait_until(_somebody_waited_for_four_seconds)
         blocker.rollback()
     thread.join(60)
 

@@ -99,7 +99,7 @@ def test_a_target_of_make_in_a_sentence_is_there(target: str) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

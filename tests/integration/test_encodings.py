@@ -117,7 +117,7 @@ def test_the_service_does_not_start_on_a_database_without_unicode(
         env=service_environment(environment),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -97,7 +97,6 @@ def test_asking_for_a_mail_gets_the_same_answer_to_the_byte(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_wrong_passwords_take_the_same_time(
     make_app: Callable[..., Flask], make_user: MakeUser
 ) -> None:

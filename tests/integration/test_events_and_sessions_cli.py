@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from uuid import UUID
 
@@ -218,7 +217,6 @@ def test_what_rabbitmq_hands_out_can_be_followed(
 
     thread = threading.Thread(target=keep_telling)
     thread.start()
-    deadline = time.monotonic() + 20
     try:
         with app.app_context():
             line = next(_from_broker())
@@ -228,4 +226,3 @@ def test_what_rabbitmq_hands_out_can_be_followed(
         publisher.close()
 
     assert json.loads(line) == {"id": "1"}
-    assert time.monotonic() < deadline

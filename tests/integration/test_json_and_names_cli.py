@@ -140,7 +140,7 @@ def test_flask_offers_no_command_that_does_nothing_here(tmp_path: Any) -> None:
         env=service_environment({"INSTANCE_DIR": str(tmp_path)}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -184,7 +184,7 @@ def modules_loaded_by(command: list[str], instance: Path) -> set[str]:
         env=service_environment({"INSTANCE_DIR": str(instance)}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return {line.rsplit("|", 1)[1].strip() for line in run.stderr.splitlines() if "|" in line}
@@ -197,7 +197,7 @@ def test_flasks_own_commands_still_find_the_endpoints(tmp_path: Any) -> None:
         env=service_environment({"INSTANCE_DIR": str(tmp_path)}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -200,7 +200,7 @@ def service(tmp_path: Path) -> Iterator[GunicornService]:
 
 
 def published(service: GunicornService) -> set[str]:
-    with urllib.request.urlopen(service.base_url + "/.well-known/jwks.json", timeout=10) as answer:
+    with urllib.request.urlopen(service.base_url + "/.well-known/jwks.json", timeout=60) as answer:
         return {key["kid"] for key in json.load(answer)["keys"]}
 
 

@@ -428,9 +428,11 @@ def test_a_revocation_by_a_process_without_redis_applies_within_the_life_of_copi
 
     assert answer.status_code == 204
     assert verify(cut_off, session) == 401
+    sent_at = time.monotonic()
     while verify(other, session) != 401:
-        # Measured from before the last request with status 200.
-        assert time.monotonic() - revoked_at < 1.0
+        # Accepted: then the request was sent within the limit, however long it took.
+        assert sent_at - revoked_at < 1.0
+        sent_at = time.monotonic()
 
 
 def test_sessions_revoked_while_redis_hung_stay_revoked(

@@ -133,7 +133,6 @@ def facts() -> tuple[str, dict[str, int], list[str]]:
 
 
 @on_both
-@pytest.mark.timeout(600)
 def test_each_migration_can_be_repeated_after_a_failure_at_any_statement(
     app: Flask, url: str
 ) -> None:
@@ -203,7 +202,6 @@ def _waits_for_lock(connection: sa.Connection) -> bool:
     ],
     indirect=["url"],
 )
-@pytest.mark.timeout(300)
 def test_several_upgrades_at_once_all_succeed(
     app: Flask, url: str, first: str, tmp_path: Path
 ) -> None:

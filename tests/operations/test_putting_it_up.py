@@ -9,7 +9,7 @@ import yaml
 from tests.operations.stage import Stage
 from userapi.authentication.key_files import parse_keys
 
-START_TIMEOUT_SECONDS = 30.0
+START_TIMEOUT_SECONDS = 120.0
 
 
 def test_on_one_machine_with_docker(stage: Stage) -> None:

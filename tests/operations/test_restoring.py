@@ -14,7 +14,7 @@ def back_up(stage: Stage) -> None:
     url = stage.environment["DATABASE_URL"]
     pg_dump = POSTGRES.require().with_name("pg_dump")
     arguments = ["--format=custom", "--file=backup.dump", url]
-    subprocess.run([pg_dump, *arguments], cwd=stage.folder, check=True, timeout=60)
+    subprocess.run([pg_dump, *arguments], cwd=stage.folder, check=True, timeout=120)
 
 
 def test_a_backup_is_brought_back(

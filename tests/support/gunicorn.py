@@ -18,8 +18,8 @@ from tests.support.ports import free_port
 from tests.support.servers import end_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-START_TIMEOUT_SECONDS = 30.0
-STOP_TIMEOUT_SECONDS = 40.0
+START_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 60.0
 LIVE = "/api/v1/health/live"
 # The rest of this process's environment would turn the service into something else.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "COVERAGE_PROCESS_START")
@@ -150,7 +150,7 @@ class GunicornService:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

@@ -205,7 +205,7 @@ class _Connection:
         """Connect to the server and forward until it has no more to say."""
         self._hold_in_black_hole()
         try:
-            self._server = socket.create_connection(upstream, timeout=5)
+            self._server = socket.create_connection(upstream, timeout=60)
         except OSError:
             self.reset()
             return

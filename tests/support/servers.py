@@ -35,8 +35,8 @@ from tests.support.ports import free_port
 DATABASE_URL = "TEST_DATABASE_URL"
 REDIS_URL = "TEST_REDIS_URL"
 RABBITMQ_URL = "TEST_RABBITMQ_URL"
-START_TIMEOUT_SECONDS = 60.0
-STOP_TIMEOUT_SECONDS = 20.0
+START_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.05
 REDIS_DATABASES = 128
 
@@ -353,7 +353,7 @@ class RabbitmqServer(Server):
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=60,
+            timeout=120,
             check=True,
         )
 

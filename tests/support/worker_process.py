@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.guardian import guardian
-from tests.support.gunicorn import PRESENT_RELEASE, Release, service_environment
-
-START_TIMEOUT_SECONDS = 30.0
+from tests.support.gunicorn import (
+    PRESENT_RELEASE,
+    START_TIMEOUT_SECONDS,
+    STOP_TIMEOUT_SECONDS,
+    Release,
+    service_environment,
+)
 
 
 class WorkerProcess:
@@ -54,6 +58,6 @@ class WorkerProcess:
     def end(self, signal_number: signal.Signals) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(signal_number)
-        code = self.process.wait(40)
+        code = self.process.wait(STOP_TIMEOUT_SECONDS)
         guardian.forget(self.process.pid)
         return code

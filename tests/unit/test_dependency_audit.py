@@ -28,7 +28,7 @@ def audit(requirements: str, folder: Path, url: str) -> subprocess.CompletedProc
         env=service_environment({"AUDIT_OSV_URL": url, **cache}),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=120,
         check=False,
     )
 
