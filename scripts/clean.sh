@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Removes what tools have made, the virtual environment too. Data in instance/ stay.
+# Removes generated files and the virtual environment. Keeps the data in instance/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

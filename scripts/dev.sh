@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Serves for development: brings the database up to date, makes the first administrator, and starts
-# Flask's server, which reloads changed code and shows its debugger where a request fails.
+# Serves for development: migrates the database, creates the first administrator, and starts Flask's
+# server, which reloads changed code and opens its debugger where a request fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

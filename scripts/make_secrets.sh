@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the files that docker-compose.yml mounts as secrets; one that is there stays as it is.
+# Creates the files that docker-compose.yml mounts as secrets; keeps existing ones.
 # Usage: scripts/make_secrets.sh [FOLDER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ for name in database_admin_password database_owner_password database_password en
     [[ -s $folder/$name ]] && continue
     od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"
     chmod 444 "$folder/$name"
-    echo "Made $folder/$name"
+    echo "Created $folder/$name"
 done
 
 # The key that signs access tokens (ES256); other services verify with its public half.
@@ -27,5 +27,5 @@ if [[ ! -s $key ]]; then
     openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$key.draft" 2>/dev/null
     chmod 444 "$key.draft"
     mv "$key.draft" "$key"
-    echo "Made $key"
+    echo "Created $key"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serves: brings the database up to date, makes the first administrator, becomes Gunicorn.
+# Serves: migrates the database, creates the first administrator, and runs Gunicorn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

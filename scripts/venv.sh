@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the virtual environment where there is none that works, and installs requirements into it.
-# Usage: scripts/venv.sh STAMP REQUIREMENTS…   The stamp's age tells make when to do it again.
+# Creates the virtual environment if none works, and installs requirements into it.
+# Usage: scripts/venv.sh STAMP REQUIREMENTS…   make compares the age of the stamp.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

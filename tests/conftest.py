@@ -49,7 +49,7 @@ from userapi.wiring import Services
 
 RUN_DIRECTORY = "TEST_RUN_DIRECTORY"
 
-# How long an example takes tells of the machine's load and not of the code.
+# The duration of an example depends on the load of the machine, not on the code.
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     for variable in Servers.kinds:
         try:
-            # Serving is waited for by the tests that need it: RabbitMQ takes seconds.
+            # Tests wait for the servers that they need: RabbitMQ starts within seconds.
             os.environ.update(_servers.launch(variable))
         except ProgramMissing as exc:
             if is_ci():
@@ -92,7 +92,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `both_databases` on each of them."""
+    """Run tests marked `both_databases` on PostgreSQL and on SQLite."""
     marked = metafunc.definition.get_closest_marker("both_databases") is not None
     if marked and "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", list(Backend), ids=str, indirect=True)
@@ -104,7 +104,7 @@ def _is_worker(config: pytest.Config) -> bool:
 
 @cache
 def _url_behind(variable: str) -> str:
-    """Return the URL of a server that serves; start it where nobody has."""
+    """Return the URL of a server that accepts clients; start it if it does not run."""
     try:
         os.environ.update(_servers.launch(variable))
     except ProgramMissing as exc:
@@ -157,7 +157,7 @@ def rabbitmq_exchange(worker_id: str) -> str:
 def make_database(
     run_directory: Path, worker_id: str, request: pytest.FixtureRequest
 ) -> Callable[[str], PostgresDatabase]:
-    """Return what makes a further migrated PostgreSQL database for this worker, by a short name."""
+    """Return a function that creates another migrated PostgreSQL database, by a short name."""
 
     def make(name: str) -> PostgresDatabase:
         database = PostgresDatabase(
@@ -174,7 +174,7 @@ def make_database(
 
 @dataclass(slots=True)
 class _Deployments:
-    """The applications of this worker, made when first asked for."""
+    """The applications of this worker, each created at its first use."""
 
     make: Callable[[Backend], Deployment]
     made: dict[Backend, Deployment] = field(default_factory=dict)
@@ -199,7 +199,9 @@ def _deployments(
                 run_directory=run_directory,
                 migrate=migrate_with(run_directory / "instance"),
             )
-            return deploy(database, instance_dir=instance_dir, environment={}, forget=lambda: None)
+            return deploy(
+                database, instance_dir=instance_dir, environment={}, empty_cache=lambda: None
+            )
         redis_url = request.getfixturevalue("redis_url")
         redis_client = redis.Redis.from_url(redis_url)
         redis_client.flushdb()
@@ -207,7 +209,7 @@ def _deployments(
             request.getfixturevalue("make_database")("service"),
             instance_dir=instance_dir,
             environment={"REDIS_URL": redis_url},
-            forget=redis_client.flushdb,
+            empty_cache=redis_client.flushdb,
         )
 
     deployments = _Deployments(make)
@@ -218,13 +220,13 @@ def _deployments(
 
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Return what the application stands on: PostgreSQL, unless the test says otherwise."""
+    """Return the database of the application: PostgreSQL, unless the test is parametrized."""
     return Backend(getattr(request, "param", Backend.POSTGRESQL))
 
 
 @pytest.fixture
 def deployment(_deployments: _Deployments, backend: Backend) -> Iterator[Deployment]:
-    """Return an application with an empty database; everything is put back after the test."""
+    """Return an application with an empty database, which is restored after the test."""
     deployment = _deployments.on(backend)
     yield deployment
     deployment.restore()
@@ -238,7 +240,7 @@ def app(deployment: Deployment) -> Flask:
 
 @pytest.fixture
 def clock(deployment: Deployment) -> ManualClock:
-    """Return the clock of the application; it goes back to the present after the test."""
+    """Return the clock of the application, which is reset after the test."""
     return deployment.clock
 
 
@@ -251,7 +253,7 @@ def services(app: Flask) -> Services:
 
 @pytest.fixture
 def make_app(deployment: Deployment) -> Iterator[Callable[..., Flask]]:
-    """Return what makes another application on the same database, with settings of its own.
+    """Return a function that creates another application on the same database, with other settings.
 
     `make_app(LOCKOUT_THRESHOLD="3")`; it shares the clock of `app`.
     """
@@ -279,7 +281,7 @@ def client(app: Flask) -> JsonClient:
 
 @pytest.fixture
 def make_user(app: Flask, services: Services) -> MakeUser:
-    """Return what makes a user as the command line would: with any roles, in any status."""
+    """Return a function that creates a user like the command line: with any roles and status."""
 
     def make(
         username: str = "robin",
@@ -309,7 +311,7 @@ def make_user(app: Flask, services: Services) -> MakeUser:
 
 @pytest.fixture
 def log_in(app: Flask) -> LogIn:
-    """Return what logs a user in and gives back their client."""
+    """Return a function that logs a user in and returns their client."""
 
     def log_in(user: MadeUser, **body: object) -> SignedInClient:
         response = JsonClient(app).post(
@@ -325,7 +327,7 @@ def log_in(app: Flask) -> LogIn:
 
 @pytest.fixture
 def private_server(run_directory: Path) -> Iterator[Callable[[type[Server]], Server]]:
-    """Return what starts a server for this test alone, which may stop, kill or freeze it."""
+    """Return a function that starts a server for this test, which may stop, kill or pause it."""
     started: list[Server] = []
     directories: list[Path] = []
 
@@ -346,5 +348,5 @@ def private_server(run_directory: Path) -> Iterator[Callable[[type[Server]], Ser
 
 @pytest.fixture
 def mailbox(app: Flask) -> Mailbox:
-    """Return where the application's mails come in."""
+    """Return the mailbox that receives the application's mails."""
     return Mailbox(app)

@@ -1,4 +1,4 @@
-"""python -m tests.abuse: hostile traffic of every kind beside honest users. Loopback only."""
+"""python -m tests.abuse: hostile traffic of every kind and honest users at once. Loopback only."""
 
 import argparse
 import shutil

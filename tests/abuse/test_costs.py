@@ -1,8 +1,8 @@
 """The cost of an anonymous request: linear in its size, and small.
 
 Each parser that reads input before authentication is measured at 32 KiB and at 64 KiB, by the CPU
-time of the serving thread. Other work on the machine only ever adds to a measurement: it takes
-caches and shares of a core away. Therefore both sizes are measured in turn, the least of all rounds
+time of the serving thread. Other work on the machine only ever adds to a measurement, because
+cores and caches are shared. Therefore both sizes are measured in turn, the least of all rounds
 counts, and measuring goes on until the cost is within its bounds. A parser that is not linear never
 comes within them, however often it is measured. The garbage collector is off: its runs do not
 belong to one request.
@@ -93,7 +93,7 @@ MULTIPART_BODIES: dict[str, Body] = {
         b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"\r" * n
     ),
 }
-# What text may be made of, in characters that JSON escapes or not.
+# Text is a repetition of one of these, with characters that JSON escapes or not.
 TEXTS: dict[str, str] = {
     "letters": "a",
     "digits": "1",
@@ -308,7 +308,7 @@ def add() -> int:
 
 
 def is_too_long(cost: Cost, limit: Cost) -> bool:
-    """Tell whether the work exceeds its limit, also in comparison with other work just now."""
+    """Return whether the work exceeds its limit, also in comparison with other work just now."""
     return cost.seconds > MAX_SECONDS and cost.seconds > limit.measure()
 
 
@@ -364,7 +364,7 @@ def public_bodies(app: Flask) -> Iterator[tuple[str, Schema]]:
 
 
 def public_forms(app: Flask) -> list[str]:
-    """Return the paths of the pages that take a form; each reads it before it knows who asks."""
+    """Return the paths of pages that accept a form, which each reads before authentication."""
     return sorted(
         rule.rule.replace("<uuid:user_id>", "0" * 8)
         for rule in app.url_map.iter_rules()

@@ -1,4 +1,4 @@
-"""The trial: honest users alone, then the same users beside hostile traffic of every kind.
+"""The trial: honest users alone, then the same users together with hostile traffic of every kind.
 
 The service runs as shipped, with PostgreSQL, Redis and nginx in front. The trial passes when no
 operation of the honest users becomes more than three times as slow at the 99th percentile, none of
@@ -161,7 +161,7 @@ def _attackers(port: int, ended_token: str) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        guardian.forget(process.pid)
+        guardian.release(process.pid)
         if process.poll() is None:
             process.kill()
             process.wait()

@@ -1,4 +1,4 @@
-"""A browser and the service as it is shipped. Whatever a page does wrong fails its test.
+"""A browser and the service as it is shipped. A fault of a page fails its test.
 
     def test_the_console_greets(browser: Browser, site: Site) -> None:
         browser.get(site.url + "/console/")
@@ -39,7 +39,7 @@ class Site:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is in this folder."""
+    """Mark the tests of this folder."""
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.browser)
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """Return the service by itself, on SQLite, with an administrator."""
+    """Return the service on SQLite, with an administrator."""
     environment = {
         "ENVIRONMENT": "testing",
         "PASSWORD_HASH_ROUNDS": "4",

@@ -136,7 +136,7 @@ def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, si
 
     browser.back()
 
-    # The former page may be visible for a moment, until the browser has asked the server again.
+    # The browser may show the former page for a moment, until the server has answered.
     browser.expect_exactly("h1", "Sign in")
 
 
@@ -244,7 +244,7 @@ def check_what_comes_after_a_form(
     file.write_text("\n".join(["username,email,password", *rows, "bea,not-an-address,"]))
     browser.find("#file").send_keys(str(file))
     send("Import now")
-    # The worker goes on, and the page shows it without being loaded anew.
+    # The worker continues, and the page shows the progress without a reload.
     shown = "return document.querySelector('#progress').innerText"
     browser.wait(lambda b: "202 of 202 rows" in b.execute_script(shown), "the end of the import")
     check("import by the worker")
@@ -267,7 +267,7 @@ def check_what_comes_after_a_form(
 
 @pytest.fixture
 def second_browser(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Browser]:
-    """Return a browser of somebody else."""
+    """Return the browser of another person."""
     other = Browser(tmp_path_factory.mktemp("second-browser"))
     yield other
     other.quit()

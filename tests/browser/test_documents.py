@@ -1,4 +1,4 @@
-"""Swagger UI and ReDoc, as somebody uses them who has nothing but a browser."""
+"""Swagger UI and ReDoc, used with nothing but a browser."""
 
 import json
 import re

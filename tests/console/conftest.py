@@ -13,7 +13,7 @@ SignIn = Callable[..., PageReader]
 
 @pytest.fixture
 def reader(app: Flask) -> PageReader:
-    """Return a browser that nobody has signed in with."""
+    """Return a browser without a session."""
     return PageReader(app)
 
 

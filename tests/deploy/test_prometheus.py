@@ -89,7 +89,7 @@ class Prometheus:
 
     def end(self) -> None:
         """Stop it."""
-        guardian.forget(self._process.pid)
+        guardian.release(self._process.pid)
         end_process(self._process, SIGTERM)
 
 

@@ -31,7 +31,7 @@ def add_administrator(service: GunicornService) -> None:
 
 @pytest.fixture
 def start_program(tmp_path: Path) -> Iterator[StartProgram]:
-    """Return what starts a program of `examples/` with these variables and no others."""
+    """Return a function that starts a program of `examples/` with these variables and no others."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(name: str, **environment: str) -> subprocess.Popen[bytes]:

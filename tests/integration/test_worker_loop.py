@@ -241,7 +241,7 @@ class WorkerProcess:
     def end(self, signal_number: signal.Signals) -> int:
         self.process.send_signal(signal_number)
         code = self.process.wait(30)
-        guardian.forget(self.process.pid)
+        guardian.release(self.process.pid)
         return code
 
 

@@ -1,6 +1,6 @@
-"""Migrations: what they build is what the models say, and each goes down and up with rows in place.
+"""Migrations build the schema of the models, and each can be downgraded and upgraded with rows.
 
-Each test has a database of its own, because it changes what others rely on.
+Each test has its own database, because it changes the schema.
 """
 
 import importlib
@@ -88,7 +88,7 @@ def differences() -> list[Any]:
 
 
 def schema() -> str:
-    """Return all that makes the schema, as text that can be compared."""
+    """Return the schema as text that can be compared."""
     with db.engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             rows = connection.exec_driver_sql(

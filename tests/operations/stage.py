@@ -77,7 +77,7 @@ class Stage:
             yield process
         finally:
             end_process(process, signal.SIGTERM)
-            guardian.forget(process.pid)
+            guardian.release(process.pid)
 
     def inner_commands(self) -> list[str]:
         """Return what stand-ins were asked to do, a line each."""

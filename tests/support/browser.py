@@ -21,7 +21,7 @@ from tests.support.programs import CHROMEDRIVER, CHROMIUM
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 60.0
-# What a page makes out of itself, and the empty pages of the browser.
+# Schemes of content that a page creates, and of the empty pages of the browser.
 LOCAL_SCHEMES = {"about", "blob", "chrome", "chrome-extension", "data", "devtools"}
 
 
@@ -55,7 +55,7 @@ class Browser(Chrome):
         """End the browser and its driver."""
         pid = self.service.process.pid
         super().quit()
-        guardian.forget(pid)
+        guardian.release(pid)
 
     def find(self, css: str) -> WebElement:
         """Return the first visible element of a selector, as soon as there is one."""

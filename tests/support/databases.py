@@ -1,7 +1,7 @@
 """Databases for tests: migrated once in a run, copied for each worker, restored after each test.
 
-Tests commit for real, so there is nothing to roll back; instead everything that is not as it was
-after the migrations is put back. That takes a few milliseconds on both kinds of database.
+Tests commit their transactions, so nothing can be rolled back. Instead every table gets the rows
+back that the migrations left, within a few milliseconds on both kinds of database.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ Migrate = Callable[[str], None]
 # Lives in a schema of its own, which neither the models nor the migrations know about.
 _RESTORE = """
 CREATE FUNCTION pristine.restore() RETURNS void LANGUAGE plpgsql
-    -- Without triggers: those on audit rows refuse every DELETE, foreign keys ask for an order.
+    -- Without triggers: those on audit rows reject every DELETE, foreign keys demand an order.
     SET session_replication_role = replica
     SET lock_timeout = '10s'
 AS $restore$
@@ -63,7 +63,7 @@ class MigratedDatabase(Protocol):
         ...
 
     def restore(self) -> None:
-        """Bring back what the migrations had left. Needs all connections to be idle."""
+        """Restore the rows that the migrations left. Needs all connections to be idle."""
         ...
 
     def drop(self) -> None:
@@ -89,7 +89,7 @@ class PostgresDatabase:
         self._connection: Connection | None = None
 
     def restore(self) -> None:
-        """Bring back what the migrations had left."""
+        """Restore the rows that the migrations left."""
         if self._connection is None:
             self._connection = psycopg2.connect(self.url)
             self._connection.autocommit = True
@@ -97,7 +97,7 @@ class PostgresDatabase:
             cursor.execute("SELECT pristine.restore()")
 
     def drop(self) -> None:
-        """Remove the database, whoever is still connected."""
+        """Drop the database and end its connections."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -118,7 +118,7 @@ class SqliteDatabase:
                 draft = run_directory / "draft.sqlite3"
                 migrate(f"sqlite:///{draft}")
                 with sqlite3.connect(draft) as connection:
-                    # One file without a journal beside it.
+                    # One file without a journal.
                     connection.execute("VACUUM INTO ?", (str(self._template),))
                 connection.close()
         shutil.copyfile(self._template, self._path)
@@ -196,7 +196,7 @@ def _connected(url: str) -> Iterator[Connection]:
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[bool]:
-    """Let one worker at a time in; tell it whether it is the first that came this far."""
+    """Let one worker at a time in; return whether it is the first that reaches this block."""
     done = lock.with_suffix(".done")
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -209,4 +209,4 @@ def _with_database(url: str, name: str) -> str:
 
 
 def _nothing() -> None:
-    """Stand for `disconnect` until a service has opened the file."""
+    """Serve as `disconnect` until a service has opened the file."""

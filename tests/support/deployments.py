@@ -1,4 +1,4 @@
-"""The application as tests use it: on PostgreSQL with Redis, or by itself on SQLite."""
+"""The application as tests use it: on PostgreSQL with Redis, or on SQLite without Redis."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from userapi.settings import Settings
 from userapi.wiring import Services
 
 # What every application of the tests has in common. Limits are off, because all tests come from
-# one address; a test about limits makes an application of its own.
+# one address; a test about limits creates another application.
 ENVIRONMENT: Mapping[str, str] = {
     "ENVIRONMENT": "testing",
     "SECRET_KEY": "tests-sign-cursors-with-this-4fZq81Lw0c",
@@ -29,7 +29,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 
 class Backend(StrEnum):
-    """What an application stands on."""
+    """The database of an application."""
 
     POSTGRESQL = "postgresql"
     SQLITE = "sqlite"
@@ -37,22 +37,22 @@ class Backend(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """An application with what it stands on; one for each kind and worker, as making it is slow."""
+    """An application and its database; one of each kind in a worker, because they are expensive."""
 
     app: Flask
     clock: ManualClock
     database: MigratedDatabase
     environment: Mapping[str, str]
     instance_dir: Path
-    forget: Callable[[], object]
+    empty_cache: Callable[[], object]
 
     def restore(self) -> None:
-        """Bring everything back to the moment after the migrations."""
+        """Restore the state after the migrations."""
         self.clock.reset()
         with self.app.app_context():
             db.session.remove()
         self.database.restore()
-        self.forget()
+        self.empty_cache()
         # A process may cache what is true of a database that only grows and of a clock that only
         # moves forward. Here both go back.
         services: Services = self.app.extensions["userapi"]
@@ -68,7 +68,7 @@ def build_app(environment: Mapping[str, str], *, clock: Clock, instance_dir: Pat
 
 
 def migrate_with(instance_dir: Path) -> Callable[[str], None]:
-    """Return what runs the real migrations on the database behind a URL."""
+    """Return a function that runs the real migrations on the database of a URL."""
 
     def migrate(url: str) -> None:
         environment = {**ENVIRONMENT, "DATABASE_URL": url}
@@ -92,9 +92,9 @@ def deploy(
     *,
     instance_dir: Path,
     environment: Mapping[str, str],
-    forget: Callable[[], object],
+    empty_cache: Callable[[], object],
 ) -> Deployment:
-    """Return an application on a database; `forget` empties what it keeps elsewhere."""
+    """Return an application on a database; `empty_cache` empties its Redis."""
     complete = {**ENVIRONMENT, **environment, "DATABASE_URL": database.url}
     clock = ManualClock()
     app = build_app(complete, clock=clock, instance_dir=instance_dir)
@@ -106,5 +106,5 @@ def deploy(
         database=database,
         environment=complete,
         instance_dir=instance_dir,
-        forget=forget,
+        empty_cache=empty_cache,
     )

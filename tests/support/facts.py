@@ -1,4 +1,4 @@
-"""What the database holds after a use case: rows that are promised but not shown over HTTP."""
+"""Rows that a use case leaves in the database and that HTTP does not show."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def events(app: Flask, *, type_: str | None = None) -> Sequence[Row[Any]]:
 
 
 def mails(app: Flask) -> Sequence[Row[Any]]:
-    """Return the mails that were asked for, the oldest first."""
+    """Return the queued mails, the oldest first."""
     table = table_of(OutgoingMail)
     return _rows(app, select(table).order_by(table.c.id))
 

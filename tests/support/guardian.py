@@ -1,4 +1,4 @@
-"""Ends what a test run has started when the run itself was killed.
+"""Ends the processes of a test run when the run itself was killed.
 
 Run as a script, this is a process of its own that reads a pipe. Only the test run holds the other
 end, so the pipe closes however the run ends, SIGKILL too; whatever is then still watched is ended
@@ -32,7 +32,7 @@ def family(pid: int) -> list[int]:
             # The second field is the program's name in brackets, which may hold anything.
             parent = int(entry.read_text("utf-8", "replace").rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
-            continue  # It ended while we looked.
+            continue  # It ended in the meantime.
         children.setdefault(parent, []).append(int(entry.parent.name))
     found = [pid]
     for member in found:
@@ -59,7 +59,7 @@ def freeze(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether this process runs; one that ended and waits for its parent does not."""
+    """Return whether this process runs; a zombie does not."""
     try:
         state = (
             Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0]
@@ -84,21 +84,21 @@ class Guardian:
 
     def watch(self, pid: int, *, ended_by: signal.Signals) -> None:
         """End this process by the given signal, at last by SIGKILL, if the run dies."""
-        self._say(f"watch {pid} {int(ended_by)}")
+        self._send(f"watch {pid} {int(ended_by)}")
 
-    def forget(self, pid: int) -> None:
-        """Leave this process alone: it has ended."""
-        self._say(f"forget {pid}")
+    def release(self, pid: int) -> None:
+        """Stop watching this process: it has ended."""
+        self._send(f"release {pid}")
 
     def remove(self, directory: Path) -> None:
         """Remove this directory if the run dies."""
-        self._say(f"remove {directory}")
+        self._send(f"remove {directory}")
 
     def keep(self, directory: Path) -> None:
         """Do not remove this directory any more."""
-        self._say(f"keep {directory}")
+        self._send(f"keep {directory}")
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         with self._lock:
             if self._process is None:
                 # A session of its own: Ctrl-C in the terminal must not reach it.
@@ -114,7 +114,7 @@ class Guardian:
 
 
 def main() -> None:
-    """Take notes until the pipe closes, then end what is still noted."""
+    """Read lines until the pipe closes, then end the processes that are still watched."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     watched: dict[int, int] = {}
@@ -124,7 +124,7 @@ def main() -> None:
         if verb == "watch":
             pid, signal_number = rest.split()
             watched[int(pid)] = int(signal_number)
-        elif verb == "forget":
+        elif verb == "release":
             watched.pop(int(rest), None)
         elif verb == "remove":
             directories.add(rest)

@@ -1,4 +1,4 @@
-"""The service as it is shipped: Gunicorn with the project's own configuration, over TCP."""
+"""The service as it is shipped: Gunicorn with the project's configuration, over TCP."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 60.0
 LIVE = "/api/v1/health/live"
-# The rest of this process's environment would turn the service into something else.
+# The other variables of this process would change the settings of the service.
 INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "COVERAGE_PROCESS_START")
 
 
@@ -63,7 +63,7 @@ class GunicornService:
             **service_environment(environment),
             "BIND": f"127.0.0.1:{self.port}",
         }
-        # What a killed service leaves in it goes with the directory.
+        # Removed with the directory, also what a killed service leaves in it.
         self.environment.setdefault("TMPDIR", self._scratch.name)
         self.environment.setdefault("INSTANCE_DIR", str(self.directory / "instance"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,7 +87,7 @@ class GunicornService:
 
     @property
     def log(self) -> str:
-        """All that the service has written so far, over all its starts."""
+        """The output of the service since its first start."""
         return self.log_path.read_text("utf-8", "replace") if self.log_path.exists() else ""
 
     def start(self) -> Self:
@@ -103,7 +103,7 @@ class GunicornService:
         return self
 
     def launch(self) -> subprocess.Popen[bytes]:
-        """Start without waiting, as for a service that is expected to refuse."""
+        """Start without waiting, for a service that is expected to fail."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [self._release.python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
@@ -126,7 +126,7 @@ class GunicornService:
         except subprocess.TimeoutExpired as exc:
             end_process(process, signal.SIGKILL)
             raise ServiceFailed(f"the service did not stop:\n{self.log}") from exc
-        guardian.forget(process.pid)
+        guardian.release(process.pid)
         return code
 
     def kill(self) -> None:
@@ -138,7 +138,7 @@ class GunicornService:
         send(family(self.pid), signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Resume master and workers."""
         send(reversed(family(self.pid)), signal.SIGCONT)
 
     def flask(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

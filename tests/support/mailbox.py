@@ -12,7 +12,7 @@ from userapi.wiring import Services
 
 
 class Mailbox:
-    """Delivers what is due and keeps what has come."""
+    """Delivers due mails and keeps the received ones."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
@@ -20,7 +20,7 @@ class Mailbox:
         self.folder: Path = self._services.settings.mail_folder
 
     def deliver(self) -> list[EmailMessage]:
-        """Let the worker send what is due; return the new mails, the oldest first."""
+        """Deliver due mails; return the new ones, the oldest first."""
         before = set(self.folder.glob("*.eml"))
         with self._app.app_context():
             self._services.mail_delivery.deliver_due()
@@ -30,7 +30,7 @@ class Mailbox:
         ]
 
     def token(self) -> str:
-        """Let the worker send what is due; return the token of the last mail that has one."""
+        """Deliver due mails; return the token of the last mail that has one."""
         tokens = [token for mail in self.deliver() for token in tokens_in(plain_text(mail))]
         return tokens[-1]
 
@@ -44,5 +44,5 @@ def plain_text(mail: EmailMessage) -> str:
 
 
 def tokens_in(text: str) -> list[str]:
-    """Return the tokens that stand on a line of their own."""
+    """Return the tokens that fill a line of the text."""
     return re.findall(r"^([A-Za-z0-9_-]{43})$", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Reading what Prometheus is told."""
+"""Reads the metrics that Prometheus scrapes."""
 
 import re
 

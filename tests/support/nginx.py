@@ -71,7 +71,7 @@ class NginxProxy:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            guardian.forget(self._process.pid)
+            guardian.release(self._process.pid)
             end_process(self._process, SIGQUIT)
             self._process = None
 

@@ -21,7 +21,7 @@ class PageReader:
         self.token = ""
 
     def get(self, path: str, **options: Any) -> TestResponse:
-        """Open a page under /console, without following where it leads."""
+        """Open a page under /console, without following redirects."""
         return self._seen(self.browser.get(f"/console{path}", **options))
 
     def post(self, path: str, **fields: Any) -> TestResponse:
@@ -30,7 +30,7 @@ class PageReader:
         return self._seen(self.browser.post(f"/console{path}", data=data))
 
     def follow(self, answer: TestResponse) -> TestResponse:
-        """Go where an answer leads, and on until a page is shown."""
+        """Follow redirects until a page is shown."""
         while answer.status_code in (302, 303):
             answer = self._seen(self.browser.get(answer.location))
         return answer
@@ -46,7 +46,7 @@ class PageReader:
 
     @property
     def cookie(self) -> str | None:
-        """Return the value of the cookie that stands for the session."""
+        """Return the value of the session cookie."""
         cookie = self.browser.get_cookie("console") or self.browser.get_cookie("__Host-console")
         return cookie.value if cookie else None
 

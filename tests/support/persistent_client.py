@@ -37,7 +37,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the service said at last."""
+    """The last answer of the service."""
 
     status: int
     body: Any

@@ -9,7 +9,7 @@ LOWEST, HIGHEST = 20000, 32000
 
 
 def free_port() -> int:
-    """Return a port on 127.0.0.1 that nobody listens on."""
+    """Return a free port of 127.0.0.1."""
     while True:
         port = random.randint(LOWEST, HIGHEST)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as candidate:

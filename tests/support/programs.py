@@ -1,7 +1,7 @@
-"""The programs that the tests run beside the service: where they are, and how they get installed.
+"""The programs that the tests need next to the service: where they are, and their installation.
 
-Debian and Ubuntu machines are served by apt-get; everywhere else the answer is a list of what to
-install by hand.
+On Debian and Ubuntu apt-get installs them. Elsewhere the result is a list of programs to install
+by hand.
 """
 
 import os
@@ -103,23 +103,23 @@ KUBECTL = Program("kubectl", ("kubectl",), "kubectl")
 
 SERVERS = (POSTGRES, REDIS, RABBITMQ, EPMD)
 BROWSER = (CHROMIUM, CHROMEDRIVER)
-# What stands beside the service in deploy/.
+# Used together with the service in deploy/.
 AROUND = (PROMETHEUS, NGINX, PGBOUNCER)
-# What makes clients of the OpenAPI document.
+# Generate clients from the OpenAPI document.
 GENERATORS = (NODE, NPM)
-# What the tests of clusters need besides the servers.
+# What the tests of clusters need in addition to the servers.
 CLUSTERS = (FAKETIME,)
-# What `make bench` sends load with.
+# Sends the load of `make bench`.
 LOAD = (WRK,)
 
 
 def is_ci() -> bool:
-    """Tell whether a missing program is a failure and not a reason to skip."""
+    """Return whether a missing program is a failure and not a reason to skip."""
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 
 def may_be_skipped(program: Program) -> bool:
-    """Tell whether tests of a program are skipped here: it is missing, and not all have to run."""
+    """Return whether tests of a program are skipped: it is missing, and this is not CI."""
     return program.find() is None and not is_ci()
 
 
@@ -146,11 +146,11 @@ def install(programs: tuple[Program, ...]) -> int:
 
 def _install_with_sudo(missing: list[Program], packages: list[str]) -> int:
     sudo = shutil.which("sudo")
-    # -n: a test command must not sit there and wait for a password.
+    # -n: a test command must not wait for a password.
     if sudo is None or subprocess.run([sudo, "-n", "true"], check=False).returncode != 0:
         return _ask_for(missing, packages)
-    beside = (*BROWSER, *AROUND, *GENERATORS)
-    more = ["--browser"] if any(program in beside for program in missing) else []
+    others = (*BROWSER, *AROUND, *GENERATORS)
+    more = ["--browser"] if any(program in others for program in missing) else []
     more += ["--load"] if any(program in LOAD for program in missing) else []
     more += ["--clusters"] if any(program in CLUSTERS for program in missing) else []
     command = [sudo, "-n", sys.executable, "-m", "tests.support.servers", "install", *more]
@@ -179,8 +179,8 @@ def _apt_get(*arguments: str) -> None:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """Forbid package scripts to start services, and take the ban back afterwards."""
-    # A ban of ours that is already there was left by an installation that was killed.
+    """Forbid package scripts to start services while the block runs."""
+    # Our own file is left by an installation that was killed.
     if POLICY_FILE.exists() and POLICY_FILE.read_text("utf-8") != POLICY_BAN:
         POLICY_FILE.rename(POLICY_BACKUP)
     POLICY_FILE.write_text(POLICY_BAN, "utf-8")

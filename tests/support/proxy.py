@@ -12,18 +12,18 @@ from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES = 65536
-# How soon a thread that waits for data takes notice of another mode.
+# How soon a thread that waits for data applies another mode.
 POLL_SECONDS = 0.02
 
 
 class Mode(StrEnum):
-    """What the proxy does to its connections, also to those that are open already."""
+    """What the proxy does to its connections, also to open ones."""
 
-    BLACK_HOLE = "black_hole"  # takes connections and data, answers nothing
+    BLACK_HOLE = "black_hole"  # accepts connections and data, answers nothing
     CUT_MID_ANSWER = "cut_mid_answer"  # closes after so many bytes of the answer
     DELAY = "delay"  # hands each piece of an answer on later
     PASS = "pass"
-    REFUSE = "refuse"  # nobody listens; what is open is reset
+    REFUSE = "refuse"  # does not listen; open connections are reset
     TRICKLE = "trickle"  # one byte of the answer a second
 
 
@@ -44,7 +44,7 @@ class FaultProxy:
         self._connections: set[_Connection] = set()
         self._listener: socket.socket | None = None
         self._closed = False
-        self.round_trips = 0  # How often a client has asked anew after an answer.
+        self.round_trips = 0  # How often a client has sent data after an answer.
         self._listen(0)
 
     @property
@@ -72,7 +72,7 @@ class FaultProxy:
         self._become(_Behaviour(Mode.REFUSE))
 
     def black_hole(self) -> None:
-        """Take connections and data and never answer. What is held back comes after `pass_on`."""
+        """Accept connections and data and never answer. `pass_on` delivers the held data."""
         self._become(_Behaviour(Mode.BLACK_HOLE))
 
     def cut_mid_answer(self, answer_bytes: int) -> None:
@@ -95,7 +95,7 @@ class FaultProxy:
         self._upstreams = [("127.0.0.1", port) for port in ports]
 
     def close(self) -> None:
-        """Stop listening and reset what is open."""
+        """Stop listening and reset open connections."""
         with self._changed:
             self._closed = True
         self.refuse()
@@ -106,7 +106,7 @@ class FaultProxy:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What the threads of a connection ask.
+    # Called by the threads of a connection.
 
     def behaviour(self) -> _Behaviour:
         """Return what to do now."""
@@ -119,12 +119,12 @@ class FaultProxy:
             self._changed.wait_for(lambda: self._behaviour is not same, seconds)
 
     def count_round_trip(self) -> None:
-        """Take note that a client asks, and that it had its answer to what it asked before."""
+        """Count a round trip when a client sends data after an answer."""
         with self._changed:
             self.round_trips += 1
 
-    def forget(self, connection: "_Connection") -> None:
-        """Take a connection off the list: it has ended."""
+    def remove(self, connection: "_Connection") -> None:
+        """Remove a connection that has ended."""
         with self._changed:
             self._connections.discard(connection)
 
@@ -152,7 +152,7 @@ class FaultProxy:
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
-            # Closing alone leaves the thread in accept(), which would take one more connection.
+            # Closing alone leaves the thread in accept(), which would accept one more connection.
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
@@ -189,7 +189,7 @@ def url_through(proxy: FaultProxy, url: str) -> str:
 
 
 class _Connection:
-    """One client's connection and, once somebody may answer, the one to the server behind it."""
+    """One client's connection and, when the mode allows it, the one to the server."""
 
     def __init__(self, proxy: FaultProxy, client: socket.socket) -> None:
         self._proxy = proxy
@@ -242,7 +242,7 @@ class _Connection:
         for end in (self._client, self._server):
             if end is not None:
                 end.close()
-        self._proxy.forget(self)
+        self._proxy.remove(self)
 
     def _pass_answers(self, server: socket.socket) -> None:
         self._forward(server, self._answer)
@@ -250,7 +250,7 @@ class _Connection:
         self._ended.set()
 
     def _forward(self, source: socket.socket, hand_on: Callable[[bytes], None]) -> bool:
-        """Hand on what comes until there is no more; tell whether it came to an orderly end."""
+        """Forward data until there is no more; return whether the connection ended in order."""
         while not self._ended.is_set():
             try:
                 data = source.recv(CHUNK_BYTES)

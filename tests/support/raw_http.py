@@ -82,7 +82,7 @@ class RawConnection:
         return RawResponse(version=version, status=code, headers=headers, body=body)
 
     def is_closed_by_peer(self) -> bool:
-        """Wait for the server to close; tell whether it did so without sending any more."""
+        """Wait for the server to close; return whether it did so without sending more."""
         try:
             return self.socket.recv(1) == b""
         except ConnectionResetError:

@@ -1,4 +1,4 @@
-"""Makes the picture of the console in the README: `python -m tests.support.screenshot`."""
+"""Takes the screenshot of the console in the README: `python -m tests.support.screenshot`."""
 
 import tempfile
 from pathlib import Path
@@ -19,7 +19,7 @@ ADMINISTRATOR = ("users", "create-admin", "--username", "admin", "--email", "adm
 
 
 def main() -> None:
-    """Fill a service with users, sign in, and take the picture."""
+    """Fill a service with users, sign in, and take the screenshot."""
     with GunicornService(ENVIRONMENT) as service, tempfile.TemporaryDirectory() as scratch:
         service.flask(*ADMINISTRATOR, "--password-stdin", stdin=PASSWORD + "\n").check_returncode()
         service.flask("seed", "--users", "400", "--fixed").check_returncode()

@@ -4,7 +4,7 @@
     python -m tests.support.servers run -- COMMAND…
 
 pytest starts them by itself (see `tests/conftest.py`); `run` is for everything else. A server whose
-URL is already in the environment is not started. Nothing here outlives the run: see `guardian`.
+URL is in the environment is not started. All of them end with the run: see `guardian`.
 """
 
 import argparse
@@ -49,9 +49,9 @@ class Server(ABC):
     """One private server. It keeps port and data when it is stopped and started again."""
 
     name: ClassVar[str]
-    # What ends the server without waiting for anything; its data are thrown away then.
+    # Ends the server at once; its data are discarded.
     fatal_signal: ClassVar[signal.Signals] = signal.SIGKILL
-    # What ends it in order.
+    # Ends it in order.
     polite_signal: ClassVar[signal.Signals] = signal.SIGTERM
 
     def __init__(self, directory: Path) -> None:
@@ -71,7 +71,7 @@ class Server(ABC):
 
     @abstractmethod
     def _serves(self) -> bool:
-        """Tell whether a client is served now."""
+        """Return whether the server accepts clients now."""
 
     @property
     def pid(self) -> int:
@@ -82,7 +82,7 @@ class Server(ABC):
 
     @property
     def is_running(self) -> bool:
-        """Tell whether the process is there; a paused one is."""
+        """Return whether the process exists, paused or not."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> Self:
@@ -100,19 +100,19 @@ class Server(ABC):
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """End the server in order; `start()` brings it back with its data."""
+        """End the server in order; `start()` restarts it with its data."""
         self._end(self.polite_signal)
 
     def kill(self) -> None:
-        """End the server as a crash would; `start()` brings back what it had made durable."""
+        """End the server like a crash; `start()` restarts it with its durable data."""
         self._end(self.fatal_signal)
 
     def pause(self) -> None:
-        """Freeze the server: connections stay open and get no answer."""
+        """Pause the server: connections stay open and get no answer."""
         send(family(self.pid), signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a paused server."""
         send(reversed(family(self.pid)), signal.SIGCONT)
 
     def log_tail(self) -> str:
@@ -130,7 +130,7 @@ class Server(ABC):
     def _spawn(
         self, command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a program that Ctrl-C does not reach and that does not outlive the run."""
+        """Start a program that Ctrl-C does not reach and that ends with the run."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
@@ -160,7 +160,7 @@ class Server(ABC):
 
 
 def end_process(process: subprocess.Popen[bytes], signal_number: signal.Signals) -> None:
-    """End a process by a signal, after a while by SIGKILL, and with it what it leaves behind."""
+    """End a process by a signal, after a time-out by SIGKILL, and then its descendants."""
     if signal_number == signal.SIGKILL:
         members = freeze(process.pid)
         send(members, signal.SIGKILL)
@@ -174,18 +174,18 @@ def end_process(process: subprocess.Popen[bytes], signal_number: signal.Signals)
         process.kill()
         process.wait()
     send(members[1:], signal.SIGKILL)
-    # Only when all are gone are the port and the data free for a new start.
+    # The port and the data are free for a new start only when all have ended.
     deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
     while any(is_alive(pid) for pid in members) and time.monotonic() < deadline:
         time.sleep(0.005)
-    guardian.forget(process.pid)
+    guardian.release(process.pid)
 
 
 class PostgresServer(Server):
     """PostgreSQL without durability. The account in its URL is a superuser."""
 
     name = "postgresql"
-    polite_signal = signal.SIGINT  # "fast": does not wait for clients to leave.
+    polite_signal = signal.SIGINT  # "fast": does not wait for clients.
     fatal_signal = signal.SIGQUIT  # "immediate": SIGKILL would leave shared memory behind.
 
     def __init__(self, directory: Path) -> None:
@@ -243,7 +243,7 @@ class PostgresServer(Server):
             ]
         )
         failed = initdb.wait(START_TIMEOUT_SECONDS) != 0
-        guardian.forget(initdb.pid)
+        guardian.release(initdb.pid)
         password_file.unlink()
         if failed:
             raise ServerFailed(f"initdb failed:\n{self.log_tail()}")
@@ -266,7 +266,7 @@ class PostgresServer(Server):
 
 
 class RedisServer(Server):
-    """Redis without persistence: it comes back empty."""
+    """Redis without persistence: it restarts empty."""
 
     name = "redis"
 
@@ -362,7 +362,7 @@ class RabbitmqServer(Server):
         home = self.directory / "home"
         if not home.exists():
             self._write_configuration(home)
-        # Started here and in the foreground: left to Erlang it becomes a daemon that stays.
+        # In the foreground: Erlang would start it as a daemon, which would not end with the run.
         self._epmd = self._spawn(
             [self._epmd_program, "-address", "127.0.0.1", "-port", str(self._epmd_port)],
             environment=self.environment,
@@ -390,7 +390,7 @@ class RabbitmqServer(Server):
 
 
 def postgresql_serves(url: str) -> bool:
-    """Tell whether this PostgreSQL takes queries now."""
+    """Return whether this PostgreSQL accepts queries now."""
     try:
         psycopg2.connect(url, connect_timeout=2).close()
     except psycopg2.OperationalError:
@@ -399,7 +399,7 @@ def postgresql_serves(url: str) -> bool:
 
 
 def redis_serves(url: str) -> bool:
-    """Tell whether this Redis answers now."""
+    """Return whether this Redis answers now."""
     client = redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2)
     try:
         return bool(client.ping())
@@ -410,7 +410,7 @@ def redis_serves(url: str) -> bool:
 
 
 def rabbitmq_serves(url: str) -> bool:
-    """Tell whether this RabbitMQ takes connections now."""
+    """Return whether this RabbitMQ accepts connections now."""
     parts = urlsplit(url)
     connection = amqp.Connection(
         host=f"{parts.hostname}:{parts.port or 5672}",
@@ -437,7 +437,7 @@ SERVES: Mapping[str, Callable[[str], bool]] = {
 
 
 def wait_until_serving(variable: str, url: str) -> None:
-    """Wait for a server that somebody else has started. Raises ServerFailed."""
+    """Wait for a server that another process has started. Raises ServerFailed."""
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while not SERVES[variable](url):
         if time.monotonic() > deadline:
@@ -478,7 +478,7 @@ class Servers:
             server.wait()
 
     def stop(self) -> None:
-        """End all servers and throw their data away."""
+        """End all servers and remove their data."""
         for server in self.running.values():
             server.kill()
         self.running.clear()
@@ -496,7 +496,7 @@ class Servers:
 
 
 def new_run_directory() -> Path:
-    """Return a new directory that is removed if the run dies; other users may pass through it."""
+    """Return a new directory that is removed with the run; other users may enter its folders."""
     directory = Path(tempfile.mkdtemp(prefix="userapi-tests-"))
     directory.chmod(0o711)
     guardian.remove(directory)
@@ -508,29 +508,29 @@ def run(command: Sequence[str]) -> int:
     servers = Servers()
     child: subprocess.Popen[bytes] | None = None
 
-    def pass_on(signal_number: int, _frame: FrameType | None) -> None:
+    def forward(signal_number: int, _frame: FrameType | None) -> None:
         if child is None:
             raise SystemExit(128 + signal_number)
-        # Ctrl-C reaches the command by itself: the terminal sends it to both.
+        # The terminal sends Ctrl-C to both processes.
         if signal_number != signal.SIGINT:
             child.send_signal(signal_number)
 
     for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signal_number, pass_on)
+        signal.signal(signal_number, forward)
     try:
         environment = os.environ | servers.launch()
         servers.wait()
         child = subprocess.Popen(list(command), env=environment)
         guardian.watch(child.pid, ended_by=signal.SIGTERM)
         exit_code = child.wait()
-        guardian.forget(child.pid)
+        guardian.release(child.pid)
     finally:
         servers.stop()
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
 def _install_packages() -> bool:
-    """Install what generates a TypeScript client; tell whether it is there."""
+    """Install the generator of TypeScript clients; return whether it is installed."""
     try:
         npm.installed_packages()
     except (npm.NpmFailed, programs.ProgramMissing) as exc:
@@ -540,7 +540,7 @@ def _install_packages() -> bool:
 
 
 def main() -> int:
-    """Do what the command line says."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.servers")
     verbs = parser.add_subparsers(dest="verb", required=True)
     installing = verbs.add_parser("install", help="install the programs that are missing")
@@ -558,9 +558,9 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.verb == "install":
         code = programs.install(programs.SERVERS)
-        # Without them their tests are skipped; only where all must run is that a failure.
-        beside = (*programs.BROWSER, *programs.AROUND, *programs.GENERATORS)
-        if arguments.browser and programs.install(beside) and programs.is_ci():
+        # Their tests are skipped without them, which is a failure in CI only.
+        others = (*programs.BROWSER, *programs.AROUND, *programs.GENERATORS)
+        if arguments.browser and programs.install(others) and programs.is_ci():
             code = 1
         if arguments.browser and not _install_packages() and programs.is_ci():
             code = 1

@@ -1,4 +1,4 @@
-"""A mail server that takes, refuses or fails as a test says."""
+"""A mail server that accepts, rejects or fails as a test demands."""
 
 import asyncio
 import datetime
@@ -142,7 +142,7 @@ class SmtpServer:
         address: str,
         options: list[str],
     ) -> str:
-        """Take or refuse a sender."""
+        """Accept or reject a sender."""
         if self.answer_to_mail is not None:
             return self.answer_to_mail
         envelope.mail_from = address
@@ -156,7 +156,7 @@ class SmtpServer:
         address: str,
         options: list[str],
     ) -> str:
-        """Take or refuse a recipient."""
+        """Accept or reject a recipient."""
         if address in self.breaks_off and isinstance(server.transport, asyncio.WriteTransport):
             server.transport.abort()
         if address in self.refusals:
@@ -167,7 +167,7 @@ class SmtpServer:
     async def handle_DATA(  # noqa: N802
         self, server: SMTP, session: Session, envelope: Envelope
     ) -> str:
-        """Take a mail."""
+        """Accept a mail."""
         content = envelope.content
         assert isinstance(content, bytes)
         self.delivered.append(

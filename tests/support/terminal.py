@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, with somebody who types."""
+"""A program on its own terminal, and the keyboard of its user."""
 
 import fcntl
 import os
@@ -48,7 +48,7 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._own)  # Hangs up: whoever still runs on it gets SIGHUP.
+        os.close(self._own)  # Hangs up: programs that still run on it get SIGHUP.
         end_process(self._process, signal.SIGKILL)
 
     @property
@@ -71,7 +71,7 @@ class Terminal:
         assert ended, self.text
 
     def _read(self, is_enough: Callable[[], bool], within_seconds: float) -> bool:
-        """Read until it is enough, or the program has ended; tell whether it has."""
+        """Read until the condition holds or the program has ended; return whether it has ended."""
         deadline = time.monotonic() + within_seconds
         while time.monotonic() < deadline and not is_enough():
             readable, _, _ = select.select([self._own], [], [], 0.2)

@@ -12,7 +12,7 @@ PASSWORD = "heron-marble-94-lantern"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeUser:
-    """A user that a test has made, with what is needed to log in."""
+    """A user that a test has created, with the credentials."""
 
     id: str
     username: str

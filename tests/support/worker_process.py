@@ -1,4 +1,4 @@
-"""`flask worker` as a process of its own."""
+"""`flask worker` as a separate process."""
 
 import signal
 import subprocess
@@ -47,17 +47,17 @@ class WorkerProcess:
             time.sleep(0.05)
 
     def has_logged(self, message: str) -> bool:
-        """Tell whether the worker has written this."""
+        """Return whether the log of the worker contains this."""
         return message in self.log.read_text("utf-8", "replace")
 
     @property
     def is_running(self) -> bool:
-        """Tell whether the process is there."""
+        """Return whether the process exists."""
         return self.process.poll() is None
 
     def end(self, signal_number: signal.Signals) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(signal_number)
         code = self.process.wait(STOP_TIMEOUT_SECONDS)
-        guardian.forget(self.process.pid)
+        guardian.release(self.process.pid)
         return code

@@ -80,7 +80,7 @@ class PostgresNode(PostgresServer):
             ]
         )
         failed = copying.wait(CLONE_TIMEOUT_SECONDS) != 0
-        guardian.forget(copying.pid)
+        guardian.release(copying.pid)
         if failed:
             raise ServerFailed(f"pg_basebackup failed:\n{self.log_tail()}")
         self._replace_link(primary)
