@@ -25,6 +25,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "ENCRYPTION_KEY": "tests-encrypt-with-this-7hRw52Jx9pQe",
     "PASSWORD_HASH_ROUNDS": "4",
     "RATE_LIMIT_ENABLED": "false",
+    # Room for all threads of a test: the wait for a connection ends after a second with a 503.
+    "DATABASE_POOL_SIZE": "30",
 }
 
 
