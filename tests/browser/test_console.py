@@ -187,8 +187,16 @@ def long_name(site: Site) -> str:
 
 
 @pytest.mark.browser(expects=["status of 404", "status of 422"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [
+        ("light", 1280),
+        ("dark", 360),
+        # Each scheme and each width is checked above.
+        pytest.param("light", 360, marks=pytest.mark.slow),
+        pytest.param("dark", 1280, marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
     browser: Browser, site: Site, long_name: str, scheme: str, width: int
 ) -> None:

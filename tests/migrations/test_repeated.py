@@ -196,9 +196,9 @@ def _waits_for_lock(connection: sa.Connection) -> bool:
 @pytest.mark.parametrize(
     ("url", "first"),
     [
-        (Backend.POSTGRESQL, "base"),
+        pytest.param(Backend.POSTGRESQL, "base", marks=pytest.mark.slow),
         (Backend.POSTGRESQL, "0010"),
-        (Backend.SQLITE, "base"),
+        pytest.param(Backend.SQLITE, "base", marks=pytest.mark.slow),
     ],
     indirect=["url"],
 )

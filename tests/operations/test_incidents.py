@@ -7,6 +7,7 @@ import urllib.request
 from html import unescape
 
 import jwt
+import pytest
 
 from tests.blackbox.test_as_shipped import PASSWORD, add_administrator, call, log_in
 from tests.operations.stage import Stage
@@ -17,6 +18,7 @@ NEW_SECRET_KEY = "a-new-secret-after-the-change-7Gs2Lp9Qx4"
 NEW_ENCRYPTION_KEY = "another-encryption-key-8Kd02mNq5vXz7Tb1"
 
 
+@pytest.mark.slow
 def test_a_stolen_signing_key_is_worth_nothing_two_seconds_later(stage: Stage) -> None:
     stage.environment["JWT_ALGORITHM"] = "ES256"
     assert stage.service.flask("keys", "generate").returncode == 0
@@ -51,6 +53,7 @@ def test_everybody_is_out(stage: Stage) -> None:
     assert me(stage, log_in(stage.service))[0] == 200
 
 
+@pytest.mark.slow
 def test_a_changed_secret_ends_cookies_and_the_command_the_rest(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service)
@@ -95,6 +98,7 @@ def _sign_in(stage: Stage) -> urllib.request.OpenerDirector:
     return browser
 
 
+@pytest.mark.slow
 def test_a_wrong_pepper_is_noticed_and_set_right(stage: Stage) -> None:
     right = stage.environment["PASSWORD_PEPPER"]
     stage.service.start()
@@ -113,6 +117,7 @@ def test_a_wrong_pepper_is_noticed_and_set_right(stage: Stage) -> None:
     assert me(stage, log_in(stage.service))[0] == 200
 
 
+@pytest.mark.slow
 def test_a_seal_key_that_is_found_again_verifies(stage: Stage) -> None:
     former = _sealed_and_then_changed(stage)
     stage.restart(ENCRYPTION_KEY_PREVIOUS=former)
@@ -122,6 +127,7 @@ def test_a_seal_key_that_is_found_again_verifies(stage: Stage) -> None:
     assert "The audit log verifies." in output
 
 
+@pytest.mark.slow
 def test_a_lost_seal_key_is_given_up_on_the_record(stage: Stage) -> None:
     _sealed_and_then_changed(stage)
 

@@ -1,6 +1,7 @@
 """Mails that wait or were refused: what the guide shows and sends again."""
 
 import psycopg2
+import pytest
 
 from tests.blackbox.test_as_shipped import add_administrator, call
 from tests.operations.stage import Stage
@@ -17,6 +18,7 @@ def ask_for_a_mail(stage: Stage) -> None:
     assert call(stage.service, "POST", "/api/v1/auth/reset-password", BODY)[0] == 202
 
 
+@pytest.mark.slow
 def test_mails_that_wait_are_shown_with_the_reason(stage: Stage) -> None:
     ask_for_a_mail(stage)
 

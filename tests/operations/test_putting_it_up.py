@@ -4,6 +4,7 @@ import subprocess
 import time
 import urllib.request
 
+import pytest
 import yaml
 
 from tests.operations.stage import Stage
@@ -23,6 +24,7 @@ def test_on_one_machine_with_docker(stage: Stage) -> None:
     assert "admin@example.com" in _shown(stage)
 
 
+@pytest.mark.slow
 def test_on_kubernetes(stage: Stage) -> None:
     stage.run("On Kubernetes")
 
@@ -32,6 +34,7 @@ def test_on_kubernetes(stage: Stage) -> None:
     assert "admin@example.com" in _shown(stage)
 
 
+@pytest.mark.slow
 def test_by_hand(stage: Stage) -> None:
     stage.run("By hand")
     with stage.start("By hand", 2), stage.start("By hand", 3) as worker:

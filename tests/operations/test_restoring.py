@@ -3,6 +3,8 @@
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 from tests.blackbox.test_as_shipped import add_administrator, call, log_in
 from tests.operations.stage import Stage
 from tests.support.programs import POSTGRES
@@ -17,6 +19,7 @@ def back_up(stage: Stage) -> None:
     subprocess.run([pg_dump, *arguments], cwd=stage.folder, check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_backup_is_brought_back(
     stage: Stage, private_server: Callable[[type[Server]], Server]
 ) -> None:
