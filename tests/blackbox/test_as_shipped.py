@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 
 PASSWORD = "violet-harbour-93-lantern"
 FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}
@@ -37,20 +37,6 @@ def call(
         return exc.code, json.loads(exc.read())
 
 
-def add_administrator(service: GunicornService) -> None:
-    made = service.flask(
-        "users",
-        "create-admin",
-        "--username",
-        "admin",
-        "--email",
-        "admin@example.com",
-        "--password-stdin",
-        stdin=PASSWORD + "\n",
-    )
-    assert made.returncode == 0, made.stderr
-
-
 def log_in(service: GunicornService) -> str:
     status, body = call(
         service, "POST", "/api/v1/auth/login", {"username": "admin", "password": PASSWORD}
@@ -62,7 +48,7 @@ def log_in(service: GunicornService) -> str:
 @pytest.fixture
 def embedded() -> Iterator[GunicornService]:
     with GunicornService({**FAST, "RATE_LIMIT_ENABLED": "false"}) as service:
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         yield service
 
 
@@ -112,7 +98,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
         make_database = request.getfixturevalue("make_database")
         environment["DATABASE_URL"] = make_database("powercut").url
     with GunicornService(environment) as service:
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         token = log_in(service)
         acknowledged: list[str] = []
 

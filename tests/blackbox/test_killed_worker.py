@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.databases import PostgresDatabase
 from tests.support.guardian import send
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.persistent_client import PASSWORD, Answer, PersistentClient
 
 USERS = 60
@@ -35,11 +35,7 @@ def service(database: PostgresDatabase) -> Iterator[GunicornService]:
         "WEB_CONCURRENCY": "2",
     }
     with GunicornService(environment) as service:
-        made = service.flask(
-            "users", "create-admin", "--username", "admin", "--email", "admin@example.com",
-            "--password-stdin", stdin=PASSWORD + "\n",
-        )  # fmt: skip
-        assert made.returncode == 0, made.stderr
+        add_administrator(service, PASSWORD)
         yield service
 
 

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from tests.support.databases import PostgresDatabase
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 
 ROWS = 150_000
 USERS = 30_000
@@ -80,12 +80,7 @@ def measured(make_database: Any, redis_url: str) -> Iterator[Measured]:
         "RATE_LIMIT_ENABLED": "false",
     }
     service = GunicornService(environment)
-    made = service.flask(
-        *("users", "create-admin", "--username", ADMINISTRATOR),
-        *("--email", "admin@example.com", "--password-stdin"),
-        stdin=PASSWORD + "\n",
-    )
-    assert made.returncode == 0, made.stderr
+    add_administrator(service, PASSWORD, username=ADMINISTRATOR)
     with service:
         token = _log_in(service)
         measured = Measured(service, token)

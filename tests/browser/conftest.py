@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.browser import Browser
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.programs import ProgramMissing, is_ci
 
 ADMINISTRATOR = "admin"
@@ -54,12 +54,7 @@ def site() -> Iterator[Site]:
         "RATE_LIMIT_ENABLED": "false",
     }
     with GunicornService(environment) as service:
-        made = service.flask(
-            *("users", "create-admin", "--username", ADMINISTRATOR),
-            *("--email", "admin@example.com", "--password-stdin"),
-            stdin=PASSWORD + "\n",
-        )
-        assert made.returncode == 0, made.stderr
+        add_administrator(service, PASSWORD, username=ADMINISTRATOR)
         yield Site(service)
 
 

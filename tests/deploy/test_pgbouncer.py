@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 
 from tests.support.databases import PostgresDatabase
-from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.polling import wait_until
 from tests.support.programs import PGBOUNCER, may_be_skipped
 from tests.support.servers import Server, postgresql_serves
@@ -130,12 +130,7 @@ def pooled(
 
 
 def sign_in(pooled: Pooled, username: str) -> str:
-    created = pooled.service.flask(
-        *("users", "create-admin", "--username", username),
-        *("--email", f"{username}@example.com", "--password-stdin"),
-        stdin=PASSWORD + "\n",
-    )
-    assert created.returncode == 0, created.stderr
+    add_administrator(pooled.service, PASSWORD, username=username)
     pair = pooled.call("/auth/login", {"username": username, "password": PASSWORD})
     return str(pair["access_token"])
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.guardian import guardian
-from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
+from tests.support.gunicorn import REPOSITORY, service_environment
 from tests.support.servers import end_process
 
 ADMINISTRATOR = "admin"
@@ -17,16 +17,6 @@ PASSWORD = "violet-harbour-93-lantern"
 FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4", "RATE_LIMIT_ENABLED": "false"}
 
 StartProgram = Callable[..., subprocess.Popen[bytes]]
-
-
-def add_administrator(service: GunicornService) -> None:
-    """Give a service its first administrator."""
-    made = service.flask(
-        *("users", "create-admin", "--username", ADMINISTRATOR),
-        *("--email", "admin@example.com", "--password-stdin"),
-        stdin=PASSWORD + "\n",
-    )
-    assert made.returncode == 0, made.stderr
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import kombu
 import pytest
 
-from tests.examples.conftest import FAST, StartProgram, add_administrator
-from tests.support.gunicorn import GunicornService
+from tests.examples.conftest import FAST, PASSWORD, StartProgram
+from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.polling import wait_until
 
 People = dict[str, tuple[str, str]]
@@ -73,7 +73,7 @@ def test_the_list_follows_the_events_over_a_kill_and_counts_each_once(
     with library.Connection(rabbitmq_url) as connection:
         dead = library.Queue(f"{queue}.dead", channel=connection.channel())
         wait_until(lambda: _is_there(connection, queue))
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         active = ("admin@example.com", "active")
         wait_until(lambda: people_in(database) == {"admin": active})
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD, StartProgram, add_administrator
-from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD, StartProgram
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.proxy import FaultProxy
 
 ADA = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
@@ -18,7 +18,7 @@ ADA = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
 @pytest.fixture(scope="module")
 def service() -> Iterator[GunicornService]:
     with GunicornService(FAST) as service:
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         yield service
 
 

@@ -14,9 +14,8 @@ from tests.examples.conftest import (
     FAST,
     PASSWORD,
     StartProgram,
-    add_administrator,
 )
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 
@@ -24,7 +23,7 @@ from tests.support.ports import free_port
 @pytest.fixture(scope="module")
 def service() -> Iterator[GunicornService]:
     with GunicornService(FAST) as service:
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         yield service
 
 

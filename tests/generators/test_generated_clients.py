@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD, add_administrator
+from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD
 from tests.operations.guide import blocks_of
-from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.npm import NpmFailed, installed_packages
 from tests.support.programs import NODE, ProgramMissing, is_ci
 
@@ -28,7 +28,7 @@ KNOWN_WARNING = (
 @pytest.fixture(scope="module")
 def service() -> Iterator[GunicornService]:
     with GunicornService(FAST) as service:
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         yield service
 
 

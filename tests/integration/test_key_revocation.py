@@ -11,9 +11,9 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from tests.blackbox.test_as_shipped import FAST, add_administrator, call, log_in
+from tests.blackbox.test_as_shipped import FAST, PASSWORD, call, log_in
 from tests.support.facts import audit_rows
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 from userapi.authentication.key_folder import KeyFolder, KeyState
 from userapi.clock import ManualClock
 from userapi.wiring import Services
@@ -193,7 +193,7 @@ def service(tmp_path: Path) -> Iterator[GunicornService]:
     try:
         assert service.flask("keys", "generate").returncode == 0
         service.start()
-        add_administrator(service)
+        add_administrator(service, PASSWORD)
         yield service
     finally:
         service.__exit__()

@@ -17,11 +17,11 @@ from flask import Flask
 from sqlalchemy import text
 
 from tests.support.facts import audit_rows, events
-from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.mailbox import Mailbox
 from tests.support.polling import wait_until
 from tests.support.servers import RabbitmqServer
-from tests.support.users import LogIn, MakeUser
+from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db
@@ -229,16 +229,7 @@ def test_the_command_finishes_and_ends_on_sigterm(
 
 def test_in_the_embedded_default_the_service_sends_its_own_mails() -> None:
     with GunicornService({"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}) as service:
-        made = service.flask(
-            "users",
-            "create-admin",
-            "--username",
-            "admin",
-            "--email",
-            "admin@example.com",
-            "--generate",
-        )
-        assert made.returncode == 0, made.stderr
+        add_administrator(service, PASSWORD)
         asked = subprocess.run(
             [
                 "curl",

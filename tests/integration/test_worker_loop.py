@@ -20,7 +20,12 @@ from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.facts import events
 from tests.support.guardian import guardian
-from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
+from tests.support.gunicorn import (
+    REPOSITORY,
+    GunicornService,
+    add_administrator,
+    service_environment,
+)
 from tests.support.metrics import sample
 from tests.support.polling import least_seconds, wait_until
 from tests.support.proxy import FaultProxy
@@ -340,11 +345,7 @@ def test_inside_the_service_one_process_of_all_works(tmp_path: Path) -> None:
 
 
 def _ask_for_a_mail(service: GunicornService, name: str) -> None:
-    made = service.flask(
-        "users", "create-admin", "--username", name, "--email", f"{name}@example.com",
-        "--password-stdin", stdin=PASSWORD + "\n",
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    add_administrator(service, PASSWORD, username=name)
     request = urllib.request.Request(
         service.base_url + "/api/v1/auth/reset-password",
         data=json.dumps({"email": f"{name}@example.com"}).encode(),

@@ -9,8 +9,9 @@ from html import unescape
 import jwt
 import pytest
 
-from tests.blackbox.test_as_shipped import PASSWORD, add_administrator, call, log_in
+from tests.blackbox.test_as_shipped import PASSWORD, call, log_in
 from tests.operations.stage import Stage
+from tests.support.gunicorn import add_administrator
 from tests.support.pages import CSRF
 
 OTHER_PEPPER = "another-pepper-after-the-change-6Wq8Zn2Xc5"
@@ -23,7 +24,7 @@ def test_a_stolen_signing_key_is_worth_nothing_two_seconds_later(stage: Stage) -
     stage.environment["JWT_ALGORITHM"] = "ES256"
     assert stage.service.flask("keys", "generate").returncode == 0
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     token = log_in(stage.service)
     stolen = jwt.get_unverified_header(token)["kid"]
     accepted = [call(stage.service, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)]
@@ -39,7 +40,7 @@ def test_a_stolen_signing_key_is_worth_nothing_two_seconds_later(stage: Stage) -
 
 def test_everybody_is_out(stage: Stage) -> None:
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     tokens = [log_in(stage.service) for _ in range(3)]
     browser = _sign_in(stage)
     assert {me(stage, token)[0] for token in tokens} == {200}
@@ -56,7 +57,7 @@ def test_everybody_is_out(stage: Stage) -> None:
 @pytest.mark.slow
 def test_a_changed_secret_ends_cookies_and_the_command_the_rest(stage: Stage) -> None:
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     token = log_in(stage.service)
     browser = _sign_in(stage)
 
@@ -102,7 +103,7 @@ def _sign_in(stage: Stage) -> urllib.request.OpenerDirector:
 def test_a_wrong_pepper_is_noticed_and_set_right(stage: Stage) -> None:
     right = stage.environment["PASSWORD_PEPPER"]
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     stage.restart(PASSWORD_PEPPER=OTHER_PEPPER)
     ready, body = call(stage.service, "GET", "/api/v1/health/ready")
     credentials = {"username": "admin", "password": PASSWORD}
@@ -141,7 +142,7 @@ def _sealed_and_then_changed(stage: Stage) -> str:
     """Seal some rows, change the key they were sealed with and return the former one."""
     former = stage.environment["ENCRYPTION_KEY"]
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     assert stage.service.flask("audit", "seal").returncode == 0
     stage.restart(ENCRYPTION_KEY=NEW_ENCRYPTION_KEY)
     refused = stage.service.flask("audit", "verify")

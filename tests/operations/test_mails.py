@@ -3,8 +3,9 @@
 import psycopg2
 import pytest
 
-from tests.blackbox.test_as_shipped import add_administrator, call
+from tests.blackbox.test_as_shipped import PASSWORD, call
 from tests.operations.stage import Stage
+from tests.support.gunicorn import add_administrator
 from tests.support.ports import free_port
 
 BODY = {"email": "admin@example.com"}
@@ -14,7 +15,7 @@ def ask_for_a_mail(stage: Stage) -> None:
     """Start with a mail server that is away, and make one mail wait for it."""
     stage.environment |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(free_port())}
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     assert call(stage.service, "POST", "/api/v1/auth/reset-password", BODY)[0] == 202
 
 

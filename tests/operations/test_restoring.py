@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.blackbox.test_as_shipped import add_administrator, call, log_in
+from tests.blackbox.test_as_shipped import PASSWORD, call, log_in
 from tests.operations.stage import Stage
+from tests.support.gunicorn import add_administrator
 from tests.support.programs import POSTGRES
 from tests.support.servers import PostgresServer, Server
 
@@ -24,7 +25,7 @@ def test_a_backup_is_brought_back(
     stage: Stage, private_server: Callable[[type[Server]], Server]
 ) -> None:
     stage.service.start()
-    add_administrator(stage.service)
+    add_administrator(stage.service, PASSWORD)
     before = log_in(stage.service)
     assert stage.service.flask("audit", "seal").returncode == 0
     back_up(stage)
