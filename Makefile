@@ -31,7 +31,7 @@ browser: install ## Install what all tests need: the servers, Chromium, Promethe
 test: browser ## Run all tests on private servers; ARGS are passed to pytest
 	@$(PYTEST) $(ARGS) </dev/null
 
-test-slow: servers ## Run the slow tests (minutes)
+test-slow: browser ## Run the slow tests (minutes)
 	@$(PYTEST) -m "slow or chaos" $(ARGS) </dev/null
 
 cluster-test: install ## Run the tests of failovers and upgrades on real clusters (minutes)

@@ -30,7 +30,7 @@ def service(
         "ENVIRONMENT": "testing",
         "DATABASE_URL": make_database("login_storm").url,
         "REDIS_URL": redis_url,
-        "PASSWORD_HASH_ROUNDS": "11",
+        "PASSWORD_HASH_ROUNDS": "10",
         "RATE_LIMIT_ENABLED": "false",
         "WEB_CONCURRENCY": "1",
     }
