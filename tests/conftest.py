@@ -4,6 +4,7 @@ The servers start once in a run: in the controller of pytest-xdist before its wo
 when the first test asks for one. Databases come from one migrated template (`support.databases`).
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -157,12 +158,16 @@ def rabbitmq_exchange(worker_id: str) -> str:
 def make_database(
     run_directory: Path, worker_id: str, request: pytest.FixtureRequest
 ) -> Callable[[str], PostgresDatabase]:
-    """Return a function that creates another migrated PostgreSQL database, by a short name."""
+    """Return a function that creates another migrated PostgreSQL database, by a short name.
+
+    The name may occur again: pytest-xdist can interrupt a module, whose fixtures are set up twice.
+    """
+    numbers = itertools.count()
 
     def make(name: str) -> PostgresDatabase:
         database = PostgresDatabase(
             _url_behind(DATABASE_URL),
-            f"{run_directory.name.replace('-', '_')}_{worker_id}_{name}",
+            f"{run_directory.name.replace('-', '_')}_{worker_id}_{next(numbers)}_{name}",
             run_directory=run_directory,
             migrate=migrate_with(run_directory / "instance"),
         )

@@ -40,8 +40,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            # The terminal becomes its own, so that Ctrl-C reaches all of it.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_start_on_terminal,
         )
         os.close(theirs)
         guardian.watch(self._process.pid, ended_by=signal.SIGKILL)
@@ -85,3 +84,11 @@ class Terminal:
                 return True
             self.output += piece.decode("utf-8", "replace")
         return False
+
+
+def _start_on_terminal() -> None:
+    """Do what a shell does before it runs a program in the foreground."""
+    # The terminal controls the session, so that Ctrl-C reaches all of its processes.
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # A test run in the background may ignore it, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
