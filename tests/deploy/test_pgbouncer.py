@@ -20,7 +20,7 @@ from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrato
 from tests.support.polling import wait_until
 from tests.support.programs import PGBOUNCER, may_be_skipped
 from tests.support.servers import Server, postgresql_serves
-from userapi.cli.diagnosis import SETTINGS_OF_ROLE
+from userapi.diagnosis.postgresql import SETTINGS_OF_ROLE
 from userapi.infrastructure.database import SESSION_SETTINGS
 
 CONFIGURATION = (REPOSITORY / "deploy" / "pgbouncer" / "pgbouncer.ini").read_text("utf-8")

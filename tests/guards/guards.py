@@ -695,7 +695,7 @@ GUARDS = [
     Guard(
         "A missing pepper is reported by the health check",
         "_pepper_status",
-        "Status.UNKNOWN if database.missing_peppers else Status.UP",
+        "Status.UNKNOWN if state.missing_peppers else Status.UP",
         "Status.UP",
         MISSING_PEPPER,
     ),

@@ -17,8 +17,9 @@ from userapi.audit.findings import Finding
 from userapi.audit.head import SealKeyMissing
 from userapi.audit.seal_keys import UNNAMED
 from userapi.audit.seals import ChainAlreadyBegun
-from userapi.cli.diagnosis import Finding as DoctorFinding
-from userapi.cli.diagnosis import Level, diagnose
+from userapi.diagnosis import audit
+from userapi.diagnosis.findings import Finding as DoctorFinding
+from userapi.diagnosis.findings import Level
 from userapi.errors import Invalid
 from userapi.infrastructure.database import db, reading, transaction
 from userapi.infrastructure.encryption import key_id
@@ -226,13 +227,13 @@ def test_doctor_names_the_settings_to_change(app: Flask, make_app: MakeApp) -> N
     assert good.level is Level.OK
     assert bad.level is Level.FAULT
     assert "a key that is not here" in bad.text
-    assert bad.mend is not None
-    assert "AUDIT_SEAL_KEY_PREVIOUS or ENCRYPTION_KEY_PREVIOUS" in bad.mend
+    assert bad.fix is not None
+    assert "AUDIT_SEAL_KEY_PREVIOUS or ENCRYPTION_KEY_PREVIOUS" in bad.fix
 
 
 def _audit_finding(app: Flask) -> DoctorFinding:
     with app.app_context():
-        (finding,) = [f for f in diagnose(of(app)) if f.subject == "audit"]
+        (finding,) = audit.findings(of(app).audit_seals)
         return finding
 
 

@@ -16,8 +16,8 @@ from sqlalchemy import text
 
 from tests.support.databases import PostgresDatabase
 from tests.support.ports import free_port
-from userapi.cli import diagnosis
 from userapi.clock import ManualClock
+from userapi.diagnosis import stored_secrets
 from userapi.infrastructure.database import db, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.mail.models import MailKind, OutgoingMail
@@ -46,13 +46,13 @@ def doctor(app: Flask) -> Result:
 
 
 def finding(result: Result, text: str) -> tuple[str, str]:
-    """Return the mark and the mend of the one finding whose text begins so."""
+    """Return the mark and the fix of the one finding whose text begins so."""
     found = re.findall(
         rf"^ (\S) \w+ +{re.escape(text)}[^\n]*\n(?: +→ ([^\n]+))?", result.output, re.MULTILINE
     )
     assert len(found) == 1, result.output
-    mark, mend = found[0]
-    return mark, mend
+    mark, fix = found[0]
+    return mark, fix
 
 
 SETTINGS = [
@@ -93,15 +93,15 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("environment", "about", "mend"), SETTINGS)
+@pytest.mark.parametrize(("environment", "about", "fix"), SETTINGS)
 def test_what_is_unwise_in_production_is_a_warning(
-    make_app: MakeApp, environment: dict[str, str], about: str, mend: str
+    make_app: MakeApp, environment: dict[str, str], about: str, fix: str
 ) -> None:
     result = doctor(make_app(**{**PRODUCTION, **environment}))
 
     mark, said = finding(result, about)
     assert (mark, result.exit_code) == ("!", 0)
-    assert said.startswith(mend)
+    assert said.startswith(fix)
 
 
 def test_a_good_deployment_has_little_to_think_about(make_app: MakeApp) -> None:
@@ -129,9 +129,9 @@ def test_everything_in_order_says_so(app: Flask) -> None:
 def test_links_that_the_service_itself_refuses_are_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(**{**PRODUCTION, "TRUSTED_HOSTS": "localhost,.other.test"}))
 
-    mark, mend = finding(result, "links in mails lead to id.acme.test, which TRUSTED_HOSTS rejects")
+    mark, fix = finding(result, "links in mails lead to id.acme.test, which TRUSTED_HOSTS rejects")
     assert (mark, result.exit_code) == ("✗", 1)
-    assert mend.startswith("Add id.acme.test to TRUSTED_HOSTS")
+    assert fix.startswith("Add id.acme.test to TRUSTED_HOSTS")
 
 
 def test_a_host_that_is_trusted_with_its_subdomains_is_no_fault(make_app: MakeApp) -> None:
@@ -139,9 +139,9 @@ def test_a_host_that_is_trusted_with_its_subdomains_is_no_fault(make_app: MakeAp
 
 
 def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:
-    mark, mend = finding(doctor(make_app(CORS_ORIGINS="*")), "CORS_ORIGINS is *")
+    mark, fix = finding(doctor(make_app(CORS_ORIGINS="*")), "CORS_ORIGINS is *")
 
-    assert (mark, mend) == ("!", "List the origins of your own pages.")
+    assert (mark, fix) == ("!", "List the origins of your own pages.")
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_a_secret_of_no_worth_is_a_warning(
 ) -> None:
     result = doctor(make_app(**environment))
 
-    mark, mend = finding(result, about)
+    mark, fix = finding(result, about)
     assert mark == "!"
-    assert "token_urlsafe" in mend
+    assert "token_urlsafe" in fix
     assert not [value for value in environment.values() if value in result.output]
 
 
@@ -224,21 +224,21 @@ def test_pending_migrations_are_a_fault(
 
     result = doctor(app)
 
-    mark, mend = finding(result, "PostgreSQL is at migration 0001, not")
-    assert (mark, mend, result.exit_code) == ("✗", "Run `flask db upgrade`.", 1)
+    mark, fix = finding(result, "PostgreSQL is at migration 0001, not")
+    assert (mark, fix, result.exit_code) == ("✗", "Run `flask db upgrade`.", 1)
 
 
 def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(DATABASE_URL="postgresql://u:kingfisher-79@127.0.0.1:1/x"))
 
-    mark, mend = finding(result, "PostgreSQL does not answer")
+    mark, fix = finding(result, "PostgreSQL does not answer")
     assert mark == "✗"
-    assert "DATABASE_URL" in mend
+    assert "DATABASE_URL" in fix
     assert "kingfisher-79" not in result.output
 
 
 @pytest.mark.parametrize(
-    ("wrong", "about", "mend"),
+    ("wrong", "about", "fix"),
     [
         ({"path": "/no-such-database"}, "has no such database or user", "Create it, or correct"),
         (
@@ -255,7 +255,7 @@ def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     ],
 )
 def test_why_a_database_cannot_be_asked_is_told(
-    make_app: MakeApp, postgresql_url: str, wrong: dict[str, str], about: str, mend: str
+    make_app: MakeApp, postgresql_url: str, wrong: dict[str, str], about: str, fix: str
 ) -> None:
     parts = urlsplit(postgresql_url)
     host = f"{parts.hostname}:{parts.port}"
@@ -265,16 +265,16 @@ def test_why_a_database_cannot_be_asked_is_told(
 
     mark, given = finding(result, f"PostgreSQL {about}")
     assert (mark, result.exit_code) == ("✗", 1)
-    assert given.startswith(mend)
+    assert given.startswith(fix)
     assert "kingfisher-79" not in result.output
 
 
 def test_clocks_that_differ_are_a_warning(app: Flask, clock: ManualClock) -> None:
     clock.advance(seconds=90)
 
-    mark, mend = finding(doctor(app), "the clocks of this machine and of PostgreSQL are 90 s apart")
+    mark, fix = finding(doctor(app), "the clocks of this machine and of PostgreSQL are 90 s apart")
     assert mark == "!"
-    assert "NTP" in mend
+    assert "NTP" in fix
 
 
 def test_a_missing_extension_is_a_warning(
@@ -285,9 +285,9 @@ def test_a_missing_extension_is_a_warning(
     with app.app_context(), db.engine.begin() as connection:
         connection.execute(text("DROP EXTENSION pg_trgm CASCADE"))
 
-    mark, mend = finding(doctor(app), "the extension pg_trgm is missing")
+    mark, fix = finding(doctor(app), "the extension pg_trgm is missing")
     assert mark == "!"
-    assert "CREATE EXTENSION pg_trgm" in mend
+    assert "CREATE EXTENSION pg_trgm" in fix
 
 
 @pytest.fixture
@@ -309,9 +309,9 @@ def test_a_redis_that_throws_sessions_away_is_a_warning(
     small_redis.config_set("maxmemory-policy", "allkeys-lru")
 
     assert "evicts" not in kept.output
-    mark, mend = finding(doctor(app), "a full Redis evicts console sessions")
+    mark, fix = finding(doctor(app), "a full Redis evicts console sessions")
     assert mark == "!"
-    assert "noeviction" in mend
+    assert "noeviction" in fix
 
 
 def test_a_redis_that_is_away_is_a_fault(make_app: MakeApp) -> None:
@@ -334,9 +334,9 @@ def test_a_redis_that_refuses_the_password_is_a_fault(make_app: MakeApp, redis_u
 def test_a_rabbitmq_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(RABBITMQ_URL=f"amqp://u:kingfisher-79@127.0.0.1:{free_port()}/"))
 
-    mark, mend = finding(result, "accepts no events (ConnectionRefusedError)")
+    mark, fix = finding(result, "accepts no events (ConnectionRefusedError)")
     assert mark == "✗"
-    assert mend.startswith("Start RabbitMQ")
+    assert fix.startswith("Start RabbitMQ")
     assert "kingfisher-79" not in result.output
 
 
@@ -346,9 +346,9 @@ def test_a_rabbitmq_that_refuses_the_user_is_a_fault(make_app: MakeApp, rabbitmq
 
     result = doctor(make_app(RABBITMQ_URL=urlunsplit(parts._replace(netloc=wrong))))
 
-    mark, mend = finding(result, "accepts no events (AccessRefused)")
+    mark, fix = finding(result, "accepts no events (AccessRefused)")
     assert mark == "✗"
-    assert mend.startswith("Correct the user and password in RABBITMQ_URL")
+    assert fix.startswith("Correct the user and password in RABBITMQ_URL")
 
 
 def test_an_exchange_that_the_user_may_not_make_is_a_fault(
@@ -357,17 +357,17 @@ def test_an_exchange_that_the_user_may_not_make_is_a_fault(
     """Nobody may make an exchange whose name begins so."""
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.mine"))
 
-    mark, mend = finding(result, "accepts no events (AccessRefused)")
+    mark, fix = finding(result, "accepts no events (AccessRefused)")
     assert mark == "✗"
-    assert "RABBITMQ_EXCHANGE" in mend
+    assert "RABBITMQ_EXCHANGE" in fix
 
 
 def test_an_exchange_of_another_type_is_a_fault(make_app: MakeApp, rabbitmq_url: str) -> None:
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.fanout"))
 
-    mark, mend = finding(result, "accepts no events (PreconditionFailed)")
+    mark, fix = finding(result, "accepts no events (PreconditionFailed)")
     assert mark == "✗"
-    assert "another type" in mend
+    assert "another type" in fix
 
 
 def test_a_rabbitmq_that_takes_events_is_in_order(
@@ -391,9 +391,9 @@ def test_a_worker_that_has_gone_silent_is_a_fault(app: Flask, clock: ManualClock
     result = doctor(app)
 
     assert finding(never, "has not been seen yet")[0] == "!"
-    mark, mend = finding(result, "was last seen 10 minutes ago")
+    mark, fix = finding(result, "was last seen 10 minutes ago")
     assert (mark, result.exit_code) == ("✗", 1)
-    assert mend.startswith("Start `flask worker`")
+    assert fix.startswith("Start `flask worker`")
 
 
 def test_a_worker_that_is_at_work_is_in_order(app: Flask, clock: ManualClock) -> None:
@@ -414,9 +414,9 @@ def test_events_that_wait_too_long_are_a_warning(
 
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE=rabbitmq_exchange))
 
-    mark, mend = finding(result, "1 events wait, the oldest for 5 minutes")
+    mark, fix = finding(result, "1 events wait, the oldest for 5 minutes")
     assert mark == "!"
-    assert "flask worker" in mend
+    assert "flask worker" in fix
 
 
 def test_events_that_were_refused_for_good_are_a_warning(
@@ -426,9 +426,9 @@ def test_events_that_were_refused_for_good_are_a_warning(
     with app.app_context(), transaction() as session:
         session.execute(text("UPDATE outbox_events SET parked_at = occurred_at"))
 
-    mark, mend = finding(doctor(app), "RabbitMQ has permanently rejected 1 events")
+    mark, fix = finding(doctor(app), "RabbitMQ has permanently rejected 1 events")
     assert mark == "!"
-    assert "flask events replay --parked" in mend
+    assert "flask events replay --parked" in fix
 
 
 @pytest.mark.both_databases
@@ -450,9 +450,9 @@ def test_mails_that_wait_too_long_or_were_refused_are_a_warning(
     result = doctor(app)
 
     assert finding(result, "1 mails wait, the oldest for 3 hours")[0] == "!"
-    mark, mend = finding(result, "the mail server has permanently rejected 1 mails")
+    mark, fix = finding(result, "the mail server has permanently rejected 1 mails")
     assert mark == "!"
-    assert "flask mails retry --parked" in mend
+    assert "flask mails retry --parked" in fix
 
 
 def test_a_mail_folder_that_cannot_be_written_is_a_fault(make_app: MakeApp, tmp_path: Path) -> None:
@@ -460,9 +460,9 @@ def test_a_mail_folder_that_cannot_be_written_is_a_fault(make_app: MakeApp, tmp_
 
     result = doctor(make_app(MAIL_DIR=str(tmp_path / "in-the-way")))
 
-    mark, mend = finding(result, f"no file can be written to {tmp_path / 'in-the-way'}")
+    mark, fix = finding(result, f"no file can be written to {tmp_path / 'in-the-way'}")
     assert (mark, result.exit_code) == ("✗", 1)
-    assert "MAIL_DIR" in mend
+    assert "MAIL_DIR" in fix
 
 
 def test_a_mail_server_that_is_away_is_a_fault(make_app: MakeApp) -> None:
@@ -503,6 +503,6 @@ def test_what_a_container_engine_mounts_is_for_the_service_alone(
     secret.write_text("x" * 40)
     os.chmod(secret, 0o444)
     monkeypatch.setenv("SECRET_KEY_FILE", str(secret))
-    monkeypatch.setattr(diagnosis, "MOUNTED_SECRETS", tmp_path)
+    monkeypatch.setattr(stored_secrets, "MOUNTED_SECRETS", tmp_path)
 
     assert doctor(make_app()).exit_code == 0

@@ -2,7 +2,9 @@
 
 import click
 
-from .diagnosis import Finding, Level, diagnose
+from userapi.diagnosis.findings import Finding, Level
+from userapi.diagnosis.report import diagnose
+
 from .support import as_json_option, print_json, safely_on_any_database, services
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
@@ -13,8 +15,19 @@ _MARKS = {Level.OK: "✓", Level.WARNING: "!", Level.FAULT: "✗"}
 @as_json_option
 @safely_on_any_database
 def command(as_json: bool) -> None:
-    """Print every finding; exit with 1 where something cannot work as it is."""
-    findings = list(diagnose(services()))
+    """Print every finding; exit with 1 if there is a fault."""
+    known = services()
+    findings = list(
+        diagnose(
+            known.settings,
+            clock=known.clock,
+            keys=known.keys,
+            key_folder=known.key_folder,
+            mail_server=known.mail_server,
+            peppers=known.peppers,
+            seals=known.audit_seals,
+        )
+    )
     faults = sum(finding.level is Level.FAULT for finding in findings)
     warnings = sum(finding.level is Level.WARNING for finding in findings)
     if as_json:
@@ -31,8 +44,8 @@ def command(as_json: bool) -> None:
 def _print(finding: Finding) -> None:
     mark = click.style(_MARKS[finding.level], fg=_COLOURS[finding.level], bold=True)
     click.echo(f" {mark} {finding.subject:9} {finding.text}")
-    if finding.mend:
-        click.echo(f"             → {finding.mend}")
+    if finding.fix:
+        click.echo(f"             → {finding.fix}")
 
 
 def _document(finding: Finding) -> dict[str, str | None]:
@@ -40,5 +53,5 @@ def _document(finding: Finding) -> dict[str, str | None]:
         "subject": finding.subject,
         "level": finding.level,
         "text": finding.text,
-        "fix": finding.mend,
+        "fix": finding.fix,
     }

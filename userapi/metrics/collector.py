@@ -14,8 +14,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from userapi.accounts.imports.job_models import unfinished_imports
 from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
+from userapi.diagnosis.checks import Status
 from userapi.events.models import OutboxEvent, PublishedEvents
-from userapi.health import Health, Status
+from userapi.health import Health
 from userapi.infrastructure.database import counting, reading, statement_timeout
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.user_counts import UserCountKind, counts_of

@@ -1,0 +1,82 @@
+"""Checks of dependencies: what a check returns, and running several at the same time."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+import psycopg2
+import redis
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# For each wait of a check: to connect, and for each reply.
+CHECK_SECONDS = 1
+# For all checks together.
+MAX_SECONDS = 2.5
+
+
+class Status(StrEnum):
+    """The state of a dependency."""
+
+    DISABLED = "disabled"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    UNSUPPORTED = "unsupported"
+    UP = "up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """The result of a check. All fields after `latency_ms` describe the database."""
+
+    status: Status
+    latency_ms: float | None = None
+    migration: str | None = None
+    # Set only where the encoding makes the database unusable.
+    encoding: str | None = None
+    pending: int | None = None
+    oldest_seconds: float | None = None
+    worker_seen: datetime | None = None
+    # Peppers that password hashes need and that are not configured.
+    missing_peppers: tuple[str, ...] = ()
+
+
+def run_checks(checks: Mapping[str, Callable[[], Check]]) -> dict[str, Check]:
+    """Run all checks at the same time and return their results by name.
+
+    Three servers that hang cost one time-out, not three. A check that exceeds MAX_SECONDS counts as
+    down: a server that sends one byte a second never triggers the time-out of a read.
+    """
+    pool = ThreadPoolExecutor(len(checks), thread_name_prefix="health")
+    try:
+        running = {pool.submit(_timed, name, check): name for name, check in checks.items()}
+        wait(running, timeout=MAX_SECONDS)
+        return {name: _result_of(name, future) for future, name in running.items()}
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _result_of(name: str, future: Future[Check]) -> Check:
+    if future.done():
+        return future.result()
+    log.warning("health.check_failed", dependency=name, error="too slow")
+    return Check(status=Status.DOWN)
+
+
+def _timed(name: str, check: Callable[[], Check]) -> Check:
+    """Return the result of a check with its latency; an error of a driver means down."""
+    started = time.perf_counter()
+    try:
+        result = check()
+    except (psycopg2.Error, sqlite3.Error, redis.RedisError, OSError) as exc:
+        log.warning("health.check_failed", dependency=name, error=type(exc).__name__)
+        return Check(status=Status.DOWN)
+    if result.status is not Status.UP:
+        return result
+    latency = round((time.perf_counter() - started) * 1000, 2)
+    return replace(result, latency_ms=latency)

@@ -1,0 +1,67 @@
+"""The report of `flask doctor`: the findings of all subjects, in the order in which they print.
+
+An invalid setting prevents the start. The report covers what the start does not check: settings
+that do not fit together, servers that lack something, and problems that stay hidden until later.
+"""
+
+from collections.abc import Iterator
+
+from userapi.audit.seals import AuditSeals
+from userapi.authentication.key_folder import KeyFolder
+from userapi.authentication.keys import KeyRing
+from userapi.clock import Clock
+from userapi.diagnosis import (
+    audit,
+    configuration,
+    database,
+    mail,
+    passwords,
+    rabbitmq,
+    redis_server,
+    signing_keys,
+    stored_secrets,
+    worker,
+)
+from userapi.diagnosis.checks import Status, run_checks
+from userapi.diagnosis.findings import Finding
+from userapi.events.rabbitmq import AmqpPublisher
+from userapi.mail.mailer import MailServer
+from userapi.passwords.peppers import Peppers
+from userapi.settings import Settings
+
+
+def diagnose(
+    settings: Settings,
+    *,
+    clock: Clock,
+    keys: KeyRing,
+    key_folder: KeyFolder,
+    mail_server: MailServer | None,
+    peppers: Peppers,
+    seals: AuditSeals,
+) -> Iterator[Finding]:
+    """Yield the findings about the installation, subject by subject."""
+    checks = {"database": lambda: database.check(settings, clock=clock, peppers=peppers)}
+    state = run_checks(checks)["database"]
+    yield from configuration.findings(settings)
+    yield from stored_secrets.findings(settings)
+    yield from signing_keys.findings(settings, clock=clock, keys=keys, folder=key_folder)
+    yield from database.findings(settings, state, clock=clock)
+    yield from redis_server.findings(settings.redis_url)
+    yield from rabbitmq.findings(
+        _publisher(settings),
+        exchange=settings.rabbitmq_exchange,
+        kept_days=settings.outbox_retention_days,
+    )
+    if state.status is Status.UP:
+        yield from worker.findings(settings, state, clock=clock)
+        yield from mail.unsent_findings(clock)
+        yield from passwords.findings(state, peppers)
+        yield from audit.findings(seals)
+    yield from mail.findings(settings, mail_server)
+
+
+def _publisher(settings: Settings) -> AmqpPublisher | None:
+    if not settings.rabbitmq_url:
+        return None
+    return AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
