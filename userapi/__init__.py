@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from userapi.wiring import Services
 
 LOADED_BEFORE_REQUESTS = (
-    "alembic.script",
     "email_validator",
     "ua_parser",
     "userapi.passwords.estimation",

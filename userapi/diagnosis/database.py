@@ -7,7 +7,7 @@ server that hangs.
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import psycopg2
@@ -131,13 +131,15 @@ def findings(settings: Settings, result: Check, *, clock: Clock) -> Iterator[Fin
         yield Finding("database", Level.FAULT, f"{kind} {problem}", fix)
 
 
-@lru_cache(maxsize=1)
-def head_revision() -> str | None:
-    """Return the newest migration of this release."""
-    # Imported here because most commands do not check the database.
-    from alembic.script import ScriptDirectory
+@cache
+def head_revision() -> str:
+    """Return the newest migration of this release.
 
-    return ScriptDirectory(str(PROJECT_ROOT / "migrations")).get_current_head()
+    Migrations are numbered and a file name starts with the number, so this does not load Alembic,
+    which takes 0.3 s.
+    """
+    files = (PROJECT_ROOT / "migrations" / "versions").glob("[0-9]*_*.py")
+    return max(file.name.partition("_")[0] for file in files)
 
 
 def _connect(settings: Settings) -> Any:
