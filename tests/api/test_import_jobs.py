@@ -99,7 +99,6 @@ def another_worker(
         screening=RowScreening(policy=services.policy, roles=services.roles),
         insertion=UserInsertion(
             recorder=Recorder(audit=services.audit, outbox=services.outbox, clock=services.clock),
-            roles=services.roles,
             one_time_tokens=services.one_time_tokens,
         ),
         hasher=hasher,

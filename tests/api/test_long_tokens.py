@@ -9,7 +9,7 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.actor import system_actor
-from userapi.roles.editing import RoleDefinition
+from userapi.roles.definitions import RoleDefinition
 from userapi.wiring import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"

@@ -15,7 +15,7 @@ from userapi.infrastructure.database import (
     table_of,
     transaction,
 )
-from userapi.roles.editing import RoleDefinition
+from userapi.roles.definitions import RoleDefinition
 from userapi.roles.models import UserRole
 from userapi.wiring import Services
 

@@ -9,7 +9,7 @@ from flask import Flask
 from tests.support.facts import audit_rows
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.actor import system_actor
-from userapi.roles.editing import RoleDefinition
+from userapi.roles.definitions import RoleDefinition
 from userapi.wiring import Services
 
 ROLES = "/api/v1/roles/"

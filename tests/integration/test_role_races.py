@@ -14,7 +14,7 @@ from userapi.actor import Actor, ActorType, system_actor
 from userapi.errors import ServiceError
 from userapi.infrastructure.database import db, new_id, reading
 from userapi.permissions import PermissionSet
-from userapi.roles.editing import RoleDefinition
+from userapi.roles.definitions import RoleDefinition
 from userapi.roles.models import UserRole
 from userapi.wiring import Services
 

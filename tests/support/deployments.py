@@ -58,7 +58,7 @@ class Deployment:
         # A process may cache what is true of a database that only grows and of a clock that only
         # moves forward. Here both go back.
         services: Services = self.app.extensions["userapi"]
-        services.roles.forget()
+        services.roles.clear_cache()
         services.user_search.drop_cached_totals()
         services.statistics.drop_cached()
 

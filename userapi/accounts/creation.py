@@ -16,7 +16,8 @@ from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.tools import PasswordTools
 from userapi.permissions import Permission
-from userapi.roles.service import Roles, require_few_roles, require_listed
+from userapi.roles.assignment import give_first_roles, require_few_roles, require_listed
+from userapi.roles.service import Roles
 
 
 class AccountCreation:
@@ -56,7 +57,7 @@ class AccountCreation:
             if once:
                 once.begin()
             user_id = self._accounts.add(session, new, password_hash, status)
-            role_names = self._roles.give_first(user_id, new.roles)
+            role_names = give_first_roles(user_id, new.roles)
             if new.roles:
                 self._roles.require_may_grant(actor, role_names)
             view = self._accounts.view(session, user_id)

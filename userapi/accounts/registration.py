@@ -19,8 +19,8 @@ from userapi.mail.queue import MailQueue
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.passwords.tools import PasswordTools
+from userapi.roles.assignment import give_first_roles
 from userapi.roles.models import BASE_ROLE
-from userapi.roles.service import Roles
 
 
 class Registration:
@@ -30,7 +30,6 @@ class Registration:
         self,
         *,
         accounts: Accounts,
-        roles: Roles,
         passwords: PasswordTools,
         one_time_tokens: OneTimeTokens,
         mails: MailQueue,
@@ -38,7 +37,6 @@ class Registration:
         verifies_email: bool,
     ) -> None:
         self._accounts = accounts
-        self._roles = roles
         self._passwords = passwords
         self._one_time_tokens = one_time_tokens
         self._mails = mails
@@ -85,7 +83,7 @@ class Registration:
         # A savepoint: the transaction goes on after a conflict.
         with session.begin_nested():
             user_id = self._accounts.add(session, new, password_hash, status)
-        self._roles.give_first(user_id, [BASE_ROLE])
+        give_first_roles(user_id, [BASE_ROLE])
         view = self._accounts.view(session, user_id)
         self._accounts.record(
             view, AuditAction.USER_REGISTERED, EventType.USER_REGISTERED, actor=actor

@@ -13,8 +13,9 @@ from userapi.audit.actions import AuditAction
 from userapi.events.catalogue import EventType
 from userapi.infrastructure.database import transaction
 from userapi.permissions import Permission
+from userapi.roles.assignment import replace_roles, require_listed
 from userapi.roles.models import TOP_ROLE
-from userapi.roles.service import Roles, require_listed
+from userapi.roles.service import Roles
 
 
 class RoleAssignment:
@@ -85,7 +86,7 @@ class RoleAssignment:
         reason: str | None = None,
     ) -> None:
         """Replace the roles of a locked user."""
-        before, after = self._roles.replace(user.id, role_names)
+        before, after = replace_roles(user.id, role_names)
         if before == after:
             return
         self._roles.require_may_grant(actor, [name for name in after if name not in before])

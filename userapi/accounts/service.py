@@ -24,8 +24,9 @@ from userapi.events.catalogue import EventType, UserEvent
 from userapi.infrastructure.database import after_commit, reading
 from userapi.lockout.service import Lockout
 from userapi.recorder import Recorder
+from userapi.roles.assignment import require_other_superadmin, role_names_of
 from userapi.roles.models import TOP_ROLE
-from userapi.roles.service import Roles, require_other_superadmin, role_names_of
+from userapi.roles.service import Roles
 from userapi.sessions.status import LiveSessions
 
 _INSERT = insert(users)

@@ -18,7 +18,7 @@ from userapi.errors import invalid_field
 from userapi.events.catalogue import EventType
 from userapi.infrastructure.database import reading, transaction
 from userapi.passwords.one_time_tokens import OneTimeTokens
-from userapi.roles.service import role_names_of
+from userapi.roles.assignment import role_names_of
 from userapi.sessions.service import EndReason, Sessions
 
 

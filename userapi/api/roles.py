@@ -6,8 +6,17 @@ from flask import Response, url_for
 
 from userapi.errors import Stale
 from userapi.permissions import DESCRIPTIONS, Permission
-from userapi.roles.editing import BuiltinRole, RoleCycle, RoleDefinition, RoleInUse, RoleNameTaken
-from userapi.roles.service import InsufficientRank, PermissionEscalation, RoleNotFound, RoleView
+from userapi.roles.definitions import RoleDefinition
+from userapi.roles.errors import (
+    BuiltinRole,
+    InsufficientRank,
+    PermissionEscalation,
+    RoleCycle,
+    RoleInUse,
+    RoleNameTaken,
+    RoleNotFound,
+)
+from userapi.roles.service import RoleView
 
 from .access import requires
 from .blueprint import Blueprint

@@ -25,7 +25,8 @@ from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTo
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 from userapi.permissions import Permission
-from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
+from userapi.roles.errors import InsufficientRank, LastSuperadmin, PermissionEscalation
+from userapi.roles.explanation import permission_chains
 from userapi.sessions.service import EndReason, SessionNotFound
 
 from .access import requires, signed_in
@@ -343,7 +344,7 @@ def replace_roles(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound)
 def explain_permissions(user_id: UUID) -> Any:
     """Show what a user may do, each permission with the chains of roles that give it."""
-    return {"items": services().roles.explain(services().accounts.get(user_id).roles)}
+    return {"items": permission_chains(services().accounts.get(user_id).roles)}
 
 
 @blp.route("/<uuid:user_id>/sessions", methods=["GET"])

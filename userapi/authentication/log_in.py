@@ -21,7 +21,7 @@ from userapi.errors import Forbidden, ServiceError
 from userapi.infrastructure.database import transaction
 from userapi.lockout.service import Lockout
 from userapi.recorder import Recorder
-from userapi.roles.service import catalogue_version
+from userapi.roles.graph import catalogue_version
 from userapi.sessions.models import SessionKind
 from userapi.sessions.service import Sessions
 

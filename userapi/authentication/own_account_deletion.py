@@ -7,7 +7,7 @@ from userapi.actor import Actor
 from userapi.authentication.owners import lock_active_user
 from userapi.authentication.password_check import PasswordCheck
 from userapi.infrastructure.database import transaction
-from userapi.roles.service import role_names_of
+from userapi.roles.assignment import role_names_of
 
 
 class OwnAccountDeletion:

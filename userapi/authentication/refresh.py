@@ -31,7 +31,7 @@ from userapi.infrastructure.database import (
     transaction,
 )
 from userapi.recorder import Recorder
-from userapi.roles.service import catalogue_version
+from userapi.roles.graph import catalogue_version
 from userapi.sessions.models import UserSession, is_live
 from userapi.sessions.service import EndReason, Sessions
 from userapi.sessions.status import role_names_column

@@ -9,7 +9,7 @@ import yaml
 from flask.cli import AppGroup
 
 from userapi.characters import printable
-from userapi.roles.editing import RoleDefinition, RoleDifference
+from userapi.roles.definitions import RoleDefinition, RoleDifference
 
 from .support import as_json_option, operator, print_json, print_table, safely, services
 

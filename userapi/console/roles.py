@@ -10,7 +10,7 @@ from userapi.api.context import current_actor, services
 from userapi.api.schemas.roles import RoleCreation, RoleUpdate
 from userapi.errors import ServiceError
 from userapi.permissions import DESCRIPTIONS, Permission
-from userapi.roles.editing import RoleDefinition
+from userapi.roles.definitions import RoleDefinition
 
 from .forms import read_form
 from .pages import blp, done, flash_refusal, page, refuse, requires

@@ -12,6 +12,7 @@ from userapi.api.schemas.users import OptionalReason, RoleAssignment, Suspension
 from userapi.errors import ServiceError, invalid_field
 from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
+from userapi.roles.explanation import permission_chains
 from userapi.sessions.service import EndReason
 
 from .forms import read_form
@@ -180,7 +181,7 @@ def _shown(user_id: UUID) -> dict[str, Any]:
         "outranked": actor.is_user(user_id)
         or actor.permissions.outranks(graph.effective(user.roles)),
         "roles": sorted(graph.names),
-        "explained": services().roles.explain(user.roles),
+        "explained": permission_chains(user.roles),
         "sessions": sessions,
         "entries": entries,
     }

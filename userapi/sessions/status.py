@@ -15,8 +15,8 @@ from userapi.clock import Clock
 from userapi.infrastructure.database import reading, table_of
 from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_client import Command
+from userapi.roles.graph import catalogue_version
 from userapi.roles.models import UserRole
-from userapi.roles.service import catalogue_version
 from userapi.sessions.models import UserSession
 
 _sessions = table_of(UserSession)

@@ -59,8 +59,8 @@ def build_accounts(
 ) -> AccountServices:
     """Build the services about accounts and roles."""
     settings, clock = foundation.settings, foundation.clock
-    audit, outbox = foundation.audit, foundation.outbox
-    one_time_tokens, mails = passwords.one_time_tokens, foundation.mails
+    audit, mails = foundation.audit, foundation.mails
+    one_time_tokens = passwords.one_time_tokens
     roles = Roles()
     accounts = Accounts(
         recorder=foundation.recorder,
@@ -81,9 +81,7 @@ def build_accounts(
     def imports(hasher: PasswordHasher) -> UserImports:
         return UserImports(
             screening=RowScreening(policy=passwords.policy, roles=roles),
-            insertion=UserInsertion(
-                recorder=foundation.recorder, roles=roles, one_time_tokens=one_time_tokens
-            ),
+            insertion=UserInsertion(recorder=foundation.recorder, one_time_tokens=one_time_tokens),
             hasher=hasher,
         )
 
@@ -127,7 +125,6 @@ def build_accounts(
         log_out_everyone=LogOutEveryone(clock=clock, sessions=sessions.sessions),
         registration=Registration(
             accounts=accounts,
-            roles=roles,
             passwords=passwords.password_tools,
             one_time_tokens=one_time_tokens,
             mails=mails,
@@ -136,7 +133,7 @@ def build_accounts(
         ),
         role_assignment=role_assignment,
         role_editor=RoleEditor(
-            clock=clock, audit=audit, outbox=outbox, roles=roles, watcher=sessions.live_sessions
+            recorder=foundation.recorder, roles=roles, watcher=sessions.live_sessions
         ),
         roles=roles,
         session_revocation=SessionRevocation(accounts=accounts, sessions=sessions.sessions),

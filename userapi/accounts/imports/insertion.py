@@ -24,8 +24,8 @@ from userapi.infrastructure.database import dialect_of, insert_for, table_of, tr
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.recorder import Recorder
+from userapi.roles.assignment import lock_roles
 from userapi.roles.models import BASE_ROLE, UserRole
-from userapi.roles.service import Roles
 
 ATTEMPTS = 4
 _HELD_BY_ANOTHER = (
@@ -43,9 +43,8 @@ OnInserted = Callable[[Mapping[int, ImportResult], Session], None]
 class UserInsertion:
     """Inserts users whose passwords are hashed."""
 
-    def __init__(self, *, recorder: Recorder, roles: Roles, one_time_tokens: OneTimeTokens) -> None:
+    def __init__(self, *, recorder: Recorder, one_time_tokens: OneTimeTokens) -> None:
         self._recorder = recorder
-        self._roles = roles
         self._one_time_tokens = one_time_tokens
 
     def insert(
@@ -70,7 +69,7 @@ class UserInsertion:
         with transaction() as session:
             wanted = {role for user in users for role in user.roles or (BASE_ROLE,)}
             # Roles that were deleted since the screening.
-            unknown = wanted - self._roles.locked(wanted)
+            unknown = wanted - lock_roles(wanted)
             rows: dict[UUID, dict[str, Any]] = {}
             user_of: dict[UUID, ImportedUser] = {}
             for user in users:

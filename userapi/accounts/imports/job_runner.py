@@ -36,7 +36,8 @@ from userapi.infrastructure.database import reading, transaction
 from userapi.infrastructure.encryption import SealedValueUnreadable
 from userapi.infrastructure.work_queues import claim_next
 from userapi.permissions import Permission, PermissionSet
-from userapi.roles.service import Roles, role_names_of
+from userapi.roles.assignment import role_names_of
+from userapi.roles.service import Roles
 
 # Failed attempts of one batch after which the job ends, because other jobs wait behind it.
 MAX_ATTEMPTS = 10

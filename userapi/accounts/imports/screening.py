@@ -18,8 +18,10 @@ from userapi.errors import FieldError, Invalid, ServiceError
 from userapi.infrastructure.database import reading
 from userapi.passwords.policy import PasswordPolicy
 from userapi.permissions import Permission
+from userapi.roles.errors import PermissionEscalation
+from userapi.roles.graph import RoleGraph
 from userapi.roles.models import BASE_ROLE
-from userapi.roles.service import PermissionEscalation, RoleGraph, Roles
+from userapi.roles.service import Roles
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from userapi.api.context import current_actor, services
 from userapi.api.problems import Coded
 from userapi.errors import require_all
 from userapi.permissions import Permission
-from userapi.roles.service import require_listed
+from userapi.roles.assignment import require_listed
 
 from .common import PageOf, SortedPageQuery
 from .fields import (

@@ -1,0 +1,63 @@
+"""The rule of rank for changes of roles: nobody lowers a user whom they do not outrank."""
+
+from sqlalchemy import func, select
+
+from userapi.actor import Actor
+from userapi.infrastructure.database import require_transaction, statement_timeout, table_of
+from userapi.permissions import Permission
+from userapi.roles.errors import InsufficientRank
+from userapi.roles.graph import RoleGraph
+from userapi.roles.models import UserRole
+
+# The query takes a second for 100 000 users who all matter. Roles change rarely enough for more.
+MAX_QUERY_SECONDS = 15
+_MANAGES_ROLES = str(Permission.ROLES_MANAGE)
+
+_user_roles = table_of(UserRole)
+
+
+def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph) -> None:
+    """Raise InsufficientRank if a user whom the actor does not outrank loses a permission of this
+    service. Actors may take permissions away from themselves.
+
+    Reads in the open transaction who has which roles, and only users who can matter: a user whom
+    the actor does not outrank has a role that grants more than the actor holds, or has all that the
+    actor holds, and so also the one permission `shared`.
+    """
+    mine = actor.permissions.rank
+    if actor.permissions.holds_all:
+        return
+    ranks = {name: before.effective([name]).rank for name in before.names}
+    losing = [name for name, rank in ranks.items() if not rank <= after.effective([name]).rank]
+    shared = _MANAGES_ROLES if _MANAGES_ROLES in mine else next(iter(sorted(mine)), None)
+    mattering = [name for name, rank in ranks.items() if not rank <= mine or shared in rank]
+    if not losing or not mattering:
+        return
+    for names in _combinations(actor, losing=losing, mattering=mattering):
+        theirs = before.effective(names)
+        loses = not theirs.rank <= after.effective(names).rank
+        if loses and not actor.permissions.outranks(theirs):
+            raise InsufficientRank("A user whom you do not outrank would lose permissions.")
+
+
+def _combinations(actor: Actor, *, losing: list[str], mattering: list[str]) -> list[list[str]]:
+    """Return the distinct combinations of roles of users who have a role of both lists."""
+    concerned = (
+        select(_user_roles.c.user_id)
+        .where(_user_roles.c.role_name.in_(losing))
+        .intersect(
+            select(_user_roles.c.user_id).where(
+                _user_roles.c.role_name.in_(mattering), _user_roles.c.user_id != actor.id
+            )
+        )
+    )
+    held = (
+        select(func.aggregate_strings(_user_roles.c.role_name, ",").label("names"))
+        .where(_user_roles.c.user_id.in_(concerned))
+        .group_by(_user_roles.c.user_id)
+        .subquery()
+    )
+    session = require_transaction()
+    with statement_timeout(session, MAX_QUERY_SECONDS):
+        combinations = session.scalars(select(held.c.names).distinct()).all()
+    return [joined.split(",") for joined in combinations]
