@@ -1,8 +1,7 @@
-"""What can go wrong, in the words of the domain.
+"""The errors that use cases raise on purpose.
 
-Subjects raise leaves of the categories below. A leaf has a stable `code` that clients switch on
-and a title; it knows nothing about HTTP. `userapi.api.problems` alone turns a category into a
-status.
+Subjects raise subclasses of the categories below. Each has a stable `code` that clients switch on,
+and a title. Only `userapi.api.problems` maps a category to an HTTP status.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +19,9 @@ class FieldError:
 
 
 class Members(TypedDict, total=False):
-    """The members that an answer may carry beside those of RFC 9457. The OpenAPI document has them
-    all; `errors` comes from `Invalid`.
+    """The members of a problem document in addition to those of RFC 9457.
+
+    The OpenAPI document lists them all; `errors` comes from `Invalid`.
     """
 
     missing_permissions: list[str]
@@ -30,27 +30,27 @@ class Members(TypedDict, total=False):
 
 
 class ServiceError(Exception):
-    """Base of everything that the service refuses on purpose."""
+    """Base of all errors that use cases raise on purpose."""
 
     code: ClassVar[str]
     title: ClassVar[str]
 
     def __init__(self, detail: str | None = None, **extra: Unpack[Members]) -> None:
-        """`detail` is for people; `extra` are members that the answer carries beside it."""
+        """`detail` is for people; `extra` are further members of the problem document."""
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.extra: Members = extra
 
 
 class Malformed(ServiceError):
-    """The request cannot be read at all, or carries a value that was tampered with."""
+    """The request cannot be read, or contains a value that was tampered with."""
 
     code = "malformed_request"
     title = "The request cannot be read."
 
 
 class Unauthenticated(ServiceError):
-    """Nobody is signed in, or what was shown proves nothing."""
+    """There are no credentials, or they are not valid."""
 
     code = "authentication_required"
     title = "Authentication is required."
@@ -64,7 +64,7 @@ class Forbidden(ServiceError):
 
 
 class NotFound(ServiceError):
-    """There is no such thing, or none that the actor may see."""
+    """The resource does not exist, or the actor may not see it."""
 
     code = "not_found"
     title = "The resource does not exist."
@@ -78,7 +78,7 @@ class Conflict(ServiceError):
 
 
 class Stale(ServiceError):
-    """The caller's copy is older than the present state (RFC 9110, If-Match)."""
+    """The caller's copy is older than the current state (RFC 9110, If-Match)."""
 
     code = "stale_resource"
     title = "The resource has changed since it was read."
@@ -96,7 +96,7 @@ class Invalid(ServiceError):
 
 
 class TooMany(ServiceError):
-    """The caller has to wait for `retry_after` seconds."""
+    """The caller must wait for `retry_after` seconds."""
 
     code = "rate_limited"
     title = "Too many requests."
@@ -107,7 +107,7 @@ class TooMany(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """Something that is needed does not answer now; worth a retry in `retry_after` seconds."""
+    """A dependency does not respond; the caller can retry in `retry_after` seconds."""
 
     code = "service_unavailable"
     title = "The service is temporarily unavailable. Try again."
@@ -118,7 +118,7 @@ class Unavailable(ServiceError):
 
 
 def faults_of(*checks: Callable[[], object]) -> list[FieldError]:
-    """Run all checks and return everything that they found."""
+    """Run all checks and return all faults that they raise."""
     errors: list[FieldError] = []
     for check in checks:
         try:
@@ -129,7 +129,7 @@ def faults_of(*checks: Callable[[], object]) -> list[FieldError]:
 
 
 def require_all(*checks: Callable[[], object]) -> None:
-    """Run all checks and raise one `Invalid` with everything that they found."""
+    """Run all checks and raise one `Invalid` with all their faults."""
     errors = faults_of(*checks)
     if errors:
         raise Invalid(errors)

@@ -1,8 +1,7 @@
 """Permissions and what they imply.
 
 A permission is `resource:action`; `resource:*` implies every action on the resource and `*`
-implies all. Endpoints declare permissions, never roles. This module is pure: roles, actors and
-tokens share it.
+implies all. Endpoints declare permissions, never roles.
 """
 
 import re
@@ -13,7 +12,7 @@ PERMISSION_PATTERN = re.compile(r"\*|[a-z][a-z0-9_-]{0,63}:(?:\*|[a-z][a-z0-9_-]
 
 
 class Permission(StrEnum):
-    """The permissions that this service itself asks for."""
+    """The permissions that this service itself requires."""
 
     AUDIT_READ = "audit:read"
     ROLES_ASSIGN = "roles:assign"
@@ -36,14 +35,14 @@ class Permission(StrEnum):
 
 DESCRIPTIONS: dict[Permission, str] = {
     Permission.AUDIT_READ: "Read and export the audit log.",
-    Permission.ROLES_ASSIGN: "Give roles to users and take them away.",
+    Permission.ROLES_ASSIGN: "Give roles to users and remove them.",
     Permission.ROLES_MANAGE: "Create, change and delete custom roles.",
     Permission.ROLES_READ: "Read roles and what they grant.",
     Permission.SESSIONS_READ: "Read other users' sessions.",
     Permission.SESSIONS_REVOKE: "End other users' sessions.",
     Permission.STATS_READ: "Read statistics.",
     Permission.SYSTEM_READ: "Read the state of the service's components.",
-    Permission.TOKENS_INTROSPECT: "Ask what a token is worth (RFC 7662).",
+    Permission.TOKENS_INTROSPECT: "Introspect tokens (RFC 7662).",
     Permission.USERS_CREATE: "Create and invite users.",
     Permission.USERS_DELETE: "Delete users.",
     Permission.USERS_EXPORT: "Export users.",
@@ -55,7 +54,7 @@ DESCRIPTIONS: dict[Permission, str] = {
 }
 
 
-# What rank is made of. A permission that is added to the enumeration counts without more.
+# The permissions that count for rank.
 OWN_PERMISSIONS = frozenset(str(permission) for permission in Permission)
 EVERYTHING = OWN_PERMISSIONS | {"*"}
 
@@ -66,7 +65,7 @@ def is_permission(text: str) -> bool:
 
 
 class PermissionSet:
-    """An immutable set of permissions that knows what its wildcards imply."""
+    """An immutable set of permissions. Wildcards imply others."""
 
     __slots__ = ("_names", "_ordered")
 
@@ -99,7 +98,7 @@ class PermissionSet:
 
     @property
     def holds_all(self) -> bool:
-        """Return whether this set is everything there is."""
+        """Return whether this set implies every permission."""
         return "*" in self._names
 
     def covers(self, other: "PermissionSet") -> bool:
@@ -114,8 +113,8 @@ class PermissionSet:
     def rank(self) -> frozenset[str]:
         """Return the permissions of this service that are held, one by one.
 
-        A wildcard counts as what it implies here. `*` is kept, because nothing adds up to it. What
-        other services made up counts for nothing.
+        A wildcard counts as the permissions that it implies. `*` is kept, because no other set
+        equals it. Permissions of other services do not count.
         """
         if self.holds_all:
             return EVERYTHING

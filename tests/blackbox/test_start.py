@@ -110,7 +110,7 @@ def test_a_database_that_is_away_is_told_without_a_traceback(tmp_path: Path) -> 
     )
 
     assert run.returncode == 1
-    assert "The database does not answer as it should" in run.stdout
+    assert "The database cannot be used" in run.stdout
     assert "Traceback" not in run.stdout + run.stderr
     assert "kingfisher-79" not in run.stdout + run.stderr
 

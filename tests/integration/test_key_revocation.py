@@ -89,7 +89,7 @@ def test_a_missing_next_key_is_generated(signing: Flask) -> None:
     revoked = flask(signing, "keys", "revoke", stolen, "--yes")
 
     assert kid_of(signing, KeyState.ACTIVE) != stolen
-    assert "may refuse its tokens" in revoked.output
+    assert "may reject its tokens" in revoked.output
 
 
 def test_the_revocation_is_audited(signing: Flask, app: Flask) -> None:

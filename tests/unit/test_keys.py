@@ -492,7 +492,7 @@ def test_a_command_generates_the_first_keys(tmp_path: Path) -> None:
 
     assert (empty.exit_code, made.exit_code, again.exit_code) == (0, 0, 0)
     assert "There are no keys." in empty.output
-    assert made.output.count("Made ") == 2
+    assert made.output.count("Created ") == 2
     assert "An active key and a next key already exist" in again.output
 
 
@@ -518,8 +518,8 @@ def test_a_rotation_to_a_recently_generated_key_prints_a_warning(tmp_path: Path)
     clock.advance(minutes=6)
     late = flask_keys("rotate", instance_dir=tmp_path, clock=clock)
 
-    assert "may refuse its tokens" in early.output
-    assert "may refuse its tokens" not in late.output
+    assert "may reject its tokens" in early.output
+    assert "may reject its tokens" not in late.output
     assert (early.exit_code, late.exit_code) == (0, 0)
 
 
@@ -531,7 +531,7 @@ def test_a_key_file_is_not_rotated_by_commands(name: str, tmp_path: Path) -> Non
     listed = flask_keys("list", instance_dir=tmp_path, JWT_PRIVATE_KEY_FILE=str(path))
 
     assert refused.exit_code == 1
-    assert "JWT_PRIVATE_KEY_FILE names the key that signs." in refused.output
+    assert "JWT_PRIVATE_KEY_FILE contains the key that signs." in refused.output
     assert "signs now (JWT_PRIVATE_KEY_FILE)" in listed.output
 
 

@@ -1,8 +1,7 @@
-"""The `flask` commands of operators. Each parses, calls a service and prints; the rules are
-elsewhere.
+"""The `flask` commands for operators. Each parses its arguments, calls a use case and prints.
 
-A command's module is loaded when the command is called: neither the service nor `flask --help`
-pays for it.
+The module of a command is loaded when the command is called, so that neither the service nor
+`flask --help` loads it.
 """
 
 from collections.abc import Callable
@@ -39,7 +38,7 @@ COMMANDS = {
 
 
 class LazyCommand(click.Command):
-    """A command in a list: its module is loaded when it is called."""
+    """A command whose module is loaded when the command is called."""
 
     def __init__(self, name: str, prepare: Callable[[], None]) -> None:
         module, text = COMMANDS[name]
@@ -48,18 +47,18 @@ class LazyCommand(click.Command):
         self._prepare = prepare
 
     def load(self) -> click.Command:
-        """Build the services and return the command itself."""
+        """Build the services, load the module and return its command."""
         self._prepare()
         command: click.Command = import_module(self._module).command
         return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
-        """Return a context of the command itself, which click goes on with."""
+        """Return a context of the loaded command, which click then runs."""
         return self.load().make_context(*arguments, **extra)
 
 
 class CommandGroup(AppGroup):
-    """Finds each command in its module."""
+    """The commands of the application."""
 
     def __init__(self, name: str, prepare: Callable[[], None]) -> None:
         super().__init__(name)
@@ -70,21 +69,21 @@ class CommandGroup(AppGroup):
         return sorted({*super().list_commands(ctx), *COMMANDS} - UNUSED)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, which is loaded when it is called."""
+        """Return a command. Its module is not loaded yet."""
         if cmd_name in COMMANDS:
             return LazyCommand(cmd_name, self._prepare)
         return None if cmd_name in UNUSED else super().get_command(ctx, cmd_name)
 
 
-# Commands that extensions bring along and that do nothing useful here: limits are named in the
-# settings, and the document is served as /openapi.json.
+# Commands of extensions that have no use here: the settings define the limits, and the service
+# serves the document as /openapi.json.
 UNUSED = frozenset({"limiter", "openapi"})
 
 
 def init_app(app: Flask, prepare: Callable[[], None]) -> None:
-    """Give the application its commands, and `flask` no others than useful ones.
+    """Add the commands to the application, and remove those of extensions from `flask`.
 
-    `prepare` builds the services, and runs before a command is loaded.
+    `prepare` builds the services. It runs before a command is loaded.
     """
     context = click.get_current_context(silent=True)
     root = context.find_root().command if context else None

@@ -1,4 +1,4 @@
-"""flask audit: read, export, verify and prune the audit log. Reading is recorded here, too."""
+"""flask audit: read, export, verify and prune the audit log. Reading is recorded as well."""
 
 import re
 import sys
@@ -37,12 +37,12 @@ command = AppGroup("audit", help="Read, export, verify and prune the audit log."
 
 
 class Age(click.ParamType[timedelta]):
-    """A span of time such as 365d or 12h."""
+    """A duration such as 365d or 12h."""
 
     name = "age"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        """Return the span. Fails for anything else, and for none at all."""
+        """Return the duration. Fails for any other text."""
         match = re.fullmatch(r"([1-9][0-9]{0,6})([smhdw])", str(value))
         if match is None:
             self.fail("Must be a number and s, m, h, d or w, such as 365d.", param, ctx)
@@ -50,7 +50,7 @@ class Age(click.ParamType[timedelta]):
 
 
 class AnchorText(click.ParamType[Anchor]):
-    """A seal's number and MAC, as `verify` prints and the worker logs them."""
+    """The number and MAC of a seal, as `verify` prints and the worker logs them."""
 
     name = "number:mac"
 
@@ -66,7 +66,7 @@ _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 
 
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the filters of the list."""
+    """Add the filters of the list to a command."""
     for option in (
         click.option("--until", type=_MOMENT, help="Only before this moment, in UTC."),
         click.option("--since", type=_MOMENT, help="Only from this moment on, in UTC."),
@@ -107,7 +107,7 @@ def _wanted(
 
 
 def _actor_id(text: str) -> UUID:
-    """Return the id of an actor. One who is deleted can still be named by the id."""
+    """Return the id of an actor. A deleted user can only be given by id."""
     try:
         return UUID(text)
     except ValueError:
@@ -115,7 +115,7 @@ def _actor_id(text: str) -> UUID:
 
 
 def _target_id(text: str) -> str:
-    """Return the id of the user of that name, or the text: roles go by their names."""
+    """Return the id of the user with that name, or the text itself, such as the name of a role."""
     try:
         return str(services().accounts.get_by_name(text).id)
     except UserNotFound:
@@ -169,7 +169,7 @@ def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
 
 
 def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
-    """Return the names, by id, of the users that rows are about and who are still there."""
+    """Return the names, by id, of the existing users that are targets of the rows."""
     ids = {row.target_id for row in rows if row.target_type == "user" and row.target_id}
     found = services().user_search.names([UUID(user_id) for user_id in ids])
     return {str(user_id): name for user_id, name in found.items()}
@@ -213,7 +213,7 @@ def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
 def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings: bool) -> None:
     """Delete rows older than an age. This is recorded, and the rest still verifies.
 
-    Ctrl-C ends it after the present batch; the same command goes on with the rest.
+    Ctrl-C stops it after the current batch. Run the command again for the rest.
     """
     pruning = services().audit_pruning
     before = services().clock.now() - older_than
@@ -243,8 +243,8 @@ def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings
             )
     except KeyboardInterrupt:
         click.secho(
-            f"Interrupted: {deleted} rows are deleted, which is recorded. The same command goes on"
-            " with the rest.",
+            f"Interrupted: {deleted} rows are deleted, which is recorded. Run the command again for"
+            " the rest.",
             fg="yellow",
             err=True,
         )
@@ -255,7 +255,7 @@ def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings
 @command.command("seal")
 @safely
 def seal() -> None:
-    """Seal all rows that wait, as the worker does each second."""
+    """Seal all waiting rows, as the worker does each second."""
     sealed = 0
     while count := services().audit_seals.seal_due():
         sealed += count
@@ -267,10 +267,10 @@ def seal() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation on a terminal.")
 @safely
 def anchor_chain(reason: str, yes: bool) -> None:
-    """Begin a new chain of seals. For one whose key is lost for good.
+    """Begin a new chain of seals, for a chain whose key is lost.
 
-    The former seals stay. `flask audit verify` reports where the new chain begins, and why. A
-    script is not asked for confirmation: it gives the reason.
+    The former seals stay. `flask audit verify` reports where the new chain begins, and why.
+    Confirmation is only required on a terminal.
     """
     if not yes and sys.stdin.isatty():
         click.confirm(
@@ -279,7 +279,9 @@ def anchor_chain(reason: str, yes: bool) -> None:
     start = services().audit_seals.begin_chain(reason, actor=operator())
     click.secho(f"A new chain begins at seal {start.number}.", fg="green")
     if start.lost_keys:
-        click.secho(f"Given up: seals of the keys {start.lost_keys}.", fg="yellow")
+        click.secho(
+            f"Seals of these keys can no longer be verified: {start.lost_keys}.", fg="yellow"
+        )
 
 
 @command.command("verify")
@@ -287,7 +289,7 @@ def anchor_chain(reason: str, yes: bool) -> None:
 @click.pass_context
 @safely
 def verify(ctx: click.Context, anchor: Anchor | None) -> None:
-    """Check every row and seal. Says which are wrong and ends with 1 if any is."""
+    """Check every row and seal. Prints the faults and exits with 1 if there are any."""
 
     def report(finding: Finding) -> None:
         reported.append(1)

@@ -1,4 +1,4 @@
-"""flask events: what is in the outbox, and sending it again."""
+"""flask events: the events of the outbox, and publishing them again."""
 
 import json
 import time

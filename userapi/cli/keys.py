@@ -14,8 +14,8 @@ from userapi.settings import JWT_ALGORITHMS
 
 from .support import as_json_option, operator, print_json, print_table, safely, services
 
-# Verifiers may keep the published keys for so long (Cache-Control of /.well-known/jwks.json).
-KEYS_KEPT_ELSEWHERE = timedelta(minutes=5)
+# Verifiers may cache the published keys for this time (Cache-Control of /.well-known/jwks.json).
+MAX_CACHE_AGE = timedelta(minutes=5)
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +37,8 @@ def _require_folder_signs() -> KeyFolder:
     folder = _require_keys()
     if services().settings.jwt_private_key_file is not None:
         raise click.ClickException(
-            "JWT_PRIVATE_KEY_FILE names the key that signs. To rotate it, put the new key in front "
-            "of the former one in that file; or leave the variable out and use `flask keys`."
+            "JWT_PRIVATE_KEY_FILE contains the key that signs. To rotate it, put the new key "
+            "before the former one in that file. To use `flask keys`, remove the variable."
         )
     return folder
 
@@ -47,7 +47,7 @@ def _require_folder_signs() -> KeyFolder:
 @as_json_option
 @safely
 def list_keys(as_json: bool) -> None:
-    """List the keys and what each is for."""
+    """List the keys and the purpose of each."""
     folder = _require_keys()
     own_file = services().settings.jwt_private_key_file
     usable = {record.kid for record in folder.usable()}
@@ -82,7 +82,7 @@ def list_keys(as_json: bool) -> None:
 @command.command("rotate")
 @safely
 def rotate() -> None:
-    """Let the next key sign. The former one verifies until its tokens have expired.
+    """Sign with the next key. The former one verifies until its tokens have expired.
 
     For a stolen key use `flask keys revoke`: after a rotation its tokens are still accepted.
     """
@@ -90,8 +90,8 @@ def rotate() -> None:
     now = services().clock.now()
     active = folder.rotate()
     click.secho(f"{active.kid} signs now. Running processes follow within a second.", fg="green")
-    if now - datetime.fromisoformat(active.created_at) < KEYS_KEPT_ELSEWHERE:
-        _warn_of_copies_elsewhere()
+    if now - datetime.fromisoformat(active.created_at) < MAX_CACHE_AGE:
+        _warn_of_cached_keys()
 
 
 @command.command("revoke")
@@ -101,7 +101,7 @@ def rotate() -> None:
 def revoke(kid: str, yes: bool) -> None:
     """Delete a stolen key. Within two seconds nothing verifies its tokens.
 
-    If it was the active key, the next one signs. Clients refresh and go on.
+    If it was the active key, the next one signs. Clients refresh their tokens.
     """
     folder = _require_keys()
     _refuse_key_of_the_file(kid)
@@ -116,7 +116,7 @@ def revoke(kid: str, yes: bool) -> None:
     _show_successor(revocation)
     _record(revocation)
     click.secho(
-        "Services that keep a copy of /.well-known/jwks.json may accept its tokens for five more "
+        "Services that cache /.well-known/jwks.json may accept its tokens for five more "
         "minutes, or until they fetch it again.",
         fg="yellow",
         err=True,
@@ -124,7 +124,7 @@ def revoke(kid: str, yes: bool) -> None:
 
 
 def _refuse_key_of_the_file(kid: str) -> None:
-    """Explain how to revoke a key that JWT_PRIVATE_KEY_FILE holds."""
+    """Raise ClickException for a key in JWT_PRIVATE_KEY_FILE: it explains how to revoke it."""
     settings = services().settings
     path = settings.jwt_private_key_file
     if path is None:
@@ -144,12 +144,12 @@ def _show_successor(revocation: Revocation) -> None:
         return
     click.secho(f"{active.kid} signs now.", fg="green")
     made = datetime.fromisoformat(active.created_at)
-    if services().clock.now() - made < KEYS_KEPT_ELSEWHERE:
-        _warn_of_copies_elsewhere()
+    if services().clock.now() - made < MAX_CACHE_AGE:
+        _warn_of_cached_keys()
 
 
 def _record(revocation: Revocation) -> None:
-    """Record the revocation. It holds already, also where the database is away."""
+    """Record the revocation, which is already in effect, also without the database."""
     record, active = revocation.revoked, revocation.signs_now
     try:
         services().audit.record_alone(
@@ -161,16 +161,16 @@ def _record(revocation: Revocation) -> None:
     except SQLAlchemyError as exc:
         log.error("keys.revocation_not_audited", kid=record.kid, error=type(exc).__name__)
         click.secho(
-            "The database does not answer: the audit log has no record of it.",
+            "The database does not respond: the revocation is not in the audit log.",
             fg="yellow",
             err=True,
         )
 
 
-def _warn_of_copies_elsewhere() -> None:
+def _warn_of_cached_keys() -> None:
     click.secho(
-        "It was made less than five minutes ago: services that keep a copy of "
-        "/.well-known/jwks.json may refuse its tokens until they fetch it again.",
+        "It was created less than five minutes ago: services that cache "
+        "/.well-known/jwks.json may reject its tokens until they fetch it again.",
         fg="yellow",
         err=True,
     )
@@ -179,14 +179,14 @@ def _warn_of_copies_elsewhere() -> None:
 @command.command("generate")
 @safely
 def generate() -> None:
-    """Make the first keys: one that signs and the next one."""
+    """Create the first keys: the active one and the next one."""
     made = _require_folder_signs().generate()
     if not made:
         click.echo(
             "An active key and a next key already exist. Run `flask keys rotate` to change them."
         )
     for record in made:
-        click.secho(f"Made {record.kid} ({record.algorithm}, {record.state}).", fg="green")
+        click.secho(f"Created {record.kid} ({record.algorithm}, {record.state}).", fg="green")
 
 
 def _purpose(record: KeyRecord, *, usable: bool, file_signs: bool) -> str:
@@ -194,7 +194,7 @@ def _purpose(record: KeyRecord, *, usable: bool, file_signs: bool) -> str:
     if record.algorithm != algorithm:
         return f"not used: JWT_ALGORITHM is {algorithm}"
     if not usable:
-        return "verifies no more"
+        return "no longer verifies"
     if record.state is KeyState.RETIRED:
         if record.verifies_until is None:
             return "verifies until its tokens have expired"

@@ -1,4 +1,4 @@
-"""flask mails: what waits to be sent, what the mail server has refused, and deciding about it."""
+"""flask mails: unsent mails, those that wait and those that the mail server has rejected."""
 
 from dataclasses import asdict
 from uuid import UUID
@@ -47,9 +47,9 @@ def list_mails(state: str | None, limit: int, as_json: bool) -> None:
 @click.option("--parked", is_flag=True, help="All mails that the server has permanently rejected.")
 @safely
 def retry(mail_id: UUID | None, parked: bool) -> None:
-    """Send mails now. One by its id, all parked ones, or else all that wait.
+    """Send mails now: one by its id, all parked ones, or else all that wait.
 
-    The worker sends them within half a minute. A link in a mail is made when it is sent.
+    The worker sends them within half a minute. A link is created when its mail is sent.
     """
     if mail_id is not None and parked:
         raise click.UsageError("Give an id or --parked, not both.")

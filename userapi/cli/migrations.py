@@ -12,7 +12,7 @@ from userapi.infrastructure.database import init_migrations
 
 @with_appcontext
 def _prepare(**options: Any) -> Any:
-    """Let Flask-Migrate find the migrations."""
+    """Register the folder of the migrations with Flask-Migrate."""
     init_migrations(current_app)
     return db.callback(**options)
 

@@ -1,4 +1,4 @@
-"""flask roles: what roles there are, and making them what a file says."""
+"""flask roles: list roles, and apply roles from a file."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +44,7 @@ def list_roles(as_json: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Show the difference and change nothing.")
 @safely
 def sync(file: Path, yes: bool, dry_run: bool) -> None:
-    """Make the custom roles what a YAML file says. Shows the difference and asks.
+    """Apply the custom roles of a YAML file. Shows the difference and asks for confirmation.
 
     \b
     roles:
@@ -53,7 +53,7 @@ def sync(file: Path, yes: bool, dry_run: bool) -> None:
         permissions: [media:upload, media:delete]
         parents: [user]
 
-    A role that the file does not name is deleted. All happens together or not at all.
+    Roles that the file does not contain are deleted. All changes are applied, or none.
     """
     wanted = read_definitions(file)
     differences = services().role_editor.differences(wanted)
@@ -67,11 +67,11 @@ def sync(file: Path, yes: bool, dry_run: bool) -> None:
     if not yes:
         click.confirm("\nChange the roles?", abort=True)
     services().role_editor.synchronize(wanted, actor=operator(), expected=differences)
-    click.secho(f"{len(differences)} roles are now what the file says.", fg="green")
+    click.secho(f"{len(differences)} roles changed.", fg="green")
 
 
 def read_definitions(file: Path) -> list[RoleDefinition]:
-    """Return the roles that the file defines. Raises ClickException that names the place."""
+    """Return the roles that the file defines. Raises ClickException that names the position."""
     try:
         # The loader is a safe one, made stricter.
         document = yaml.load(file.read_text("utf-8"), Loader=_StrictLoader)  # nosec B506
@@ -129,10 +129,10 @@ def _show(difference: RoleDifference) -> None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is a fault: the first would silently be lost."""
+    """A YAML loader that rejects repeated keys: YAML would silently drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping. Raises ConstructorError for a key that stands twice."""
+        """Return a mapping. Raises ConstructorError for a repeated key."""
         seen: set[str] = set()
         for key, _ in node.value:
             if key.value in seen:

@@ -21,7 +21,7 @@ from userapi.audit.models import AuditLog
 from userapi.infrastructure.database import table_of, transaction
 from userapi.roles.models import UserRole
 
-from .support import made_password, safely, services
+from .support import generate_password, safely, services
 
 BATCH = 2000
 FIXED_SEED = 20240229
@@ -45,7 +45,7 @@ _audit = table_of(AuditLog)
 def command(count: int, fixed: bool, password_stdin: bool) -> None:
     """Insert users, their roles and their audit rows in batches of one transaction each."""
     chance = random.Random(FIXED_SEED if fixed else None)  # nosec B311
-    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else made_password()
+    password = sys.stdin.readline().rstrip("\r\n") if password_stdin else generate_password()
     # One hash for all: a hash for each of 100 000 would take seven hours.
     password_hash = services().hasher.hash(password)
     people = _People(chance, password_hash, services().clock.now())

@@ -1,4 +1,4 @@
-"""flask sessions: who is signed in, ending it, and clearing away what has ended."""
+"""flask sessions: list and end sessions, and delete expired rows."""
 
 import sys
 from dataclasses import asdict
@@ -9,9 +9,16 @@ from flask.cli import AppGroup
 
 from userapi.sessions.service import EndReason
 
-from .support import as_json_option, operator, print_json, print_table, safely, services, user_named
-
-INTERRUPTED = 130  # As shells report SIGINT.
+from .support import (
+    INTERRUPTED,
+    as_json_option,
+    operator,
+    print_json,
+    print_table,
+    safely,
+    services,
+    user_named,
+)
 
 command = AppGroup("sessions", help="List and end sessions.")
 
@@ -22,7 +29,7 @@ command = AppGroup("sessions", help="List and end sessions.")
 @as_json_option
 @safely
 def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
-    """List live sessions. Those of one user (name, e-mail or id) or of all, newest use first."""
+    """List live sessions of one user (name, e-mail or id) or of all, last used first."""
     user_id = user_named(name).id if name else None
     found = services().sessions.list_live(user_id=user_id, limit=limit)
     names = services().user_search.names({owner for owner, _ in found})
@@ -30,7 +37,7 @@ def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
         items = []
         for owner, session in found:
             shown = asdict(session)
-            del shown["current"]  # No session is the one of this command.
+            del shown["current"]  # A command has no session.
             items.append({"user_id": owner, "username": names.get(owner), **shown})
         print_json({"items": items})
         return
@@ -63,7 +70,7 @@ def revoke(
 ) -> None:
     """End the sessions of a user, one session, or all of every user.
 
-    Browser sessions end, too. A run with --all that was interrupted can be repeated.
+    Browser sessions end as well. After an interruption, run --all again.
     """
     if everybody:
         if name is not None or session_id is not None:
@@ -89,9 +96,9 @@ def _revoke_all(*, yes: bool) -> int:
     """End every session; return the exit code."""
     count = services().sessions.count_live()
     if not yes:
-        click.confirm(f"End all {count} sessions? Everybody has to sign in again.", abort=True)
+        click.confirm(f"End all {count} sessions? All users have to sign in again.", abort=True)
     ended = 0
-    # The bar goes to standard error: what is printed is the result.
+    # The bar goes to standard error: standard output is for the result.
     with click.progressbar(
         length=max(count, 1), label="Ending sessions", file=sys.stderr, show_pos=True
     ) as bar:
@@ -117,7 +124,7 @@ def _revoke_all(*, yes: bool) -> int:
 @command.command("purge")
 @safely
 def purge() -> None:
-    """Delete what has expired. Sessions, tokens, keys, sent events and mails."""
+    """Delete expired sessions, tokens and keys, and sent events and mails."""
     cleaner, total = services().clean_up, 0
     while deleted := cleaner.delete_due():
         total += deleted

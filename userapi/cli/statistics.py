@@ -1,4 +1,4 @@
-"""How figures are printed: tables with small bars."""
+"""Printing figures: tables with small bars."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ BAR_WIDTH = 12
 
 
 def bar(value: int, largest: int, width: int = BAR_WIDTH) -> str:
-    """Return a bar in eighths of a character; anything above zero shows."""
+    """Return a bar in eighths of a character; a value above zero is always visible."""
     if value <= 0 or largest <= 0:
         return ""
     eighths = max(1, value * width * 8 // largest)

@@ -1,4 +1,4 @@
-"""What commands share: the services, an actor, passwords from safe places, and refusals as text."""
+"""What commands share: services, the actor, password input, error messages, tables, progress."""
 
 import secrets
 import sys
@@ -34,14 +34,14 @@ def services() -> Services:
 
 
 def operator() -> Actor:
-    """Return the actor that changes from the command line are recorded for."""
+    """Return the actor of changes that are made on the command line."""
     return system_actor("cli", correlation_id=f"cli-{secrets.token_hex(8)}")
 
 
 def safely(command: Command) -> Command:
-    """Run a command in the application's context; a refusal is a message and exit code 1.
+    """Run a command in the application's context. An error becomes a message and exit code 1.
 
-    A database that cannot hold Unicode is one, whatever the command.
+    So does a database that cannot store Unicode.
     """
 
     @wraps(command)
@@ -53,7 +53,7 @@ def safely(command: Command) -> Command:
 
 
 def safely_on_any_database(command: Command) -> Command:
-    """Do the same for a command that is there to say what is wrong with the database."""
+    """Do the same for a command that reports problems of the database itself."""
 
     @with_appcontext
     @wraps(command)
@@ -62,24 +62,27 @@ def safely_on_any_database(command: Command) -> Command:
             return command(*args, **kwargs)
         except Invalid as exc:
             lines = [f"{error.field}: {error.message}" for error in exc.errors]
-            told = "\n       ".join(map(printable, lines or [exc.detail]))
-            raise click.ClickException(told) from exc
+            message = "\n       ".join(map(printable, lines or [exc.detail]))
+            raise click.ClickException(message) from exc
         except ServiceError as exc:
             raise click.ClickException(printable(exc.detail)) from exc
         except SettingsError as exc:
             raise click.ClickException(str(exc)) from exc
         except (DBAPIError, PoolTimeout) as exc:
             raise click.ClickException(
-                "The database does not answer as it should. `flask doctor` tells more."
+                "The database cannot be used. Run `flask doctor` for details."
             ) from exc
 
     return cast(Command, run)
 
 
 def read_password(*, from_stdin: bool, generate: bool) -> tuple[str, bool]:
-    """Return a password, never from an argument that others could see, and whether it was made."""
+    """Return a password, and whether it was generated.
+
+    It is never an argument, because other users of the machine can see those.
+    """
     if generate:
-        return made_password(), True
+        return generate_password(), True
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n"), False
     if not sys.stdin.isatty():
@@ -87,8 +90,8 @@ def read_password(*, from_stdin: bool, generate: bool) -> tuple[str, bool]:
     return click.prompt("Password", hide_input=True, confirmation_prompt=True), False
 
 
-def made_password() -> str:
-    """Return a random password of 120 bits that can be read aloud in groups."""
+def generate_password() -> str:
+    """Return a random password of 120 bits, in groups that can be read aloud."""
     text = secrets.token_hex(15)
     return "-".join(text[start : start + 6] for start in range(0, len(text), 6))
 
@@ -97,7 +100,7 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON 
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document, as the API writes moments and ids."""
+    """Print one JSON document, with moments and ids in the format of the API."""
     click.echo(orjson.dumps(document, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME))
 
 
@@ -112,7 +115,7 @@ def _plain(value: object) -> object:
 
 
 def user_named(text: str) -> UserView:
-    """Return the user with this id, name or address. Raises UserNotFound."""
+    """Return the user with this id, name or e-mail address. Raises UserNotFound."""
     try:
         return services().accounts.get(UUID(text))
     except ValueError:
@@ -120,9 +123,9 @@ def user_named(text: str) -> UserView:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows in columns as wide as they need to be.
+    """Print rows in aligned columns.
 
-    Names and addresses come from anywhere, so what would steer a terminal is escaped.
+    Escapes control sequences: names and addresses come from users.
     """
     cells = [list(head), *[["" if c is None else printable(str(c)) for c in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
@@ -131,12 +134,12 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         click.secho(line.rstrip(), bold=number == 0)
 
 
-INTERRUPTED = 130  # As a shell reports SIGINT.
+INTERRUPTED = 130  # The exit code that shells report for SIGINT.
 LINE_EVERY_SECONDS = 10.0
 
 
 class Progress:
-    """Shows on standard error how far a long command is: a bar on a terminal, lines elsewhere."""
+    """Shows the progress of a long command on standard error: a bar on a terminal, else lines."""
 
     def __init__(self, label: str, total: int) -> None:
         self._label = label
@@ -150,7 +153,7 @@ class Progress:
         self.done = 0
 
     def advance(self, count: int) -> None:
-        """Show that so much more is done."""
+        """Add `count` finished rows."""
         self.done += count
         if self._bar is not None:
             self._bar.update(count)
@@ -160,12 +163,12 @@ class Progress:
             click.echo(f"{self._label}: {self.done} of {self._total} rows ({percent} %)", err=True)
 
     def __enter__(self) -> "Progress":
-        """Begin to show it."""
+        """Show the bar."""
         if self._bar is not None:
             self._bar.__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Leave the terminal in order."""
+        """Finish the bar."""
         if self._bar is not None:
             self._bar.__exit__(*exception)

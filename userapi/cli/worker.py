@@ -20,7 +20,7 @@ from .support import safely, services
 @click.option("--metrics-address", default="127.0.0.1", show_default=True)
 @safely
 def command(metrics_port: int | None, metrics_address: str) -> None:
-    """Work until SIGTERM or SIGINT, finish what is at hand, and end."""
+    """Run until SIGTERM or SIGINT, then finish the current tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     worker = build_worker(app, services())
     for number in (signal.SIGTERM, signal.SIGINT):
