@@ -10,7 +10,6 @@ from userapi.diagnosis import database, rabbitmq, redis_server
 from userapi.diagnosis.checks import Check, Status, run_checks
 from userapi.passwords.peppers import Peppers
 from userapi.serving.draining import is_draining
-from userapi.settings import Settings
 
 VERSION = "1.0.0"
 
@@ -31,20 +30,29 @@ class ReadinessReport:
 class Health:
     """Checks the dependencies and sums up their state."""
 
-    def __init__(self, settings: Settings, clock: Clock, peppers: Peppers) -> None:
-        self._service = settings.app_name
+    def __init__(
+        self,
+        *,
+        service_name: str,
+        clock: Clock,
+        peppers: Peppers,
+        database_url: str,
+        redis_url: str,
+        rabbitmq_url: str,
+    ) -> None:
+        self._service_name = service_name
         self._clock = clock
         self._checks: dict[str, Callable[[], Check]] = {
-            "database": partial(database.check, settings, clock=clock, peppers=peppers),
-            "redis": partial(redis_server.check, settings.redis_url),
-            "rabbitmq": partial(rabbitmq.check, settings.rabbitmq_url),
+            "database": partial(database.check, database_url, clock=clock, peppers=peppers),
+            "redis": partial(redis_server.check, redis_url),
+            "rabbitmq": partial(rabbitmq.check, rabbitmq_url),
         }
 
     def summary(self) -> dict[str, Any]:
         """Return the name, version and time of the service."""
         return {
             "status": "healthy",
-            "service": self._service,
+            "service": self._service_name,
             "version": VERSION,
             "timestamp": self._clock.now(),
         }

@@ -65,13 +65,13 @@ class _CheckedConnection(BoundedConnection):
         require_unicode(self)
 
 
-def check(settings: Settings, *, clock: Clock, peppers: Peppers) -> Check:
+def check(url: str, *, clock: Clock, peppers: Peppers) -> Check:
     """Return the state of the database, of the outbox in it, and the last heartbeat of a worker.
 
     Raises errors of the driver.
     """
     try:
-        connection = _connect(settings)
+        connection = _connect(url)
     except UnsupportedEncoding as exc:
         return Check(status=Status.DOWN, encoding=exc.encoding)
     try:
@@ -142,12 +142,12 @@ def head_revision() -> str:
     return max(file.name.partition("_")[0] for file in files)
 
 
-def _connect(settings: Settings) -> Any:
-    if settings.uses_sqlite:
-        path = make_url(settings.database_url).database or ""
+def _connect(url: str) -> Any:
+    if url.startswith("sqlite"):
+        path = make_url(url).database or ""
         return sqlite3.connect(f"file:{path}?mode=ro", timeout=1, uri=True)
     return psycopg2.connect(
-        settings.database_url.replace("+psycopg2", "", 1),
+        url.replace("+psycopg2", "", 1),
         connection_factory=_CheckedConnection,
         connect_timeout=CHECK_SECONDS + 1,
         options=f"-c statement_timeout={CHECK_SECONDS}s",

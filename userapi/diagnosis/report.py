@@ -41,7 +41,9 @@ def diagnose(
     seals: AuditSeals,
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
-    checks = {"database": lambda: database.check(settings, clock=clock, peppers=peppers)}
+    checks = {
+        "database": lambda: database.check(settings.database_url, clock=clock, peppers=peppers)
+    }
     state = run_checks(checks)["database"]
     yield from configuration.findings(settings)
     yield from stored_secrets.findings(settings)

@@ -53,7 +53,14 @@ def build_operations(
     )
     seals = AuditSeals(clock=clock, keys=keys, trail=audit)
     verification = AuditVerification(keys=keys)
-    health = Health(settings, clock, passwords.peppers)
+    health = Health(
+        service_name=settings.app_name,
+        clock=clock,
+        peppers=passwords.peppers,
+        database_url=settings.database_url,
+        redis_url=settings.redis_url,
+        rabbitmq_url=settings.rabbitmq_url,
+    )
     mail_server = _mail_server(settings)
     return OperationServices(
         audit_pruning=AuditPruning(
