@@ -7,10 +7,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from uuid import UUID
 
-import amqp
 import click
 from flask.cli import AppGroup
-from kombu.connection import Connection as Broker
 
 from userapi.characters import printable
 from userapi.events.catalogue import EventType
@@ -79,6 +77,16 @@ def tail(lines: int, follow: bool, broker: bool) -> None:
         return
 
 
+def _from_broker() -> Iterator[str]:
+    settings = services().settings
+    if not settings.rabbitmq_url:
+        raise click.ClickException("RABBITMQ_URL is not set. Set it, or omit --broker.")
+    # Loads Kombu, which no other command of this group needs.
+    from .broker import delivered_events
+
+    return delivered_events(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
+
+
 def _from_outbox(lines: int, *, follow: bool) -> Iterator[str]:
     journal = EventJournal()
     newest = max((event.sequence for event in journal.recent(limit=1)), default=0)
@@ -95,43 +103,6 @@ def _from_outbox(lines: int, *, follow: bool) -> Iterator[str]:
         events = [event for event in found if event.sequence not in seen]
         seen = {event.sequence for event in found}
         newest = max([newest, *seen])
-
-
-def _from_broker() -> Iterator[str]:
-    settings = services().settings
-    if not settings.rabbitmq_url:
-        raise click.ClickException("RABBITMQ_URL is not set. Set it, or omit --broker.")
-    waiting: list[str] = []
-    broker = Broker(  # type: ignore[no-untyped-call]
-        settings.rabbitmq_url,
-        connect_timeout=3,
-        ssl={"server_hostname": None} if settings.rabbitmq_url.startswith("amqps") else False,
-    )
-    try:
-        channel: amqp.Channel = broker.channel()  # type: ignore[no-untyped-call]
-        exchange = settings.rabbitmq_exchange
-        channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
-        queue = channel.queue_declare(exclusive=True).queue
-        channel.queue_bind(queue, exchange, "#")
-        channel.basic_consume(queue, no_ack=True, callback=lambda m: waiting.append(_text(m)))
-        while True:
-            try:
-                broker.drain_events(timeout=FOLLOW_SECONDS)  # type: ignore[no-untyped-call]
-            except TimeoutError:
-                continue
-            yield from waiting
-            waiting.clear()
-    except (OSError, amqp.AMQPError) as exc:
-        raise click.ClickException(
-            "RabbitMQ does not answer. Run `flask doctor` for details."
-        ) from exc
-    finally:
-        broker.release()  # type: ignore[no-untyped-call]
-
-
-def _text(message: amqp.Message) -> str:
-    body = message.body
-    return body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
 
 
 def _print(events: Sequence[EventView]) -> None:

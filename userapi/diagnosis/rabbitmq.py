@@ -21,7 +21,7 @@ _FIXES = {
 
 
 class Publisher(Protocol):
-    """Publishes events. Handed over, so that the check does not load an AMQP library."""
+    """Publishes events. Passed in, so that this module does not load an AMQP library."""
 
     def obstacle(self) -> str | None:
         """Return the name of the error that prevents publishing now, or None."""

@@ -24,7 +24,6 @@ from userapi.diagnosis import (
 )
 from userapi.diagnosis.checks import Status, run_checks
 from userapi.diagnosis.findings import Finding
-from userapi.events.rabbitmq import AmqpPublisher
 from userapi.mail.mailer import MailServer
 from userapi.passwords.peppers import Peppers
 from userapi.settings import Settings
@@ -63,7 +62,10 @@ def diagnose(
     yield from mail.findings(settings, mail_server)
 
 
-def _publisher(settings: Settings) -> AmqpPublisher | None:
+def _publisher(settings: Settings) -> rabbitmq.Publisher | None:
     if not settings.rabbitmq_url:
         return None
+    # Loads Kombu, which an installation without RabbitMQ does not need.
+    from userapi.events.rabbitmq import AmqpPublisher
+
     return AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
