@@ -1,4 +1,4 @@
-"""Roles, their parents, who has which, and the version of the whole catalogue."""
+"""The tables of roles, their parents, their users, and the version of the catalogue."""
 
 from datetime import datetime
 from uuid import UUID
@@ -10,12 +10,12 @@ from userapi.infrastructure.database import Base, JsonDocument
 
 BASE_ROLE = "user"
 TOP_ROLE = "superadmin"
-# Of one user. Roles are listed in every access token, which has to stay short enough to be sent.
+# Per user. Every access token lists the roles, and must stay short enough for a header.
 MAX_ROLES = 50
 
 
 class Role(Base):
-    """A named set of permissions. The name is the key: it is what users, tokens and events hold."""
+    """A named set of permissions. The name is the key that users, tokens and events refer to."""
 
     __tablename__ = "roles"
 
@@ -49,7 +49,7 @@ class RoleParent(Base):
 class UserRole(Base):
     """A user has a role.
 
-    Triggers keep `user_status` what the user's status is, so that one index finds users by both.
+    Triggers copy the status of the user to `user_status`, so that one index finds users by both.
     """
 
     __tablename__ = "user_roles"
@@ -69,7 +69,7 @@ class UserRole(Base):
 
 
 class RoleCatalogue(Base):
-    """One row that counts every change of any role, so that all who cached roles can tell."""
+    """One row whose version increases with each change of a role, which invalidates caches."""
 
     __tablename__ = "role_catalogue"
 
