@@ -38,4 +38,6 @@ fi
 
 echo "Installing $*"
 "$venv/bin/python" -m pip install --quiet "${@/#/--requirement=}"
+# Where PYTHONDONTWRITEBYTECODE is set, each command would compile the service again.
+"$venv/bin/python" -m compileall -q userapi
 touch "$stamp"

@@ -4,7 +4,9 @@ The module of a command is loaded when the command is called, so that neither th
 `flask --help` loads it.
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -48,8 +50,9 @@ class LazyCommand(click.Command):
 
     def load(self) -> click.Command:
         """Build the services, load the module and return its command."""
-        self._prepare()
-        command: click.Command = import_module(self._module).command
+        with _paused_garbage_collection():
+            self._prepare()
+            command: click.Command = import_module(self._module).command
         return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
@@ -73,6 +76,21 @@ class CommandGroup(AppGroup):
         if cmd_name in COMMANDS:
             return LazyCommand(cmd_name, self._prepare)
         return None if cmd_name in UNUSED else super().get_command(ctx, cmd_name)
+
+
+@contextmanager
+def _paused_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector in the block.
+
+    Loading modules creates many objects that stay. Collecting them takes a fifth of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 # Commands of extensions that have no use here: the settings define the limits, and the service
