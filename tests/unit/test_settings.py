@@ -416,3 +416,31 @@ def test_nothing_else_reads_the_environment() -> None:
     }
 
     assert readers == {"settings/environment.py"}
+
+
+SUBJECTS = (
+    "accounts",
+    "audit",
+    "authentication",
+    "events",
+    "lockout",
+    "mail",
+    "passwords",
+    "roles",
+    "sessions",
+)
+
+
+def test_subjects_receive_values_and_not_the_settings() -> None:
+    package = PROJECT_ROOT / "userapi"
+    readers = [
+        module.relative_to(package).as_posix()
+        for subject in SUBJECTS
+        for module in (package / subject).rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and node.module == "userapi.settings"
+        and {imported.name for imported in node.names} != {"SettingsError"}
+    ]
+
+    assert readers == []
