@@ -24,7 +24,7 @@ from userapi.sessions.service import EndReason, SessionNotFound
 from .access import open_to_password_change, public, requires, signed_in, token_holder
 from .blueprint import Blueprint
 from .context import current_actor, current_claims, current_session, services
-from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
+from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import as_json, user_response
 from .schemas.auth import (
     Accepted,
@@ -73,19 +73,17 @@ def _registered(view: UserView | None) -> Response:
     UsernameTaken,
     EmailTaken,
     Busy,
-    InvalidIdempotencyKey,
-    IdempotencyKeyReused,
-    RequestInProgress,
+    *IDEMPOTENCY_ERRORS,
 )
 @idempotent(_registered)
-def register(body: dict[str, Any], *, once: Any) -> None:
+def register(body: dict[str, Any], *, idempotency: Any) -> None:
     """Register a new account.
 
     Where addresses are verified the answer is 202 for a new and for a taken address alike, and the
     account is pending until the link in a mail is followed.
     """
     new = NewUser(**{name: body[name] for name in IDENTITY_FIELDS}, profile=profile_of(body))
-    services().registration.register(new, actor=current_actor(), once=once)
+    services().registration.register(new, actor=current_actor(), idempotency=idempotency)
 
 
 @blp.route("/login", methods=["POST"])

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a create that is sent twice happens once, and is answered twice alike."""
+"""`Idempotency-Key`: a create that is sent twice has one effect, and both get the same response."""
 
 import hashlib
 import hmac
@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from flask import Response, g, request
+from flask import Response, request
 from psycopg2 import errors as pg_errors
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -27,10 +27,10 @@ from .bodies import read_body
 from .context import current_actor, services
 from .limits import client_network
 
-KEPT_FOR = timedelta(hours=24)
+RETENTION = timedelta(hours=24)
 MAX_WAIT_SECONDS = 5
 KEY = re.compile(r"[\x21-\x7e]{1,128}")
-KEPT_HEADERS = ("Content-Type", "ETag", "Location")
+STORED_HEADERS = ("Content-Type", "ETag", "Location")
 
 _table = table_of(IdempotencyKey)
 
@@ -43,34 +43,45 @@ class InvalidIdempotencyKey(Malformed):
 
 
 class IdempotencyKeyReused(Invalid):
-    """The key came with another request before."""
+    """An earlier request with other content had the same key."""
 
     code = "idempotency_key_reused"
     title = "This Idempotency-Key was used for another request."
 
 
 class RequestInProgress(Conflict):
-    """The first request with this key is still under way."""
+    """The first request with this key is still in progress."""
 
     code = "request_in_progress"
     title = "The first request with this Idempotency-Key is still in progress. Retry later."
     retry_after = 1
 
 
-class _AnsweredMeanwhile(Exception):
-    """Another request with the key has committed since this one looked."""
+IDEMPOTENCY_ERRORS = (InvalidIdempotencyKey, IdempotencyKeyReused, RequestInProgress)
+
+Render = Callable[[Any], Response]
 
 
-class _KeptAnswer:
-    """Keeps the answer of the present request under its key."""
+class _AlreadyCommitted(Exception):
+    """Another request with the key has committed since this one read the table."""
 
-    def __init__(self, scope: str, fingerprint: str, answer: Callable[[Any], Response]) -> None:
+
+class _Store(IdempotencyStore, Protocol):
+    """A store that also holds the response of this request."""
+
+    response: Response | None
+
+
+class _DatabaseStore:
+    """Stores the response of this request under its key."""
+
+    def __init__(self, scope: str, fingerprint: str, render: Render) -> None:
         self._scope = scope
         self._fingerprint = fingerprint
-        self._answer = answer
+        self._render = render
         self.response: Response | None = None
 
-    def begin(self) -> None:
+    def claim(self) -> None:
         """Claim the key. Waits for another request that holds it. Raises RequestInProgress."""
         session = require_transaction()
         now = services().clock.now()
@@ -89,53 +100,53 @@ class _KeptAnswer:
                         headers={},
                         body=b"",
                         created_at=now,
-                        expires_at=now + KEPT_FOR,
+                        expires_at=now + RETENTION,
                     )
                 )
         except IntegrityError as exc:
-            raise _AnsweredMeanwhile() from exc
+            raise _AlreadyCommitted() from exc
         except OperationalError as exc:
             if isinstance(exc.orig, pg_errors.LockNotAvailable | pg_errors.QueryCanceled):
                 raise RequestInProgress() from exc
             raise
 
-    def keep(self, result: Any, *, user_id: UUID | None = None) -> None:
-        """Keep the answer in the transaction of its effect."""
-        self.response = response = self._answer(result)
+    def store(self, result: Any, *, user_id: UUID | None = None) -> None:
+        """Store the response in the transaction of its effect."""
+        self.response = response = self._render(result)
         require_transaction().execute(
             update(_table)
             .where(_table.c.scope_hash == self._scope)
             .values(
                 status=response.status_code,
-                headers={n: response.headers[n] for n in KEPT_HEADERS if n in response.headers},
+                headers={n: response.headers[n] for n in STORED_HEADERS if n in response.headers},
                 body=response.get_data(),
                 user_id=user_id,
             )
         )
 
 
-class _NotKept:
-    """Makes the answer and keeps nothing: the request has no key."""
+class _NullStore:
+    """Renders the response and stores nothing: the request has no key."""
 
-    def __init__(self, answer: Callable[[Any], Response]) -> None:
-        self._answer = answer
+    def __init__(self, render: Render) -> None:
+        self._render = render
         self.response: Response | None = None
 
-    def begin(self) -> None:
+    def claim(self) -> None:
         """Claim nothing."""
 
-    def keep(self, result: Any, *, user_id: UUID | None = None) -> None:
-        """Make the answer."""
-        self.response = self._answer(result)
+    def store(self, result: Any, *, user_id: UUID | None = None) -> None:
+        """Render the response."""
+        self.response = self._render(result)
 
 
 def idempotent(
-    answer: Callable[[Any], Response],
+    render: Render,
 ) -> Callable[[Callable[..., None]], Callable[..., Response]]:
-    """Give the view `once=`, to be handed to the use case; `answer` makes the response of its
-    result.
+    """Call the view with `idempotency=`, which it passes to the use case.
 
-    Raises InvalidIdempotencyKey, IdempotencyKeyReused, RequestInProgress.
+    `render` makes the response from the result of the use case. Raises InvalidIdempotencyKey,
+    IdempotencyKeyReused, RequestInProgress.
     """
 
     def decorate(view: Callable[..., None]) -> Callable[..., Response]:
@@ -143,38 +154,34 @@ def idempotent(
         def wrapped(*args: Any, **kwargs: Any) -> Response:
             key = request.headers.get("Idempotency-Key")
             if key is None:
-                return _run(view, _NotKept(answer), args, kwargs)
+                return _run(view, _NullStore(render), args, kwargs)
             if not KEY.fullmatch(key):
                 raise InvalidIdempotencyKey()
             scope, fingerprint = _scope(key), _fingerprint()
-            kept = _replayed(scope, fingerprint)
-            if kept is not None:
-                return kept
+            stored = _stored_response(scope, fingerprint)
+            if stored is not None:
+                return stored
             try:
-                return _run(view, _KeptAnswer(scope, fingerprint, answer), args, kwargs)
-            except _AnsweredMeanwhile:
-                kept = _replayed(scope, fingerprint)
-                if kept is None:
+                return _run(view, _DatabaseStore(scope, fingerprint, render), args, kwargs)
+            except _AlreadyCommitted:
+                stored = _stored_response(scope, fingerprint)
+                if stored is None:
                     raise RequestInProgress() from None
-                return kept
+                return stored
 
-        wrapped.idempotent = True  # type: ignore[attr-defined]
         return wrapped
 
     return decorate
 
 
-def _run(
-    view: Callable[..., None], once: "_KeptAnswer | _NotKept", args: Any, kwargs: Any
-) -> Response:
-    keeper: IdempotencyStore = once
-    view(*args, once=keeper, **kwargs)
-    if once.response is None:
-        raise RuntimeError("the use case did not keep its answer")
-    return once.response
+def _run(view: Callable[..., None], idempotency: _Store, args: Any, kwargs: Any) -> Response:
+    view(*args, idempotency=idempotency, **kwargs)
+    if idempotency.response is None:
+        raise RuntimeError("the use case did not store its response")
+    return idempotency.response
 
 
-def _replayed(scope: str, fingerprint: str) -> Response | None:
+def _stored_response(scope: str, fingerprint: str) -> Response | None:
     query = select(_table).where(
         _table.c.scope_hash == scope, _table.c.expires_at > services().clock.now()
     )
@@ -188,14 +195,13 @@ def _replayed(scope: str, fingerprint: str) -> Response | None:
     for name, value in row.headers.items():
         response.headers[name] = value
     response.headers["Idempotent-Replay"] = "true"
-    g.idempotent_replay = True
     return response
 
 
 def _scope(key: str) -> str:
-    """Return what a key is unique within: the caller, the method and the path.
+    """Return the hash of what a key is unique within: the caller, the method and the path.
 
-    Callers without a token are kept apart by their networks: none gets the answer of another.
+    Callers without a token are separated by network, so that none receives the response of another.
     """
     actor = current_actor()
     caller = f"network:{client_network()}" if actor.id is None else f"{actor.type}:{actor.id}"
@@ -204,6 +210,6 @@ def _scope(key: str) -> str:
 
 
 def _fingerprint() -> str:
-    # Keyed: the body holds a password, and a plain digest of it could be searched.
+    # Keyed, because the body can contain a password that a plain digest would expose to search.
     secret = services().settings.secret_key.encode()
     return hmac.new(secret, b"idempotency\0" + read_body(), hashlib.sha256).hexdigest()

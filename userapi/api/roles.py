@@ -21,7 +21,7 @@ from userapi.roles.service import RoleView
 from .access import requires
 from .blueprint import Blueprint
 from .context import current_actor, services
-from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
+from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import if_match, json_response
 from .schemas.roles import PermissionList, Role, RoleCreation, RoleList, RoleUpdate
 
@@ -61,14 +61,14 @@ def index() -> Any:
     RoleNameTaken,
     RoleCycle,
     PermissionEscalation,
-    InvalidIdempotencyKey,
-    IdempotencyKeyReused,
-    RequestInProgress,
+    *IDEMPOTENCY_ERRORS,
 )
 @idempotent(_created)
-def create(body: dict[str, Any], *, once: Any) -> None:
+def create(body: dict[str, Any], *, idempotency: Any) -> None:
     """Create a role. Nobody gives it what they do not hold themselves."""
-    services().role_editor.create(RoleDefinition(**body), actor=current_actor(), once=once)
+    services().role_editor.create(
+        RoleDefinition(**body), actor=current_actor(), idempotency=idempotency
+    )
 
 
 @blp.route("/permissions", methods=["GET"])

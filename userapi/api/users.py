@@ -34,7 +34,7 @@ from .blueprint import Blueprint
 from .bodies import parse_json, read_body
 from .context import current_actor, current_session, services
 from .exports import document_response
-from .idempotency import IdempotencyKeyReused, InvalidIdempotencyKey, RequestInProgress, idempotent
+from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import as_json, if_match, profile_response, user_response
 from .schemas.auth import Accepted, SessionList
 from .schemas.common import PAGE_FIELDS, Revoked
@@ -113,16 +113,14 @@ def index(query: dict[str, Any]) -> Any:
     EmailTaken,
     PermissionEscalation,
     Busy,
-    InvalidIdempotencyKey,
-    IdempotencyKeyReused,
-    RequestInProgress,
+    *IDEMPOTENCY_ERRORS,
 )
 @idempotent(_created)
-def create(body: dict[str, Any], *, once: Any) -> None:
+def create(body: dict[str, Any], *, idempotency: Any) -> None:
     """Create a user. Without a password they are invited by mail and pending until they set one."""
     given = {n: body[n] for n in (*IDENTITY_FIELDS, *CREATION_FIELDS) if n in body}
     new = NewUser(**given, profile=profile_of(body))
-    services().account_creation.create(new, actor=current_actor(), once=once)
+    services().account_creation.create(new, actor=current_actor(), idempotency=idempotency)
 
 
 @blp.route("/me", methods=["GET"])

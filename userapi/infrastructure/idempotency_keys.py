@@ -38,22 +38,22 @@ class IdempotencyKey(Base):
 
 
 class IdempotencyStore(Protocol):
-    """Takes part in the transaction of a create, so that its answer is kept exactly with it."""
+    """Stores the response of a create in the transaction of the create."""
 
-    def begin(self) -> None:
+    def claim(self) -> None:
         """Claim the key; the first statement of the transaction."""
         ...
 
-    def keep(self, result: Any, *, user_id: UUID | None = None) -> None:
-        """Keep the answer that `result` makes; the last statement of the transaction.
+    def store(self, result: Any, *, user_id: UUID | None = None) -> None:
+        """Store the response for `result`; the last statement of the transaction.
 
-        `user_id` is the user whom the answer shows.
+        `user_id` is the user that the response shows.
         """
         ...
 
 
 def drop_answers_about(user_id: UUID) -> None:
-    """Delete the kept answers that show a user, in the open transaction."""
+    """Delete the stored responses that show a user, in the open transaction."""
     require_transaction().execute(
         delete(IdempotencyKey).where(IdempotencyKey.user_id == user_id),
         execution_options={"synchronize_session": False},

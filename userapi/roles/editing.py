@@ -55,7 +55,7 @@ class RoleEditor:
         self._watcher = watcher
 
     def create(
-        self, wanted: RoleDefinition, *, actor: Actor, once: IdempotencyStore | None = None
+        self, wanted: RoleDefinition, *, actor: Actor, idempotency: IdempotencyStore | None = None
     ) -> RoleView:
         """Add a role. Raises Invalid, RoleNameTaken, RoleCycle, PermissionEscalation."""
         with transaction() as session:
@@ -69,8 +69,8 @@ class RoleEditor:
                 raise RoleNameTaken()
             self._apply(session, [RoleDifference(before=None, after=wanted)], known, actor)
             (view,) = self._roles.views(session, wanted.name)
-            if once:
-                once.keep(view)
+            if idempotency:
+                idempotency.store(view)
         return view
 
     def change(
