@@ -1,5 +1,7 @@
-"""Who may call an endpoint. Each says it with `@requires`, `@signed_in` or `@public`, directly
-under its route, so that 401 and 403 come before anything about the body.
+"""Who may call an endpoint.
+
+Each view declares it with `@requires`, `@signed_in`, `@token_holder` or `@public`, directly below
+its route, so that 401 and 403 precede every error about the body.
 """
 
 from collections.abc import Callable
@@ -8,7 +10,7 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from flask import g, request, session
+from flask import request, session
 
 from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
@@ -19,13 +21,13 @@ from userapi.permissions import Permission
 from userapi.sessions.status import LiveSession
 
 from .bodies import refuse_query
-from .context import current_actor, present, services
+from .context import SessionKey, current_actor, request_state, services, unproxied
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
 class PasswordChangeRequired(Forbidden):
-    """The user has to set a new password before anything else."""
+    """The user must set a new password before any other request."""
 
     code = "password_change_required"
     title = "Change your password first."
@@ -33,7 +35,7 @@ class PasswordChangeRequired(Forbidden):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrowserSession:
-    """Which session a browser's cookie stands for."""
+    """The session that a browser's cookie refers to."""
 
     user_id: UUID
     session_id: UUID
@@ -48,10 +50,10 @@ def requires(
 ) -> Callable[[View], View]:
     """Require one of the permissions.
 
-    With `or_self` also the user whom that argument of the view names. What one may neither change
-    nor see is not there: reading it is a 404 for somebody who may read no other users. `unless`
-    tells whether the operator has opened the endpoint to everybody. `missing` tells which of the
-    permissions this request needs, so that the refusal names that one.
+    `or_self` names the argument of the view with the id of a user, who may also call it. A caller
+    who may read no other users gets 404 instead of 403 when reading one. `unless` returns whether
+    the operator has made the endpoint public. `missing` returns the permission that this request
+    needs; the error names it.
     """
 
     def decorate(view: View) -> View:
@@ -77,7 +79,7 @@ def requires(
 
 
 def signed_in(view: View) -> View:
-    """Let in every signed-in user: the endpoint is about themselves."""
+    """Require a live session and no permission: the endpoint is about the caller."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -89,11 +91,11 @@ def signed_in(view: View) -> View:
 
 
 def token_holder(view: View) -> View:
-    """Require a genuine token, also of an ended session."""
+    """Require a token with a valid signature; its session may have ended."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        g.claims = services().token_status.verify_access(bearer_token())
+        request_state().claims = services().token_status.verify_access(bearer_token())
         _check_query(view)
         return view(*args, **kwargs)
 
@@ -101,7 +103,7 @@ def token_holder(view: View) -> View:
 
 
 def public(view: View) -> View:
-    """Let in everybody; no token is looked at."""
+    """Require nothing; a token is ignored."""
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -112,7 +114,7 @@ def public(view: View) -> View:
 
 
 def open_to_password_change(view: View) -> View:
-    """Mark a view as one that a session may use whose user must change the password."""
+    """Allow the view in a session whose user must change the password."""
     view.open_to_password_change = True  # type: ignore[attr-defined]
     return view
 
@@ -135,15 +137,15 @@ def bearer_token() -> str:
 
 
 def authenticate(*, password_change_pending: bool = False) -> None:
-    """Make whoever the token speaks for the actor of this request.
+    """Make the user of the token the actor of this request.
 
-    What they may do comes from the live session and not from the token, so a change of role or
-    status holds from the next request on.
+    Permissions come from the live session and not from the token, so a change of roles or status
+    applies to the next request.
     """
-    all_services, state = services(), present(g)
-    claims = state.get("claims") or all_services.token_status.verify_access(bearer_token())
+    all_services, state = services(), request_state()
+    claims = state.claims or all_services.token_status.verify_access(bearer_token())
     live = require_live(claims)
-    caller: Actor = state.actor
+    caller = state.actor
     state.claims, state.live_session = claims, live
     state.actor = Actor(
         type=ActorType.USER,
@@ -161,7 +163,7 @@ def authenticate(*, password_change_pending: bool = False) -> None:
 
 
 def browser_session() -> BrowserSession | None:
-    """Return which session the cookie stands for, whether or not it still lives."""
+    """Return the session that the cookie refers to, live or ended."""
     if "session_id" not in session:
         return None
     return BrowserSession(
@@ -172,39 +174,44 @@ def browser_session() -> BrowserSession | None:
 
 
 def require_live(own: SessionReference) -> LiveSession:
-    """Return the live session behind the token or cookie of this request, looked up once.
+    """Return the live session of this request's token or cookie. Checked once per request.
 
     Raises TokenRevoked, TokenInvalid.
     """
-    state, asked = present(g), _version_of(own)
-    found: LiveSession | Unauthenticated | None = state.get("found_sessions", {}).get(asked)
-    if found is None:
-        answer = state.get("session_answers", {}).get(asked)
-        try:
-            found = services().token_status.require_live(own, reply=answer)
-        except Unauthenticated as refusal:
-            found = refusal
-        state.found_sessions = {asked: found}
-    if isinstance(found, Unauthenticated):
-        raise found
-    return found
+    state, key = request_state(), _key_of(own)
+    checked = state.checked_session
+    if checked is None or checked[0] != key:
+        checked = state.checked_session = key, _check_live(own, key)
+    result = checked[1]
+    if isinstance(result, Unauthenticated):
+        raise result
+    return result
 
 
-def keep_answer(own: SessionReference, answer: object) -> None:
-    """Keep what Redis has answered about this session for `require_live`."""
-    g.session_answers = {_version_of(own): answer}
+def _check_live(own: SessionReference, key: SessionKey) -> LiveSession | Unauthenticated:
+    cached = request_state().cached_session
+    reply = cached[1] if cached is not None and cached[0] == key else None
+    try:
+        return services().token_status.require_live(own, reply=reply)
+    except Unauthenticated as refusal:
+        return refusal
 
 
-def _version_of(own: SessionReference) -> tuple[UUID, UUID, int]:
+def use_cached_session(own: SessionReference, reply: object) -> None:
+    """Store the reply of Redis about this session for `require_live`."""
+    request_state().cached_session = _key_of(own), reply
+
+
+def _key_of(own: SessionReference) -> SessionKey:
     return own.user_id, own.session_id, own.session_version
 
 
 def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:
-    """Return the actor that every request begins with."""
-    asked = present(request)
+    """Return the actor of a request before it is authenticated."""
+    current = unproxied(request)
     return Actor(
-        ip_address=asked.remote_addr,
-        user_agent=without_controls(asked.headers.get("User-Agent", "")) or None,
+        ip_address=current.remote_addr,
+        user_agent=without_controls(current.headers.get("User-Agent", "")) or None,
         correlation_id=correlation_id,
         traceparent=traceparent,
     )
@@ -216,7 +223,7 @@ def _check_query(view: Callable[..., Any]) -> None:
 
 
 def _tagged(guarded: Any, view: View, *, access: str, or_self: bool = False) -> View:
-    """Say on the view function who may call it, for the document and for the tests."""
+    """Declare on the view function who may call it, for the OpenAPI document and the tests."""
     guarded.access = access
     guarded.access_or_self = or_self
     guarded._apidoc = dict(getattr(view, "_apidoc", {})) | {"access": access}

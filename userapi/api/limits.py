@@ -1,13 +1,13 @@
-"""Rate limits, all of them here: which endpoint has which, and by what is counted.
+"""Rate limits: which endpoint has which, and what it counts by.
 
-Every request counts before its body is read and before anything is stored. Named limits go through
-Flask-Limiter. The default limit of all others is counted here, because every request pays for it:
-in the same round trip to Redis that brings the copy of the live session. Both count in this process
-while Redis is away.
+Every request counts before its body is read and before anything is stored. Flask-Limiter enforces
+the named limits. The default limit of all other endpoints is counted here: every request needs it,
+so it shares one round trip to Redis with the lookup of the cached session. Without Redis both count
+in this process.
 
-A request counts for a user only if the session behind its token or cookie is live. One whose token
-is forged, expired or revoked counts for its network, so that nobody can use up a user's requests
-with a token that has ended.
+A request counts for a user only if the session of its token or cookie is live. A request with a
+forged, expired or revoked token counts for its network, so that nobody can exhaust the limit of a
+user with a token that is no longer valid.
 """
 
 import ipaddress
@@ -16,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, g, request
-from flask.ctx import _AppCtxGlobals
+from flask import Flask, request
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import Storage
 
@@ -26,15 +25,15 @@ from userapi.errors import TooMany, Unauthenticated
 from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter
 from userapi.wiring import Services
 
-from .access import bearer_token, browser_session, keep_answer, require_live
-from .context import present, services
+from .access import bearer_token, browser_session, require_live, use_cached_session
+from .context import request_state, services
 
 
 @dataclass(frozen=True, slots=True)
 class NamedLimit:
-    """A limit of its own: the setting that holds it, and the endpoints that count together.
+    """A limit with its own setting, shared by its endpoints.
 
-    Counted by network in place of the default limit, or by account beside it.
+    It counts by network in place of the default limit, or by account in addition to it.
     """
 
     setting: str
@@ -61,7 +60,7 @@ EXEMPT_PREFIXES = ("health.", "metrics", "console.static")
 
 
 class CounterStorage(Storage):
-    """Gives Flask-Limiter the service's own counters, which know what to do without Redis."""
+    """The service's counters as a storage of Flask-Limiter; they also work without Redis."""
 
     STORAGE_SCHEME = ["userapi"]
 
@@ -71,49 +70,49 @@ class CounterStorage(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """Return what counting may raise that Flask-Limiter could wrap."""
+        """Return the exceptions that Flask-Limiter may wrap."""
         return OSError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count a request; what it was counted as is kept for the headers."""
-        g.hit = hit = self._rates.hit(key, seconds=expiry, cost=amount)
+        """Count a request, and store the count for the headers."""
+        request_state().hit = hit = self._rates.hit(key, seconds=expiry, cost=amount)
         return hit.count
 
     def get(self, key: str) -> int:
-        """Return how many requests the present window has seen."""
+        """Return the number of requests in the current window."""
         return self._rates.count(key)
 
     def get_expiry(self, key: str) -> float:
-        """Return when the window ends of what this request was counted under."""
-        return services().clock.now().timestamp() + cast(Hit, g.hit).seconds_left
+        """Return when the window of this request ends."""
+        return services().clock.now().timestamp() + _latest_hit().seconds_left
 
     def check(self) -> bool:
-        """Tell that there are counters, in Redis or here."""
+        """Return that counting works: in Redis or in this process."""
         return True
 
     def reset(self) -> int | None:
-        """Reset nothing: counters end by themselves."""
+        """Reset nothing: counters expire."""
         return None
 
     def clear(self, key: str) -> None:
-        """Begin a new window with the next request."""
+        """Start a new window with the next request."""
         self._rates.reset(key)
 
 
 class HooklessLimiter(Limiter):
     """Flask-Limiter without its hooks around every request.
 
-    They are for default limits and headers, which are made here, and cost a request 30 µs.
+    The hooks serve default limits and headers, which this module handles, and cost a request 30 µs.
     """
 
     def init_app(self, app: Flask) -> None:
-        """Serve the application, as one that is known to it and needs no hooks."""
+        """Register the application as one that already has the hooks."""
         app.extensions.setdefault("limiter", set()).add(self)
         super().init_app(app)
 
 
 def client_network() -> str:
-    """Return what an anonymous caller is counted by: an IPv4 address, or a /64 of IPv6."""
+    """Return what an anonymous caller counts by: an IPv4 address, or a /64 of IPv6."""
     text = request.remote_addr or "unknown"
     if ":" not in text:
         return text
@@ -125,23 +124,23 @@ def client_network() -> str:
 
 
 def caller_reference() -> SessionReference | None:
-    """Return which session the request's token or cookie is of; None without a valid one.
+    """Return the session of the request's token or cookie; None without a valid signature.
 
-    Whether that session is live is another question.
+    The session may have ended.
     """
     if request.blueprint == "console":
         return browser_session()
     if "Authorization" not in request.headers:
         return None
     try:
-        g.claims = claims = services().token_status.verify_access(bearer_token())
+        request_state().claims = claims = services().token_status.verify_access(bearer_token())
     except Unauthenticated:
         return None
     return claims
 
 
 def init_app(app: Flask, services: Services) -> None:
-    """Limit every endpoint of the application but health and metrics."""
+    """Limit every endpoint of the application except health and metrics."""
     settings = services.settings
     if not settings.rate_limit_enabled:
         return
@@ -151,26 +150,28 @@ def init_app(app: Flask, services: Services) -> None:
 
     @app.before_request
     def count() -> None:
-        endpoint, state = request.endpoint or "", present(g)
+        endpoint = request.endpoint or ""
         if endpoint in exempt:
             return
         if endpoint in named and request.method != "OPTIONS":
             named[endpoint]()
             return
-        state.hit, state.caller = _count_caller(services, default)
-        if state.hit.count > default.amount or endpoint not in beside_default:
-            _tell(state, default)
-        if state.hit.count > default.amount:
-            raise TooMany(math.ceil(state.hit.seconds_left))
+        hit, key = _count_caller(services, default)
+        state = request_state()
+        state.hit, state.rate_limit_key = hit, key
+        if hit.count > default.amount or endpoint not in beside_default:
+            _add_headers(hit, default)
+        if hit.count > default.amount:
+            raise TooMany(math.ceil(hit.seconds_left))
         if endpoint in beside_default and request.method != "OPTIONS":
             beside_default[endpoint]()
 
 
 def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
-    """Count this request by its user where the session is live, else by its network.
+    """Count this request for its user if the session is live, otherwise for its network.
 
-    Redis decides in the round trip that brings the copy of the session. Where it has no copy, the
-    database is read first; what was found is kept for the view.
+    Redis decides in the round trip that returns the cached session. If none is cached, the database
+    is read first. The result is stored for the view.
     """
     network, own = client_network(), caller_reference()
     if own is None:
@@ -183,7 +184,7 @@ def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
         decided = services.rates.hit_one_of(
             (user, network), seconds=rate.seconds, condition=condition, after=lookup
         )
-        keep_answer(own, decided.reply)
+        use_cached_session(own, decided.reply)
         if decided.hit is not None and decided.key is not None:
             return decided.hit, decided.key
     key = network
@@ -191,17 +192,23 @@ def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
         require_live(own)
         key = user
     except Unauthenticated:
-        pass  # The view refuses it, if it asks for a session at all.
+        pass  # The guard of the view rejects the request if it requires a session.
     finally:
         hit = services.rates.hit(key, seconds=rate.seconds)
     return hit, key
 
 
-def _tell(state: _AppCtxGlobals, rate: Rate) -> None:
-    """Let the answer say how many requests the caller has left."""
-    hit: Hit = state.hit
+def _latest_hit() -> Hit:
+    hit = request_state().hit
+    if hit is None:
+        raise RuntimeError("this request was not counted")
+    return hit
+
+
+def _add_headers(hit: Hit, rate: Rate) -> None:
+    """Add the headers that show how many requests the caller has left."""
     resets_at = services().clock.now().timestamp() + hit.seconds_left
-    state.answer_headers += (
+    request_state().response_headers += (
         ("X-RateLimit-Limit", str(rate.amount)),
         ("X-RateLimit-Remaining", str(max(0, rate.amount - hit.count))),
         ("X-RateLimit-Reset", str(math.ceil(resets_at))),
@@ -214,7 +221,8 @@ Enforce = Callable[[], None]
 def _declare(app: Flask, services: Services) -> tuple[dict[str, Enforce], dict[str, Enforce]]:
     """Declare the named limits to Flask-Limiter.
 
-    Returns what enforces them, by endpoint: in place of the default limit, and beside it.
+    Returns the functions that enforce them, by endpoint: those in place of the default limit, and
+    those in addition to it.
     """
     limiter = HooklessLimiter(
         key_func=client_network,
@@ -235,27 +243,27 @@ def _declare(app: Flask, services: Services) -> tuple[dict[str, Enforce], dict[s
 
 
 def _enforcer(limiter: Limiter, limit: NamedLimit, text: str) -> Enforce:
-    """Return what counts a request under a named limit and raises TooMany beyond it.
+    """Return a function that counts a request and raises TooMany above the named limit.
 
-    Flask-Limiter checks around a view. Here that is a function that does nothing, because a page's
-    form is read before its view is called.
+    Flask-Limiter checks before a view runs. Here the view is a function that does nothing, because
+    the form of a page is read before its own view runs.
     """
     rate, scope = Rate.parse(text), limit.endpoints[0]
 
     def counted() -> None:
-        """Do nothing: the limit around this is what counts."""
+        """Do nothing: the decorator counts."""
 
     counted.__qualname__ = scope
-    key = (lambda: str(g.caller)) if limit.by_account else client_network
+    key = (lambda: request_state().rate_limit_key) if limit.by_account else client_network
     check = limiter.shared_limit(text, scope=scope, key_func=key)(counted)
 
     def enforce() -> None:
-        state = present(g)
         try:
             check()
         except RateLimitExceeded as exc:
-            _tell(state, rate)
-            raise TooMany(math.ceil(state.hit.seconds_left)) from exc
-        _tell(state, rate)
+            hit = _latest_hit()
+            _add_headers(hit, rate)
+            raise TooMany(math.ceil(hit.seconds_left)) from exc
+        _add_headers(_latest_hit(), rate)
 
     return enforce

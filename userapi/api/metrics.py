@@ -1,9 +1,9 @@
-"""Counting requests, and the page that Prometheus scrapes."""
+"""Request metrics, and the endpoint that Prometheus scrapes."""
 
 import hmac
 import time
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_flask_exporter import PrometheusMetrics
 
@@ -13,7 +13,7 @@ from userapi.settings import Settings
 from userapi.wiring import Services
 
 from .access import bearer_token, public
-from .context import present
+from .context import request_state, unproxied
 from .limits import NAMED_LIMITS
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -40,7 +40,7 @@ OTHER = "error"
 
 
 class _RequestCounter:
-    """Counts requests. Looking labels up costs more than counting, so each child is kept."""
+    """Counts requests. A label lookup costs more than the count, so each child is cached."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -65,7 +65,7 @@ def init_app(app: Flask, services: Services) -> None:
     """Count every request of the application, and serve /metrics."""
     metrics, settings = services.metrics, services.settings
     counter = _RequestCounter(metrics)
-    _begin_at_zero(app, metrics)
+    _start_at_zero(app, metrics)
     exporter = PrometheusMetrics(
         app=None, path=None, export_defaults=False, registry=metrics.registry
     )
@@ -74,11 +74,11 @@ def init_app(app: Flask, services: Services) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        asked, state, now = present(request), present(g), time.perf_counter()
-        method = asked.method if asked.method in METHODS else "other"
-        rule = asked.url_rule.rule if asked.url_rule else UNMATCHED
-        counter.count(method, rule, response.status_code, now - state.get("begun", now))
-        _count_outcome(metrics, asked.endpoint or UNMATCHED, state.get("problem_code", ""))
+        current, state = unproxied(request), request_state()
+        method = current.method if current.method in METHODS else "other"
+        rule = current.url_rule.rule if current.url_rule else UNMATCHED
+        counter.count(method, rule, response.status_code, time.perf_counter() - state.started)
+        _count_outcome(metrics, current.endpoint or UNMATCHED, state.problem_code)
         return response
 
     @app.route("/metrics", methods=["GET"], endpoint="metrics")
@@ -92,8 +92,8 @@ def init_app(app: Flask, services: Services) -> None:
         return response
 
 
-def _begin_at_zero(app: Flask, metrics: Metrics) -> None:
-    """Show what has not happened yet: Prometheus sees no increase where a series begins with 1."""
+def _start_at_zero(app: Flask, metrics: Metrics) -> None:
+    """Create every series with 0: Prometheus sees no increase if a series begins with 1."""
     for outcome in {*LOGIN_OUTCOMES.values(), OTHER}:
         metrics.logins.labels(outcome)
     for outcome in {*REFRESH_OUTCOMES.values(), OTHER}:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 import structlog
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 from flask_jwt_extended.exceptions import JWTExtendedException
 from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -36,7 +36,7 @@ from userapi.errors import (
     faults_of,
 )
 
-from .context import current_actor, services
+from .context import current_actor, request_state, services
 
 log = structlog.get_logger(__name__)
 
@@ -111,6 +111,7 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return one problem document."""
+    state = request_state()
     body: dict[str, Any] = {
         "type": f"urn:aima:problem:{code}",
         "title": title,
@@ -118,10 +119,10 @@ def problem_response(
         "detail": detail or title,
         "instance": request.path.encode("utf-8", "replace").decode(),
         "code": code,
-        "correlation_id": g.get("correlation_id"),
+        "correlation_id": state.correlation_id,
         **(extra or {}),
     }
-    g.problem_code = code
+    state.problem_code = code
     response = Response(orjson.dumps(body), status, content_type=CONTENT_TYPE)
     response.headers["Cache-Control"] = "no-store"
     for name, value in (headers or {}).items():

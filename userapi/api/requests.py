@@ -1,11 +1,11 @@
-"""What happens to every request before its view: correlation, host; and its one log line."""
+"""What every request shares: the correlation id, the check of its host, and its log line."""
 
 import re
 import time
 from ipaddress import ip_address
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from userapi.characters import has_controls
@@ -13,11 +13,11 @@ from userapi.infrastructure.logging import AccessLog, accepted_correlation_id, a
 from userapi.settings import Settings
 
 from .access import anonymous_actor
-from .context import present
+from .context import RequestState, request_state, start_request_state, unproxied
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
-# Probes of a platform and Prometheus know no name, and neither answers with anything of the host.
+# Probes and Prometheus use addresses; no response of these endpoints contains the host.
 CALLED_BY_ADDRESS = ("health.", "metrics")
 
 
@@ -27,16 +27,19 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def begin() -> None:
-        state, headers = present(g), request.headers
-        state.begun = time.perf_counter()
+        headers = request.headers
         correlation_id = accepted_correlation_id(
             headers.get("X-Correlation-ID"), headers.get("X-Request-ID")
         )
         traceparent = accepted_traceparent(headers.get("traceparent"))
-        state.correlation_id = correlation_id
-        state.answer_headers = [("X-Correlation-ID", correlation_id)]
-        state.actor = anonymous_actor(correlation_id=correlation_id, traceparent=traceparent)
-        # Cleared here and not at the end, or the access line would lose them.
+        start_request_state(
+            RequestState(
+                correlation_id=correlation_id,
+                actor=anonymous_actor(correlation_id=correlation_id, traceparent=traceparent),
+                response_headers=[("X-Correlation-ID", correlation_id)],
+            )
+        )
+        # Cleared at the start and not at the end, so that the access line has them.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
         if traceparent:
@@ -45,39 +48,39 @@ def init_app(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def log_access(response: Response) -> Response:
-        asked, state, now = present(request), present(g), time.perf_counter()
-        actor = state.get("actor")
+        current, state = unproxied(request), request_state()
+        actor = state.actor
         fields = {
-            "correlation_id": state.get("correlation_id"),
-            "method": asked.method,
-            "path": asked.path,
+            "correlation_id": state.correlation_id,
+            "method": current.method,
+            "path": current.path,
             "status": response.status_code,
-            "duration_ms": round((now - state.get("begun", now)) * 1000, 2),
-            "user_id": str(actor.id) if actor and actor.id else None,
-            "ip_address": asked.remote_addr,
+            "duration_ms": round((time.perf_counter() - state.started) * 1000, 2),
+            "user_id": str(actor.id) if actor.id else None,
+            "ip_address": current.remote_addr,
         }
-        if actor and actor.traceparent:
+        if actor.traceparent:
             fields["traceparent"] = actor.traceparent
         access_log.write(fields)
         return response
 
 
 def refuse_control_characters(app: Flask) -> None:
-    """Answer 404 where the path has control characters, which PostgreSQL may not even store.
+    """Return 404 for a path with control characters, which PostgreSQL cannot always store.
 
-    No resource has such a name. Asked after the rate limit has counted the request.
+    No resource has such a name. The rate limit has counted the request before.
     """
 
     @app.before_request
     def find_nothing() -> None:
-        if has_controls(present(request).path):
+        if has_controls(unproxied(request).path):
             raise NotFound()
 
 
 def require_host(trusted: tuple[str, ...]) -> None:
-    """Refuse a request without Host, with a broken one (RFC 9112 §3.2), or with a foreign one.
+    """Reject a request with a missing, malformed (RFC 9112 §3.2) or untrusted Host header.
 
-    Probes of load balancers speak HTTP/1.0, which knows no Host.
+    Probes of load balancers use HTTP/1.0, which has no Host header.
     """
     host = request.environ.get("HTTP_HOST", "")
     if not host and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from flask.json.provider import JSONProvider
 from marshmallow import Schema
 
@@ -12,6 +12,8 @@ from userapi.accounts.views import UserView, as_json_text
 from userapi.errors import Malformed
 from userapi.sessions.status import Profile
 from userapi.settings import Settings
+
+from .context import request_state
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -109,7 +111,7 @@ class _CommonHeaders:
     ) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             names = {name for name, _ in headers}
-            headers = [*headers, *EVERYWHERE, *g.get("answer_headers", ())]
+            headers = [*headers, *EVERYWHERE, *request_state().response_headers]
             headers += [header for header in UNLESS_SET if header[0] not in names]
             if self._https or environ["wsgi.url_scheme"] == "https":
                 headers.append(HSTS)

@@ -14,7 +14,6 @@ from flask import (
     Blueprint,
     current_app,
     flash,
-    g,
     redirect,
     render_template,
     request,
@@ -33,7 +32,7 @@ from userapi.actor import ActorType, PermissionDenied
 from userapi.api import problems
 from userapi.api.access import BrowserSession, browser_session, require_live
 from userapi.api.bodies import IMPORT_LIMIT_BYTES, IMPORT_SECONDS
-from userapi.api.context import current_actor, services
+from userapi.api.context import current_actor, request_state, services
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
 from userapi.authentication.token_status import SessionReference
 from userapi.errors import ServiceError
@@ -159,8 +158,9 @@ def _sign_in_by_cookie(*, password_change_pending: bool = False) -> None:
         session.clear()
         raise
     permissions = services().roles.graph(live.catalogue_version).effective(live.roles)
-    g.live_session = live
-    g.actor = replace(
+    state = request_state()
+    state.live_session = live
+    state.actor = replace(
         current_actor(),
         type=ActorType.USER,
         id=live.user_id,
@@ -219,15 +219,16 @@ def go_to(endpoint: str, **values: Any) -> Response:
 
 @blp.context_processor
 def _for_templates() -> dict[str, Any]:
-    actor = g.get("actor")
+    state = request_state()
+    actor, live = state.actor, state.live_session
     return {
-        "actor": actor if actor is not None and actor.id else None,
+        "actor": actor if actor.id else None,
         "csrf_field": _csrf_field,
         "asset": asset,
-        "can": lambda permission: actor is not None and permission in actor.permissions,
+        "can": lambda permission: permission in actor.permissions,
         "permission_descriptions": DESCRIPTIONS,
         "settings": services().settings,
-        "password_change_pending": "live_session" in g and g.live_session.must_change_password,
+        "password_change_pending": live is not None and live.must_change_password,
     }
 
 
