@@ -1,4 +1,4 @@
-"""HTTP: endpoints, and all that only HTTP needs. The rules stand in the subjects below."""
+"""HTTP: endpoints, and what only HTTP needs. The business rules are in the subjects."""
 
 from flask import Flask, Response
 from flask_cors import CORS
@@ -14,6 +14,7 @@ from . import (
     health,
     limits,
     metrics,
+    own_account,
     problems,
     proxies,
     requests,
@@ -21,13 +22,18 @@ from . import (
     roles,
     statistics,
     transfers,
+    user_sessions,
+    user_status,
     users,
     wellknown,
 )
 
+# Each adds its endpoints to the blueprint of `users`.
+MODULES_OF_USERS = (own_account, user_status, user_sessions)
+
 
 def init_app(app: Flask, services: Services) -> None:
-    """Give the application its endpoints, and every request what all have in common."""
+    """Add the endpoints to the application, and what every request shares."""
     settings = services.settings
     app.url_map.merge_slashes = False
     proxies.init_app(app, settings.trusted_proxy_count)
@@ -43,16 +49,16 @@ def init_app(app: Flask, services: Services) -> None:
     requests.refuse_control_characters(app)
     bodies.init_app(app)
     if settings.cors_origins:
-        _let_origins_in(app, settings.cors_origins)
+        _allow_origins(app, settings.cors_origins)
 
 
-def _let_origins_in(app: Flask, origins: tuple[str, ...]) -> None:
-    """Let browsers call from these origins; never with cookies, as there are none."""
+def _allow_origins(app: Flask, origins: tuple[str, ...]) -> None:
+    """Allow browsers to call from these origins. Cookies are never sent: the API has none."""
     if "*" not in origins:
 
         @app.after_request
         def vary(response: Response) -> Response:
-            # flask-cors leaves it out where there is one origin; a cache between needs it anyway.
+            # flask-cors omits it if there is one origin; a cache in between needs it anyway.
             response.vary.add("Origin")
             return response
 

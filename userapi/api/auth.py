@@ -9,7 +9,6 @@ import orjson
 from flask import Response
 
 from userapi.accounts.errors import EmailTaken, RegistrationDisabled, UsernameTaken
-from userapi.accounts.new_users import NewUser
 from userapi.accounts.views import UserView
 from userapi.authentication.log_in import AccountPending, AccountSuspended
 from userapi.authentication.password_check import InvalidCredentials
@@ -48,7 +47,7 @@ from .schemas.auth import (
 )
 from .schemas.common import Revoked
 from .schemas.users import Registration, User
-from .users import IDENTITY_FIELDS, profile_of
+from .users import new_user
 
 blp = Blueprint(
     "auth",
@@ -82,8 +81,7 @@ def register(body: dict[str, Any], *, idempotency: Any) -> None:
     Where addresses are verified the answer is 202 for a new and for a taken address alike, and the
     account is pending until the link in a mail is followed.
     """
-    new = NewUser(**{name: body[name] for name in IDENTITY_FIELDS}, profile=profile_of(body))
-    services().registration.register(new, actor=current_actor(), idempotency=idempotency)
+    services().registration.register(new_user(body), actor=current_actor(), idempotency=idempotency)
 
 
 @blp.route("/login", methods=["POST"])

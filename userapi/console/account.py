@@ -7,9 +7,9 @@ from flask import request, session
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, current_session, services
+from userapi.api.own_account import personal_export
 from userapi.api.schemas.auth import EmailChange, PasswordChange
 from userapi.api.schemas.users import OwnDeletion, ProfileUpdate
-from userapi.api.users import personal_export
 from userapi.errors import ServiceError
 from userapi.sessions.service import EndReason
 

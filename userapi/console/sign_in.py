@@ -7,11 +7,11 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
 from userapi.accounts.errors import RegistrationDisabled
-from userapi.accounts.new_users import NewUser
 from userapi.api.access import browser_session
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.auth import Login
 from userapi.api.schemas.users import Registration
+from userapi.api.users import new_user
 from userapi.errors import ServiceError
 from userapi.sessions.models import SessionKind
 
@@ -82,8 +82,7 @@ def sign_up() -> Response:
     """Register, by the same rules as POST /api/v1/auth/register."""
     try:
         body = read_form(Registration)
-        identity = {name: body.pop(name) for name in ("username", "email", "password")}
-        services().registration.register(NewUser(**identity, profile=body), actor=current_actor())
+        services().registration.register(new_user(body), actor=current_actor())
     except ServiceError as error:
         return refuse(error, "sign_up.html")
     if services().settings.feature_email_verification:

@@ -16,7 +16,7 @@ from userapi.api.exports import export_response
 from userapi.api.schemas.common import PAGE_FIELDS
 from userapi.api.schemas.transfers import ExportQuery
 from userapi.api.schemas.users import BulkRequest, UserCreation, UserQuery
-from userapi.api.users import CREATION_FIELDS, IDENTITY_FIELDS, profile_of
+from userapi.api.users import new_user
 from userapi.errors import ServiceError
 from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
@@ -78,10 +78,7 @@ def create_user() -> Response:
     """Create a user, or invite one by mail where no password is given."""
     try:
         body = read_form(UserCreation)
-        given = {n: body[n] for n in (*IDENTITY_FIELDS, *CREATION_FIELDS) if n in body}
-        user = services().account_creation.create(
-            NewUser(**given, profile=profile_of(body)), actor=current_actor()
-        )
+        user = services().account_creation.create(new_user(body), actor=current_actor())
     except ServiceError as error:
         return refuse(error, "new_user.html", roles=sorted(services().roles.graph().names))
     told = "is there" if "password" in body else "is invited by mail"
