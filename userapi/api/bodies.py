@@ -15,7 +15,8 @@ from webargs.multidictproxy import MultiDictProxy
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
 from userapi.serving.body_limits import BODY_LIMIT_BYTES, BodyLimits, allow_body
 
-from .problems import UnsupportedCoding, UnsupportedMediaType, every_fault
+from .field_errors import all_errors
+from .problems import UnsupportedCoding, UnsupportedMediaType
 
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
 IMPORT_SECONDS = 120
@@ -191,7 +192,7 @@ class StrictParser(FlaskParser):
         messages = error.messages
         if isinstance(messages, dict):
             messages = messages.get("json", messages.get("query", messages))
-        raise every_fault(schema, messages, error.valid_data) from error
+        raise all_errors(schema, messages, error.valid_data) from error
 
 
 def _without_surplus(value: Any, schema: Schema) -> Any:
@@ -216,7 +217,7 @@ def _require_once(schema: Schema, repeated: Collection[str], given: Mapping[str,
     try:
         schema.load({name: value for name, value in given.items() if name not in repeated})
     except ValidationError as exc:
-        errors += every_fault(schema, exc.messages, exc.valid_data).errors
+        errors += all_errors(schema, exc.messages, exc.valid_data).errors
     raise Invalid(errors)
 
 

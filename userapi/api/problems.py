@@ -1,29 +1,23 @@
-"""Errors as `application/problem+json` (RFC 9457): the only place where a category has a status."""
+"""Errors as `application/problem+json` (RFC 9457). Only this module maps categories to statuses."""
 
 import http
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 import structlog
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, request
 from flask_jwt_extended.exceptions import JWTExtendedException
 from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from werkzeug.exceptions import (
-    HTTPException,
-    MethodNotAllowed,
-)
-from werkzeug.exceptions import NotFound as NothingHere
-from werkzeug.routing import MapAdapter
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import NotFound as PathNotFound
 
 from userapi.actor import Concealed
-from userapi.audit.actions import AuditAction, Outcome
 from userapi.authentication.refusals import AuthenticationRequired, TokenRefused
 from userapi.errors import (
     Conflict,
-    FieldError,
     Forbidden,
     Invalid,
     Malformed,
@@ -33,10 +27,11 @@ from userapi.errors import (
     TooMany,
     Unauthenticated,
     Unavailable,
-    faults_of,
 )
 
-from .context import current_actor, request_state, services
+from .context import request_state
+from .denials import record_denial
+from .slashes import explain_not_found
 
 log = structlog.get_logger(__name__)
 
@@ -72,20 +67,14 @@ _HTTP_CODES = {
 
 
 class UnsupportedMediaType(HTTPException):
-    """The body is of a type that this endpoint does not take."""
+    """The endpoint does not accept the media type of the body."""
 
     code = 415
     description = "This endpoint accepts application/json."
 
 
-class SlashTooMany(NothingHere):
-    """There is nothing here, but there is without the slash at the end."""
-
-    description = "The path does not exist. The same path without the trailing slash exists."
-
-
 class UnsupportedCoding(UnsupportedMediaType):
-    """The body is compressed, which no endpoint takes."""
+    """The body is compressed. No endpoint accepts that."""
 
     description = (
         "The body has a Content-Encoding, which this service does not decode."
@@ -131,7 +120,7 @@ def problem_response(
 
 
 def handle_service_error(error: ServiceError) -> Response:
-    """Answer what the domain refused."""
+    """Return the problem for an error of the domain."""
     status = status_of(type(error))
     extra: dict[str, Any] = dict(error.extra)
     headers: dict[str, str] = {}
@@ -147,9 +136,9 @@ def handle_service_error(error: ServiceError) -> Response:
         headers["WWW-Authenticate"] = challenge(error)
     if isinstance(error, Forbidden | Concealed):
         try:
-            _record_denial(error)
+            record_denial(error)
         except (DBAPIError, PoolTimeout) as exc:
-            # A refusal that leaves no trace is none that can be given: it is refused later.
+            # A denial must leave an audit row. Without one, the request fails as a whole.
             return handle_database_error(exc)
     if isinstance(error, Unavailable):
         log.warning("request.unavailable", code=error.code)
@@ -159,7 +148,7 @@ def handle_service_error(error: ServiceError) -> Response:
 
 
 def challenge(error: Unauthenticated) -> str:
-    """Return the challenge of a 401; an error only where a token was sent (RFC 6750 §3)."""
+    """Return the challenge of a 401, with an error only if a token was sent (RFC 6750 §3)."""
     sent = isinstance(error, TokenRefused) or "Authorization" in request.headers
     if isinstance(error, AuthenticationRequired) or not sent:
         return "Bearer"
@@ -167,9 +156,9 @@ def challenge(error: Unauthenticated) -> str:
 
 
 def handle_http_exception(error: HTTPException) -> Response:
-    """Answer what Flask and Werkzeug refused."""
-    if error is request.routing_exception and isinstance(error, NothingHere):
-        error = _better_than_not_found(error)
+    """Return the problem for an error of Flask or Werkzeug."""
+    if error is request.routing_exception and isinstance(error, PathNotFound):
+        error = explain_not_found(error)
     status = error.code or 500
     phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
     headers: dict[str, str] = {}
@@ -183,53 +172,27 @@ def handle_http_exception(error: HTTPException) -> Response:
         status,
         _HTTP_CODES.get(status, "error"),
         phrase,
-        detail=error.description if status < 500 and type(error) is not NothingHere else None,
+        detail=error.description if status < 500 and type(error) is not PathNotFound else None,
         headers=headers,
     )
 
 
-def methods_with_slash() -> Collection[str]:
-    """Return what can be done to the path of the request with a slash behind it.
-
-    Werkzeug answers such a path for the methods that it has, and knows nothing of it for others.
-    """
-    if request.path.endswith("/"):
-        return ()
-    return list(_adapter().allowed_methods(f"{request.path}/"))
-
-
-def _better_than_not_found(error: NothingHere) -> HTTPException:
-    """Return what is wrong with a path that is nearly right."""
-    methods = methods_with_slash()
-    if methods:
-        return MethodNotAllowed(valid_methods=methods)
-    shorter = request.path.rstrip("/")
-    if shorter != request.path and shorter and _adapter().allowed_methods(shorter):
-        return SlashTooMany()
-    return error
-
-
-def _adapter() -> MapAdapter:
-    adapter: MapAdapter = current_app.create_url_adapter(request)  # type: ignore[assignment]
-    return adapter
-
-
 def handle_database_error(error: DBAPIError | PoolTimeout) -> Response:
-    """Answer a database that is away, slow, full or of another release with 503, else with 500."""
+    """Return 503 if the database is unavailable or not migrated, otherwise 500."""
     if is_outage(error):
         log.warning("database.unavailable", error=type(error).__name__)
         return handle_service_error(Unavailable())
     if isinstance(
         getattr(error, "orig", None), pg_errors.UndefinedTable | pg_errors.UndefinedColumn
     ):
-        # As readiness says, too. On SQLite this is an OperationalError, and so an outage.
+        # Readiness also reports it. SQLite raises OperationalError, which counts as an outage.
         log.error("database.not_migrated", exc_info=error)
         return handle_service_error(Unavailable())
     return handle_unexpected(error)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether a database error means that it may well work again in a moment."""
+    """Return whether a retry of the failed statement can succeed."""
     if isinstance(error, PoolTimeout | OperationalError | InterfaceError):
         return True
     return isinstance(error, DBAPIError) and (
@@ -239,9 +202,9 @@ def is_outage(error: BaseException) -> bool:
 
 
 def handle_unexpected(error: Exception) -> Response:
-    """Answer a fault of ours with 500 and no word about it; the log has the rest.
+    """Return 500 without details, and log the traceback.
 
-    Raises it again where the debugger of `flask run --debug` shows it.
+    Raises the error again for the debugger of `flask run --debug`.
     """
     if DEBUGGER in request.environ:
         raise error
@@ -251,101 +214,8 @@ def handle_unexpected(error: Exception) -> Response:
     )
 
 
-def _record_denial(error: Forbidden | Concealed) -> None:
-    """Leave a row for what somebody tried who may not: it is what auditors look for.
-
-    In a transaction of its own: that of the refused change was rolled back. The rate limit comes
-    before the guard and so bounds how many rows one user can make.
-    """
-    actor = current_actor()
-    if actor.id is None:
-        return
-    members = {"permission": error.permission} if isinstance(error, Concealed) else error.extra
-    services().audit.record_alone(
-        AuditAction.AUTH_PERMISSION_DENIED,
-        actor=actor,
-        target=_refused_target(),
-        outcome=Outcome.DENIED,
-        details={
-            "code": error.code,
-            "method": request.method,
-            "endpoint": request.endpoint,
-            **{k: v for k, v in members.items() if isinstance(v, str | list)},
-        },
-    )
-
-
-def _refused_target() -> tuple[str, object] | None:
-    """Return what the refused request was about, as its path says."""
-    values = request.view_args or {}
-    if "user_id" in values:
-        return "user", values["user_id"]
-    if "name" in values and "/roles/<name>" in str(request.url_rule):
-        return "role", str(values["name"])[:64]
-    return None
-
-
-def invalid_from_messages(messages: Any) -> Invalid:
-    """Return marshmallow's nested messages as a flat list of field errors."""
-    return Invalid(list(_flatten(messages, "")))
-
-
-@runtime_checkable
-class JudgesFurther(Protocol):
-    """A schema that knows rules beyond the form of its fields."""
-
-    def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for fields that have the right form and break another rule."""
-        ...
-
-
-def every_fault(schema: Any, messages: Any, valid: Any) -> Invalid:
-    """Return all that is wrong with a request: its form, as marshmallow's `messages` say, and what
-    the schema says besides of the fields whose form is right.
-    """
-    errors = invalid_from_messages(messages).errors
-    faulty = {error.field.split(".")[0] for error in errors}
-    if isinstance(schema, JudgesFurther) and isinstance(valid, dict):
-        right = {name: value for name, value in valid.items() if name not in faulty}
-        errors += tuple(faults_of(lambda: schema.require_valid(right)))
-    return Invalid(errors)
-
-
-_CODES_BY_MESSAGE = {
-    "Missing data for required field.": "required",
-    "Unknown field.": "unknown_field",
-    "Field may not be null.": "null_not_allowed",
-    "Invalid input type.": "wrong_type",
-}
-
-
-class Coded(str):
-    """A message of a validator that brings its code along."""
-
-    code: str
-
-    def __new__(cls, message: str, code: str) -> "Coded":
-        """Return the message as text with a code."""
-        made = super().__new__(cls, message)
-        made.code = code
-        return made
-
-
-def _flatten(messages: Any, path: str) -> Iterator[FieldError]:
-    if isinstance(messages, dict):
-        for key, value in messages.items():
-            part = "" if key == "_schema" else str(key)
-            yield from _flatten(value, ".".join(filter(None, (path, part))))
-    elif isinstance(messages, list):
-        for message in messages:
-            yield from _flatten(message, path)
-    else:
-        code = getattr(messages, "code", None) or _CODES_BY_MESSAGE.get(str(messages), "invalid")
-        yield FieldError(path or "body", str(messages), code)
-
-
 def init_app(app: Flask) -> None:
-    """Answer every error of the application with a problem document."""
+    """Return a problem document for every error of the application."""
     app.register_error_handler(ServiceError, handle_service_error)
     app.register_error_handler(DBAPIError, handle_database_error)
     app.register_error_handler(PoolTimeout, handle_database_error)

@@ -10,7 +10,7 @@ from flask import request
 from marshmallow import Schema, ValidationError, fields
 from werkzeug.datastructures import MultiDict
 
-from userapi.api.problems import every_fault
+from userapi.api.field_errors import all_errors
 from userapi.clock import rfc3339
 
 _TOKEN_IN_LINK = re.compile(r"#token=([A-Za-z0-9_-]+)", re.ASCII)
@@ -76,7 +76,7 @@ def _loaded(
     try:
         loaded: dict[str, Any] = reader.load(values)
     except ValidationError as exc:
-        raise every_fault(reader, exc.messages, exc.valid_data) from exc
+        raise all_errors(reader, exc.messages, exc.valid_data) from exc
     return loaded
 
 

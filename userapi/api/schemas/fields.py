@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from marshmallow import Schema, ValidationError, fields, validate
 
-from userapi.api.problems import Coded
+from userapi.api.field_errors import CodedMessage
 from userapi.characters import is_blank, without_blanks_around
 from userapi.clock import rfc3339
 from userapi.infrastructure.network_addresses import canonical_address
@@ -27,7 +27,7 @@ LARGEST_INTEGER = 2**63 - 1
 
 def wrong_type(wanted: str) -> ValidationError:
     """Return the error for a value of another JSON type."""
-    return ValidationError(Coded(f"Must be {wanted}.", "wrong_type"))
+    return ValidationError(CodedMessage(f"Must be {wanted}.", "wrong_type"))
 
 
 def require_clean(text: str) -> None:
@@ -35,7 +35,7 @@ def require_clean(text: str) -> None:
     for character in text:
         if character < " " or (character >= "\x7f" and unicodedata.category(character) in _UNCLEAN):
             raise ValidationError(
-                Coded(
+                CodedMessage(
                     "Must not contain control characters or lone surrogates.", "invalid_characters"
                 )
             )
@@ -59,9 +59,11 @@ class Text(fields.String):
                 if self.least == 1
                 else (f"Must be at least {self.least} characters.")
             )
-            raise ValidationError(Coded(about, "too_short"))
+            raise ValidationError(CodedMessage(about, "too_short"))
         if self.most is not None and len(value) > self.most:
-            raise ValidationError(Coded(f"Must be at most {self.most} characters.", "too_long"))
+            raise ValidationError(
+                CodedMessage(f"Must be at most {self.most} characters.", "too_long")
+            )
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
@@ -87,7 +89,9 @@ class NetworkAddress(PastedText):
         address = canonical_address(text)
         if address is None:
             raise ValidationError(
-                Coded("Must be an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address")
+                CodedMessage(
+                    "Must be an IP address such as 192.0.2.7 or 2001:db8::7.", "invalid_address"
+                )
             )
         return address
 
@@ -98,7 +102,7 @@ class NameText(Text):
     def _validate(self, value: Any) -> None:
         super()._validate(value)
         if value and is_blank(value):
-            raise ValidationError(Coded("Must contain visible characters.", "blank"))
+            raise ValidationError(CodedMessage("Must contain visible characters.", "blank"))
 
 
 class StrictBoolean(fields.Boolean):
@@ -136,7 +140,7 @@ class QueryInteger(fields.Integer):
         number = int(value)
         if not self.least <= number <= self.most:
             raise ValidationError(
-                Coded(f"Must be a number from {self.least} to {self.most}.", "out_of_range")
+                CodedMessage(f"Must be a number from {self.least} to {self.most}.", "out_of_range")
             )
         return number
 
@@ -157,7 +161,7 @@ class Moment(fields.DateTime):
             pass  # The form is right, but there is no such day or hour.
         hint = "" if "+" in value or not PLUS_LOST.search(value) else " In a URL, write + as %2B."
         raise ValidationError(
-            Coded(
+            CodedMessage(
                 f"Must be a time such as 2026-01-31T12:00:00Z (RFC 3339).{hint}",
                 "invalid_datetime",
             )
@@ -179,7 +183,7 @@ class Choice(fields.String):
             raise wrong_type("a string")
         if value not in self.options:
             raise ValidationError(
-                Coded(f"Must be one of {', '.join(self.options)}.", "invalid_choice")
+                CodedMessage(f"Must be one of {', '.join(self.options)}.", "invalid_choice")
             )
         return self.options[value]
 
@@ -204,7 +208,9 @@ class RoleNameList(TextList):
 
     def _validate(self, value: Any) -> None:
         if len(set(value)) > MAX_ROLES:
-            raise ValidationError(Coded(f"Must have at most {MAX_ROLES} roles.", "too_many_roles"))
+            raise ValidationError(
+                CodedMessage(f"Must have at most {MAX_ROLES} roles.", "too_many_roles")
+            )
 
 
 class UuidList(fields.List[UUID]):
@@ -222,9 +228,9 @@ class UuidList(fields.List[UUID]):
             raise wrong_type("a list of ids")
         if not 1 <= len(value) <= self.most_items:
             code = "too_long" if value else "too_short"
-            raise ValidationError(Coded(f"Must contain 1 to {self.most_items} ids.", code))
+            raise ValidationError(CodedMessage(f"Must contain 1 to {self.most_items} ids.", code))
         faults = {
-            index: [Coded("Must be a UUID.", "invalid_id")]
+            index: [CodedMessage("Must be a UUID.", "invalid_id")]
             for index, item in enumerate(value)
             if not isinstance(item, str) or not CANONICAL_UUID.fullmatch(item)
         }
@@ -245,7 +251,9 @@ class JsonObject(fields.Dict):
             raise wrong_type("an object")
         _require_storable(value)
         if len(orjson.dumps(value)) > self.most_bytes:
-            raise ValidationError(Coded(f"Must be at most {self.most_bytes} bytes.", "too_long"))
+            raise ValidationError(
+                CodedMessage(f"Must be at most {self.most_bytes} bytes.", "too_long")
+            )
         return value
 
 
@@ -253,7 +261,9 @@ def _require_storable(value: Any) -> None:
     if isinstance(value, str):
         require_clean(value)
     elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-        raise ValidationError(Coded("Must not contain a number beyond 64 bits.", "out_of_range"))
+        raise ValidationError(
+            CodedMessage("Must not contain a number beyond 64 bits.", "out_of_range")
+        )
     elif isinstance(value, Mapping):
         for key, item in value.items():
             require_clean(key)

@@ -11,7 +11,7 @@ from userapi.accounts.models import UserStatus
 from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
 from userapi.accounts.validation import require_valid_account
 from userapi.api.context import current_actor, services
-from userapi.api.problems import Coded
+from userapi.api.field_errors import CodedMessage
 from userapi.errors import require_all
 from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
@@ -53,7 +53,9 @@ class PhoneNumber(Text):
         super()._validate(value)
         if not is_phone_number(value):
             raise ValidationError(
-                Coded("Must be a telephone number such as +41 44 668 18 00.", "invalid_phone")
+                CodedMessage(
+                    "Must be a telephone number such as +41 44 668 18 00.", "invalid_phone"
+                )
             )
 
 
@@ -63,7 +65,7 @@ class LanguageTag(Text):
     def _validate(self, value: Any) -> None:
         super()._validate(value)
         if not is_locale(value):
-            raise ValidationError(Coded("Must be a locale such as de-CH.", "invalid_locale"))
+            raise ValidationError(CodedMessage("Must be a locale such as de-CH.", "invalid_locale"))
 
 
 class TimeZone(Text):
@@ -73,7 +75,7 @@ class TimeZone(Text):
         super()._validate(value)
         if not is_timezone(value):
             raise ValidationError(
-                Coded("Must be a time zone such as Europe/Zurich.", "invalid_timezone")
+                CodedMessage("Must be a time zone such as Europe/Zurich.", "invalid_timezone")
             )
 
 
@@ -88,7 +90,7 @@ class WebAddress(Text):
         except ValueError:
             fits = False
         if not fits:
-            raise ValidationError(Coded("Must be an http or https URL.", "invalid_url"))
+            raise ValidationError(CodedMessage("Must be an http or https URL.", "invalid_url"))
 
 
 class ProfileUpdate(StrictSchema):
