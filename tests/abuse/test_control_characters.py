@@ -14,6 +14,7 @@ from werkzeug.routing import Rule
 from tests.support.client import JsonClient
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MakeUser, SignedInClient
+from userapi.api.blueprint import declarations_of
 
 SOMEBODY = "01890000-0000-7000-8000-000000000000"
 CONTROLS = ["\0", "\x01", "\r\n", "\x1b", "\x7f", "\x85", "\x9b"]
@@ -43,7 +44,7 @@ def operations(app: Flask) -> Iterator[tuple[str, Rule]]:
 def schemas(app: Flask, location: str) -> Iterator[tuple[str, Rule, Schema]]:
     """Return every operation that reads something by a schema at this location."""
     for method, rule in operations(app):
-        documented = getattr(app.view_functions[rule.endpoint], "_apidoc", {})
+        documented = declarations_of(app.view_functions[rule.endpoint])
         for argument in documented.get("arguments", {}).get("parameters", ()):
             if argument["in"] == location:
                 yield method, rule, argument["schema"]

@@ -27,6 +27,7 @@ from werkzeug.test import EnvironBuilder
 
 from tests.support.databases import SqliteDatabase
 from tests.support.deployments import ENVIRONMENT, build_app, disconnect, migrate_with
+from userapi.api.blueprint import declarations_of
 from userapi.clock import ManualClock
 from userapi.sessions.devices import device_label
 from userapi.sessions.service import USER_AGENT_LENGTH
@@ -355,7 +356,7 @@ def public_bodies(app: Flask) -> Iterator[tuple[str, Schema]]:
     """Return the path and the schema of every endpoint that reads a body of anybody."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
-        documented = getattr(view, "_apidoc", {})
+        documented = declarations_of(view)
         if "POST" not in (rule.methods or ()) or getattr(view, "access", "") != "public":
             continue
         for argument in documented.get("arguments", {}).get("parameters", ()):

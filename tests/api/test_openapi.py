@@ -10,7 +10,7 @@ from openapi_spec_validator import validate
 
 from tests.support.client import JsonClient
 from tests.support.users import LogIn, MakeUser
-from userapi.api.openapi import OPERATION_IDS
+from userapi.api.openapi_texts import OPERATION_IDS
 from userapi.errors import Members
 
 METHODS = {"get", "post", "put", "patch", "delete"}

@@ -20,6 +20,7 @@ from userapi.errors import Forbidden, Unauthenticated
 from userapi.permissions import Permission
 from userapi.sessions.status import LiveSession
 
+from .blueprint import declare
 from .bodies import refuse_query
 from .context import SessionKey, current_actor, request_state, services, unproxied
 
@@ -226,5 +227,4 @@ def _tagged(guarded: Any, view: View, *, access: str, or_self: bool = False) -> 
     """Declare on the view function who may call it, for the OpenAPI document and the tests."""
     guarded.access = access
     guarded.access_or_self = or_self
-    guarded._apidoc = dict(getattr(view, "_apidoc", {})) | {"access": access}
-    return cast(View, guarded)
+    return cast(View, declare(guarded, access=access))

@@ -1,4 +1,4 @@
-"""The OpenAPI document, Swagger UI and ReDoc; every asset is served from here."""
+"""The OpenAPI document, Swagger UI and ReDoc, with all their assets."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from userapi.settings import Settings
 
 from . import openapi as openapi_document
 from .access import public
-from .blueprint import document_plainly
+from .operations import public_operation
 from .problems import handle_http_exception
 from .responses import OrjsonProvider
 from .schemas.common import Problem
 from .schemas.discovery import Index
 
 VENDORED = Path(__file__).parent / "static"
-# Swagger UI and ReDoc write styles into the page; scripts come from files only.
+# Swagger UI and ReDoc add inline styles. Scripts come from files only.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
@@ -30,26 +30,28 @@ PAGE_POLICY = (
 ABOUT = """Accounts, sign-in, roles, sessions and an audit log.
 
 
-**To try it:** open [Swagger UI](/docs), press *Authorize* and sign in. [ReDoc](/redoc) is the same
-to read.
+**To try it:** open [Swagger UI](/docs), select *Authorize* and sign in. [ReDoc](/redoc) shows the
+same document for reading.
 
 # Conventions
 
-- **Errors** are `application/problem+json` (RFC 9457). Switch on `code`, which stays; a 422 lists
-  each field under `errors`.
-- **Strict bodies:** an unknown field or a wrong JSON type is a 422; nothing is coerced or dropped.
-- **Lists** take `page` and `page_size`, or `cursor` with the `next_cursor` of the answer before,
-  which walks the whole list at the same cost.
-- **Creating twice:** send an `Idempotency-Key`; repeated, the request gets its first answer.
-- **Changing what another has changed:** send the `ETag` as `If-Match`; a stale write is a 412.
-- **Too much:** 429 and 503 carry `Retry-After` in seconds.
-- **Finding it again:** every answer has `X-Correlation-ID`, as have logs, audit entries and events.
-- **Time** is RFC 3339 in UTC; ids are UUIDs.
+- **Errors** are `application/problem+json` (RFC 9457). Their `code` is stable: switch on it. A 422
+  lists each field under `errors`.
+- **Strict bodies:** an unknown field or a wrong JSON type returns 422. No value is converted or
+  ignored.
+- **Lists** accept `page` and `page_size`, or `cursor` with the `next_cursor` of the previous
+  response. A cursor has the same cost at any position.
+- **Retries of creates:** send an `Idempotency-Key`. A repeated request gets the first response.
+- **Concurrent changes:** send the `ETag` as `If-Match`. If the resource has changed, the response
+  is 412.
+- **Limits:** 429 and 503 have `Retry-After` in seconds.
+- **Tracing:** every response has `X-Correlation-ID`, as have logs, audit entries and events.
+- **Times** are RFC 3339 in UTC; ids are UUIDs.
 """
 
 
 class Api(flask_smorest.Api):
-    """flask-smorest with our errors and our description."""
+    """flask-smorest with the errors and the description of this service."""
 
     ERROR_SCHEMA = Problem
 
@@ -70,29 +72,26 @@ class Api(flask_smorest.Api):
                             "scheme": "bearer",
                             "bearerFormat": "JWT",
                             "description": (
-                                "The `access_token` of a log-in, without the word Bearer. It lives "
-                                f"{settings.jwt_access_token_expire_minutes} minutes and ends with "
-                                "its session."
+                                "The `access_token` of a log-in, without the word Bearer. It is "
+                                f"valid for {settings.jwt_access_token_expire_minutes} minutes, or "
+                                "until its session ends."
                             ),
                         }
                     }
                 },
-                "servers": [{"url": "/", "description": "Where this document comes from"}],
+                "servers": [{"url": "/", "description": "The server of this document"}],
             },
         )
         super().__init__(app)
         self.spec.components.schema("Problem", schema=Problem)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
-        """Answer with a problem document."""
+        """Return a problem document."""
         return handle_http_exception(error)
-
-    def _register_responses(self) -> None:
-        """Leave out the library's default errors: each operation documents its own."""
 
 
 def _contact(address: str) -> dict[str, str]:
-    """Return the contact of the document from an address of RFC 9116."""
+    """Return the contact of the document for a contact of RFC 9116."""
     if address.startswith("mailto:"):
         return {"name": "Operator", "email": address.removeprefix("mailto:")}
     return {"name": "Operator", "url": address}
@@ -138,14 +137,14 @@ def _page(template: str) -> Response:
 
 
 def _document_plain_routes(api: Api) -> None:
-    """Document what is served outside of our blueprints."""
+    """Document the routes that are not on a blueprint of flask-smorest."""
     api.spec.components.schema("Index", schema=Index)
     plain_text = {"text/plain": {"schema": {"type": "string"}}}
     for path, summary, content in (
-        ("/", "Link to what there is", {"application/json": {"schema": Index}}),
-        ("/metrics", "Show the metrics as Prometheus reads them", plain_text),
+        ("/", "Get links to the endpoints and documents", {"application/json": {"schema": Index}}),
+        ("/metrics", "Get the metrics in the format of Prometheus", plain_text),
     ):
-        operation = document_plainly(
+        operation = public_operation(
             api.spec,
             summary=summary,
             takes_token=path == "/metrics",
@@ -153,14 +152,14 @@ def _document_plain_routes(api: Api) -> None:
         )
         if path == "/metrics":
             operation["security"] = [{}, {"bearer": []}]
-            operation["description"] = "Needs `METRICS_TOKEN` as the bearer token where it is set."
+            operation["description"] = "Needs `METRICS_TOKEN` as the bearer token if it is set."
         api.spec.path(
             path, rule=Rule(path), operations={"get": {**operation, "tags": ["wellknown"]}}
         )
 
 
 def init_app(app: Flask, api: Api, settings: Settings) -> None:
-    """Serve the index, and the documents where the operator wants them."""
+    """Serve the index, and the documents if the settings enable them."""
     links: dict[str, Any] = {
         "service": settings.app_name,
         "version": VERSION,
@@ -172,7 +171,7 @@ def init_app(app: Flask, api: Api, settings: Settings) -> None:
     @app.route("/", methods=["GET"])
     @public
     def index() -> dict[str, Any]:
-        """Return links to what there is."""
+        """Return links to the endpoints and documents."""
         return links
 
     if settings.console_enabled:
@@ -181,9 +180,9 @@ def init_app(app: Flask, api: Api, settings: Settings) -> None:
         app.register_blueprint(blp)
         links |= {"docs": "/docs", "redoc": "/redoc", "openapi": "/openapi.json"}
         _document_plain_routes(api)
-        # Made once: the document is the same for everybody.
+        # Built once: the document is the same for all callers.
         document = api.spec.to_dict()
-        # The library's own pages; ours are `PageOf`.
+        # The pagination of flask-smorest, which this service does not use.
         document["components"]["schemas"].pop("PaginationMetadata", None)
         openapi_document.finish(document, app)
         app.extensions["userapi.openapi"] = OrjsonProvider(app).dumps(document)

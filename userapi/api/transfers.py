@@ -22,10 +22,11 @@ from userapi.passwords.hashing_pool import Busy
 from userapi.permissions import Permission
 
 from .access import requires
-from .blueprint import WITH_A_BODY, Blueprint
+from .blueprint import Blueprint, View, declare, declare_problems
 from .bodies import IMPORT_LIMIT_BYTES, UTF_8, read_body, require_media_type
 from .context import current_actor, services
 from .exports import export_response
+from .operations import WITH_A_BODY
 from .problems import UnsupportedMediaType
 from .responses import as_json
 from .schemas.common import PageQuery
@@ -61,14 +62,11 @@ blp = Blueprint(
 )
 
 
-def takes_files(view: Any) -> Any:
-    """Let a view take bodies of the size that files have, and say what that may be refused for."""
-    view.body_limit = IMPORT_LIMIT_BYTES
-    view._apidoc = {
-        "problems": {status: WITH_A_BODY[status] for status in (408, 413, 415, 422)},
-        "request_headers": {"Prefer": "`respond-async`: answer 202 at once (RFC 7240)."},
-    }
-    return view
+def accepts_file(view: View) -> View:
+    """Allow bodies of the size of files, and document the problems that they cause."""
+    view.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
+    declare(view, request_headers={"Prefer": "`respond-async`: return 202 at once (RFC 7240)."})
+    return declare_problems(view, {n: WITH_A_BODY[n] for n in (408, 413, 415, 422)})
 
 
 @blp.route("/import", methods=["POST"])
@@ -92,7 +90,7 @@ def takes_files(view: Any) -> Any:
 @blp.doc(
     requestBody={"required": True, "content": {NDJSON: FILE_SCHEMA, CSV: FILE_SCHEMA}},
 )
-@takes_files
+@accepts_file
 def import_users(query: dict[str, Any]) -> Any:
     """Import users from NDJSON or CSV. None that is there already is changed.
 

@@ -1,0 +1,164 @@
+"""What operations of the OpenAPI document say beyond schemas: access, problems and headers."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from apispec import APISpec
+
+from userapi.errors import Invalid, Members
+
+from .problems import CONTENT_TYPE
+
+# Title by code, by status.
+Problems = dict[int, dict[str, str]]
+
+PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
+ALWAYS_POSSIBLE: Problems = {
+    429: {"rate_limited": "Too many requests."},
+    500: {"internal_error": "An internal error occurred."},
+    503: {"service_unavailable": "The service is temporarily unavailable. Try again."},
+}
+WITH_A_BODY: Problems = {
+    400: {
+        "malformed_json": "The body is not valid JSON.",
+        "malformed_request": "The body is incomplete or not well-formed HTTP.",
+    },
+    408: {"request_timeout": "The body took too long to arrive."},
+    413: {"body_too_large": "The body is too large."},
+    415: {"unsupported_media_type": "The body is not application/json."},
+    422: {"validation_failed": "Some fields are invalid."},
+}
+WITH_A_TOKEN: Problems = {
+    401: {
+        "authentication_required": "No token was sent.",
+        "token_invalid": "The token is invalid.",
+        "token_expired": "The token has expired.",
+        "token_revoked": "The session of this token has ended.",
+    },
+    403: {"password_change_required": "Change your password first."},
+}
+# Request headers that an operation accepts if it can return the problem.
+HEADERS_BY_PROBLEM = {
+    "idempotency_key_reused": (
+        "Idempotency-Key",
+        "1 to 128 visible ASCII characters. A repeated request with the same body gets the first "
+        "response for 24 hours, with `Idempotent-Replay: true`.",
+    ),
+    "stale_resource": (
+        "If-Match",
+        "The `ETag` of the state to change. If the state has changed, the response is 412.",
+    ),
+}
+MEMBERS_BY_PROBLEM: dict[str, Members] = {
+    "permission_denied": {"permission": "users:read"},
+    "permission_escalation": {"missing_permissions": ["users:delete"]},
+    "role_in_use": {"role": "media-editor"},
+}
+RESPONSE_HEADERS = {
+    401: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
+    429: {"Retry-After": "Seconds to wait."},
+    503: {"Retry-After": "Seconds to wait."},
+}
+
+
+def merge_problems(into: Problems, more: Mapping[int, Mapping[str, str]]) -> None:
+    """Add problems to others, in place."""
+    for status, codes in more.items():
+        into[status] = {**into.get(status, {}), **codes}
+
+
+def complete_operation(
+    doc: dict[str, Any], doc_info: dict[str, Any], *, spec: APISpec, **_kwargs: Any
+) -> dict[str, Any]:
+    """Add security, headers and every problem to an operation, each problem with an example."""
+    problems: Problems = {}
+    merge_problems(problems, doc_info.get("problems", {}))
+    merge_problems(problems, ALWAYS_POSSIBLE)
+    access = doc_info.get("access", "public")
+    # Lists of operations show the summary. The rest of the docstring is the description.
+    summary, _, more = doc_info["docstring"].get("summary", "").partition(". ")
+    about = [more, doc_info["docstring"].get("description")]
+    if access == "public":
+        doc["security"] = []
+    else:
+        doc["security"] = [{"bearer": []}]
+        merge_problems(problems, WITH_A_TOKEN)
+        if access != "self":
+            merge_problems(
+                problems, {403: {"permission_denied": f"Needs the permission {access}."}}
+            )
+            about.append(f"Needs `{access}`.")
+    doc_info["docstring"] = {
+        "summary": summary.removesuffix("."),
+        "description": "\n\n".join(text for text in about if text),
+    }
+    _add_request_headers(doc, problems, doc_info.get("request_headers", {}))
+    responses = doc.setdefault("responses", {})
+    responses.pop("default", None)  # Every problem is listed, so there is no default response.
+    for status, codes in sorted(problems.items()):
+        responses[str(status)] = _problem_response(spec, status, codes)
+    return doc
+
+
+def public_operation(spec: APISpec, **operation: Any) -> dict[str, Any]:
+    """Return the operation of a public route that is served outside of our blueprints."""
+    summary = operation.pop("summary")
+    takes_token = operation.pop("takes_token", False)
+    problems = {401: WITH_A_TOKEN[401]} if takes_token else {}
+    info = {"docstring": {"summary": summary}, "problems": problems}
+    return {**complete_operation(operation, info, spec=spec), "summary": summary}
+
+
+def _problem_response(spec: APISpec, status: int, codes: Mapping[str, str]) -> dict[str, Any]:
+    listed = "; ".join(f"`{code}` – {title.rstrip('.')}" for code, title in codes.items())
+    examples = {code: _example_of(spec, status, code, title) for code, title in codes.items()}
+    return {
+        "description": f"{HTTPStatus(status).phrase}: {listed}",
+        "content": {CONTENT_TYPE: {"schema": PROBLEM_REFERENCE, "examples": examples}},
+        **_response_headers(status),
+    }
+
+
+def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, str]:
+    """Return a reference to the example of a problem; the document contains each example once."""
+    if code not in spec.components.examples:
+        value: dict[str, Any] = {
+            "type": f"urn:aima:problem:{code}",
+            "title": title,
+            "status": status,
+            "detail": title,
+            "instance": "/api/v1/…",
+            "code": code,
+            "correlation_id": "3f9c2b7a51e84d06",
+        }
+        value |= MEMBERS_BY_PROBLEM.get(code, {})
+        if code == Invalid.code:
+            value["errors"] = [
+                {"field": "email", "message": "Must be an e-mail address.", "code": "invalid_email"}
+            ]
+        spec.components.example(code, {"summary": title, "value": value})
+    return {"$ref": f"#/components/examples/{code}"}
+
+
+def _add_request_headers(doc: dict[str, Any], problems: Problems, more: dict[str, str]) -> None:
+    """Add the request headers that an operation accepts: by its problems, and `more`."""
+    codes = {code for of_status in problems.values() for code in of_status}
+    headers = dict(more)
+    headers |= {name: about for code, (name, about) in HEADERS_BY_PROBLEM.items() if code in codes}
+    for name, about in headers.items():
+        doc.setdefault("parameters", []).append(
+            {"in": "header", "name": name, "description": about, "schema": {"type": "string"}}
+        )
+
+
+def _response_headers(status: int) -> dict[str, Any]:
+    headers = RESPONSE_HEADERS.get(status)
+    if headers is None:
+        return {}
+    return {
+        "headers": {
+            name: {"description": about, "schema": {"type": "string"}}
+            for name, about in headers.items()
+        }
+    }
