@@ -724,7 +724,7 @@ GUARDS = [
     # Access
     Guard(
         "An endpoint requires its permission",
-        "access.requires.decorate.guarded",
+        "api.access.requires.decorate.guarded",
         "not is_self and not any(p in actor.permissions for p in permissions)",
         "False",
         ("tests/api/test_access.py",),
@@ -878,9 +878,9 @@ GUARDS = [
     ),
     Guard(
         "A form is read only after its sender is authenticated",
-        "pages.requires.decorate.guarded",
-        "_sign_in_by_cookie()",
-        "_receive_form(view)\n_sign_in_by_cookie()",
+        "console.access.requires.decorate.guarded",
+        "authenticate_by_cookie()",
+        "_receive_form(view)\nauthenticate_by_cookie()",
         ("tests/console/test_visitors.py",),
     ),
     # Imports of the worker

@@ -1,19 +1,47 @@
-"""The pages for browsers, under /console/. They call the same services as the API and add no rule
-of their own; all that changes something works without JavaScript.
+"""The pages for browsers, under /console/.
+
+They call the same services as the API and have no rules of their own. Every change also works
+without JavaScript.
 """
 
 from flask import Flask
 
 from userapi.wiring import Services
 
-from . import account, audit, cookies, dashboard, imports, mails, pages, roles, sign_in, user, users
+from . import (
+    account,
+    audit,
+    cookies,
+    dashboard,
+    errors,
+    imports,
+    mails,
+    rendering,
+    roles,
+    sign_in,
+    user,
+    users,
+)
+from .blueprint import blp
 
-# Each adds its pages to the one blueprint.
-MODULES = (sign_in, mails, account, dashboard, users, user, imports, roles, audit)
+# Each adds its pages, hooks or error handlers to the one blueprint.
+MODULES = (
+    rendering,
+    errors,
+    sign_in,
+    mails,
+    account,
+    dashboard,
+    users,
+    user,
+    imports,
+    roles,
+    audit,
+)
 
 
 def init_app(app: Flask, services: Services) -> None:
-    """Serve the pages, where the operator wants them."""
+    """Serve the pages, if the settings enable them."""
     if services.settings.console_enabled:
         cookies.init_app(app, services.settings)
-        app.register_blueprint(pages.blp)
+        app.register_blueprint(blp)

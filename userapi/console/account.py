@@ -13,18 +13,11 @@ from userapi.api.schemas.users import OwnDeletion, ProfileUpdate
 from userapi.errors import ServiceError
 from userapi.sessions.service import EndReason
 
+from .access import open_to_password_change, public, renew_session, signed_in
+from .blueprint import blp
+from .errors import flash_error, page_with_errors
 from .forms import read_form
-from .pages import (
-    blp,
-    done,
-    flash_refusal,
-    open_to_password_change,
-    page,
-    public,
-    refuse,
-    renew_session,
-    signed_in,
-)
+from .rendering import flash_success, page
 
 
 @blp.route("/profile", methods=["GET"])
@@ -45,8 +38,8 @@ def change_profile() -> Response:
             user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
-        return refuse(error, "profile.html", user=services().accounts.get(user_id))
-    return done("Your profile is saved.", "profile_page")
+        return page_with_errors(error, "profile.html", user=services().accounts.get(user_id))
+    return flash_success("Your profile is saved.", "profile_page")
 
 
 @blp.route("/email", methods=["GET"])
@@ -70,8 +63,8 @@ def change_email() -> Response:
             actor=current_actor(),
         )
     except ServiceError as error:
-        return refuse(error, "email.html", user=services().accounts.get(user_id))
-    return done(
+        return page_with_errors(error, "email.html", user=services().accounts.get(user_id))
+    return flash_success(
         "A link is on its way to the new address. It counts once confirmed.", "profile_page"
     )
 
@@ -95,9 +88,11 @@ def change_password() -> Response:
             current=body["current_password"], new=body["new_password"], actor=current_actor()
         )
     except ServiceError as error:
-        return refuse(error, "password.html")
+        return page_with_errors(error, "password.html")
     renew_session(tokens)
-    return done("Your password is changed. All other sessions have ended.", "password_page")
+    return flash_success(
+        "Your password is changed. All other sessions have ended.", "password_page"
+    )
 
 
 @blp.route("/password-strength", methods=["POST"])
@@ -130,8 +125,8 @@ def end_session(session_id: UUID) -> Response:
             current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
         )
     except ServiceError as error:
-        return flash_refusal(error, "sessions_page")
-    return done("The session has ended.", "sessions_page")
+        return flash_error(error, "sessions_page")
+    return flash_success("The session has ended.", "sessions_page")
 
 
 @blp.route("/sessions/end-others", methods=["POST"])
@@ -142,7 +137,7 @@ def end_other_sessions() -> Response:
     ended = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
     )
-    return done(f"{ended} other sessions have ended.", "sessions_page")
+    return flash_success(f"{ended} other sessions have ended.", "sessions_page")
 
 
 @blp.route("/my-data", methods=["GET"])
@@ -171,6 +166,6 @@ def delete_account() -> Response:
             actor=current_actor(),
         )
     except ServiceError as error:
-        return refuse(error, "data.html")
+        return page_with_errors(error, "data.html")
     session.clear()
-    return done("Your account is deleted.", "sign_in_page")
+    return flash_success("Your account is deleted.", "sign_in_page")

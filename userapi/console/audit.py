@@ -22,8 +22,11 @@ from userapi.infrastructure.export import ExportFormat
 from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
+from .access import requires
+from .blueprint import blp
+from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
-from .pages import blp, page, refuse, requires
+from .rendering import page
 
 ROWS_PER_PAGE = "50"
 NOBODY: dict[str, Any] = {"invalid_uuid": "Nobody has this user name or id."}
@@ -58,7 +61,7 @@ def audit_page() -> Response:
             AuditFilter(**query), PageRequest(**part), actor=current_actor()
         )
     except ServiceError as error:
-        return refuse(error, "audit.html", rows=None, **values)
+        return page_with_errors(error, "audit.html", rows=None, **values)
     return page("audit.html", rows=rows, names=_names(rows.items), **values)
 
 

@@ -10,7 +10,9 @@ from userapi.api.context import current_actor, services
 from userapi.permissions import Permission
 from userapi.statistics import DayFigures
 
-from .pages import blp, go_to, page, requires, signed_in
+from .access import requires, signed_in
+from .blueprint import blp
+from .rendering import page, redirect_to
 
 BAR_WIDTH, BAR_HEIGHT = 18, 120
 CHARTS = {
@@ -57,8 +59,8 @@ class Chart:
 def home() -> Response:
     """Go to the page that somebody begins with."""
     if Permission.STATS_READ in current_actor().permissions:
-        return go_to("dashboard")
-    return go_to("profile_page")
+        return redirect_to("dashboard")
+    return redirect_to("profile_page")
 
 
 @blp.route("/dashboard", methods=["GET"])

@@ -19,8 +19,11 @@ from userapi.errors import ServiceError, invalid_field
 from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
+from .access import accepts_file, requires
+from .blueprint import blp
+from .errors import page_with_errors
 from .forms import read_query
-from .pages import blp, go_to, growing_page, page, refuse, requires, takes_file
+from .rendering import page, redirect_to, streamed_page
 
 # A file up to this size goes along with the page that shows the trial; a larger one is sent again.
 CARRIED_BYTES = 200_000
@@ -65,7 +68,7 @@ def import_page() -> Response:
 
 @blp.route("/users/import", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
-@takes_file
+@accepts_file
 def import_users() -> Response:
     """Try a file, or take its users in; show how far it is, and what became of each row."""
     try:
@@ -78,13 +81,13 @@ def import_users() -> Response:
             job = services().import_jobs.create(
                 rows, actor=current_actor(), dry_run=False, ignored_columns=ignored
             )
-            return go_to("import_progress", import_id=job.id)
+            return redirect_to("import_progress", import_id=job.id)
         run = ImportRun(
             services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run), len(rows)
         )
     except ServiceError as error:
-        return refuse(error, "import.html")
-    return growing_page(
+        return page_with_errors(error, "import.html")
+    return streamed_page(
         "import.html",
         dry_run=dry_run,
         file_name=name,
@@ -116,7 +119,7 @@ def import_progress(import_id: UUID) -> Response:
 def cancel_import(import_id: UUID) -> Response:
     """Cancel what is not done yet of an import."""
     services().import_jobs.cancel(import_id, actor=current_actor())
-    return go_to("import_progress", import_id=import_id)
+    return redirect_to("import_progress", import_id=import_id)
 
 
 def _charset() -> str | None:

@@ -14,8 +14,11 @@ from userapi.api.schemas.auth import (
 )
 from userapi.errors import ServiceError
 
+from .access import public
+from .blueprint import blp
+from .errors import page_with_errors
 from .forms import pasted_token, read_form
-from .pages import blp, done, page, public, refuse
+from .rendering import flash_success, page
 
 
 @blp.route("/forgot-password", methods=["GET"])
@@ -33,7 +36,7 @@ def forgot_password() -> Response:
         body = read_form(PasswordResetRequest)
         services().recovery.request_reset(body["email"], actor=current_actor())
     except ServiceError as error:
-        return refuse(error, "forgot_password.html")
+        return page_with_errors(error, "forgot_password.html")
     return page("forgot_password_sent.html")
 
 
@@ -54,8 +57,8 @@ def set_password() -> Response:
             body["token"], body["new_password"], actor=current_actor()
         )
     except ServiceError as error:
-        return refuse(error, "set_password.html")
-    return done("Your password is set. Sign in with it.", "sign_in_page")
+        return page_with_errors(error, "set_password.html")
+    return flash_success("Your password is set. Sign in with it.", "sign_in_page")
 
 
 @blp.route("/verify-email", methods=["GET"])
@@ -73,5 +76,5 @@ def verify_email() -> Response:
         body = read_form(EmailVerification, token=pasted_token())
         services().email_verification.confirm(body["token"], actor=current_actor())
     except ServiceError as error:
-        return refuse(error, "verify_email.html")
-    return done("Your e-mail address is confirmed.", "sign_in_page")
+        return page_with_errors(error, "verify_email.html")
+    return flash_success("Your e-mail address is confirmed.", "sign_in_page")

@@ -12,8 +12,11 @@ from userapi.errors import ServiceError
 from userapi.permissions import DESCRIPTIONS, Permission
 from userapi.roles.definitions import RoleDefinition
 
+from .access import requires
+from .blueprint import blp
+from .errors import flash_error, page_with_errors
 from .forms import read_form
-from .pages import blp, done, flash_refusal, page, refuse, requires
+from .rendering import flash_success, page
 from .role_picture import draw, relatives
 
 
@@ -42,8 +45,8 @@ def create_role() -> Response:
             RoleDefinition(**_with_description(body)), actor=current_actor()
         )
     except ServiceError as error:
-        return refuse(error, "role.html", **_choices(None))
-    return done(f"The role {role.name} is there.", "role_page", name=role.name)
+        return page_with_errors(error, "role.html", **_choices(None))
+    return flash_success(f"The role {role.name} is there.", "role_page", name=role.name)
 
 
 @blp.route("/roles/<name>", methods=["GET"])
@@ -66,8 +69,10 @@ def change_role(name: str) -> Response:
             if_match=request.args.getlist("version"),
         )
     except ServiceError as error:
-        return refuse(error, "role.html", **_choices(name))
-    return done("The role is saved. It counts from the next request on.", "role_page", name=name)
+        return page_with_errors(error, "role.html", **_choices(name))
+    return flash_success(
+        "The role is saved. It counts from the next request on.", "role_page", name=name
+    )
 
 
 @blp.route("/roles/<name>/delete", methods=["POST"])
@@ -79,8 +84,8 @@ def delete_role(name: str) -> Response:
             name, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
-        return flash_refusal(error, "role_page", name=name)
-    return done(f"The role {name} is deleted.", "roles_page")
+        return flash_error(error, "role_page", name=name)
+    return flash_success(f"The role {name} is deleted.", "roles_page")
 
 
 def _typed_permissions() -> list[str]:

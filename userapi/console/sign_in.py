@@ -15,9 +15,12 @@ from userapi.api.users import new_user
 from userapi.errors import ServiceError
 from userapi.sessions.models import SessionKind
 
+from .access import begin_session, public
+from .blueprint import blp
 from .cookies import PREFIX
+from .errors import page_with_errors
 from .forms import read_form
-from .pages import begin_session, blp, done, go_to, page, public, refuse
+from .rendering import flash_success, page, redirect_to
 
 # Visible ASCII without a backslash, which browsers read as a slash.
 ONWARD = re.compile(rf"{PREFIX}[!-\[\]-~]{{0,2000}}", re.ASCII)
@@ -28,7 +31,7 @@ ONWARD = re.compile(rf"{PREFIX}[!-\[\]-~]{{0,2000}}", re.ASCII)
 def sign_in_page() -> Response:
     """Show the form to sign in."""
     if browser_session() is not None:
-        return go_to("home")
+        return redirect_to("home")
     return page("sign_in.html", onward=_onward(request.args.get("onward")))
 
 
@@ -47,13 +50,13 @@ def sign_in() -> Response:
             kind=SessionKind.BROWSER,
         )
     except ServiceError as error:
-        return refuse(error, "sign_in.html", onward=onward)
+        return page_with_errors(error, "sign_in.html", onward=onward)
     former = browser_session()
     if former is not None:
         # Nobody holds its cookie any more: it would stand in the list until it ran out.
         services().log_out.end(former, actor=current_actor())
     begin_session(tokens, remember_me=body["remember_me"])
-    return redirect(onward, 303) if onward else go_to("home")
+    return redirect(onward, 303) if onward else redirect_to("home")
 
 
 @blp.route("/sign-out", methods=["POST"])
@@ -64,7 +67,7 @@ def sign_out() -> Response:
     if own is not None:
         services().log_out.end(own, actor=current_actor())
     session.clear()
-    return done("You are signed out.", "sign_in_page")
+    return flash_success("You are signed out.", "sign_in_page")
 
 
 @blp.route("/sign-up", methods=["GET"])
@@ -84,10 +87,10 @@ def sign_up() -> Response:
         body = read_form(Registration)
         services().registration.register(new_user(body), actor=current_actor())
     except ServiceError as error:
-        return refuse(error, "sign_up.html")
+        return page_with_errors(error, "sign_up.html")
     if services().settings.feature_email_verification:
         return page("sign_up_sent.html")
-    return done("Your account is ready. Sign in to use it.", "sign_in_page")
+    return flash_success("Your account is ready. Sign in to use it.", "sign_in_page")
 
 
 def _onward(target: str | None) -> str | None:

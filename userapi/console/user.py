@@ -15,8 +15,11 @@ from userapi.permissions import Permission
 from userapi.roles.explanation import permission_chains
 from userapi.sessions.service import EndReason
 
+from .access import requires
+from .blueprint import blp
+from .errors import flash_error, page_with_errors
 from .forms import read_form
-from .pages import blp, done, flash_refusal, page, refuse, requires
+from .rendering import flash_success, page
 
 ENTRIES_SHOWN = 10
 
@@ -47,8 +50,8 @@ def change_user(user_id: UUID) -> Response:
             user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
-        return refuse(error, "user.html", **_shown(user_id))
-    return done(f"{user.username} is saved.", "user_page", user_id=user_id)
+        return page_with_errors(error, "user.html", **_shown(user_id))
+    return flash_success(f"{user.username} is saved.", "user_page", user_id=user_id)
 
 
 @blp.route("/users/<uuid:user_id>/suspend", methods=["POST"])
@@ -150,8 +153,8 @@ def delete_user(user_id: UUID) -> Response:
             raise invalid_field("confirmed_name", message)
         services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
     except ServiceError as error:
-        return flash_refusal(error, "user_page", user_id=user_id)
-    return done(f"{user.username} is deleted.", "users_page")
+        return flash_error(error, "user_page", user_id=user_id)
+    return flash_success(f"{user.username} is deleted.", "users_page")
 
 
 def _act(user_id: UUID, action: Callable[[], None], message: str) -> Response:
@@ -159,8 +162,8 @@ def _act(user_id: UUID, action: Callable[[], None], message: str) -> Response:
     try:
         action()
     except ServiceError as error:
-        return flash_refusal(error, "user_page", user_id=user_id)
-    return done(message, "user_page", user_id=user_id)
+        return flash_error(error, "user_page", user_id=user_id)
+    return flash_success(message, "user_page", user_id=user_id)
 
 
 def _shown(user_id: UUID) -> dict[str, Any]:

@@ -21,8 +21,11 @@ from userapi.errors import ServiceError
 from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
+from .access import requires, signed_in
+from .blueprint import blp
+from .errors import flash_error, page_with_errors
 from .forms import day, read_form, read_query, typed_filters
-from .pages import blp, done, flash_refusal, page, refuse, requires, signed_in
+from .rendering import flash_success, page
 
 USERS_PER_PAGE = "25"
 LABELS = {
@@ -50,7 +53,7 @@ def users_page() -> Response:
         part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
         users = services().user_search.page(UserFilter(**query), PageRequest(**part))
     except ServiceError as error:
-        return refuse(error, "users.html", users=None, **values)
+        return page_with_errors(error, "users.html", users=None, **values)
     return page("users.html", users=users, **values)
 
 
@@ -80,9 +83,11 @@ def create_user() -> Response:
         body = read_form(UserCreation)
         user = services().account_creation.create(new_user(body), actor=current_actor())
     except ServiceError as error:
-        return refuse(error, "new_user.html", roles=sorted(services().roles.graph().names))
+        return page_with_errors(
+            error, "new_user.html", roles=sorted(services().roles.graph().names)
+        )
     told = "is there" if "password" in body else "is invited by mail"
-    return done(f"{user.username} {told}.", "user_page", user_id=user.id)
+    return flash_success(f"{user.username} {told}.", "user_page", user_id=user.id)
 
 
 @blp.route("/users/bulk", methods=["POST"])
@@ -93,7 +98,7 @@ def confirm_bulk() -> Response:
         body = read_form(BulkRequest)
         current_actor().require(PERMISSIONS[body["action"]])
     except ServiceError as error:
-        return flash_refusal(error, "users_page")
+        return flash_error(error, "users_page")
     return page(
         "bulk.html",
         action=body["action"],
@@ -112,7 +117,7 @@ def run_bulk() -> Response:
         names = dict(_named(body["user_ids"]))
         results = services().bulk.run(**body, actor=current_actor())
     except ServiceError as error:
-        return flash_refusal(error, "users_page")
+        return flash_error(error, "users_page")
     return page(
         "bulk_results.html",
         label=LABELS[body["action"]],

@@ -1,0 +1,136 @@
+"""Pages from templates: what all templates use, static files, and redirects with messages."""
+
+import hashlib
+from datetime import UTC, date, datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from flask import flash, redirect, render_template, request, stream_template, url_for
+from flask_wtf.csrf import generate_csrf
+from markupsafe import Markup
+from werkzeug.wrappers import Response
+
+from userapi.api.context import request_state, services
+from userapi.permissions import DESCRIPTIONS
+
+from .blueprint import blp
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+ASSET_SECONDS = 365 * 86_400
+
+
+def page(template: str, status: int = 200, **values: Any) -> Response:
+    """Return a page, or the part of it that a script requests."""
+    part = request.headers.get("HX-Target") if "HX-Request" in request.headers else None
+    text = render_template(f"console/{template}", part=part, **values)
+    return Response(text, status, mimetype="text/html")
+
+
+def streamed_page(template: str, **values: Any) -> Response:
+    """Return a page that the browser shows while it is rendered.
+
+    An error after the first part closes the connection.
+    """
+    response = Response(stream_template(f"console/{template}", **values), mimetype="text/html")
+    response.headers["X-Accel-Buffering"] = "no"  # Otherwise nginx buffers the whole page.
+    return response
+
+
+def flash_success(message: str, endpoint: str, **values: Any) -> Response:
+    """Redirect to a page that shows a message about what was done."""
+    flash(message, "success")
+    return redirect_to(endpoint, **values)
+
+
+def redirect_to(endpoint: str, **values: Any) -> Response:
+    """Redirect to a page with GET, so that a reload repeats nothing."""
+    return redirect(url_for(f"console.{endpoint}", **values), HTTPStatus.SEE_OTHER)
+
+
+@blp.context_processor
+def _shared_values() -> dict[str, Any]:
+    state = request_state()
+    actor, live = state.actor, state.live_session
+    return {
+        "actor": actor if actor.id else None,
+        "csrf_field": _csrf_field,
+        "asset": asset,
+        "can": lambda permission: permission in actor.permissions,
+        "permission_descriptions": DESCRIPTIONS,
+        "settings": services().settings,
+        "password_change_pending": live is not None and live.must_change_password,
+    }
+
+
+def _csrf_field() -> Markup:
+    """Return the hidden field that every form with a POST needs."""
+    return Markup('<input type="hidden" name="csrf_token" value="{}">').format(generate_csrf())
+
+
+@blp.app_template_filter("moment")
+def moment(value: datetime | str | None) -> str:
+    """Return a time in UTC, to the minute. A script converts it to the browser's time zone."""
+    if value is None:
+        return "never"
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+@blp.app_template_filter("day")
+def short_day(value: date) -> str:
+    """Return month and day, short enough for charts."""
+    return f"{value:%b} {value.day}"
+
+
+@blp.app_template_filter("number")
+def number(value: int) -> str:
+    """Return a number with thin spaces between thousands, which every country reads alike."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+@blp.app_template_filter("lasting")
+def duration(seconds: float) -> str:
+    """Return a duration in the largest unit of which it has at least two."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def asset(filename: str) -> str:
+    """Return the address of a static file, which contains the hash of its content.
+
+    Browsers can cache each version forever and load a new one after an update.
+    """
+    return url_for("console.static", filename=filename, v=_fingerprint(filename))
+
+
+@cache
+def _fingerprint(filename: str) -> str:
+    content = (Path(__file__).parent / "static" / filename).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@blp.after_request
+def _add_headers(response: Response) -> Response:
+    if request.endpoint == "console.static":
+        response.headers["Cache-Control"] = _cache_control_of_asset(response)
+    response.headers["Content-Security-Policy"] = POLICY
+    return response
+
+
+def _cache_control_of_asset(response: Response) -> str:
+    """Return how long browsers may cache a static file; not at all if its hash is another one.
+
+    While replicas are updated one by one, the page of one replica can load its files from another.
+    """
+    filename = (request.view_args or {}).get("filename", "")
+    if response.status_code in (200, 304) and request.args.get("v") == _fingerprint(filename):
+        return f"public, max-age={ASSET_SECONDS}, immutable"
+    return "no-cache"
