@@ -295,7 +295,7 @@ def test_a_body_that_says_it_is_not_compressed_is_taken(client: JsonClient) -> N
     ("raw", "detail"),
     [
         (b" \n", "The body is empty. This endpoint accepts JSON."),
-        (b'{"a": 1,\n "b" 2}', "The body is not valid JSON at line 2, column 6."),
+        (b'{"a": 1,\n "b" 2}', "Invalid JSON at line 2, column 6."),
         (b'{"a": 1, "a": 2}', "An object has two members of the same name."),
         (b'{"a": NaN}', "NaN is not a JSON value."),
         (b'{"a": 1e999}', "A number is out of range."),

@@ -1,8 +1,6 @@
-"""Reading request bodies strictly: what is not exactly JSON of a sensible size does not get in."""
+"""Strict reading of request bodies and query strings."""
 
 import codecs
-import json
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
@@ -13,6 +11,7 @@ from webargs.flaskparser import FlaskParser
 from webargs.multidictproxy import MultiDictProxy
 
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
+from userapi.infrastructure import strict_json
 from userapi.serving.body_limits import BODY_LIMIT_BYTES, BodyLimits, allow_body
 
 from .field_errors import all_errors
@@ -20,16 +19,16 @@ from .problems import UnsupportedCoding, UnsupportedMediaType
 
 IMPORT_LIMIT_BYTES = 10 * 1024 * 1024
 IMPORT_SECONDS = 120
-DEEPEST_LEVEL = 32
+MAX_LEVELS = 32
 MAX_UNKNOWN_REPORTED = 20
 FORM = "application/x-www-form-urlencoded"
 UTF_8 = frozenset({"utf-8", "utf8"})
 
-TOO_DEEP = f"More than {DEEPEST_LEVEL} levels of nesting."
+TOO_DEEP = f"More than {MAX_LEVELS} levels of nesting."
 
 
 class MalformedJson(Malformed):
-    """The body is not JSON (RFC 8259), or JSON that means different things to different readers."""
+    """The body is not JSON (RFC 8259), or readers can understand it differently."""
 
     code = "malformed_json"
     title = "The body is not valid JSON."
@@ -38,9 +37,9 @@ class MalformedJson(Malformed):
 def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
     """Return the whole body.
 
-    Raises 413 past `limit` bytes, 400 where it breaks off, 408 if late, and UnsupportedCoding for
-    a compressed one. More than BODY_LIMIT_BYTES are for callers who are known by now, and may take
-    longer.
+    Raises 413 above `limit` bytes, 400 if it is incomplete, 408 if it is late, and
+    UnsupportedCoding if it is compressed. Only authenticated callers may send more than
+    BODY_LIMIT_BYTES; they have more time.
     """
     codings = request.headers.get("Content-Encoding", "")
     if codings.strip().lower() not in ("", "identity"):
@@ -51,9 +50,9 @@ def read_body(limit: int = BODY_LIMIT_BYTES) -> bytes:
 
 
 def receive_body() -> None:
-    """Receive the body before the view runs: a request that is not whole has no effect.
+    """Receive the body before the view runs, so that an incomplete request has no effect.
 
-    Pages, and views with a larger limit, do it themselves when they know who sends it.
+    Pages and views with a larger limit receive it once they have authenticated the sender.
     """
     view = current_app.view_functions.get(request.endpoint or "")
     if request.blueprint != "console" and not hasattr(view, "body_limit"):
@@ -61,7 +60,7 @@ def receive_body() -> None:
 
 
 def init_app(app: Flask) -> None:
-    """Put the bodies of all requests within bounds. The hooks before count rate limits."""
+    """Limit the bodies of all requests. Earlier hooks count rate limits."""
     app.wsgi_app = BodyLimits(app.wsgi_app)  # type: ignore[method-assign]
     app.before_request(receive_body)
 
@@ -69,39 +68,31 @@ def init_app(app: Flask) -> None:
 def parse_json(raw: bytes) -> Any:
     """Return the value of a JSON text. Raises MalformedJson.
 
-    Refused beside what is no JSON at all: NaN and infinities, a member that stands twice, more
-    than 32 levels, another encoding than UTF-8 and a byte order mark.
+    It rejects everything that `strict_json` rejects, more than 32 levels, a byte order mark, and
+    encodings other than UTF-8.
     """
     if not raw.strip():
         raise MalformedJson("The body is empty. This endpoint accepts JSON.")
     _require_plain_utf_8(raw)
     try:
-        value = json.loads(
-            raw.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            object_pairs_hook=_without_duplicates,
-        )
+        value = strict_json.loads(raw.decode("utf-8"))
     except RecursionError as exc:
         raise MalformedJson(TOO_DEEP) from exc
-    except json.JSONDecodeError as exc:
-        where = f"line {exc.lineno}, column {exc.colno}"
-        raise MalformedJson(f"The body is not valid JSON at {where}.") from exc
     except UnicodeDecodeError as exc:
         raise MalformedJson("The body is not UTF-8.") from exc
-    except ValueError as exc:
-        raise MalformedJson() from exc
+    except strict_json.NotStrictJson as exc:
+        raise MalformedJson(str(exc)) from exc
     _require_shallow(value)
     return value
 
 
 def _require_plain_utf_8(raw: bytes) -> None:
-    """Raise MalformedJson for what programs of Windows write, and say what it is."""
+    """Raise MalformedJson for encodings that programs on Windows write, and name them."""
     if raw.startswith(codecs.BOM_UTF8):
         raise MalformedJson(
             "The body begins with a byte order mark. Send JSON as UTF-8 without one (RFC 8259)."
         )
-    # JSON begins with an ASCII character, which has a zero byte beside it in UTF-16 and UTF-32.
+    # JSON starts with an ASCII character, which UTF-16 and UTF-32 encode with a zero byte.
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw[:2]:
         raise MalformedJson("The body is UTF-16 or UTF-32. Send JSON as UTF-8 (RFC 8259).")
 
@@ -109,11 +100,11 @@ def _require_plain_utf_8(raw: bytes) -> None:
 def _require_shallow(value: Any) -> None:
     """Raise MalformedJson for a value that is nested too deeply.
 
-    Counted in the parsed value, level by level. The raw text is read by the JSON parser alone,
-    whose time is linear.
+    Counts the levels of the parsed value. Only the JSON parser, whose time is linear, reads the
+    text.
     """
     containers = [value] if isinstance(value, dict | list) else []
-    for _ in range(DEEPEST_LEVEL):
+    for _ in range(MAX_LEVELS):
         if not containers:
             return
         containers = [
@@ -124,24 +115,6 @@ def _require_shallow(value: Any) -> None:
         ]
     if containers:
         raise MalformedJson(TOO_DEEP)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise MalformedJson(f"{name} is not a JSON value.")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise MalformedJson("A number is out of range.")
-    return number
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise MalformedJson("An object has two members of the same name.")
-    return found
 
 
 def require_media_type(*accepted: str, charsets: Collection[str] = UTF_8) -> str:
@@ -156,12 +129,12 @@ def require_media_type(*accepted: str, charsets: Collection[str] = UTF_8) -> str
 
 
 class StrictParser(FlaskParser):
-    """webargs with our reading of JSON, and our errors."""
+    """webargs with strict JSON and the errors of this service."""
 
     DEFAULT_UNKNOWN_BY_LOCATION: dict[str, str | None] = {}
 
     def load_json(self, req: Request, schema: Schema) -> Any:
-        """Return the parsed body; an empty one is {} where the schema says that it may be."""
+        """Return the parsed body; {} for an empty body if the schema allows it."""
         raw = read_body()
         if getattr(schema, "takes_form", False) and req.mimetype == FORM:
             require_media_type(FORM)
@@ -173,7 +146,7 @@ class StrictParser(FlaskParser):
         return _without_surplus(parse_json(raw), schema)
 
     def load_querystring(self, req: Request, schema: Schema) -> Any:
-        """Return the query parameters; a repeated one is rejected."""
+        """Return the query parameters. Raises Invalid for a repeated one."""
         _require_once(
             schema, [name for name, values in req.args.lists() if len(values) > 1], req.args
         )
@@ -188,7 +161,7 @@ class StrictParser(FlaskParser):
         error_status_code: int | None,
         error_headers: Any,
     ) -> NoReturn:
-        """Raise what is wrong with the fields as one domain error."""
+        """Raise the errors of all fields as one domain error."""
         messages = error.messages
         if isinstance(messages, dict):
             messages = messages.get("json", messages.get("query", messages))
@@ -210,7 +183,7 @@ def _without_surplus(value: Any, schema: Schema) -> Any:
 
 
 def _require_once(schema: Schema, repeated: Collection[str], given: Mapping[str, Any]) -> None:
-    """Raise Invalid that names every repeated parameter, and all that is wrong with the others."""
+    """Raise Invalid with every repeated parameter, and every error of the others."""
     if not repeated:
         return
     errors = [FieldError(name, "Must not be repeated.", "repeated") for name in repeated]
@@ -222,9 +195,9 @@ def _require_once(schema: Schema, repeated: Collection[str], given: Mapping[str,
 
 
 def _parse_form(raw: bytes) -> dict[str, str]:
-    """Return the fields of a form. Raises Malformed, or Invalid where one stands twice.
+    """Return the fields of a form. Raises Malformed, or Invalid for a repeated field.
 
-    Ones that nobody knows are the caller's to ignore (RFC 6749 §3.2): libraries send `client_id`.
+    The caller ignores unknown fields (RFC 6749 §3.2), because libraries send `client_id`.
     """
     try:
         pairs = parse_qsl(
@@ -245,7 +218,7 @@ def _parse_form(raw: bytes) -> dict[str, str]:
 
 
 def refuse_query() -> None:
-    """Raise Invalid where the request has query parameters: the endpoint knows none."""
+    """Raise Invalid if the request has query parameters, on an endpoint without any."""
     if request.args:
         raise Invalid(
             [FieldError(name, "Unknown query parameter.", "unknown_field") for name in request.args]
