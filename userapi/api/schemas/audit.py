@@ -13,11 +13,11 @@ class AuditFilters(StrictSchema):
     """Filters that combine."""
 
     actor_id = fields.UUID()
-    target_id = Text(most=64)
+    target_id = Text(max_length=64)
     action = Choice(AuditAction)
     outcome = Choice(Outcome)
-    ip_address = NetworkAddress(most=100)
-    correlation_id = Text(most=64)
+    ip_address = NetworkAddress(max_length=100)
+    correlation_id = Text(max_length=64)
     since = Moment()
     until = Moment()
 

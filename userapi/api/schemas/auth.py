@@ -11,7 +11,7 @@ from userapi.api.context import current_session, services
 from .fields import Moment, OptionalBody, PastedText, StrictBoolean, StrictSchema, Text
 from .users import Password, User
 
-IDENTIFIER_CHARACTERS = 320
+MAX_IDENTIFIER_CHARACTERS = 320
 
 
 class Login(StrictSchema):
@@ -19,8 +19,8 @@ class Login(StrictSchema):
 
     username = PastedText(
         required=True,
-        least=1,
-        most=IDENTIFIER_CHARACTERS,
+        min_length=1,
+        max_length=MAX_IDENTIFIER_CHARACTERS,
         metadata={"description": "User name or e-mail address.", "example": "admin"},
     )
     password = Password(required=True)
@@ -89,8 +89,8 @@ class PasswordQuestion(StrictSchema):
     """A password that somebody thinks of, and for whom."""
 
     password = Password(required=True)
-    username = PastedText(most=256, allow_none=True)
-    email = PastedText(most=320, allow_none=True)
+    username = PastedText(max_length=256, allow_none=True)
+    email = PastedText(max_length=320, allow_none=True)
 
 
 class PasswordIssue(Schema):
@@ -130,7 +130,9 @@ class Verified(Schema):
 class PasswordResetRequest(StrictSchema):
     """Whose password is forgotten."""
 
-    email = PastedText(required=True, least=1, most=320, metadata={"example": "ada@example.com"})
+    email = PastedText(
+        required=True, min_length=1, max_length=320, metadata={"example": "ada@example.com"}
+    )
 
 
 class PasswordResetConfirmation(StrictSchema):
@@ -154,7 +156,7 @@ class EmailVerification(StrictSchema):
 class EmailChange(StrictSchema):
     """The new address and the present password."""
 
-    new_email = PastedText(required=True, most=320, metadata={"example": "ada@example.org"})
+    new_email = PastedText(required=True, max_length=320, metadata={"example": "ada@example.org"})
     current_password = Password(required=True)
 
     def require_valid(self, given: Mapping[str, Any]) -> None:

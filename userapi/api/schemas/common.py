@@ -52,8 +52,8 @@ class Problem(Schema):
 class PageQuery(StrictSchema):
     """Which part of a list is wanted."""
 
-    page = QueryInteger(least=1, most=10**9, metadata={"default": 1})
-    page_size = QueryInteger(least=1, most=100, metadata={"default": 20})
+    page = QueryInteger(minimum=1, maximum=10**9, metadata={"default": 1})
+    page_size = QueryInteger(minimum=1, maximum=100, metadata={"default": 20})
     # Of any length and content: what is no cursor of ours is a damaged one, and refused as that.
     cursor = fields.String(metadata={"description": "`next_cursor` of the answer before."})
 
@@ -62,7 +62,7 @@ class SortedPageQuery(PageQuery):
     """Which part of a list is wanted, and in which order."""
 
     sort = Text(
-        most=200,
+        max_length=200,
         metadata={
             "description": "Fields separated by commas; `-` before one turns it round.",
             "example": "-created_at,username",

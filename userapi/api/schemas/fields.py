@@ -1,4 +1,8 @@
-"""Fields that coerce nothing: a wrong JSON type is wrong."""
+"""Fields that convert nothing: a wrong JSON type is an error.
+
+Only this module overrides the hooks of marshmallow's fields, which its guide on custom fields
+documents although their names begin with an underscore. Subclasses elsewhere override `check`.
+"""
 
 import re
 import unicodedata
@@ -19,19 +23,19 @@ from userapi.roles.models import MAX_ROLES
 RFC3339 = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII
 )
-# What is left of an offset such as +01:00 where a query string has a + that means a blank.
+# An offset such as +01:00 whose + was not encoded in a query string and so became a blank.
 PLUS_LOST = re.compile(r" [0-9]{2}:[0-9]{2}$", re.ASCII)
 CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
-LARGEST_INTEGER = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 
 
-def wrong_type(wanted: str) -> ValidationError:
+def wrong_type(expected: str) -> ValidationError:
     """Return the error for a value of another JSON type."""
-    return ValidationError(CodedMessage(f"Must be {wanted}.", "wrong_type"))
+    return ValidationError(CodedMessage(f"Must be {expected}.", "wrong_type"))
 
 
 def require_clean(text: str) -> None:
-    """Raise for control characters and lone surrogates: no text has a use for them."""
+    """Raise ValidationError for control characters and lone surrogates."""
     for character in text:
         if character < " " or (character >= "\x7f" and unicodedata.category(character) in _UNCLEAN):
             raise ValidationError(
@@ -45,25 +49,30 @@ _UNCLEAN = {"Cc", "Cs"}
 
 
 class Text(fields.String):
-    """A text without control characters, of a length counted in characters."""
+    """A text without control characters, with a length in characters."""
 
-    def __init__(self, *, least: int = 0, most: int | None = None, **kwargs: Any) -> None:
-        self.least = least
-        self.most = most
-        super().__init__(validate=validate.Length(min=least or None, max=most), **kwargs)
+    def __init__(
+        self, *, min_length: int = 0, max_length: int | None = None, **kwargs: Any
+    ) -> None:
+        self.min_length = min_length
+        self.max_length = max_length
+        length = validate.Length(min=min_length or None, max=max_length)
+        super().__init__(validate=length, **kwargs)
+
+    def check(self, value: str) -> None:
+        """Raise ValidationError if the value breaks a rule of this field."""
+        if len(value) < self.min_length:
+            message = f"Must be at least {self.min_length} characters."
+            if self.min_length == 1:
+                message = "Must not be empty."
+            raise ValidationError(CodedMessage(message, "too_short"))
+        if self.max_length is not None and len(value) > self.max_length:
+            message = f"Must be at most {self.max_length} characters."
+            raise ValidationError(CodedMessage(message, "too_long"))
 
     def _validate(self, value: Any) -> None:
-        if len(value) < self.least:
-            about = (
-                "Must not be empty."
-                if self.least == 1
-                else (f"Must be at least {self.least} characters.")
-            )
-            raise ValidationError(CodedMessage(about, "too_short"))
-        if self.most is not None and len(value) > self.most:
-            raise ValidationError(
-                CodedMessage(f"Must be at most {self.most} characters.", "too_long")
-            )
+        """Call `check`; the validator in the constructor only documents the length."""
+        self.check(value)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if not isinstance(value, str):
@@ -73,7 +82,7 @@ class Text(fields.String):
 
 
 class PastedText(Text):
-    """A text that people copy and paste: blanks around it are no part of it."""
+    """A text that people paste: surrounding blanks are removed."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         if isinstance(value, str):
@@ -82,7 +91,7 @@ class PastedText(Text):
 
 
 class NetworkAddress(PastedText):
-    """An IP address in any spelling; read as its canonical form."""
+    """An IP address in any notation, converted to its canonical form."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
@@ -97,16 +106,17 @@ class NetworkAddress(PastedText):
 
 
 class NameText(Text):
-    """What something is called or described by: not only blanks and invisible characters."""
+    """A name or a description: not only blanks and invisible characters."""
 
-    def _validate(self, value: Any) -> None:
-        super()._validate(value)
+    def check(self, value: str) -> None:
+        """Raise ValidationError if the value breaks a rule of this field."""
+        super().check(value)
         if value and is_blank(value):
             raise ValidationError(CodedMessage("Must contain visible characters.", "blank"))
 
 
 class StrictBoolean(fields.Boolean):
-    """true or false, and neither 1 nor "yes"."""
+    """true or false, but neither 1 nor "yes"."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):
@@ -124,29 +134,31 @@ class QueryBoolean(fields.Boolean):
 
 
 class QueryInteger(fields.Integer):
-    """A whole number in a query string, within bounds."""
+    """An integer in a query string, within bounds."""
 
-    def __init__(self, *, least: int, most: int, **kwargs: Any) -> None:
-        self.least = least
-        self.most = most
-        super().__init__(validate=validate.Range(min=least, max=most), **kwargs)
+    def __init__(self, *, minimum: int, maximum: int, **kwargs: Any) -> None:
+        self.minimum = minimum
+        self.maximum = maximum
+        super().__init__(validate=validate.Range(min=minimum, max=maximum), **kwargs)
 
     def _validate(self, value: Any) -> None:
-        """Leave it to `_deserialize`; the validator above only documents the bounds."""
+        """Do nothing: `_deserialize` checks the bounds, which the validator only documents."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
             raise wrong_type("a whole number")
         number = int(value)
-        if not self.least <= number <= self.most:
+        if not self.minimum <= number <= self.maximum:
             raise ValidationError(
-                CodedMessage(f"Must be a number from {self.least} to {self.most}.", "out_of_range")
+                CodedMessage(
+                    f"Must be a number from {self.minimum} to {self.maximum}.", "out_of_range"
+                )
             )
         return number
 
 
 class Moment(fields.DateTime):
-    """A moment as RFC 3339 with a zone; shown in UTC with Z."""
+    """A time of RFC 3339 with a zone. Responses have it in UTC with Z."""
 
     def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> str | None:
         return None if value is None else rfc3339(value)
@@ -158,7 +170,7 @@ class Moment(fields.DateTime):
             if RFC3339.fullmatch(value):
                 return datetime.fromisoformat(value.upper().replace(" ", "T")).astimezone(UTC)
         except (ValueError, OverflowError):
-            pass  # The form is right, but there is no such day or hour.
+            pass  # The format is right, but the day or hour does not exist.
         hint = "" if "+" in value or not PLUS_LOST.search(value) else " In a URL, write + as %2B."
         raise ValidationError(
             CodedMessage(
@@ -169,14 +181,14 @@ class Moment(fields.DateTime):
 
 
 class Choice(fields.String):
-    """One of a closed set of texts."""
+    """One value of an enum."""
 
     def __init__(self, options: type, **kwargs: Any) -> None:
         self.options = {str(option): option for option in options}  # type: ignore[attr-defined]
         super().__init__(validate=validate.OneOf(list(self.options)), **kwargs)
 
     def _validate(self, value: Any) -> None:
-        """Leave it to `_deserialize`; the validator above only documents the choices."""
+        """Do nothing: `_deserialize` checks the choices, which the validator only documents."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, str):
@@ -191,8 +203,9 @@ class Choice(fields.String):
 class TextList(fields.List[str]):
     """A list of texts."""
 
-    def __init__(self, *, most_items: int, most: int, **kwargs: Any) -> None:
-        super().__init__(Text(most=most), validate=validate.Length(max=most_items), **kwargs)
+    def __init__(self, *, max_items: int, max_length: int, **kwargs: Any) -> None:
+        length = validate.Length(max=max_items)
+        super().__init__(Text(max_length=max_length), validate=length, **kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list):
@@ -204,7 +217,7 @@ class RoleNameList(TextList):
     """The names of the roles of one user."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(most_items=MAX_ROLES, most=64, **kwargs)
+        super().__init__(max_items=MAX_ROLES, max_length=64, **kwargs)
 
     def _validate(self, value: Any) -> None:
         if len(set(value)) > MAX_ROLES:
@@ -214,21 +227,21 @@ class RoleNameList(TextList):
 
 
 class UuidList(fields.List[UUID]):
-    """A list of one to so many ids."""
+    """A list of 1 to `max_items` ids."""
 
-    def __init__(self, *, most_items: int, **kwargs: Any) -> None:
-        self.most_items = most_items
-        super().__init__(fields.UUID(), validate=validate.Length(min=1, max=most_items), **kwargs)
+    def __init__(self, *, max_items: int, **kwargs: Any) -> None:
+        self.max_items = max_items
+        super().__init__(fields.UUID(), validate=validate.Length(min=1, max=max_items), **kwargs)
 
     def _validate(self, value: Any) -> None:
-        """Leave it to `_deserialize`; the validator above only documents the bounds."""
+        """Do nothing: `_deserialize` checks the bounds, which the validator only documents."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
         if not isinstance(value, list):
             raise wrong_type("a list of ids")
-        if not 1 <= len(value) <= self.most_items:
+        if not 1 <= len(value) <= self.max_items:
             code = "too_long" if value else "too_short"
-            raise ValidationError(CodedMessage(f"Must contain 1 to {self.most_items} ids.", code))
+            raise ValidationError(CodedMessage(f"Must contain 1 to {self.max_items} ids.", code))
         faults = {
             index: [CodedMessage("Must be a UUID.", "invalid_id")]
             for index, item in enumerate(value)
@@ -240,19 +253,19 @@ class UuidList(fields.List[UUID]):
 
 
 class JsonObject(fields.Dict):
-    """An object of any JSON, of a bounded size in bytes."""
+    """A JSON object of at most `max_bytes`."""
 
-    def __init__(self, *, most_bytes: int, **kwargs: Any) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, *, max_bytes: int, **kwargs: Any) -> None:
+        self.max_bytes = max_bytes
         super().__init__(**kwargs)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
         if not isinstance(value, dict):
             raise wrong_type("an object")
         _require_storable(value)
-        if len(orjson.dumps(value)) > self.most_bytes:
+        if len(orjson.dumps(value)) > self.max_bytes:
             raise ValidationError(
-                CodedMessage(f"Must be at most {self.most_bytes} bytes.", "too_long")
+                CodedMessage(f"Must be at most {self.max_bytes} bytes.", "too_long")
             )
         return value
 
@@ -260,7 +273,7 @@ class JsonObject(fields.Dict):
 def _require_storable(value: Any) -> None:
     if isinstance(value, str):
         require_clean(value)
-    elif isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+    elif isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise ValidationError(
             CodedMessage("Must not contain a number beyond 64 bits.", "out_of_range")
         )
@@ -274,15 +287,15 @@ def _require_storable(value: Any) -> None:
 
 
 class StrictSchema(Schema):
-    """Base of requests: an unknown field is an error."""
+    """Base class of requests: an unknown field is an error."""
 
     body_optional = False
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
         """Raise Invalid for fields that have the right form and break another rule.
 
-        Asked where other fields are refused already, so that one answer names every faulty field;
-        otherwise the use case finds it. Rules that need the state of a resource are left to that.
+        Called if other fields are invalid, so that one response names every invalid field.
+        Otherwise the use case checks these rules. It alone checks rules about stored state.
         """
 
     class Meta:
@@ -290,6 +303,6 @@ class StrictSchema(Schema):
 
 
 class OptionalBody(StrictSchema):
-    """Base of requests that may come without a body."""
+    """Base class of requests that may have no body."""
 
     body_optional = True

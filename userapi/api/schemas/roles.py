@@ -30,10 +30,10 @@ class Role(Schema):
 class RoleUpdate(StrictSchema):
     """What can be changed of a role; a field that is left out stays."""
 
-    name = Text(most=256, metadata={"description": "The present name: a role keeps it."})
-    description = NameText(most=500, metadata={"example": "Looks after what people upload."})
-    permissions = TextList(most_items=500, most=140, metadata={"example": ["media:upload"]})
-    parents = TextList(most_items=50, most=64, metadata={"example": ["user"]})
+    name = Text(max_length=256, metadata={"description": "The present name: a role keeps it."})
+    description = NameText(max_length=500, metadata={"example": "Looks after what people upload."})
+    permissions = TextList(max_items=500, max_length=140, metadata={"example": ["media:upload"]})
+    parents = TextList(max_items=50, max_length=64, metadata={"example": ["user"]})
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
         """Raise Invalid for what no role can be, and for another name than the present one."""
@@ -43,7 +43,7 @@ class RoleUpdate(StrictSchema):
 class RoleCreation(RoleUpdate):
     """A new role."""
 
-    name = Text(required=True, most=256, metadata={"example": "media-editor"})
+    name = Text(required=True, max_length=256, metadata={"example": "media-editor"})
 
 
 class RoleList(Schema):

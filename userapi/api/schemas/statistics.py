@@ -10,7 +10,7 @@ from .fields import QueryInteger, StrictSchema
 class StatisticsQuery(StrictSchema):
     """How many days are wanted."""
 
-    days = QueryInteger(least=1, most=MAX_DAYS, metadata={"default": 30})
+    days = QueryInteger(minimum=1, maximum=MAX_DAYS, metadata={"default": 30})
 
 
 class Day(Schema):

@@ -32,9 +32,9 @@ from .fields import (
     UuidList,
 )
 
-METADATA_BYTES = 16 * 1024
+MAX_METADATA_BYTES = 16 * 1024
 # A password has 8 to 128 characters; the policy says so, together with all that is wrong besides.
-PASSWORD_CHARACTERS = 1024
+MAX_PASSWORD_CHARACTERS = 1024
 
 
 class Password(Text):
@@ -43,14 +43,17 @@ class Password(Text):
     def __init__(self, **kwargs: Any) -> None:
         about = {"format": "password", "example": "violet-harbour-93-lantern"}
         about |= kwargs.pop("metadata", {})
-        super().__init__(most=PASSWORD_CHARACTERS, load_only=True, metadata=about, **kwargs)
+        super().__init__(
+            max_length=MAX_PASSWORD_CHARACTERS, load_only=True, metadata=about, **kwargs
+        )
 
 
 class PhoneNumber(Text):
     """A telephone number."""
 
-    def _validate(self, value: Any) -> None:
-        super()._validate(value)
+    def check(self, value: str) -> None:
+        """Raise ValidationError if the value breaks a rule of this field."""
+        super().check(value)
         if not is_phone_number(value):
             raise ValidationError(
                 CodedMessage(
@@ -62,8 +65,9 @@ class PhoneNumber(Text):
 class LanguageTag(Text):
     """A language tag."""
 
-    def _validate(self, value: Any) -> None:
-        super()._validate(value)
+    def check(self, value: str) -> None:
+        """Raise ValidationError if the value breaks a rule of this field."""
+        super().check(value)
         if not is_locale(value):
             raise ValidationError(CodedMessage("Must be a locale such as de-CH.", "invalid_locale"))
 
@@ -71,8 +75,9 @@ class LanguageTag(Text):
 class TimeZone(Text):
     """A time zone."""
 
-    def _validate(self, value: Any) -> None:
-        super()._validate(value)
+    def check(self, value: str) -> None:
+        """Raise ValidationError if the value breaks a rule of this field."""
+        super().check(value)
         if not is_timezone(value):
             raise ValidationError(
                 CodedMessage("Must be a time zone such as Europe/Zurich.", "invalid_timezone")
@@ -82,8 +87,9 @@ class TimeZone(Text):
 class WebAddress(Text):
     """An http or https URL."""
 
-    def _validate(self, value: Any) -> None:
-        super()._validate(value)
+    def check(self, value: str) -> None:
+        """Raise ValidationError if the value breaks a rule of this field."""
+        super().check(value)
         try:
             parts = urlsplit(value)
             fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and " " not in value
@@ -96,21 +102,21 @@ class WebAddress(Text):
 class ProfileUpdate(StrictSchema):
     """The fields that people write about themselves; null clears one."""
 
-    first_name = NameText(most=100, allow_none=True, metadata={"example": "Ada"})
-    last_name = NameText(most=100, allow_none=True, metadata={"example": "Lovelace"})
-    phone = PhoneNumber(most=32, allow_none=True, metadata={"example": "+41 44 668 18 00"})
-    locale = LanguageTag(most=35, allow_none=True, metadata={"example": "en-GB"})
-    timezone = TimeZone(most=64, allow_none=True, metadata={"example": "Europe/London"})
+    first_name = NameText(max_length=100, allow_none=True, metadata={"example": "Ada"})
+    last_name = NameText(max_length=100, allow_none=True, metadata={"example": "Lovelace"})
+    phone = PhoneNumber(max_length=32, allow_none=True, metadata={"example": "+41 44 668 18 00"})
+    locale = LanguageTag(max_length=35, allow_none=True, metadata={"example": "en-GB"})
+    timezone = TimeZone(max_length=64, allow_none=True, metadata={"example": "Europe/London"})
     avatar_url = WebAddress(
-        most=2048, allow_none=True, metadata={"example": "https://cdn.example.com/ada.png"}
+        max_length=2048, allow_none=True, metadata={"example": "https://cdn.example.com/ada.png"}
     )
 
 
 class Registration(ProfileUpdate):
     """What somebody gives who registers."""
 
-    username = PastedText(required=True, most=256, metadata={"example": "ada"})
-    email = PastedText(required=True, most=320, metadata={"example": "ada@example.com"})
+    username = PastedText(required=True, max_length=256, metadata={"example": "ada"})
+    email = PastedText(required=True, max_length=320, metadata={"example": "ada@example.com"})
     password = Password(required=True)
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
@@ -124,7 +130,7 @@ class UserCreation(Registration):
     password = Password()
     roles = RoleNameList(metadata={"example": ["user"]})
     status = Choice(UserStatus)
-    metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
+    metadata = JsonObject(max_bytes=MAX_METADATA_BYTES, metadata={"example": {"team": "vision"}})
     must_change_password = StrictBoolean()
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
@@ -135,9 +141,9 @@ class UserCreation(Registration):
 class UserUpdate(ProfileUpdate):
     """What can be changed; a field that is left out stays."""
 
-    username = PastedText(most=256, metadata={"example": "ada"})
-    email = PastedText(most=320, metadata={"example": "ada@example.com"})
-    metadata = JsonObject(most_bytes=METADATA_BYTES, metadata={"example": {"team": "vision"}})
+    username = PastedText(max_length=256, metadata={"example": "ada"})
+    email = PastedText(max_length=320, metadata={"example": "ada@example.com"})
+    metadata = JsonObject(max_bytes=MAX_METADATA_BYTES, metadata={"example": {"team": "vision"}})
     must_change_password = StrictBoolean()
     status = Choice(UserStatus)
     roles = RoleNameList(metadata={"example": ["user", "moderator"]})
@@ -192,10 +198,12 @@ class UserPage(PageOf):
 class UserFilterQuery(StrictSchema):
     """Filters that combine."""
 
-    search = Text(most=200, metadata={"description": "Part of a name or address; no wildcards."})
+    search = Text(
+        max_length=200, metadata={"description": "Part of a name or address; no wildcards."}
+    )
     status = Choice(UserStatus)
-    role = Text(most=64)
-    email = PastedText(most=320, metadata={"description": "The whole address."})
+    role = Text(max_length=64)
+    email = PastedText(max_length=320, metadata={"description": "The whole address."})
     created_after = Moment()
     created_before = Moment()
     last_login_after = Moment()
@@ -214,7 +222,7 @@ class UserQuery(UserFilterQuery, SortedPageQuery):
 class Suspension(OptionalBody):
     """Why, and until when."""
 
-    reason = Text(most=500, allow_none=True, metadata={"example": "Chargeback"})
+    reason = Text(max_length=500, allow_none=True, metadata={"example": "Chargeback"})
     until = Moment(allow_none=True, metadata={"example": "2030-01-31T12:00:00Z"})
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
@@ -225,7 +233,7 @@ class Suspension(OptionalBody):
 class OptionalReason(OptionalBody):
     """Why."""
 
-    reason = Text(most=500, allow_none=True)
+    reason = Text(max_length=500, allow_none=True)
 
 
 class OwnDeletion(StrictSchema):
@@ -283,12 +291,12 @@ class BulkRequest(StrictSchema):
     action = Choice(BulkAction, required=True, metadata={"example": "suspend"})
     user_ids = UuidList(
         required=True,
-        most_items=MAX_USERS,
+        max_items=MAX_USERS,
         metadata={"example": ["01990000-0000-7000-8000-000000000001"]},
     )
-    reason = Text(most=500, allow_none=True)
+    reason = Text(max_length=500, allow_none=True)
     role = Text(
-        most=64, metadata={"description": "For assign_role and remove_role, and only there."}
+        max_length=64, metadata={"description": "For assign_role and remove_role, and only there."}
     )
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
