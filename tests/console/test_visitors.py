@@ -120,7 +120,7 @@ def test_a_visitors_cookie_ages(
     robin = make_user("robin")
     reader = PageReader(app)
     reader.get("/sign-in")
-    monkeypatch.setattr("userapi.console.cookies.STRANGER_LIFETIME", -1 * ONE_SECOND)
+    monkeypatch.setattr("userapi.console.cookies.VISITOR_LIFETIME", -1 * ONE_SECOND)
 
     refused = reader.post("/sign-in", username=robin.username, password=robin.password)
 

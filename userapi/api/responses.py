@@ -1,4 +1,4 @@
-"""What answers have in common: JSON, entity tags, and the headers of every response."""
+"""What responses share: JSON, entity tags, and common headers."""
 
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
-# No view sets any of these.
-EVERYWHERE = (
+# Views never set these.
+ALWAYS_ADDED = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
     ("X-Frame-Options", "DENY"),
 )
-UNLESS_SET = (("Content-Security-Policy", API_POLICY), ("Cache-Control", "no-store"))
+DEFAULTS = (("Content-Security-Policy", API_POLICY), ("Cache-Control", "no-store"))
 HSTS = ("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 
 
 class OrjsonProvider(JSONProvider):
-    """Flask's JSON by orjson, which writes an answer several times faster."""
+    """Flask's JSON provider with orjson, which is several times faster."""
 
     def dumps(self, obj: Any, **_kwargs: Any) -> str:
         """Return JSON text."""
@@ -40,18 +40,12 @@ class OrjsonProvider(JSONProvider):
         """Return the value of JSON text."""
         return orjson.loads(s)
 
-    def response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return a response with JSON."""
-        return Response(
-            orjson.dumps(self._prepare_response_obj(args, kwargs)), mimetype="application/json"
-        )
-
 
 def as_json(value: object, status: int = 200, *, etag: str | None = None) -> Response:
-    """Return a frozen value as it stands: its public fields, times in UTC with Z.
+    """Return the public fields of a frozen value, without a schema.
 
-    A list of 50 users takes 0.1 ms this way and 3 ms through a schema; tests compare the answers
-    with the documented schemas.
+    A list of 50 users takes 0.1 ms, compared with 3 ms through a schema. Tests compare the
+    responses with the documented schemas.
     """
     return _json(as_json_text(value), status, etag)
 
@@ -59,12 +53,12 @@ def as_json(value: object, status: int = 200, *, etag: str | None = None) -> Res
 def json_response(
     schema: Schema, value: object, status: int = 200, *, etag: str | None = None
 ) -> Response:
-    """Return `value` as the schema shows it."""
+    """Return `value` as its schema serializes it."""
     return _json(orjson.dumps(schema.dump(value)), status, etag)
 
 
 def profile_response(profile: Profile) -> Response:
-    """Return a user's profile as it was kept."""
+    """Return the cached profile of a user."""
     return _json(profile.text, 200, profile.etag)
 
 
@@ -76,14 +70,14 @@ def _json(text: bytes, status: int, etag: str | None) -> Response:
 
 
 def user_response(user: UserView, status: int = 200) -> Response:
-    """Return a user with the entity tag that `If-Match` is compared with."""
+    """Return a user, with the entity tag for `If-Match`."""
     return as_json(user, status, etag=user.etag)
 
 
 def if_match() -> Collection[str] | None:
-    """Return the entity tags that the caller insists on, or None (RFC 9110 §13.1.1).
+    """Return the entity tags of `If-Match`; None without the header or for `*` (RFC 9110 §13.1.1).
 
-    A weak tag never matches, and `*` matches whatever is there.
+    A weak tag never matches.
     """
     header = request.headers.get("If-Match")
     if header is None or header.strip() == "*":
@@ -96,10 +90,10 @@ def if_match() -> Collection[str] | None:
 
 
 class _CommonHeaders:
-    """Adds the headers that every answer has, as it is sent.
+    """WSGI middleware that adds the headers of every response.
 
-    Below Flask, whose own headers are a multi-dict that is copied once more for the server: nine
-    more in there took a twelfth of checking a token.
+    Flask's headers are a multi-dict that is copied for the server. Nine more headers in it were a
+    twelfth of the time of a token check.
     """
 
     def __init__(self, wsgi_app: "WSGIApplication", *, https: bool) -> None:
@@ -111,8 +105,8 @@ class _CommonHeaders:
     ) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             names = {name for name, _ in headers}
-            headers = [*headers, *EVERYWHERE, *request_state().response_headers]
-            headers += [header for header in UNLESS_SET if header[0] not in names]
+            headers = [*headers, *ALWAYS_ADDED, *request_state().response_headers]
+            headers += [header for header in DEFAULTS if header[0] not in names]
             if self._https or environ["wsgi.url_scheme"] == "https":
                 headers.append(HSTS)
             return start_response(status, headers, exc_info)
@@ -121,7 +115,7 @@ class _CommonHeaders:
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Give every response the headers that all have."""
+    """Serialize with orjson, and add the common headers to every response."""
     app.json = OrjsonProvider(app)
     app.wsgi_app = _CommonHeaders(  # type: ignore[method-assign]
         app.wsgi_app, https=settings.is_https

@@ -1,10 +1,14 @@
-"""Browser sessions: a random id in a cookie, and what it stands for in Redis or in files.
+"""Browser sessions: a random id in a cookie, and its data in Redis or in files.
 
-Only the pages have them. Whoever is not signed in has none on the server: the seed of their form
-tokens, and the messages for their next page, are in a signed cookie. Where Redis is configured and
-away, so are the pages for people who are signed in; the API goes on.
+Only the pages have sessions. Visitors who are not signed in have no data on the server: the seed of
+their CSRF tokens and the messages for the next page are in a signed cookie. If Redis is configured
+and unavailable, so are the pages for signed-in users. The API is not affected.
+
+Only this module uses private names of Flask-Session: `_get_store_id` and `_delete_session`, because
+the library has no public way to delete a stored session without saving another in its place.
 """
 
+import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -21,7 +25,7 @@ from flask_wtf import CSRFProtect
 from itsdangerous import BadData
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from userapi.api.problems import handle_service_error
@@ -35,9 +39,10 @@ log = structlog.get_logger(__name__)
 PREFIX = "/console/"
 KEY_PREFIX = "browser:"
 TIMEOUT_SECONDS = 0.5
-# Long enough to type a password; every visitor of the sign-in page has one.
-STRANGER_LIFETIME = timedelta(hours=2)
-KEPT_BY_VISITORS = ("csrf_token", "_flashes")
+# Long enough to type a password. Every visitor of the sign-in page has this cookie.
+VISITOR_LIFETIME = timedelta(hours=2)
+# `_flashes` is where Flask stores the messages of `flash`.
+VISITOR_KEYS = ("csrf_token", "_flashes")
 # A cookie holds 4 KB.
 MAX_MESSAGES = 5
 MAX_FILES = 10_000
@@ -45,30 +50,24 @@ MAX_FILES = 10_000
 csrf = CSRFProtect()
 
 
-class StoreAway(Unavailable):
-    """The store of the browser sessions does not answer."""
-
-    title = "Browser sessions are temporarily unavailable. Try again."
-
-
-class StoreRefuses(StoreAway):
-    """The store answers, and accepts no writes."""
+class StoreUnavailable(Unavailable):
+    """The store of the browser sessions is unavailable."""
 
     title = "Browser sessions are temporarily unavailable. Try again."
 
 
 class _PageSession(ServerSideSession):  # type: ignore[misc]  # has no annotations
-    """What a page knows of a browser; `stored` if it was read from the server's store."""
+    """The session of a page; `stored` if it was read from the server's store."""
 
     stored = False
 
 
-class _AwaySession(_PageSession):
-    """What a request has in place of a session that cannot be read."""
+class _UnavailableSession(_PageSession):
+    """The session of a request whose stored session cannot be read."""
 
 
 class _VisitorCookies(SecureCookieSessionInterface):
-    """Signs and reads what a browser keeps that nobody has signed in with."""
+    """The signed cookie of visitors who are not signed in."""
 
     salt = "console-visitor"
 
@@ -80,25 +79,25 @@ class _VisitorCookies(SecureCookieSessionInterface):
         self._name = f"{self.get_cookie_name(app)}-visitor"
 
     def read(self, request: Request) -> dict[str, Any]:
-        """Return what the cookie holds; nothing if it is missing, old or not signed by us."""
+        """Return the content of the cookie; empty if it is missing, expired or not signed by us."""
         try:
-            kept = self._serializer.loads(
+            stored = self._serializer.loads(
                 request.cookies.get(self._name, ""),
-                max_age=int(STRANGER_LIFETIME.total_seconds()),
+                max_age=int(VISITOR_LIFETIME.total_seconds()),
             )
         except BadData:
             return {}
-        return {name: kept[name] for name in KEPT_BY_VISITORS if name in kept}
+        return {name: stored[name] for name in VISITOR_KEYS if name in stored}
 
     def write(self, app: Flask, session: Mapping[str, Any], response: Response) -> None:
-        """Let the browser keep the part of a session that strangers need."""
-        kept = {name: session[name] for name in KEPT_BY_VISITORS if name in session}
-        if "_flashes" in kept:
-            kept["_flashes"] = kept["_flashes"][-MAX_MESSAGES:]
-        response.set_cookie(self._name, str(self._serializer.dumps(kept)), **self._options(app))
+        """Store the part of a session that visitors need in the cookie."""
+        stored = {name: session[name] for name in VISITOR_KEYS if name in session}
+        if "_flashes" in stored:
+            stored["_flashes"] = stored["_flashes"][-MAX_MESSAGES:]
+        response.set_cookie(self._name, str(self._serializer.dumps(stored)), **self._options(app))
 
     def delete(self, app: Flask, request: Request, response: Response) -> None:
-        """Let the browser drop the cookie, if it has it."""
+        """Delete the cookie, if the browser has it."""
         if self._name in request.cookies:
             response.set_cookie(self._name, "", max_age=0, expires=0, **self._options(app))
 
@@ -112,8 +111,8 @@ class _VisitorCookies(SecureCookieSessionInterface):
         }
 
 
-class _OnlyForPages(ServerSideSessionInterface):  # type: ignore[misc]  # has no annotations
-    """Opens a session for pages alone, and stores those that somebody has signed in with."""
+class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no annotations
+    """Opens sessions for pages only, and stores those of signed-in users."""
 
     session_class = _PageSession
 
@@ -122,7 +121,7 @@ class _OnlyForPages(ServerSideSessionInterface):  # type: ignore[misc]  # has no
         self._visitors = _VisitorCookies(app)
 
     def open_session(self, app: Flask, request: Request) -> Any:
-        """Return the session of a page; None, for no session at all, elsewhere."""
+        """Return the session of a page; None for other requests."""
         if not request.path.startswith(PREFIX) or request.endpoint == "console.static":
             return None
         session_id = request.cookies.get(self.get_cookie_name(app))
@@ -131,29 +130,30 @@ class _OnlyForPages(ServerSideSessionInterface):  # type: ignore[misc]  # has no
                 session = super().open_session(app, request)
             except (RedisError, OSError) as exc:
                 log.warning("console.store_unavailable", error=type(exc).__name__)
-                return _AwaySession()
+                return _UnavailableSession()
             if session.sid == session_id:
                 session.stored = True
                 return session
-        return _PageSession(self._visitors.read(request), sid=self._generate_sid(self.sid_length))
+        return _PageSession(
+            self._visitors.read(request), sid=secrets.token_urlsafe(self.sid_length)
+        )
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
-        """Keep the session. A page whose session cannot be kept is not shown."""
-        if isinstance(session, _AwaySession):
+        """Store the session. If that fails, return an error in place of the page."""
+        if isinstance(session, _UnavailableSession):
             return
         try:
             if "session_id" in session:
                 super().save_session(app, session, response)
                 self._visitors.delete(app, request, response)
             else:
-                self._save_at_visitor(app, session, response)
+                self._save_in_cookie(app, session, response)
         except (RedisError, OSError) as exc:
             log.warning("console.store_unavailable", error=type(exc).__name__)
-            refuses = isinstance(exc, ResponseError)
-            _put_problem_in(response, StoreRefuses() if refuses else StoreAway())
+            _replace_by_problem(response, StoreUnavailable())
 
-    def _save_at_visitor(self, app: Flask, session: _PageSession, response: Response) -> None:
-        """Store nothing here, and no longer what was stored while somebody was signed in."""
+    def _save_in_cookie(self, app: Flask, session: _PageSession, response: Response) -> None:
+        """Save in the visitor's cookie, and delete a session that was stored while signed in."""
         response.vary.add("Cookie")
         if not session.modified:
             return
@@ -173,26 +173,26 @@ class _OnlyForPages(ServerSideSessionInterface):  # type: ignore[misc]  # has no
         self._visitors.write(app, session, response)
 
 
-class _RedisSessions(_OnlyForPages, RedisSessionInterface):  # type: ignore[misc]
+class _RedisSessions(_PageSessions, RedisSessionInterface):  # type: ignore[misc]
     """Browser sessions in Redis."""
 
 
-class _FileSessions(_OnlyForPages, CacheLibSessionInterface):  # type: ignore[misc]
-    """Browser sessions in files, where the service runs by itself."""
+class _FileSessions(_PageSessions, CacheLibSessionInterface):  # type: ignore[misc]
+    """Browser sessions in files, for a service without Redis."""
 
 
 def require_store(session: SessionMixin) -> None:
-    """Raise StoreAway where the session of this request could not be read."""
-    if isinstance(session, _AwaySession):
-        raise StoreAway()
+    """Raise StoreUnavailable if the session of this request could not be read."""
+    if isinstance(session, _UnavailableSession):
+        raise StoreUnavailable()
 
 
-def _put_problem_in(response: Response, error: StoreAway) -> None:
-    """Make the answer a page that says why the one that was drawn is not shown."""
-    answer = handle_service_error(error)
-    wait = answer.headers["Retry-After"]
-    problem = orjson.loads(answer.get_data())
-    response.status_code = answer.status_code
+def _replace_by_problem(response: Response, error: StoreUnavailable) -> None:
+    """Replace the response by the page of a problem."""
+    refusal = handle_service_error(error)
+    wait = refusal.headers["Retry-After"]
+    problem = orjson.loads(refusal.get_data())
+    response.status_code = refusal.status_code
     response.headers["Retry-After"] = wait
     for name in ("Location", "Content-Disposition"):
         response.headers.pop(name, None)
@@ -201,7 +201,7 @@ def _put_problem_in(response: Response, error: StoreAway) -> None:
 
 
 def init_app(app: Flask, settings: Settings) -> None:
-    """Give pages their sessions, and their forms a token against forgery."""
+    """Add sessions and CSRF protection for pages."""
     app.config.update(
         PERMANENT_SESSION_LIFETIME=timedelta(days=settings.session_absolute_lifetime_days),
         # The prefix binds the cookie to this host, to https and to the path / (RFC 6265bis §4.1.3).
@@ -210,18 +210,18 @@ def init_app(app: Flask, settings: Settings) -> None:
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_SECURE=settings.is_https,
         SESSION_REFRESH_EACH_REQUEST=False,
-        # Checked by the pages themselves: the API has no cookies and so nothing to forge.
+        # The guards of pages check it. The API has no cookies, so its requests cannot be forged.
         WTF_CSRF_CHECK_DEFAULT=False,
         WTF_CSRF_TIME_LIMIT=None,
-        # No page sends a Referer, so none can be asked for.
+        # Pages send no Referer, so it cannot be checked.
         WTF_CSRF_SSL_STRICT=False,
     )
     app.session_interface = _store(app, settings)
     csrf.init_app(app)
 
 
-def _store(app: Flask, settings: Settings) -> _OnlyForPages:
-    # Bound to SECRET_KEY: with a new one no cookie of before names a session.
+def _store(app: Flask, settings: Settings) -> _PageSessions:
+    # Bound to SECRET_KEY: a new key invalidates all former cookies.
     prefix = f"{KEY_PREFIX}{key_id(settings.secret_key)}:"
     options: dict[str, Any] = {"key_prefix": prefix, "permanent": False}
     if not settings.redis_url:
