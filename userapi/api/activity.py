@@ -1,4 +1,4 @@
-"""The endpoint of what a user did: /api/v1/users/{id}/activity."""
+"""The endpoint of a user's activity: /api/v1/users/{id}/activity."""
 
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ blp = Blueprint(
     "activity",
     __name__,
     url_prefix="/api/v1/users",
-    description="What one user did, and what was done to them.",
+    description="The audit entries of one user.",
 )
 
 
@@ -27,9 +27,9 @@ blp = Blueprint(
 @blp.response(200, AuditPage)
 @blp.raises(InvalidCursor, PageTooDeep, UserNotFound)
 def index(query: dict[str, Any], user_id: UUID) -> Any:
-    """Show what a user did and what was done to them, newest first.
+    """List the audit entries by or about a user, newest first.
 
-    The entries of a user who was deleted are still there.
+    The entries of a deleted user remain.
     """
     found = services().audit_reader.activity(user_id, PageRequest(**query), actor=current_actor())
     if not found.total:

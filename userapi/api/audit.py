@@ -18,7 +18,7 @@ blp = Blueprint(
     "audit",
     __name__,
     url_prefix="/api/v1/audit-logs",
-    description="Who did what, when, from where: an immutable log. Needs `audit:read`.",
+    description="Who did what, when and from where, in an immutable log. Needs `audit:read`.",
 )
 
 
@@ -28,7 +28,7 @@ blp = Blueprint(
 @blp.response(200, AuditPage)
 @blp.raises(InvalidCursor, PageTooDeep)
 def index(query: dict[str, Any]) -> Any:
-    """Read the audit log, newest first. That it was read is recorded, too."""
+    """List the audit log, newest first. The access itself is recorded."""
     page = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
     return services().audit_reader.page(
         AuditFilter(**query), PageRequest(**page), actor=current_actor()

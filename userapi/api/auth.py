@@ -1,4 +1,4 @@
-"""Endpoints of signing in: /api/v1/auth."""
+"""Endpoints of authentication: /api/v1/auth."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,7 +53,7 @@ blp = Blueprint(
     "auth",
     __name__,
     url_prefix="/api/v1/auth",
-    description="Signing up, in and out; tokens, sessions, passwords and addresses of oneself.",
+    description="Sign up, log in, log out; tokens, sessions, password and address of the caller.",
 )
 
 
@@ -78,8 +78,8 @@ def _registered(view: UserView | None) -> Response:
 def register(body: dict[str, Any], *, idempotency: Any) -> None:
     """Register a new account.
 
-    Where addresses are verified the answer is 202 for a new and for a taken address alike, and the
-    account is pending until the link in a mail is followed.
+    If the service verifies addresses, the response is 202 for new and for taken addresses, and the
+    account is pending until its owner opens the link in a mail.
     """
     services().registration.register(new_user(body), actor=current_actor(), idempotency=idempotency)
 
@@ -90,7 +90,7 @@ def register(body: dict[str, Any], *, idempotency: Any) -> None:
 @blp.response(200, LoginResult)
 @blp.raises(InvalidCredentials, AccountSuspended, AccountPending, TooManyAttempts, Busy)
 def login(body: dict[str, Any]) -> Any:
-    """Log in with e-mail or user name."""
+    """Log in with a user name or e-mail address."""
     return services().log_in.with_password(
         body["username"],
         body["password"],
@@ -124,7 +124,7 @@ def logout(body: dict[str, Any]) -> None:
 @signed_in
 @blp.response(200, Myself)
 def me() -> Any:
-    """Show who is signed in and what they may do."""
+    """Get the signed-in user and their permissions."""
     live = current_session()
     user = (
         services().accounts.get(live.user_id).public
@@ -144,7 +144,7 @@ def me() -> Any:
 @signed_in
 @blp.response(200, Verified)
 def verify() -> Any:
-    """Return whether this token is good at this moment, and what for."""
+    """Check that this token is valid, and get its permissions."""
     live = current_session()
     return as_json(
         {
@@ -165,7 +165,7 @@ def verify() -> Any:
 @blp.response(200, Tokens)
 @blp.raises(InvalidCredentials, TooManyAttempts, Busy)
 def change_password(body: dict[str, Any]) -> Any:
-    """Set a new password. This session goes on with new tokens; all others end."""
+    """Set a new password. This session continues with new tokens; all others end."""
     return services().password_change.change(
         current=body["current_password"], new=body["new_password"], actor=current_actor()
     )
@@ -176,7 +176,7 @@ def change_password(body: dict[str, Any]) -> Any:
 @blp.arguments(PasswordQuestion)
 @blp.response(200, PasswordStrength)
 def password_strength(body: dict[str, Any]) -> Any:
-    """Judge a password. Nothing is stored or logged."""
+    """Estimate the strength of a password. Nothing is stored or logged."""
     return asdict(
         services().policy.strength(
             body["password"], username=body.get("username"), email=body.get("email")
@@ -208,7 +208,7 @@ def end_session(session_id: UUID) -> None:
 @signed_in
 @blp.response(200, Revoked)
 def end_other_sessions() -> Any:
-    """End all sessions of the signed-in user but this one."""
+    """End all other sessions of the signed-in user."""
     live = current_session()
     revoked = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
@@ -221,7 +221,7 @@ def end_other_sessions() -> Any:
 @blp.arguments(TokenQuestion)
 @blp.response(200, Introspected)
 def introspect(body: dict[str, Any]) -> Any:
-    """Tell another service what a token is worth at this moment (RFC 7662)."""
+    """Get the state of a token, for other services (RFC 7662)."""
     found = services().introspection.inspect(body["token"])
     return as_json({"active": False} if found is None else found)
 
@@ -231,7 +231,7 @@ def introspect(body: dict[str, Any]) -> Any:
 @blp.arguments(TokenQuestion)
 @blp.response(200)
 def revoke(body: dict[str, Any]) -> Response:
-    """End the session of a token; any other text is no error (RFC 7009)."""
+    """End the session of a token. An invalid token is no error (RFC 7009)."""
     services().log_out.revoke(body["token"], actor=current_actor())
     return Response(status=200)
 
@@ -241,7 +241,7 @@ def revoke(body: dict[str, Any]) -> Response:
 @blp.arguments(PasswordResetRequest)
 @blp.response(202, Accepted)
 def request_password_reset(body: dict[str, Any]) -> Any:
-    """Ask for a mail that sets a new password. The answer is the same for every address."""
+    """Request a mail to set a new password. The response is the same for every address."""
     services().recovery.request_reset(body["email"], actor=current_actor())
     return {}
 
@@ -262,7 +262,7 @@ def confirm_password_reset(body: dict[str, Any]) -> None:
 @blp.response(204)
 @blp.raises(InvalidToken, EmailTaken)
 def verify_email(body: dict[str, Any]) -> None:
-    """Prove an e-mail address with the token of a mail."""
+    """Verify an e-mail address with the token of a mail."""
     services().email_verification.confirm(body["token"], actor=current_actor())
 
 
@@ -271,7 +271,7 @@ def verify_email(body: dict[str, Any]) -> None:
 @blp.arguments(PasswordResetRequest)
 @blp.response(202, Accepted)
 def resend_verification(body: dict[str, Any]) -> Any:
-    """Ask for the mail that proves an address once more. The answer is always the same."""
+    """Request another mail to verify an address. The response is the same for every address."""
     services().email_verification.resend(body["email"], actor=current_actor())
     return {}
 
@@ -284,7 +284,7 @@ def resend_verification(body: dict[str, Any]) -> Any:
 def change_email(body: dict[str, Any]) -> Any:
     """Request a change of the e-mail address.
 
-    The new address has to confirm it; the old address is notified by mail.
+    The change needs a confirmation from the new address. The old address is notified by mail.
     """
     services().email_change.request(
         current_session().user_id,

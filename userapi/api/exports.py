@@ -1,4 +1,4 @@
-"""Answers that are too long to be made at once, sent as they are read."""
+"""Downloads that are streamed while they are read."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -11,10 +11,10 @@ from userapi.infrastructure.export import MEDIA_TYPES, ExportFormat, with_byte_o
 def export_response(
     pieces: Iterator[bytes], *, form: ExportFormat, name: str, now: datetime, bom: bool = False
 ) -> Response:
-    """Return a download of everything in `pieces`; with `bom` after a mark, where it is CSV.
+    """Return a download of `pieces`. With `bom`, CSV starts with a byte order mark.
 
-    An error on the way is raised to the server, which then breaks the connection off: a client
-    never takes a part for the whole.
+    An error during the download reaches the server, which closes the connection, so that a client
+    notices that the file is incomplete.
     """
     if bom:
         pieces = with_byte_order_mark(pieces, form)
@@ -25,7 +25,7 @@ def export_response(
 
 
 def document_response(pieces: Iterator[bytes], *, filename: str) -> Response:
-    """Return a download of one JSON document; an error on the way breaks the connection off."""
+    """Return a download of one JSON document. An error during it closes the connection."""
     response = Response(stream_with_context(pieces), mimetype="application/json")
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return response

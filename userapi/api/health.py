@@ -1,4 +1,4 @@
-"""Health: is it alive, is it ready, and how is each component."""
+"""Endpoints of health: /api/v1/health."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ blp = Blueprint(
     "health",
     __name__,
     url_prefix="/api/v1/health",
-    description="Whether the service and its dependencies are healthy.",
+    description="The health of the service and its dependencies.",
 )
 
 _readiness = Readiness()
@@ -26,7 +26,7 @@ _readiness = Readiness()
 @public
 @blp.response(200, Health)
 def index() -> Any:
-    """Tell that the service answers, and which one it is."""
+    """Get the name and version of the service."""
     return services().health.summary()
 
 
@@ -34,7 +34,7 @@ def index() -> Any:
 @public
 @blp.response(200, Liveness)
 def live() -> Any:
-    """Tell that the process answers, whatever else is down."""
+    """Check that the process responds. Dependencies are not checked."""
     return {"status": "alive"}
 
 
@@ -43,7 +43,7 @@ def live() -> Any:
 @blp.response(200, Readiness)
 @blp.alt_response(503, schema=Readiness, description="Not ready for requests.")
 def ready() -> Response:
-    """Return whether the service can do its work: its database answers and is migrated."""
+    """Check that the service is ready: its database is available and migrated."""
     report = services().health.readiness()
     response = json_response(_readiness, report, 200 if report.is_ready else 503)
     if not report.is_ready:
@@ -55,5 +55,5 @@ def ready() -> Response:
 @requires(Permission.SYSTEM_READ, unless=lambda: services().settings.health_detailed_public)
 @blp.response(200, DetailedHealth)
 def detailed() -> Any:
-    """Show each component."""
+    """Get the state of each component."""
     return services().health.detailed()

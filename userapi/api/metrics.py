@@ -84,7 +84,7 @@ def init_app(app: Flask, services: Services) -> None:
     @app.route("/metrics", methods=["GET"], endpoint="metrics")
     @public
     def show() -> Response:
-        """Return the metrics as Prometheus reads them."""
+        """Return the metrics in the format of Prometheus."""
         _require_token(settings)
         text, content_type = exporter.generate_metrics()
         response = Response(text + generate_latest(database_metrics).decode())

@@ -1,4 +1,4 @@
-"""Where a request comes from: the socket's address, or what trusted proxies in front say."""
+"""The address of the client: that of the socket, or that from trusted proxies."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,15 +10,15 @@ from userapi.infrastructure.network_addresses import canonical_address
 
 
 def init_app(app: Flask, count: int) -> None:
-    """Trust so many of the last proxies, and give every request an address in one form."""
+    """Trust the last `count` proxies, and convert every client address to its canonical form."""
     serve = app.wsgi_app
 
     def serve_at_canonical_address(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         address = environ.get("REMOTE_ADDR", "")
         canonical = canonical_address(address)
         if canonical is None and count:
-            # RFC 7239 §6 lets proxies write "unknown" or what they like, and where there are fewer
-            # of them than are trusted it is the client who writes.
+            # Proxies may write "unknown" or any identifier (RFC 7239 §6). With fewer proxies than
+            # configured, the client controls the header.
             address = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
             canonical = canonical_address(address)
         environ["REMOTE_ADDR"] = canonical or address

@@ -29,18 +29,18 @@ blp = Blueprint(
     "roles",
     __name__,
     url_prefix="/api/v1/roles",
-    description="Named sets of permissions that inherit one from another.",
+    description="Named sets of permissions that inherit from each other.",
 )
 
 _role = Role()
 
 
-def _shown(role: RoleView, status: int = 200) -> Response:
+def _role_response(role: RoleView, status: int = 200) -> Response:
     return json_response(_role, role, status, etag=str(role.version))
 
 
 def _created(role: RoleView) -> Response:
-    response = _shown(role, 201)
+    response = _role_response(role, 201)
     response.headers["Location"] = url_for("roles.show", name=role.name)
     return response
 
@@ -65,7 +65,7 @@ def index() -> Any:
 )
 @idempotent(_created)
 def create(body: dict[str, Any], *, idempotency: Any) -> None:
-    """Create a role. Nobody gives it what they do not hold themselves."""
+    """Create a role. The caller must hold every permission that it grants."""
     services().role_editor.create(
         RoleDefinition(**body), actor=current_actor(), idempotency=idempotency
     )
@@ -75,7 +75,7 @@ def create(body: dict[str, Any], *, idempotency: Any) -> None:
 @requires(Permission.ROLES_READ)
 @blp.response(200, PermissionList)
 def permissions() -> Any:
-    """List the known permissions."""
+    """List all permissions."""
     named = {name for role in services().roles.all() for name in role.permissions}
     known = {str(permission): about for permission, about in DESCRIPTIONS.items()}
     others = {name: "" for name in named - known.keys()}
@@ -91,8 +91,8 @@ def permissions() -> Any:
 @blp.response(200, Role)
 @blp.raises(RoleNotFound)
 def show(name: str) -> Any:
-    """Show a role."""
-    return _shown(services().roles.get(name))
+    """Get a role."""
+    return _role_response(services().roles.get(name))
 
 
 @blp.route("/<name>", methods=["PUT"])
@@ -104,14 +104,14 @@ def show(name: str) -> Any:
 @blp.response(200, Role)
 @blp.raises(RoleNotFound, BuiltinRole, RoleCycle, PermissionEscalation, InsufficientRank, Stale)
 def replace(body: dict[str, Any], name: str) -> Any:
-    """Change a role; a field that is left out stays.
+    """Change a role. Omitted fields keep their values.
 
-    It applies on the next request of everybody who has the role. Needs every permission that the
-    role grants before and after, and a higher rank than everybody who would lose a permission of
-    this service by it, also through a role that inherits from this one.
+    The change applies to the next request of every user with the role. The caller must hold every
+    permission that the role grants before and after the change, and outrank every user who would
+    lose a permission of this service, also through a role that inherits from this one.
     """
     role = services().role_editor.change(name, body, actor=current_actor(), if_match=if_match())
-    return _shown(role)
+    return _role_response(role)
 
 
 @blp.route("/<name>", methods=["DELETE"])
@@ -119,5 +119,5 @@ def replace(body: dict[str, Any], name: str) -> Any:
 @blp.response(204)
 @blp.raises(RoleNotFound, BuiltinRole, RoleInUse, PermissionEscalation, InsufficientRank, Stale)
 def delete(name: str) -> None:
-    """Delete a role that no user has and from which no role inherits."""
+    """Delete a role that no user has and no role inherits from."""
     services().role_editor.delete(name, actor=current_actor(), if_match=if_match())

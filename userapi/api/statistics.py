@@ -1,4 +1,4 @@
-"""The endpoint of figures about users: /api/v1/users/stats."""
+"""The endpoint of statistics about users: /api/v1/users/stats."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ blp = Blueprint(
     "statistics",
     __name__,
     url_prefix="/api/v1/users",
-    description="Figures for a dashboard.",
+    description="Statistics for a dashboard.",
 )
 
 
@@ -22,5 +22,5 @@ blp = Blueprint(
 @blp.arguments(StatisticsQuery, location="query")
 @blp.response(200, Statistics)
 def show(query: dict[str, int]) -> Any:
-    """Show figures about users and what they did each day. They may be a minute old."""
+    """Get statistics about users and their activity by day. They can be a minute old."""
     return services().statistics.figures(**query)

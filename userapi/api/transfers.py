@@ -1,4 +1,4 @@
-"""Users as files: POST /api/v1/users/import and GET /api/v1/users/export."""
+"""Endpoints of imports and exports: /api/v1/users/import, /imports and /export."""
 
 import io
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ from .schemas.transfers import (
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
 RESPOND_ASYNC = "respond-async"
-# A hash takes a quarter of a second of a core: a request waits for no more than so many.
+# A hash needs a quarter of a second of a core. A request waits for at most this many.
 MAX_PASSWORDS = 200
 MAX_ROWS = 20_000
 WORKBOOKS = frozenset(
@@ -58,7 +58,7 @@ blp = Blueprint(
     "transfers",
     __name__,
     url_prefix="/api/v1/users",
-    description="Many users as a file, in and out.",
+    description="Import and export of users as files.",
 )
 
 
@@ -79,9 +79,9 @@ def accepts_file(view: View) -> View:
     success=True,
     description="The worker imports the rows.",
     headers={
-        "Location": {"description": "Where to ask for progress.", "schema": {"type": "string"}},
+        "Location": {"description": "URL of the progress.", "schema": {"type": "string"}},
         "Preference-Applied": {
-            "description": "`respond-async`, where that was preferred.",
+            "description": "`respond-async`, if the request preferred it.",
             "schema": {"type": "string"},
         },
     },
@@ -92,38 +92,27 @@ def accepts_file(view: View) -> View:
 )
 @accepts_file
 def import_users(query: dict[str, Any]) -> Any:
-    """Import users from NDJSON or CSV. None that is there already is changed.
+    """Import users from NDJSON or CSV. Existing users are not changed.
 
     Columns: username, email, password or password_hash, first_name, last_name, roles (a list, or
-    names with `;` or `,` between), status. The other columns of an export are ignored and listed
+    names separated by `;` or `,`), status. The other columns of an export are ignored and listed
     in `ignored_columns`. A hash is bcrypt, argon2id, Django's pbkdf2_sha256 or werkzeug's scrypt.
-    Without password and hash a user is invited by mail. CSV may be separated by commas, semicolons
+    A user without password and hash is invited by mail. CSV can be separated by commas, semicolons
     or tabs and be UTF-8, UTF-16 with a byte order mark or, with `charset=` in Content-Type,
-    windows-1252 or iso-8859-1. Takes 10 MiB and 20 000 rows; roles other than `user` need
+    windows-1252 or iso-8859-1. Limits: 10 MiB and 20 000 rows. Roles other than `user` need
     `roles:assign`. Each row has its own result.
 
-    With more than 200 plain passwords, or with `Prefer: respond-async`, the answer is 202: the
-    worker imports the rows, and `Location` tells how far it is.
+    With more than 200 plain passwords, or with `Prefer: respond-async`, the response is 202: the
+    worker imports the rows, and `Location` is the URL of the progress.
     """
-    form, charset = _kind_of_body()
-    rows, ignored = rows_of(read_body(IMPORT_LIMIT_BYTES), form, charset=charset)
-    dry_run = query["dry_run"]
+    rows, ignored = _rows_of_body()
     if _prefers_async() or takes_long(rows):
         job = services().import_jobs.create(
-            rows, actor=current_actor(), dry_run=dry_run, ignored_columns=ignored
+            rows, actor=current_actor(), dry_run=query["dry_run"], ignored_columns=ignored
         )
         return _accepted(job)
-    batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)
-    results = [result for batch in batches for result in batch]
-    created = sum(result.status == "created" for result in results)
-    answer = {
-        "dry_run": dry_run,
-        "created": created,
-        "failed": len(results) - created,
-        "ignored_columns": ignored,
-        "results": [shown_result(result) for result in results],
-    }
-    return Response(orjson.dumps(answer), 200, mimetype="application/json")
+    batches = services().user_imports.run(rows, actor=current_actor(), dry_run=query["dry_run"])
+    return _imported(list(chain.from_iterable(batches)), query["dry_run"], ignored)
 
 
 @blp.route("/imports/<uuid:import_id>", methods=["GET"])
@@ -131,11 +120,11 @@ def import_users(query: dict[str, Any]) -> Any:
 @blp.response(200, ImportJob)
 @blp.raises(ImportNotFound)
 def show_import(import_id: UUID) -> Any:
-    """Show how far an import is.
+    """Get the progress of an import.
 
-    `created` counts the users that were created; those that would be, where it is a dry run. A job
-    fails when whoever started it is suspended or loses `users:import`: the rest of the rows is
-    refused. It is deleted 30 days after its end.
+    `created` is the number of created users, or in a dry run the number that would be created. An
+    import fails if its creator is suspended or loses `users:import`: the remaining rows are
+    rejected. Imports are deleted 30 days after their end.
     """
     return as_json(services().import_jobs.get(import_id))
 
@@ -145,9 +134,9 @@ def show_import(import_id: UUID) -> Any:
 @blp.response(204)
 @blp.raises(ImportNotFound)
 def cancel_import(import_id: UUID) -> None:
-    """Cancel what is not done yet of an import. Users that were created stay.
+    """Cancel the remaining rows of an import. Created users stay.
 
-    The stored rows are deleted. An import that has ended stays as it is.
+    The stored rows are deleted. An import that has ended does not change.
     """
     services().import_jobs.cancel(import_id, actor=current_actor())
 
@@ -158,7 +147,7 @@ def cancel_import(import_id: UUID) -> None:
 @blp.response(200, ImportResultPage)
 @blp.raises(InvalidCursor, PageTooDeep, ImportNotFound)
 def import_results(query: dict[str, Any], import_id: UUID) -> Any:
-    """List what became of each row that is done, in the order of the file."""
+    """List the results of the imported rows, in the order of the file."""
     found = services().import_jobs.results(import_id, PageRequest(**query))
     page: Page[Any] = found
     return as_json(replace(page, items=[shown_result(item) for item in found.items]))
@@ -173,18 +162,23 @@ def import_results(query: dict[str, Any], import_id: UUID) -> Any:
     },
 )
 def export_users(query: dict[str, Any]) -> Any:
-    """Export users as NDJSON or CSV. Takes the filters of the list; that it was read is recorded.
+    """Export users as NDJSON or CSV, with the filters of the list. The export is recorded.
 
-    In CSV a cell that a spreadsheet would take for a formula begins with an apostrophe. A file that
-    breaks off is not complete: it ends in order only when every user is in it.
+    In CSV, a cell that a spreadsheet would evaluate as a formula starts with an apostrophe. If the
+    connection closes before the end of the response, the file is incomplete.
     """
     form, bom = query.pop("format"), query.pop("bom")
     pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
     return export_response(pieces, form=form, name="users", now=services().clock.now(), bom=bom)
 
 
-def _kind_of_body() -> tuple[ImportFormat, str | None]:
-    """Return what the body says that it is. Raises UnsupportedMediaType."""
+def _rows_of_body() -> tuple[list[Row], tuple[str, ...]]:
+    form, charset = _format_of_body()
+    return rows_of(read_body(IMPORT_LIMIT_BYTES), form, charset=charset)
+
+
+def _format_of_body() -> tuple[ImportFormat, str | None]:
+    """Return the format and charset in Content-Type. Raises UnsupportedMediaType."""
     if request.mimetype in WORKBOOKS:
         raise UnsupportedMediaType(
             "This endpoint accepts application/x-ndjson or text/csv. In Excel, save the workbook"
@@ -201,10 +195,10 @@ def _kind_of_body() -> tuple[ImportFormat, str | None]:
 def rows_of(
     raw: bytes, form: ImportFormat, *, charset: str | None = None
 ) -> tuple[list[Row], tuple[str, ...]]:
-    """Return all rows of a file, and the columns of it that are ignored.
+    """Return all rows of a file, and its ignored columns.
 
-    What makes the file unreadable is found before any row is imported. Raises MalformedFile,
-    Invalid for more than one request takes.
+    An unreadable file is rejected before any row is imported. Raises MalformedFile, Invalid for
+    too many rows.
     """
     file = UserFile(open_text(io.BytesIO(raw), form, charset=charset), form)
     rows: list[Row] = []
@@ -222,7 +216,7 @@ def takes_long(rows: Sequence[Row]) -> bool:
 
 
 def _prefers_async() -> bool:
-    """Return whether the caller prefers not to wait (RFC 7240 §4.1)."""
+    """Return whether the request has `Prefer: respond-async` (RFC 7240 §4.1)."""
     preferences = chain.from_iterable(
         header.split(",") for header in request.headers.getlist("Prefer")
     )
@@ -239,8 +233,22 @@ def _accepted(job: ImportView) -> Response:
     return response
 
 
+def _imported(
+    results: Sequence[ImportResult], dry_run: bool, ignored_columns: tuple[str, ...]
+) -> Response:
+    created = sum(result.status == "created" for result in results)
+    body = {
+        "dry_run": dry_run,
+        "created": created,
+        "failed": len(results) - created,
+        "ignored_columns": ignored_columns,
+        "results": [shown_result(result) for result in results],
+    }
+    return Response(orjson.dumps(body), 200, mimetype="application/json")
+
+
 def shown_result(result: ImportResult) -> dict[str, Any]:
-    """Return a result as answers show it."""
+    """Return the result of a row as responses show it."""
     shown: dict[str, Any] = {"row": result.row, "status": result.status}
     if result.id is not None:
         shown["id"] = result.id

@@ -1,4 +1,4 @@
-"""What others look for at well-known places (RFC 8615): keys and whom to tell of a weakness."""
+"""Well-known locations (RFC 8615): public keys and the security contact."""
 
 from datetime import timedelta
 
@@ -16,10 +16,10 @@ blp = Blueprint(
     "wellknown",
     __name__,
     url_prefix="/.well-known",
-    description="Public keys, metrics, and whom to tell of a weakness.",
+    description="Public keys, metrics and the security contact.",
 )
 
-KEYS_KEPT_SECONDS = 300
+JWKS_MAX_AGE_SECONDS = 300
 CONTACT_VALID_FOR = timedelta(days=180)
 
 
@@ -27,9 +27,9 @@ CONTACT_VALID_FOR = timedelta(days=180)
 @public
 @blp.response(200, JsonWebKeySet)
 def jwks() -> Response:
-    """Return the public keys that access tokens are verified with (RFC 7517)."""
+    """Get the public keys that verify access tokens (RFC 7517)."""
     response = as_json(services().keys.jwks())
-    response.headers["Cache-Control"] = f"public, max-age={KEYS_KEPT_SECONDS}"
+    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE_SECONDS}"
     return response
 
 
@@ -37,7 +37,7 @@ def jwks() -> Response:
 @public
 @blp.response(200, {"type": "string"}, content_type="text/plain")
 def security() -> Response:
-    """Return whom to tell of a weakness (RFC 9116)."""
+    """Get the contact for reports of vulnerabilities (RFC 9116)."""
     settings, now = services().settings, services().clock.now()
     text = (
         f"Contact: {settings.security_contact}\n"

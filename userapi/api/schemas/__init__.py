@@ -1,3 +1,3 @@
-"""The shapes of requests and answers. Requests are judged by form only; rules that need the
-database belong to the services.
+"""Schemas of requests and responses. They check the form of requests. The use cases check the rules
+that need the database.
 """

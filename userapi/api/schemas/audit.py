@@ -1,4 +1,4 @@
-"""Shapes of the audit log."""
+"""Schemas of the audit log."""
 
 from marshmallow import Schema, fields
 
@@ -10,7 +10,7 @@ from .fields import Choice, Moment, NetworkAddress, QueryBoolean, StrictSchema, 
 
 
 class AuditFilters(StrictSchema):
-    """Filters that combine."""
+    """Filters, which can be combined."""
 
     actor_id = fields.UUID()
     target_id = Text(max_length=64)
@@ -23,11 +23,11 @@ class AuditFilters(StrictSchema):
 
 
 class AuditQuery(PageQuery, AuditFilters):
-    """Filters that combine, and the part that is wanted."""
+    """Filters, and the page."""
 
 
 class AuditExportQuery(AuditFilters):
-    """Filters that combine, and the form that is wanted."""
+    """Filters, and the format."""
 
     form = Choice(ExportFormat, data_key="format", metadata={"default": "ndjson"})
     bom = QueryBoolean(
@@ -37,7 +37,7 @@ class AuditExportQuery(AuditFilters):
 
 
 class AuditEntry(Schema):
-    """Who did what, to whom, and with what outcome."""
+    """An action, its actor, its target and its outcome."""
 
     id = fields.UUID()
     occurred_at = Moment()
@@ -61,6 +61,6 @@ class AuditEntry(Schema):
 
 
 class AuditPage(PageOf):
-    """A part of the audit log."""
+    """A page of the audit log."""
 
     items = fields.List(fields.Nested(AuditEntry))

@@ -1,4 +1,4 @@
-"""Shapes of signing in."""
+"""Schemas of authentication."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ MAX_IDENTIFIER_CHARACTERS = 320
 
 
 class Login(StrictSchema):
-    """A name or an address, and the password."""
+    """User name or e-mail address, and the password."""
 
     username = PastedText(
         required=True,
@@ -24,7 +24,7 @@ class Login(StrictSchema):
         metadata={"description": "User name or e-mail address.", "example": "admin"},
     )
     password = Password(required=True)
-    remember_me = StrictBoolean(metadata={"description": "Stay signed in for longer."})
+    remember_me = StrictBoolean(metadata={"description": "Use the longer session lifetime."})
 
 
 class Tokens(Schema):
@@ -39,14 +39,14 @@ class Tokens(Schema):
     refresh_expires_in = fields.Integer(
         metadata={
             "example": 604800,
-            "description": "Seconds until the session ends. Long unused it ends before that.",
+            "description": "Seconds until the session ends. It ends earlier if it is not used.",
         }
     )
     session_id = fields.UUID()
 
 
 class LoginResult(Tokens):
-    """A pair of tokens and who they are for."""
+    """A pair of tokens and its user."""
 
     user = fields.Nested(User)
 
@@ -62,13 +62,13 @@ class Refresh(StrictSchema):
 
 
 class Logout(OptionalBody):
-    """Whether every session is to end."""
+    """Whether to end every session."""
 
     all_sessions = StrictBoolean()
 
 
 class PasswordChange(StrictSchema):
-    """The present password and the new one."""
+    """The current password and the new one."""
 
     current_password = Password(required=True)
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
@@ -86,7 +86,7 @@ class PasswordChange(StrictSchema):
 
 
 class PasswordQuestion(StrictSchema):
-    """A password that somebody thinks of, and for whom."""
+    """A password to check, and its user."""
 
     password = Password(required=True)
     username = PastedText(max_length=256, allow_none=True)
@@ -101,23 +101,25 @@ class PasswordIssue(Schema):
 
 
 class PasswordStrength(Schema):
-    """What is thought of a password."""
+    """The estimated strength of a password."""
 
     acceptable = fields.Boolean(metadata={"example": True})
-    score = fields.Integer(metadata={"example": 4, "description": "0, guessed at once, to 4."})
+    score = fields.Integer(
+        metadata={"example": 4, "description": "From 0, guessed immediately, to 4."}
+    )
     issues = fields.List(fields.Nested(PasswordIssue))
     suggestions = fields.List(fields.String(), metadata={"example": []})
 
 
 class Myself(User):
-    """The signed-in user, what they may do, and the session."""
+    """The signed-in user, their permissions, and the session."""
 
     permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
     session_id = fields.UUID()
 
 
 class Verified(Schema):
-    """What the token is worth at this moment."""
+    """The state of the token."""
 
     active = fields.Constant(True)
     user_id = fields.UUID()
@@ -128,7 +130,7 @@ class Verified(Schema):
 
 
 class PasswordResetRequest(StrictSchema):
-    """Whose password is forgotten."""
+    """The address of the account."""
 
     email = PastedText(
         required=True, min_length=1, max_length=320, metadata={"example": "ada@example.com"}
@@ -142,7 +144,7 @@ class PasswordResetConfirmation(StrictSchema):
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid with every rule that the new password breaks, whoever it is for."""
+        """Raise Invalid with every rule that the new password breaks for any user."""
         if "new_password" in given:
             services().policy.require(given["new_password"], field="new_password")
 
@@ -154,19 +156,19 @@ class EmailVerification(StrictSchema):
 
 
 class EmailChange(StrictSchema):
-    """The new address and the present password."""
+    """The new address and the current password."""
 
     new_email = PastedText(required=True, max_length=320, metadata={"example": "ada@example.org"})
     current_password = Password(required=True)
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for what is no address."""
+        """Raise Invalid for an invalid address."""
         if "new_email" in given:
             parse_email(given["new_email"], field="new_email")
 
 
 class Accepted(Schema):
-    """That the request was taken; what comes of it, if anything, is in a mail."""
+    """The request was accepted. A mail is sent if the account exists."""
 
     status = fields.Constant("accepted")
 
@@ -185,7 +187,7 @@ class TokenQuestion(StrictSchema):
 
 
 class Introspected(Schema):
-    """What a token is worth: `active` alone where it is worth nothing."""
+    """The state of a token. An invalid token has only `active`."""
 
     active = fields.Boolean()
     sub = fields.UUID()

@@ -1,4 +1,4 @@
-"""Shapes that several endpoints share."""
+"""Schemas that several endpoints share."""
 
 from marshmallow import Schema, fields, validate
 
@@ -6,7 +6,7 @@ from .fields import QueryInteger, StrictSchema, Text
 
 
 class ProblemField(Schema):
-    """A field that broke a rule."""
+    """A field that breaks a rule."""
 
     field = fields.String(
         metadata={"example": "email", "description": "Dotted path into the request."}
@@ -24,56 +24,56 @@ class Problem(Schema):
     detail = fields.String(metadata={"example": "Some fields are invalid."})
     instance = fields.String(metadata={"example": "/api/v1/users/"})
     code = fields.String(
-        metadata={"example": "validation_failed", "description": "Stable; what clients switch on."}
+        metadata={"example": "validation_failed", "description": "Stable. Clients switch on it."}
     )
     correlation_id = fields.String(metadata={"example": "3f9c2b7a51e84d06"})
     errors = fields.List(
         fields.Nested(ProblemField),
-        metadata={"description": "Of a 422: every field that broke a rule."},
+        metadata={"description": "In a 422: every field that breaks a rule."},
     )
     permission = fields.String(
         metadata={
-            "description": "Of `permission_denied`: the permission that is missing.",
+            "description": "In `permission_denied`: the missing permission.",
             "example": "users:read",
         }
     )
     missing_permissions = fields.List(
         fields.String(),
         metadata={
-            "description": "Of `permission_escalation`: what the caller does not hold.",
+            "description": "In `permission_escalation`: the permissions that the caller lacks.",
             "example": ["users:delete"],
         },
     )
     role = fields.String(
-        metadata={"description": "Of `role_in_use`: the role.", "example": "media-editor"}
+        metadata={"description": "In `role_in_use`: the role.", "example": "media-editor"}
     )
 
 
 class PageQuery(StrictSchema):
-    """Which part of a list is wanted."""
+    """The page of a list."""
 
     page = QueryInteger(minimum=1, maximum=10**9, metadata={"default": 1})
     page_size = QueryInteger(minimum=1, maximum=100, metadata={"default": 20})
-    # Of any length and content: what is no cursor of ours is a damaged one, and refused as that.
-    cursor = fields.String(metadata={"description": "`next_cursor` of the answer before."})
+    # Any text: everything but a cursor of this service is rejected as an invalid cursor.
+    cursor = fields.String(metadata={"description": "`next_cursor` of the previous response."})
 
 
 class SortedPageQuery(PageQuery):
-    """Which part of a list is wanted, and in which order."""
+    """The page of a list, and its order."""
 
     sort = Text(
         max_length=200,
         metadata={
-            "description": "Fields separated by commas; `-` before one turns it round.",
+            "description": "Fields separated by commas. `-` before a field sorts descending.",
             "example": "-created_at,username",
         },
     )
 
 
 class PageOf(Schema):
-    """A part of a list."""
+    """A page of a list."""
 
-    total = fields.Integer(metadata={"example": 1, "description": "Counts to 10 000."})
+    total = fields.Integer(metadata={"example": 1, "description": "Counted up to 10 000."})
     total_is_exact = fields.Boolean(metadata={"example": True})
     page = fields.Integer(metadata={"example": 1})
     page_size = fields.Integer(metadata={"example": 20})
@@ -82,7 +82,7 @@ class PageOf(Schema):
 
 
 class Revoked(Schema):
-    """How many sessions were ended."""
+    """The number of ended sessions."""
 
     revoked = fields.Integer(validate=validate.Range(min=0), metadata={"example": 2})
 

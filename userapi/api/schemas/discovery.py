@@ -1,15 +1,15 @@
-"""Shapes of what clients find the rest by."""
+"""Schemas of the index and of public keys."""
 
 from marshmallow import Schema, fields
 
 
 class Index(Schema):
-    """Links to what there is; those of pages that are switched off are left out."""
+    """Links to endpoints and documents. Those of disabled pages are absent."""
 
     service = fields.String(metadata={"example": "User Management Service"})
     version = fields.String(metadata={"example": "1.0.0"})
     health = fields.String(
-        metadata={"example": "/api/v1/health/", "description": "Whether the service is well."}
+        metadata={"example": "/api/v1/health/", "description": "Health of the service."}
     )
     metrics = fields.String(
         metadata={"example": "/metrics", "description": "Metrics for Prometheus."}
@@ -17,14 +17,14 @@ class Index(Schema):
     jwks = fields.String(
         metadata={"example": "/.well-known/jwks.json", "description": "Public keys of tokens."}
     )
-    console = fields.String(metadata={"example": "/console/", "description": "Pages for people."})
+    console = fields.String(metadata={"example": "/console/", "description": "Pages for browsers."})
     docs = fields.String(metadata={"example": "/docs", "description": "Swagger UI."})
     redoc = fields.String(metadata={"example": "/redoc", "description": "ReDoc."})
     openapi = fields.String(metadata={"example": "/openapi.json", "description": "This document."})
 
 
 class JsonWebKey(Schema):
-    """A public key (RFC 7517); which members follow depends on `kty`."""
+    """A public key (RFC 7517). Its other members depend on `kty`."""
 
     kid = fields.String(
         metadata={
@@ -53,7 +53,7 @@ class JsonWebKey(Schema):
 
 
 class JsonWebKeySet(Schema):
-    """The public keys that access tokens are verified with; empty under HS256."""
+    """The public keys that verify access tokens; empty with HS256."""
 
     keys = fields.List(
         fields.Nested(JsonWebKey), metadata={"description": "The keys, the next one included."}

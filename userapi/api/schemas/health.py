@@ -1,4 +1,4 @@
-"""Shapes of health."""
+"""Schemas of health."""
 
 from marshmallow import Schema, fields
 
@@ -6,7 +6,7 @@ from .fields import Moment
 
 
 class Health(Schema):
-    """That the service answers."""
+    """The name and version of the service."""
 
     status = fields.String(metadata={"example": "healthy"})
     service = fields.String(metadata={"example": "User Management Service"})
@@ -15,7 +15,7 @@ class Health(Schema):
 
 
 class Liveness(Schema):
-    """That the process answers."""
+    """The process responds."""
 
     status = fields.String(metadata={"example": "alive"})
 
@@ -29,19 +29,19 @@ class Checks(Schema):
     password_pepper = fields.String(
         metadata={
             "example": "up",
-            "description": "unknown: password hashes need a pepper that is not configured.",
+            "description": "unknown: some password hashes need a pepper that is not configured.",
         }
     )
     database_encoding = fields.String(
         metadata={
             "example": "unsupported",
-            "description": "Only there where the database cannot hold Unicode: unsupported.",
+            "description": "Present only if the database cannot store Unicode: unsupported.",
         }
     )
 
 
 class Readiness(Schema):
-    """Whether the service can do its work: ready, degraded or not_ready."""
+    """Whether the service is ready: ready, degraded or not_ready."""
 
     status = fields.String(metadata={"example": "ready"})
     checks = fields.Nested(Checks)
@@ -56,7 +56,7 @@ class Component(Schema):
 
 
 class OutboxComponent(Schema):
-    """Events that wait."""
+    """Events that are not published yet."""
 
     pending = fields.Integer(allow_none=True)
     oldest_seconds = fields.Float(allow_none=True)
@@ -80,7 +80,7 @@ class Components(Schema):
 
 
 class DetailedHealth(Schema):
-    """Each component and the whole."""
+    """The service and each component."""
 
     status = fields.String(metadata={"example": "healthy"})
     components = fields.Nested(Components)

@@ -1,4 +1,4 @@
-"""Shapes of roles."""
+"""Schemas of roles."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from .fields import Moment, NameText, StrictSchema, Text, TextList
 
 
 class Role(Schema):
-    """A role, what it names and what it grants with all that it inherits."""
+    """A role with its own and its inherited permissions."""
 
     name = fields.String(metadata={"example": "moderator"})
     description = fields.String(metadata={"example": "Looks after people and what they do."})
@@ -28,15 +28,15 @@ class Role(Schema):
 
 
 class RoleUpdate(StrictSchema):
-    """What can be changed of a role; a field that is left out stays."""
+    """Changes to a role. Omitted fields keep their values."""
 
-    name = Text(max_length=256, metadata={"description": "The present name: a role keeps it."})
+    name = Text(max_length=256, metadata={"description": "The current name. It cannot be changed."})
     description = NameText(max_length=500, metadata={"example": "Looks after what people upload."})
     permissions = TextList(max_items=500, max_length=140, metadata={"example": ["media:upload"]})
     parents = TextList(max_items=50, max_length=64, metadata={"example": ["user"]})
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for what no role can be, and for another name than the present one."""
+        """Raise Invalid for values that no role can have, and for a changed name."""
         services().role_editor.require_valid(given, name=(request.view_args or {}).get("name"))
 
 
@@ -53,13 +53,13 @@ class RoleList(Schema):
 
 
 class KnownPermission(Schema):
-    """A permission and what it allows."""
+    """A permission and its description."""
 
     name = fields.String(metadata={"example": "users:read"})
     description = fields.String(metadata={"example": "See every user."})
 
 
 class PermissionList(Schema):
-    """The permissions that the service knows, and those that roles name for other services."""
+    """The permissions of this service, and those of other services in roles."""
 
     items = fields.List(fields.Nested(KnownPermission))

@@ -1,4 +1,4 @@
-"""Shapes of the statistics."""
+"""Schemas of the statistics."""
 
 from marshmallow import Schema, fields
 
@@ -8,13 +8,13 @@ from .fields import QueryInteger, StrictSchema
 
 
 class StatisticsQuery(StrictSchema):
-    """How many days are wanted."""
+    """The number of days."""
 
     days = QueryInteger(minimum=1, maximum=MAX_DAYS, metadata={"default": 30})
 
 
 class Day(Schema):
-    """What happened on one UTC day."""
+    """Activity on one UTC day."""
 
     date = fields.Date()
     registrations = fields.Integer()
@@ -33,7 +33,7 @@ ActiveUsers = Schema.from_dict(
 
 
 class Statistics(Schema):
-    """Figures about users; days are UTC days, the oldest first, today included."""
+    """Statistics about users. Days are UTC days, the oldest first, including today."""
 
     total = fields.Integer()
     by_status = fields.Dict(

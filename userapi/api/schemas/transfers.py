@@ -1,4 +1,4 @@
-"""Shapes of importing and exporting users."""
+"""Schemas of imports and exports."""
 
 from marshmallow import Schema, fields, validate
 
@@ -11,7 +11,7 @@ from .users import UserFilterQuery
 
 
 class ImportQuery(StrictSchema):
-    """Whether it is meant."""
+    """Whether to change anything."""
 
     dry_run = QueryBoolean(
         load_default=False, metadata={"description": "Check everything and change nothing."}
@@ -19,10 +19,10 @@ class ImportQuery(StrictSchema):
 
 
 class ImportResult(Schema):
-    """What became of one row."""
+    """The result of one row."""
 
     row = fields.Integer(
-        metadata={"example": 1, "description": "From 1; a header and empty lines do not count."}
+        metadata={"example": 1, "description": "From 1. The header and empty lines do not count."}
     )
     status = fields.String(
         validate=validate.OneOf(["created", "error"]), metadata={"example": "error"}
@@ -33,7 +33,7 @@ class ImportResult(Schema):
 
 
 class ImportAnswer(Schema):
-    """What became of each row, in order."""
+    """The result of each row, in order."""
 
     dry_run = fields.Boolean()
     created = fields.Integer()
@@ -42,20 +42,20 @@ class ImportAnswer(Schema):
         fields.String(),
         metadata={
             "example": ["id", "created_at"],
-            "description": "Columns that an export has and an import does not use.",
+            "description": "Columns of an export that an import does not use.",
         },
     )
     results = fields.List(fields.Nested(ImportResult))
 
 
 class ImportResultPage(PageOf):
-    """A part of what became of the rows."""
+    """A page of the results of rows."""
 
     items = fields.List(fields.Nested(ImportResult))
 
 
 class ImportJob(Schema):
-    """An import that the worker does."""
+    """An import by the worker."""
 
     id = fields.UUID()
     state = fields.String(
@@ -63,19 +63,19 @@ class ImportJob(Schema):
         metadata={"example": "running"},
     )
     dry_run = fields.Boolean()
-    rows = fields.Integer(metadata={"example": 5000, "description": "How many the file has."})
+    rows = fields.Integer(metadata={"example": 5000, "description": "Number of rows in the file."})
     done = fields.Integer(metadata={"example": 1200})
     created = fields.Integer(metadata={"example": 1199})
     failed = fields.Integer(metadata={"example": 1})
     ignored_columns = fields.List(fields.String(), metadata={"example": []})
-    created_by = fields.UUID(metadata={"description": "Who started it."})
+    created_by = fields.UUID(metadata={"description": "The user who started it."})
     created_at = Moment()
     started_at = Moment(allow_none=True)
     finished_at = Moment(allow_none=True)
 
 
 class ExportQuery(UserFilterQuery):
-    """Which users, and as what."""
+    """Filters, and the format."""
 
     format = Choice(ExportFormat, load_default=ExportFormat.NDJSON)
     bom = QueryBoolean(

@@ -1,4 +1,4 @@
-"""Shapes of users."""
+"""Schemas of users."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,12 +33,12 @@ from .fields import (
 )
 
 MAX_METADATA_BYTES = 16 * 1024
-# A password has 8 to 128 characters; the policy says so, together with all that is wrong besides.
+# A password has 8 to 128 characters. The policy checks that together with its other rules.
 MAX_PASSWORD_CHARACTERS = 1024
 
 
 class Password(Text):
-    """A password; it comes in and never goes out."""
+    """A password, which responses never contain."""
 
     def __init__(self, **kwargs: Any) -> None:
         about = {"format": "password", "example": "violet-harbour-93-lantern"}
@@ -100,7 +100,7 @@ class WebAddress(Text):
 
 
 class ProfileUpdate(StrictSchema):
-    """The fields that people write about themselves; null clears one."""
+    """The profile fields that users may change themselves. Null clears a field."""
 
     first_name = NameText(max_length=100, allow_none=True, metadata={"example": "Ada"})
     last_name = NameText(max_length=100, allow_none=True, metadata={"example": "Lovelace"})
@@ -113,7 +113,7 @@ class ProfileUpdate(StrictSchema):
 
 
 class Registration(ProfileUpdate):
-    """What somebody gives who registers."""
+    """A registration."""
 
     username = PastedText(required=True, max_length=256, metadata={"example": "ada"})
     email = PastedText(required=True, max_length=320, metadata={"example": "ada@example.com"})
@@ -125,7 +125,7 @@ class Registration(ProfileUpdate):
 
 
 class UserCreation(Registration):
-    """What an administrator gives for a new user; without a password it is an invitation."""
+    """A new user. Without a password, the user is invited by mail."""
 
     password = Password()
     roles = RoleNameList(metadata={"example": ["user"]})
@@ -139,7 +139,7 @@ class UserCreation(Registration):
 
 
 class UserUpdate(ProfileUpdate):
-    """What can be changed; a field that is left out stays."""
+    """Changes to a user. Omitted fields keep their values."""
 
     username = PastedText(max_length=256, metadata={"example": "ada"})
     email = PastedText(max_length=320, metadata={"example": "ada@example.com"})
@@ -154,7 +154,7 @@ class UserUpdate(ProfileUpdate):
 
 
 def _require_valid_account(given: Mapping[str, Any]) -> None:
-    # Whoever may not give roles is refused with them, and need not learn which there are.
+    # Callers who may not assign roles get 403 and do not learn which roles exist.
     names = given.get("roles", ()) if Permission.ROLES_ASSIGN in current_actor().permissions else ()
     require_all(
         lambda: require_valid_account(given, services().policy),
@@ -190,16 +190,17 @@ class User(Schema):
 
 
 class UserPage(PageOf):
-    """A part of the list of users."""
+    """A page of users."""
 
     items = fields.List(fields.Nested(User))
 
 
 class UserFilterQuery(StrictSchema):
-    """Filters that combine."""
+    """Filters, which can be combined."""
 
     search = Text(
-        max_length=200, metadata={"description": "Part of a name or address; no wildcards."}
+        max_length=200,
+        metadata={"description": "Part of a name or address. Wildcards are not supported."},
     )
     status = Choice(UserStatus)
     role = Text(max_length=64)
@@ -212,38 +213,38 @@ class UserFilterQuery(StrictSchema):
 
 
 class UserQuery(UserFilterQuery, SortedPageQuery):
-    """Filters that combine, and the part that is wanted."""
+    """Filters, and the page."""
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for an order that there is not."""
+        """Raise Invalid for an unknown sort field."""
         services().user_search.require_order(given.get("sort"))
 
 
 class Suspension(OptionalBody):
-    """Why, and until when."""
+    """The reason and the end of a suspension."""
 
     reason = Text(max_length=500, allow_none=True, metadata={"example": "Chargeback"})
     until = Moment(allow_none=True, metadata={"example": "2030-01-31T12:00:00Z"})
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for a moment that has passed."""
+        """Raise Invalid for a time in the past."""
         services().account_suspension.require_future(given.get("until"))
 
 
 class OptionalReason(OptionalBody):
-    """Why."""
+    """The reason of an action."""
 
     reason = Text(max_length=500, allow_none=True)
 
 
 class OwnDeletion(StrictSchema):
-    """The present password, to be sure."""
+    """The current password, as a confirmation."""
 
     current_password = Password(required=True)
 
 
 class PersonalExport(Schema):
-    """All that is held about somebody."""
+    """All data about a user."""
 
     profile = fields.Nested(User)
     sessions = fields.List(fields.Dict())
@@ -257,7 +258,7 @@ class RoleNames(Schema):
 
 
 class RoleAssignment(StrictSchema):
-    """The roles that a user is to have."""
+    """The new roles of a user."""
 
     roles = RoleNameList(required=True, metadata={"example": ["moderator"]})
 
@@ -267,26 +268,26 @@ class RoleAssignment(StrictSchema):
 
 
 class ExplainedPermission(Schema):
-    """A permission, and the chains of roles that give it."""
+    """A permission, and the chains of roles that grant it."""
 
     permission = fields.String(metadata={"example": "users:read"})
     via = fields.List(
         fields.List(fields.String()),
         metadata={
-            "description": "Chains from the user's own role to the one that names it, 100 at most.",
+            "description": "Chains from a role of the user to one with the permission, at most 100.",
             "example": [["admin", "moderator"]],
         },
     )
 
 
 class ExplainedPermissions(Schema):
-    """What a user may do, and why."""
+    """The permissions of a user, and their origin."""
 
     items = fields.List(fields.Nested(ExplainedPermission))
 
 
 class BulkRequest(StrictSchema):
-    """What to do to many users."""
+    """An action for many users."""
 
     action = Choice(BulkAction, required=True, metadata={"example": "suspend"})
     user_ids = UuidList(
@@ -295,33 +296,34 @@ class BulkRequest(StrictSchema):
         metadata={"example": ["01990000-0000-7000-8000-000000000001"]},
     )
     reason = Text(max_length=500, allow_none=True)
-    role = Text(
-        max_length=64, metadata={"description": "For assign_role and remove_role, and only there."}
-    )
+    role = Text(max_length=64, metadata={"description": "Only for assign_role and remove_role."})
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for a role that does not fit the action."""
+        """Raise Invalid if the action needs a role and has none, or the reverse."""
         if "action" in given:
             services().bulk.require_fitting_role(given["action"], given.get("role"))
 
 
 class BulkResult(Schema):
-    """What became of one user."""
+    """The result for one user."""
 
     id = fields.UUID()
     status = fields.String(validate=validate.OneOf(["ok", "error"]), metadata={"example": "error"})
     code = fields.String(
-        metadata={"example": "insufficient_rank", "description": "Why not, where it is an error."}
+        metadata={
+            "example": "insufficient_rank",
+            "description": "The code of the error, if there is one.",
+        }
     )
 
     @post_dump
-    def leave_out_nothing(self, shown: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
-        """Leave the code out where there is none."""
+    def omit_empty(self, shown: dict[str, Any], **_kwargs: Any) -> dict[str, Any]:
+        """Omit the code of a success."""
         return {name: value for name, value in shown.items() if value is not None}
 
 
 class BulkAnswer(Schema):
-    """One result for each user, in order; a repeated id is handled once."""
+    """One result for each user, in order. Repeated ids are handled once."""
 
     results = fields.List(fields.Nested(BulkResult))
     succeeded = fields.Integer(metadata={"example": 0})
