@@ -47,7 +47,7 @@ def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site
     browser.find("#username").send_keys("ada")
     browser.find("#email").send_keys("ada@example.com")
     browser.press("Create the user")
-    browser.expect(".note", "ada is invited by mail.")
+    browser.expect(".note", "ada was invited by mail.")
 
     link = _link_in_mail(browser, site, "ada@example.com")
     browser.delete_all_cookies()
@@ -60,7 +60,7 @@ def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site
     browser.find("#new_password").send_keys(Keys.CONTROL, "a")
     browser.find("#new_password").send_keys(NEW_PASSWORD)
     browser.press("Set the password")
-    browser.expect(".note", "Your password is set.")
+    browser.expect(".note", "Your password was set.")
     browser.find("#username").send_keys("ada")
     browser.find("#password").send_keys(NEW_PASSWORD + Keys.ENTER)
 
@@ -90,7 +90,7 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
     browser.follow("robin")
     browser.find("#reason").send_keys("trial")
     browser.press("Suspend")
-    browser.expect(".note", "The user is suspended.")
+    browser.expect(".note", "The user was suspended.")
     second_browser.get(site.url + "/console/profile")
 
     second_browser.expect_exactly("h1", "Sign in")
@@ -111,12 +111,12 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
 
     browser.get(site.url + "/console/users?sort=username")
     for name in ("bea", "cleo"):
-        browser.click(f"input[aria-label='Tick {name}']")
-    Select(browser.find("#action")).select_by_visible_text("Give a role")
+        browser.click(f"input[aria-label='Select {name}']")
+    Select(browser.find("#action")).select_by_visible_text("Assign a role")
     Select(browser.find("#bulk-role")).select_by_visible_text("media-editor")
-    browser.press("Go on …")
-    browser.expect("section", "This is about 2 users")
-    browser.press("Give a role")
+    browser.press("Continue …")
+    browser.expect("section", "This affects 2 users")
+    browser.press("Assign a role")
     browser.expect(".note", "Done for 2 of 2.")
 
     browser.get(site.url + "/console/audit")
@@ -151,7 +151,7 @@ def test_a_double_click_sends_a_form_once(browser: Browser, site: Site) -> None:
         "const button = document.querySelector('main form button'); button.click(); button.click()"
     )
 
-    browser.expect(".note", "dora is invited by mail.")
+    browser.expect(".note", "dora was invited by mail.")
 
 
 PAGES = (
@@ -260,7 +260,7 @@ def check_what_comes_after_a_form(
     browser.click("input[name=user_ids]")
     check("users with one ticked")
     Select(browser.find("#action")).select_by_visible_text("Unlock")
-    send("Go on …")
+    send("Continue …")
     check("question about many")
     send("Unlock")
     check("results of many")

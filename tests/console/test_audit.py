@@ -39,8 +39,8 @@ def test_filters_combine_and_days_are_whole_days(boss: PageReader, robin: MadeUs
     today = boss.get("/audit?action=user.created&since=2020-01-01&until=2099-12-31")
     never = boss.get("/audit?action=user.created&since=2020-01-01&until=2020-01-02")
 
-    assert "No row fits." not in words(today)
-    assert "No row fits." in words(never)
+    assert "No rows match." not in words(today)
+    assert "No rows match." in words(never)
 
 
 def test_people_are_named_and_found_by_their_user_names(
@@ -58,14 +58,14 @@ def test_people_are_named_and_found_by_their_user_names(
     assert "user.updated" in words(to) and "user.created" in words(to).split("newest")[1]
     assert f'href="/console/users/{robin.id}">robin</a>' in to.text
     assert "user.updated" in downloaded.text and "user.created" not in downloaded.text
-    assert "a user that is gone" in words(deleted)
+    assert "a deleted user" in words(deleted)
 
 
 def test_a_faulty_filter_is_marked(boss: PageReader) -> None:
     answer = boss.get("/audit?actor_id=me&since=yesterday")
 
     assert answer.status_code == 422
-    assert "by: Nobody has this user name or id." in words(answer)
+    assert "by: No user has this name or id." in words(answer)
     assert 'id="actor_id-error"' in answer.text and 'id="since-error"' in answer.text
 
 

@@ -35,7 +35,7 @@ def test_a_file_is_tried_first_and_then_meant(
 ) -> None:
     api = log_in(make_user("other", roles=["admin"]))
     tried = upload(boss, CSV)
-    assert "1 would be created, 1 would be refused. Nothing has changed yet." in tried
+    assert "1 would be created, 1 would be rejected. Nothing was changed." in tried
     assert api.get("/api/v1/users/?search=ada@").get_json()["total"] == 0
 
     # As browsers send a field of several lines.
@@ -46,7 +46,7 @@ def test_a_file_is_tried_first_and_then_meant(
         meant="yes",
     )
 
-    assert "1 were created, 1 were refused." in words(meant)
+    assert "1 were created, 1 were rejected." in words(meant)
     assert "2 validation failed; email:" in words(meant)
     assert api.get("/api/v1/users/?search=ada@").get_json()["total"] == 1
 
@@ -81,7 +81,7 @@ def test_a_page_tells_how_far_an_import_is_while_it_goes_on(
 def test_ndjson_is_taken_by_its_name(boss: PageReader) -> None:
     line = b'{"username": "ada", "email": "ada@example.com"}\n'
 
-    assert "1 were created, 0 were refused." in upload(boss, line, "people.ndjson", meant="yes")
+    assert "1 were created, 0 were rejected." in upload(boss, line, "people.ndjson", meant="yes")
 
 
 def test_what_is_no_file_is_told(boss: PageReader) -> None:
@@ -157,8 +157,8 @@ def test_a_file_with_many_passwords_is_left_to_the_worker(
     )
     assert answer.status_code == 303
     waiting = boss.follow(answer)
-    assert "queued 0 of 202 rows are done" in words(waiting)
-    assert "The worker has not started yet. Cancel what is not done" in words(waiting)
+    assert "queued 0 of 202 rows are processed" in words(waiting)
+    assert "The worker has not started yet. Cancel the remaining rows" in words(waiting)
     assert 'http-equiv="refresh"' in waiting.text and 'hx-trigger="every 2s"' in waiting.text
 
     with app.app_context():
@@ -166,13 +166,13 @@ def test_a_file_with_many_passwords_is_left_to_the_worker(
             pass
 
     done = boss.follow(answer)
-    assert "done 202 of 202 rows are done: 201 were created, 1 were refused." in words(done)
+    assert "done 202 of 202 rows are processed: 201 were created, 1 were rejected." in words(done)
     assert "202 validation failed; username:" in words(done)
     assert re.search(r"Started <time[^>]+>[^<]+</time>\.</p>\s*<p[^>]*>Finished <time", done.text)
     assert "refresh" not in done.text and "every 2s" not in done.text
     everything = boss.get(f"{answer.location.removeprefix('/console')}?all=yes")
     assert "Next rows" in words(everything) and ">created</a>" in everything.text
-    assert "202 of 202, 1 refused" in words(boss.get("/users/import"))
+    assert "202 of 202, 1 rejected" in words(boss.get("/users/import"))
 
 
 def test_an_import_of_the_worker_can_be_cancelled(boss: PageReader) -> None:
@@ -185,10 +185,10 @@ def test_an_import_of_the_worker_can_be_cancelled(boss: PageReader) -> None:
 
     boss.follow(boss.post(f"{page}/cancel"))
 
-    assert "cancelled 0 of 202 rows are done" in words(boss.get(page))
+    assert "cancelled 0 of 202 rows are processed" in words(boss.get(page))
 
 
 def test_a_trial_of_many_passwords_is_answered_at_once(boss: PageReader) -> None:
     tried = upload(boss, passwords(201))
 
-    assert "201 would be created, 1 would be refused. Nothing has changed yet." in tried
+    assert "201 would be created, 1 would be rejected. Nothing was changed." in tried

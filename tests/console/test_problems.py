@@ -21,8 +21,8 @@ def test_a_page_that_is_not_there_leads_who_is_signed_in_to_all_others(
     stranger, admin = reader.get("/nowhere"), sign_in(roles=("admin",)).get("/nowhere")
 
     assert (stranger.status_code, admin.status_code) == (404, 404)
-    assert "There is no such page" in words(stranger) and NAVIGATION not in stranger.text
-    assert "There is no such page" in words(admin) and NAVIGATION in admin.text
+    assert "Page not found" in words(stranger) and NAVIGATION not in stranger.text
+    assert "Page not found" in words(admin) and NAVIGATION in admin.text
 
 
 def test_a_page_that_one_may_not_see_names_the_permission(sign_in: SignIn) -> None:
@@ -40,7 +40,7 @@ def test_too_many_requests_are_told_when_to_come_back(make_app: Callable[..., Fl
 
     assert (answer.status_code, answer.mimetype) == (429, "text/html")
     wait = answer.headers["Retry-After"]
-    assert f"Please try again in {wait} second" in words(answer)
+    assert f"Try again in {wait} second" in words(answer)
 
 
 def test_pages_say_that_they_are_away_while_the_database_is(
@@ -56,7 +56,7 @@ def test_pages_say_that_they_are_away_while_the_database_is(
         listed, signing_in = reader.get("/users"), PageReader(app).get("/sign-in")
 
         assert (listed.status_code, listed.mimetype) == (503, "text/html")
-        assert f"Please try again in {listed.headers['Retry-After']} seconds" in words(listed)
+        assert f"Try again in {listed.headers['Retry-After']} seconds" in words(listed)
         assert signing_in.status_code == 200
         proxy.pass_on()
         assert reader.get("/users").status_code == 200
@@ -81,7 +81,7 @@ def test_pages_say_that_they_are_away_while_redis_takes_nothing_in(
     assert shown.status_code == 200
     assert (answer.status_code, answer.mimetype) == (503, "text/html")
     assert "Location" not in answer.headers
-    assert "Please try again in 2 seconds." in words(answer)
+    assert "Try again in 2 seconds." in words(answer)
 
 
 def test_a_filter_that_has_no_field_is_told_in_words(sign_in: SignIn) -> None:

@@ -112,7 +112,7 @@ def test_a_role_in_use_stays_and_one_that_nobody_has_goes(
     log_in(make_user("boss", roles=["superadmin"])).delete(f"/api/v1/users/{robin.id}")
     gone = boss.follow(boss.post(f"/roles/media-editor/delete?version={version}"))
 
-    assert "is deleted" in words(gone)
+    assert "was deleted" in words(gone)
     assert boss.get("/roles/media-editor").status_code == 404
 
 

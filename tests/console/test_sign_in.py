@@ -349,13 +349,13 @@ def test_signing_up_with_a_taken_address_looks_like_any_other_and_is_confirmed_b
     taken = reader.post("/sign-up", **{**ada, "username": "bea"}, email="robin@example.com")
     made = reader.post("/sign-up", **ada, email="ada@example.com")
     assert (taken.status_code, words(taken)) == (made.status_code, words(made))
-    assert "Look into your mail" in words(made)
+    assert "Check your mail" in words(made)
     reader.get("/sign-in")
     assert reader.post("/sign-in", **ada).status_code == 403
 
     reader.get("/verify-email")
     confirmed = reader.post("/verify-email", token=Mailbox(app).token())
-    assert "Your e-mail address is confirmed." in words(reader.follow(confirmed))
+    assert "Your e-mail address was confirmed." in words(reader.follow(confirmed))
     assert reader.post("/sign-in", **ada).status_code == 303
 
 

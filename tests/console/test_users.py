@@ -72,7 +72,7 @@ def test_names_of_people_are_text_and_never_markup(boss: PageReader, make_user: 
 def test_a_user_is_invited_sets_a_password_and_signs_in(app: Flask, boss: PageReader) -> None:
     boss.get("/users/new")
     answer = boss.post("/users/new", username="ada", email="ada@example.com", password="")
-    assert "ada is invited by mail." in words(boss.follow(answer))
+    assert "ada was invited by mail." in words(boss.follow(answer))
     token = Mailbox(app).token()
 
     ada = PageReader(app)
@@ -164,7 +164,7 @@ def test_a_suspension_ends_every_session_and_an_activation_lets_in_again(
     done = boss.follow(
         boss.post(f"/users/{robin.id}/suspend", reason="trial", until="2099-01-31T12:00")
     )
-    assert "The user is suspended." in words(done)
+    assert "The user was suspended." in words(done)
     assert "2099-01-31 12:00 UTC" in words(done) and "trial" in words(done)
     assert client.get("/api/v1/auth/me").status_code == 401
 
@@ -225,7 +225,7 @@ def test_who_may_do_more_is_shown_and_cannot_be_touched(
     page = boss.get(f"/users/{chief.id}")
     refused = boss.follow(boss.post(f"/users/{chief.id}/suspend"))
 
-    assert "change nothing" in words(page) and ">Suspend<" not in page.text
+    assert "cannot change this user" in words(page) and ">Suspend<" not in page.text
     assert "alert" in refused.text
     assert log_in(chief).get("/api/v1/auth/me").status_code == 200
 
@@ -233,11 +233,11 @@ def test_who_may_do_more_is_shown_and_cannot_be_touched(
 def test_a_user_is_deleted_by_typing_the_name(boss: PageReader, robin: MadeUser) -> None:
     boss.get(f"/users/{robin.id}")
     kept = boss.follow(boss.post(f"/users/{robin.id}/delete", confirmed_name="rob"))
-    assert "nothing is deleted" in words(kept)
+    assert "Nothing was deleted" in words(kept)
 
     gone = boss.follow(boss.post(f"/users/{robin.id}/delete", confirmed_name="robin"))
 
-    assert "robin is deleted." in words(gone)
+    assert "robin was deleted." in words(gone)
     assert boss.get(f"/users/{robin.id}").status_code == 404
 
 
@@ -261,7 +261,7 @@ def test_many_are_changed_after_a_question_and_each_has_a_result(
     ticked = {"action": "suspend", "user_ids": [ada.id, chief.id]}
 
     asked = boss.post("/users/bulk", **ticked)
-    assert "This is about 2 users: ada chief" in words(asked)
+    assert "This affects 2 users: ada chief" in words(asked)
     assert log_in(ada).get("/api/v1/auth/me").status_code == 200
     done = boss.post("/users/bulk/run", **ticked, reason="clean-up")
 

@@ -69,7 +69,7 @@ def test_a_form_without_a_token_of_its_own_visitor_is_refused(
     for refused in (foreign, without):
         assert refused.location == "/console/sign-in"
         assert mine.get("/profile").location == "/console/sign-in?onward=/console/profile"
-    assert "nothing was done" in words(mine.follow(refused))
+    assert "Nothing was changed" in words(mine.follow(refused))
 
 
 def test_a_visitors_cookie_that_was_changed_counts_for_nothing(app: Flask) -> None:
@@ -82,7 +82,7 @@ def test_a_visitors_cookie_that_was_changed_counts_for_nothing(app: Flask) -> No
     refused = reader.post("/sign-in", username="robin", password="x")
 
     assert refused.status_code == 303
-    assert "nothing was done" in words(reader.follow(refused))
+    assert "Nothing was changed" in words(reader.follow(refused))
 
 
 def test_signing_in_and_out_leaves_no_session_in_the_store(
@@ -155,7 +155,7 @@ def test_every_form_needs_a_token_and_is_not_read_before_who_sends_it_is_known(
         answer = reader.post(path.removeprefix("/console"))
         assert answer.status_code in (303, 403), path
         if answer.status_code == 303:
-            assert "nothing was done" in words(reader.follow(answer)), path
+            assert "Nothing was changed" in words(reader.follow(answer)), path
 
         if access != "public":
             body = UnreadBody()

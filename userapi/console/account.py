@@ -1,4 +1,4 @@
-"""Pages about oneself: profile, password, sessions, and one's data."""
+"""Pages of the own account: profile, e-mail address, password, sessions and data."""
 
 from dataclasses import asdict
 from uuid import UUID
@@ -23,14 +23,14 @@ from .rendering import flash_success, page
 @blp.route("/profile", methods=["GET"])
 @signed_in
 def profile_page() -> Response:
-    """Show one's own profile."""
+    """Show the own profile."""
     return page("profile.html", user=services().accounts.get(current_session().user_id))
 
 
 @blp.route("/profile", methods=["POST"])
 @signed_in
 def change_profile() -> Response:
-    """Change one's own profile, unless it has changed since it was shown."""
+    """Change the own profile, unless it has changed since it was shown."""
     user_id = current_session().user_id
     try:
         body = read_form(ProfileUpdate)
@@ -39,20 +39,20 @@ def change_profile() -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "profile.html", user=services().accounts.get(user_id))
-    return flash_success("Your profile is saved.", "profile_page")
+    return flash_success("Your profile was saved.", "profile_page")
 
 
 @blp.route("/email", methods=["GET"])
 @signed_in
 def email_page() -> Response:
-    """Show the form to change one's e-mail address."""
+    """Show the form to change the e-mail address."""
     return page("email.html", user=services().accounts.get(current_session().user_id))
 
 
 @blp.route("/email", methods=["POST"])
 @signed_in
 def change_email() -> Response:
-    """Ask the new address to confirm."""
+    """Mail a link to the new address, which confirms the change."""
     user_id = current_session().user_id
     try:
         body = read_form(EmailChange)
@@ -65,7 +65,7 @@ def change_email() -> Response:
     except ServiceError as error:
         return page_with_errors(error, "email.html", user=services().accounts.get(user_id))
     return flash_success(
-        "A link is on its way to the new address. It counts once confirmed.", "profile_page"
+        "We sent a link to the new address. Open it to confirm the change.", "profile_page"
     )
 
 
@@ -73,7 +73,7 @@ def change_email() -> Response:
 @signed_in
 @open_to_password_change
 def password_page() -> Response:
-    """Show the form to change one's password."""
+    """Show the form to change the password."""
     return page("password.html")
 
 
@@ -81,7 +81,7 @@ def password_page() -> Response:
 @signed_in
 @open_to_password_change
 def change_password() -> Response:
-    """Change one's password; this browser stays signed in, all other sessions end."""
+    """Change the password. This browser stays signed in; all other sessions end."""
     try:
         body = read_form(PasswordChange)
         tokens = services().password_change.change(
@@ -91,14 +91,14 @@ def change_password() -> Response:
         return page_with_errors(error, "password.html")
     renew_session(tokens)
     return flash_success(
-        "Your password is changed. All other sessions have ended.", "password_page"
+        "Your password was changed. All other sessions have ended.", "password_page"
     )
 
 
 @blp.route("/password-strength", methods=["POST"])
 @public
 def password_strength() -> Response:
-    """Show what is thought of a password while it is typed. Nothing is stored or logged."""
+    """Show the strength of a password while it is typed. Nothing is stored or logged."""
     form = request.form
     typed = form.get("new_password") or form.get("password") or ""
     strength = services().policy.strength(
@@ -110,7 +110,7 @@ def password_strength() -> Response:
 @blp.route("/sessions", methods=["GET"])
 @signed_in
 def sessions_page() -> Response:
-    """Show where one is signed in."""
+    """Show the own sessions."""
     live = current_session()
     sessions = services().sessions.list_of(live.user_id, current=live.session_id)
     return page("sessions.html", sessions=sessions)
@@ -119,7 +119,7 @@ def sessions_page() -> Response:
 @blp.route("/sessions/<uuid:session_id>/end", methods=["POST"])
 @signed_in
 def end_session(session_id: UUID) -> Response:
-    """End one of one's own sessions."""
+    """End one of the own sessions."""
     try:
         services().session_revocation.end_session(
             current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
@@ -132,7 +132,7 @@ def end_session(session_id: UUID) -> Response:
 @blp.route("/sessions/end-others", methods=["POST"])
 @signed_in
 def end_other_sessions() -> Response:
-    """End all of one's own sessions but this one."""
+    """End all other own sessions."""
     live = current_session()
     ended = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
@@ -143,21 +143,21 @@ def end_other_sessions() -> Response:
 @blp.route("/my-data", methods=["GET"])
 @signed_in
 def data_page() -> Response:
-    """Show how to take out one's data, and how to leave."""
+    """Show how to download the own data and how to delete the account."""
     return page("data.html")
 
 
 @blp.route("/my-data/export", methods=["GET"])
 @signed_in
 def export_data() -> Response:
-    """Give out all that is held about whoever asks (GDPR art. 15)."""
+    """Download all data about the user (GDPR art. 15)."""
     return personal_export(current_session().user_id)
 
 
 @blp.route("/my-data/delete", methods=["POST"])
 @signed_in
 def delete_account() -> Response:
-    """Delete one's own account for good."""
+    """Delete the own account permanently."""
     try:
         body = read_form(OwnDeletion)
         services().own_account_deletion.delete(
@@ -168,4 +168,4 @@ def delete_account() -> Response:
     except ServiceError as error:
         return page_with_errors(error, "data.html")
     session.clear()
-    return flash_success("Your account is deleted.", "sign_in_page")
+    return flash_success("Your account was deleted.", "sign_in_page")

@@ -29,33 +29,33 @@ from .forms import day, read_query, typed_filters
 from .rendering import page
 
 ROWS_PER_PAGE = "50"
-NOBODY: dict[str, Any] = {"invalid_uuid": "Nobody has this user name or id."}
+UNKNOWN_USER: dict[str, Any] = {"invalid_uuid": "No user has this name or id."}
 
 
 class PageFilters(AuditQuery):
-    """Filters of the page, where users can be named by their user name, too."""
+    """Filters of the page, which accept user names as well as ids."""
 
-    actor_id = fields.UUID(error_messages=NOBODY)
+    actor_id = fields.UUID(error_messages=UNKNOWN_USER)
 
 
 class ExportFilters(AuditExportQuery):
-    """Filters of the page, for a file."""
+    """Filters of the page, for a download."""
 
-    actor_id = fields.UUID(error_messages=NOBODY)
+    actor_id = fields.UUID(error_messages=UNKNOWN_USER)
 
 
 @blp.route("/audit", methods=["GET"])
 @requires(Permission.AUDIT_READ)
 def audit_page() -> Response:
-    """Show the log, newest first, with filters that combine. That it was read is recorded."""
+    """Show the log with filters, newest first. The access is recorded."""
     values: dict[str, Any] = {
         "actions": [("", "any"), *((action, action) for action in AuditAction)],
         "outcomes": [("", "any"), *((outcome, outcome) for outcome in Outcome)],
         "seals": services().audit_seals.state(),
-        "filters": typed_filters(PageFilters, but=PAGE_FIELDS),
+        "filters": typed_filters(PageFilters, exclude=PAGE_FIELDS),
     }
     try:
-        query = read_query(PageFilters, page_size=ROWS_PER_PAGE, **_given())
+        query = read_query(PageFilters, page_size=ROWS_PER_PAGE, **_converted())
         part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
         rows = services().audit_reader.page(
             AuditFilter(**query), PageRequest(**part), actor=current_actor()
@@ -69,20 +69,17 @@ def audit_page() -> Response:
 @requires(Permission.AUDIT_READ)
 def export_audit() -> Response:
     """Download the log with the filters of the page."""
-    query = read_query(ExportFilters, format=request.args.get("format"), **_given())
+    query = read_query(ExportFilters, format=request.args.get("format"), **_converted())
     form: ExportFormat = query.pop("form", ExportFormat.NDJSON)
-    del query["bom"]  # What a person downloads here goes into a spreadsheet.
+    del query["bom"]  # Downloads from the console are opened in spreadsheets.
     pieces = services().audit_reader.export(AuditFilter(**query), form, actor=current_actor())
     return export_response(
         pieces, form=form, name="audit-logs", now=services().clock.now(), bom=True
     )
 
 
-def _given() -> dict[str, Any]:
-    """Return what stands in the address in another form than that of the API.
-
-    The two days are whole days both of them.
-    """
+def _converted() -> dict[str, Any]:
+    """Return the filters of the page in the form of the API. Both days are included."""
     return {
         "since": day("since"),
         "until": day("until", after=1),
@@ -92,9 +89,9 @@ def _given() -> dict[str, Any]:
 
 
 def _id_of(name: str) -> str | None:
-    """Return the id of the user that a filter names; what names none is left as it is.
+    """Return the id of the user that a filter names; any other text unchanged.
 
-    What was done to a role is found by the role's name.
+    Such a text can be the name of a role.
     """
     text = request.args.get(name) or None
     if text is None or _is_id(text) or has_controls(text):
@@ -114,6 +111,6 @@ def _is_id(text: str) -> bool:
 
 
 def _names(rows: Sequence[Row[Any]]) -> dict[str, str]:
-    """Return the user names, by id, of those that something was done to and who are still there."""
+    """Return the user names of the targets, by id. Deleted users have none."""
     ids = {UUID(row.target_id) for row in rows if row.target_type == "user" and row.target_id}
     return {str(user_id): name for user_id, name in services().user_search.names(ids).items()}

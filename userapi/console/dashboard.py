@@ -1,4 +1,4 @@
-"""The first page: how things stand, for those who may know."""
+"""The start page, and the dashboard of statistics and health."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ CHARTS = {
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A day of a chart: where its bar stands, and what it says."""
+    """The bar of one day in a chart."""
 
     day: date
     count: int
@@ -36,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """One figure of each day; `top` is what the upper edge stands for."""
+    """One number per day. `top` is the value at the upper edge."""
 
     title: str
     bars: Sequence[Bar]
@@ -45,19 +45,19 @@ class Chart:
 
     @property
     def width(self) -> int:
-        """Return the width of all days."""
+        """Return the width of all bars."""
         return len(self.bars) * BAR_WIDTH
 
     @property
     def height(self) -> int:
-        """Return the height that the top has."""
+        """Return the height of the upper edge."""
         return BAR_HEIGHT
 
 
 @blp.route("/", methods=["GET"])
 @signed_in
 def home() -> Response:
-    """Go to the page that somebody begins with."""
+    """Redirect to the dashboard, or to the profile without `stats:read`."""
     if Permission.STATS_READ in current_actor().permissions:
         return redirect_to("dashboard")
     return redirect_to("profile_page")
@@ -66,7 +66,7 @@ def home() -> Response:
 @blp.route("/dashboard", methods=["GET"])
 @requires(Permission.STATS_READ)
 def dashboard() -> Response:
-    """Show totals, the last days, and the state of the dependencies."""
+    """Show totals, charts by day, and the state of the dependencies."""
     figures = services().statistics.figures()
     may_see_health = Permission.SYSTEM_READ in current_actor().permissions
     return page(
@@ -89,7 +89,7 @@ def _chart(days: Sequence[DayFigures], name: str, title: str) -> Chart:
 
 
 def _round_number_above(most: int) -> int:
-    """Return the least of 2, 4, 10, 20, 40, 100 … that is not below; half of each is whole."""
+    """Return the smallest of 2, 4, 10, 20, 40, 100 … that is at least `most`. All are even."""
     unit = 1
     while most > 10 * unit:
         unit *= 10

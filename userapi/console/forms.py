@@ -1,4 +1,4 @@
-"""What a form sends, read by the same schemas as the bodies and queries of the API."""
+"""Reads forms and filters with the schemas of the API."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -17,10 +17,10 @@ _TOKEN_IN_LINK = re.compile(r"#token=([A-Za-z0-9_-]+)", re.ASCII)
 
 
 def read_form(schema: type[Schema], **given: Any) -> dict[str, Any]:
-    """Return the fields of the form as the schema has them; `given` come in place of the form's.
+    """Return the fields of the form as the schema loads them. `given` replaces fields of the form.
 
-    A field that was sent empty is null where it may be, and left out where not.
-    Raises Invalid with every broken rule.
+    An empty field is null if the schema allows null, otherwise it is omitted. Raises Invalid with
+    every broken rule.
     """
     reader = schema()
     typed = {name: _typed(request.form, name, field) for name, field in reader.fields.items()}
@@ -29,7 +29,7 @@ def read_form(schema: type[Schema], **given: Any) -> dict[str, Any]:
 
 
 def read_query(schema: type[Schema], **given: Any) -> dict[str, Any]:
-    """Return the filters of the address as the schema has them; empty ones are none.
+    """Return the filters of the URL as the schema loads them. Empty filters are omitted.
 
     Raises Invalid with every broken rule.
     """
@@ -39,28 +39,28 @@ def read_query(schema: type[Schema], **given: Any) -> dict[str, Any]:
 
 
 def pasted_token(name: str = "token") -> str | None:
-    """Return the one-time token that a field of the form holds, alone or in its whole link.
+    """Return the one-time token in a field of the form, which can contain the whole link.
 
-    Some mail programs wrap links in links of their own, where the fragment is percent-encoded.
+    Some mail programs wrap links in their own, with a percent-encoded fragment.
     """
     text = request.form.get(name) or None
     found = text and _TOKEN_IN_LINK.search(unquote(text))
     return found[1] if found else text
 
 
-def typed_filters(schema: type[Schema], *, but: Collection[str] = ()) -> dict[str, str]:
-    """Return the filters of the address as they were typed, for links that keep them.
+def typed_filters(schema: type[Schema], *, exclude: Collection[str] = ()) -> dict[str, str]:
+    """Return the filters of the URL as they were typed, for links that keep them.
 
-    Only those that the schema knows: `url_for` would take `_scheme` or `_external` for its own.
+    Returns only fields of the schema: `url_for` would interpret `_scheme` or `_external` itself.
     """
-    known = {field.data_key or name for name, field in schema().fields.items()} - set(but)
+    known = {field.data_key or name for name, field in schema().fields.items()} - set(exclude)
     return {name: value for name, value in request.args.items() if value and name in known}
 
 
 def day(name: str, *, after: int = 0) -> str | None:
-    """Return the begin of the day, in UTC, that a date field of the address holds.
+    """Return the start of the day in a date field of the URL, in UTC, `after` days later.
 
-    `after` is how many days later. None for an empty field; what is no date is left to the schema.
+    Returns None for an empty field, and any other text unchanged: the schema rejects it.
     """
     value = request.args.get(name) or None
     try:
@@ -81,7 +81,7 @@ def _loaded(
 
 
 def _typed(form: MultiDict[str, str], name: str, field: fields.Field[Any]) -> Any:
-    """Return what was typed; None for nothing at all."""
+    """Return the value of a field; None if it is empty."""
     if isinstance(field, fields.Boolean):
         return name in form
     if isinstance(field, fields.List):

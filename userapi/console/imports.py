@@ -1,4 +1,4 @@
-"""The page that takes users in from a file: tried first, then meant."""
+"""Pages of imports: the form, the result, and the progress of an import by the worker."""
 
 import io
 from collections.abc import Iterator
@@ -25,52 +25,52 @@ from .errors import page_with_errors
 from .forms import read_query
 from .rendering import page, redirect_to, streamed_page
 
-# A file up to this size goes along with the page that shows the trial; a larger one is sent again.
-CARRIED_BYTES = 200_000
-RESULTS_SHOWN = 500
+# The page of a dry run contains a file up to this size. A larger file must be selected again.
+MAX_CARRIED_BYTES = 200_000
+MAX_RESULTS = 500
 RESULTS_PER_PAGE = "50"
-LATEST_SHOWN = 5
+MAX_LATEST = 5
 NDJSON_NAMES = (".ndjson", ".jsonl", ".json")
 
 
 class ImportRun:
-    """An import as it goes on: going through it does batch after batch and tells how far it is.
+    """A running import. Iterating imports batch after batch and yields the number of rows.
 
-    The first batch is done at once: what hinders it is told by a page of its own.
+    The constructor imports the first batch, so that an error in it has a page of its own.
     """
 
     def __init__(self, batches: Iterator[list[ImportResult]], rows: int) -> None:
         self._batches = chain([next(batches, [])], batches)
         self.rows = rows
-        self.done = self.refused_in_all = 0
-        self.refused: list[ImportResult] = []
+        self.done = self.rejected_count = 0
+        self.rejected: list[ImportResult] = []
 
     @property
     def created(self) -> int:
-        """Return how many rows of those that are done became users, or would."""
-        return self.done - self.refused_in_all
+        """Return the number of created users; in a dry run, that would be created."""
+        return self.done - self.rejected_count
 
     def __iter__(self) -> Iterator[int]:
         for batch in self._batches:
-            refused = [result for result in batch if result.status != "created"]
+            rejected = [result for result in batch if result.status != "created"]
             self.done += len(batch)
-            self.refused_in_all += len(refused)
-            self.refused += refused[: RESULTS_SHOWN - len(self.refused)]
+            self.rejected_count += len(rejected)
+            self.rejected += rejected[: MAX_RESULTS - len(self.rejected)]
             yield self.done
 
 
 @blp.route("/users/import", methods=["GET"])
 @requires(Permission.USERS_IMPORT)
 def import_page() -> Response:
-    """Show the form that takes a file."""
-    return page("import.html", latest=services().import_jobs.latest(LATEST_SHOWN))
+    """Show the form to import a file."""
+    return page("import.html", latest=services().import_jobs.latest(MAX_LATEST))
 
 
 @blp.route("/users/import", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
 @accepts_file
 def import_users() -> Response:
-    """Try a file, or take its users in; show how far it is, and what became of each row."""
+    """Check or import a file. Shows the progress and the result of each row."""
     try:
         name, raw = _file()
         form = ImportFormat.NDJSON if name.lower().endswith(NDJSON_NAMES) else ImportFormat.CSV
@@ -95,7 +95,7 @@ def import_users() -> Response:
         ignored=ignored,
         carried=(
             open_text(io.BytesIO(raw), form, charset=charset).read()
-            if dry_run and len(raw) <= CARRIED_BYTES
+            if dry_run and len(raw) <= MAX_CARRIED_BYTES
             else None
         ),
     )
@@ -104,26 +104,26 @@ def import_users() -> Response:
 @blp.route("/users/imports/<uuid:import_id>", methods=["GET"])
 @requires(Permission.USERS_IMPORT)
 def import_progress(import_id: UUID) -> Response:
-    """Show how far an import is that the worker does, and what became of its rows."""
+    """Show the progress of an import by the worker, and the results of its rows."""
     job = services().import_jobs.get(import_id)
-    refused_only = "all" not in request.args
+    rejected_only = "all" not in request.args
     part = read_query(PageQuery, page_size=RESULTS_PER_PAGE)
     results = services().import_jobs.results(
-        import_id, PageRequest(**part), refused_only=refused_only
+        import_id, PageRequest(**part), refused_only=rejected_only
     )
-    return page("import_progress.html", job=job, results=results, refused_only=refused_only)
+    return page("import_progress.html", job=job, results=results, rejected_only=rejected_only)
 
 
 @blp.route("/users/imports/<uuid:import_id>/cancel", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
 def cancel_import(import_id: UUID) -> Response:
-    """Cancel what is not done yet of an import."""
+    """Cancel the remaining rows of an import."""
     services().import_jobs.cancel(import_id, actor=current_actor())
     return redirect_to("import_progress", import_id=import_id)
 
 
 def _charset() -> str | None:
-    """Return the encoding that was chosen for a file that does not tell its own."""
+    """Return the selected encoding, for a file without a byte order mark."""
     charset = request.form.get("encoding") or None
     if "carried" in request.form or charset is None:
         return None
@@ -133,12 +133,12 @@ def _charset() -> str | None:
 
 
 def _file() -> tuple[str, bytes]:
-    """Return name and content of the file that was sent, or that the trial carried along."""
+    """Return name and content of the uploaded file, or of the file in the page of a dry run."""
     uploaded: Any = request.files.get("file")
     if uploaded is not None and uploaded.filename:
         return uploaded.filename, uploaded.read()
     if request.form.get("carried"):
-        # Browsers send every end of a line of a field as CR LF.
+        # Browsers send line breaks of a field as CR LF.
         content = request.form["carried"].replace("\r\n", "\n")
         return request.form.get("file_name", ""), content.encode()
     raise MalformedFile("Choose a file first.")

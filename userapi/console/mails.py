@@ -1,7 +1,7 @@
 """The pages behind the links in mails.
 
-A link carries its token in the fragment, which no server log and no Referer sees. A script puts it
-into the form; without one, people paste the code that stands in the mail.
+A link contains its token in the fragment, which reaches no server log and no Referer. A script
+copies it into the form. Without scripts, users paste the code from the mail.
 """
 
 from werkzeug.wrappers import Response
@@ -24,14 +24,14 @@ from .rendering import flash_success, page
 @blp.route("/forgot-password", methods=["GET"])
 @public
 def forgot_password_page() -> Response:
-    """Show the form that asks for a link to set a new password."""
+    """Show the form to request a link to set a new password."""
     return page("forgot_password.html")
 
 
 @blp.route("/forgot-password", methods=["POST"])
 @public
 def forgot_password() -> Response:
-    """Send the link; the answer is the same for addresses that nobody has."""
+    """Mail the link. The response is the same for unknown addresses."""
     try:
         body = read_form(PasswordResetRequest)
         services().recovery.request_reset(body["email"], actor=current_actor())
@@ -43,14 +43,14 @@ def forgot_password() -> Response:
 @blp.route("/set-password", methods=["GET"])
 @public
 def set_password_page() -> Response:
-    """Show the form to set a password by a link from a mail."""
+    """Show the form to set a password with a link from a mail."""
     return page("set_password.html")
 
 
 @blp.route("/set-password", methods=["POST"])
 @public
 def set_password() -> Response:
-    """Set the password that a link from a mail is good for."""
+    """Set the password with the token of a mail."""
     try:
         body = read_form(PasswordResetConfirmation, token=pasted_token())
         services().recovery.confirm_reset(
@@ -58,23 +58,23 @@ def set_password() -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "set_password.html")
-    return flash_success("Your password is set. Sign in with it.", "sign_in_page")
+    return flash_success("Your password was set. Sign in.", "sign_in_page")
 
 
 @blp.route("/verify-email", methods=["GET"])
 @public
 def verify_email_page() -> Response:
-    """Show the form to confirm an address by a link from a mail."""
+    """Show the form to confirm an address with a link from a mail."""
     return page("verify_email.html")
 
 
 @blp.route("/verify-email", methods=["POST"])
 @public
 def verify_email() -> Response:
-    """Confirm the address. Not by the link alone: programs that look at mails open links, too."""
+    """Confirm the address. The link alone does not: mail scanners also open links."""
     try:
         body = read_form(EmailVerification, token=pasted_token())
         services().email_verification.confirm(body["token"], actor=current_actor())
     except ServiceError as error:
         return page_with_errors(error, "verify_email.html")
-    return flash_success("Your e-mail address is confirmed.", "sign_in_page")
+    return flash_success("Your e-mail address was confirmed.", "sign_in_page")

@@ -1,4 +1,4 @@
-"""Draws which role inherits from which: parents above, lines down to those that inherit."""
+"""The diagram of role inheritance, with parents above the roles that inherit from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ MARGIN = 8
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A role and where its box begins."""
+    """A role and the position of its box."""
 
     name: str
     builtin: bool
@@ -32,7 +32,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All boxes and lines, and how large the whole is."""
+    """All boxes and lines, and the total size."""
 
     nodes: Sequence[Node]
     edges: Sequence[Edge]
@@ -41,7 +41,7 @@ class Picture:
 
 
 def draw(roles: Sequence[RoleView]) -> Picture:
-    """Return the picture. A role stands one row below the lowest of its parents."""
+    """Return the diagram. A role is one row below the lowest of its parents."""
     depths = _depths(roles)
     rows: list[list[RoleView]] = [[] for _ in range(max(depths.values(), default=0) + 1)]
     for role in sorted(roles, key=lambda role: role.name):
@@ -50,7 +50,7 @@ def draw(roles: Sequence[RoleView]) -> Picture:
     widest = max(map(len, rows))
     nodes: dict[str, Node] = {}
     for depth, row in enumerate(rows):
-        # Below their parents as far as that goes, so that fewer lines cross.
+        # Sorted by the position of their parents, so that fewer lines cross.
         row.sort(key=lambda role: (_middle([nodes[p].x for p in role.parents]), role.name))
         indent = (widest - len(row)) * across // 2
         for column, role in enumerate(row):
@@ -86,7 +86,7 @@ def relatives(name: str, roles: Sequence[RoleView]) -> list[RoleView]:
 
 
 def _depths(roles: Sequence[RoleView]) -> dict[str, int]:
-    """Return how many steps of inheritance lie above each role. There are no cycles."""
+    """Return the depth of each role in the inheritance, which has no cycles."""
     depths = {role.name: 0 for role in roles}
     for _ in roles:
         for role in roles:

@@ -1,4 +1,4 @@
-"""Pages of roles: what there is, what inherits from what, and an editor."""
+"""Pages of roles: the list, the inheritance, and an editor."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ from .role_picture import draw, relatives
 @blp.route("/roles", methods=["GET"])
 @requires(Permission.ROLES_READ)
 def roles_page() -> Response:
-    """Show all roles, and which inherits from which as a picture."""
+    """Show all roles and their inheritance as a diagram."""
     roles = services().roles.all()
     return page("roles.html", roles=roles, picture=draw(roles))
 
@@ -32,7 +32,7 @@ def roles_page() -> Response:
 @requires(Permission.ROLES_MANAGE)
 def new_role_page() -> Response:
     """Show an empty form for a role."""
-    return page("role.html", **_choices(None))
+    return page("role.html", **_values_of(None))
 
 
 @blp.route("/roles/new", methods=["POST"])
@@ -45,15 +45,15 @@ def create_role() -> Response:
             RoleDefinition(**_with_description(body)), actor=current_actor()
         )
     except ServiceError as error:
-        return page_with_errors(error, "role.html", **_choices(None))
-    return flash_success(f"The role {role.name} is there.", "role_page", name=role.name)
+        return page_with_errors(error, "role.html", **_values_of(None))
+    return flash_success(f"The role {role.name} was created.", "role_page", name=role.name)
 
 
 @blp.route("/roles/<name>", methods=["GET"])
 @requires(Permission.ROLES_READ)
 def role_page(name: str) -> Response:
-    """Show one role; those that are not built in can be changed here."""
-    return page("role.html", **_choices(name))
+    """Show one role. Roles that are not built in can be changed here."""
+    return page("role.html", **_values_of(name))
 
 
 @blp.route("/roles/<name>", methods=["POST"])
@@ -69,37 +69,37 @@ def change_role(name: str) -> Response:
             if_match=request.args.getlist("version"),
         )
     except ServiceError as error:
-        return page_with_errors(error, "role.html", **_choices(name))
+        return page_with_errors(error, "role.html", **_values_of(name))
     return flash_success(
-        "The role is saved. It counts from the next request on.", "role_page", name=name
+        "The role was saved. It applies to the next request.", "role_page", name=name
     )
 
 
 @blp.route("/roles/<name>/delete", methods=["POST"])
 @requires(Permission.ROLES_MANAGE)
 def delete_role(name: str) -> Response:
-    """Delete a role that nobody has."""
+    """Delete a role that no user has."""
     try:
         services().role_editor.delete(
             name, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
         return flash_error(error, "role_page", name=name)
-    return flash_success(f"The role {name} is deleted.", "roles_page")
+    return flash_success(f"The role {name} was deleted.", "roles_page")
 
 
 def _typed_permissions() -> list[str]:
-    """Return the ticked permissions and those of other services, which are typed."""
+    """Return the selected permissions, and the typed ones of other services."""
     return [*request.form.getlist("permissions"), *request.form.get("others", "").split()]
 
 
 def _with_description(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body with the description, which a form sends even if it is empty."""
+    """Return the body with a description, which forms omit if it is empty."""
     return {"description": "", **body}
 
 
-def _choices(name: str | None) -> dict[str, Any]:
-    """Return what the page of a role shows: the role, and all that it could name."""
+def _values_of(name: str | None) -> dict[str, Any]:
+    """Return the values of the page: the role, and all roles and permissions to choose from."""
     roles = services().roles.all()
     return {
         "role": services().roles.get(name) if name else None,

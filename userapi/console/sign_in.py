@@ -1,4 +1,4 @@
-"""Signing in and out, and signing up where that is open."""
+"""Pages to sign in, sign out and sign up."""
 
 import re
 
@@ -53,7 +53,7 @@ def sign_in() -> Response:
         return page_with_errors(error, "sign_in.html", onward=onward)
     former = browser_session()
     if former is not None:
-        # Nobody holds its cookie any more: it would stand in the list until it ran out.
+        # The browser has replaced its cookie, so this session would stay in the list unused.
         services().log_out.end(former, actor=current_actor())
     begin_session(tokens, remember_me=body["remember_me"])
     return redirect(onward, 303) if onward else redirect_to("home")
@@ -73,7 +73,7 @@ def sign_out() -> Response:
 @blp.route("/sign-up", methods=["GET"])
 @public
 def sign_up_page() -> Response:
-    """Show the form to register, where registration is open."""
+    """Show the form to register, if registration is enabled."""
     if not services().settings.feature_user_registration:
         raise RegistrationDisabled()
     return page("sign_up.html")
@@ -90,14 +90,14 @@ def sign_up() -> Response:
         return page_with_errors(error, "sign_up.html")
     if services().settings.feature_email_verification:
         return page("sign_up_sent.html")
-    return flash_success("Your account is ready. Sign in to use it.", "sign_in_page")
+    return flash_success("Your account was created. Sign in.", "sign_in_page")
 
 
 def _onward(target: str | None) -> str | None:
-    """Return a path of the console to go on to; None for anything that leads elsewhere.
+    """Return `target` if it is a path of the console, otherwise None.
 
-    Judged by how it is written: browsers read `///console/` as a host of that name, which
-    `urlsplit` takes for a path, and `%2e%2e` as the folder above.
+    The check is textual: browsers read `///console/` as a host, which `urlsplit` parses as a path,
+    and `%2e%2e` as the parent folder.
     """
     if target is None or not ONWARD.fullmatch(target):
         return None

@@ -25,10 +25,10 @@ ENTRIES_SHOWN = 10
 
 
 class UserForm(UserUpdate):
-    """What the form of a user changes: all but what has a form of its own."""
+    """The form of a user, without the fields that have forms of their own."""
 
     class Meta:
-        """Left out, as a form without them would empty them."""
+        """Excluded, because the form has no inputs for them and would clear them."""
 
         exclude = ("metadata", "roles", "status")
 
@@ -36,65 +36,65 @@ class UserForm(UserUpdate):
 @blp.route("/users/<uuid:user_id>", methods=["GET"])
 @requires(Permission.USERS_READ)
 def user_page(user_id: UUID) -> Response:
-    """Show a user, and what whoever looks may do about them."""
-    return page("user.html", **_shown(user_id))
+    """Show a user, and the actions that the caller may take."""
+    return page("user.html", **_values_of(user_id))
 
 
 @blp.route("/users/<uuid:user_id>", methods=["POST"])
 @requires(Permission.USERS_UPDATE)
 def change_user(user_id: UUID) -> Response:
-    """Change a user's fields, unless they have changed since they were shown."""
+    """Change the fields of a user, unless they have changed since they were shown."""
     try:
         body = read_form(UserForm)
         user = services().account_editing.update(
             user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
-        return page_with_errors(error, "user.html", **_shown(user_id))
-    return flash_success(f"{user.username} is saved.", "user_page", user_id=user_id)
+        return page_with_errors(error, "user.html", **_values_of(user_id))
+    return flash_success(f"{user.username} was saved.", "user_page", user_id=user_id)
 
 
 @blp.route("/users/<uuid:user_id>/suspend", methods=["POST"])
 @requires(Permission.USERS_SUSPEND)
 def suspend_user(user_id: UUID) -> Response:
-    """Suspend a user; every session they have ends at once."""
+    """Suspend a user. Every session ends immediately."""
 
     def suspend() -> None:
         until = request.form.get("until")
         body = read_form(Suspension, until=f"{until}:00Z" if until else None)
         services().account_suspension.suspend(user_id, actor=current_actor(), **body)
 
-    return _act(user_id, suspend, "The user is suspended. Every session has ended.")
+    return _act(user_id, suspend, "The user was suspended. Every session has ended.")
 
 
 @blp.route("/users/<uuid:user_id>/activate", methods=["POST"])
 @requires(Permission.USERS_SUSPEND)
 def activate_user(user_id: UUID) -> Response:
-    """Make a pending or suspended user active."""
+    """Activate a pending or suspended user."""
 
     def activate() -> None:
         services().account_suspension.activate(
             user_id, actor=current_actor(), **read_form(OptionalReason)
         )
 
-    return _act(user_id, activate, "The user is active.")
+    return _act(user_id, activate, "The user was activated.")
 
 
 @blp.route("/users/<uuid:user_id>/unlock", methods=["POST"])
 @requires(Permission.USERS_UNLOCK)
 def unlock_user(user_id: UUID) -> Response:
-    """Forget a user's failed log-ins."""
+    """Clear the failed log-ins of a user."""
 
     def unlock() -> None:
         services().account_suspension.unlock(user_id, actor=current_actor())
 
-    return _act(user_id, unlock, "The user can try again now.")
+    return _act(user_id, unlock, "The user was unlocked and can sign in again.")
 
 
 @blp.route("/users/<uuid:user_id>/roles", methods=["POST"])
 @requires(Permission.ROLES_ASSIGN)
 def set_roles(user_id: UUID) -> Response:
-    """Give a user exactly the ticked roles."""
+    """Replace the roles of a user by the selected ones."""
 
     def assign() -> None:
         services().role_assignment.set_roles(
@@ -104,7 +104,7 @@ def set_roles(user_id: UUID) -> Response:
             if_match=request.args.getlist("version"),
         )
 
-    return _act(user_id, assign, "The roles are set. They count from the next request on.")
+    return _act(user_id, assign, "The roles were saved. They apply to the next request.")
 
 
 @blp.route("/users/<uuid:user_id>/reset-password", methods=["POST"])
@@ -115,7 +115,7 @@ def reset_user_password(user_id: UUID) -> Response:
     def reset() -> None:
         services().forced_reset.start(user_id, actor=current_actor())
 
-    return _act(user_id, reset, "A link to set a new password is on its way.")
+    return _act(user_id, reset, "The user was mailed a link to set a new password.")
 
 
 @blp.route("/users/<uuid:user_id>/sessions/<uuid:session_id>/end", methods=["POST"])
@@ -145,20 +145,20 @@ def end_sessions_of_user(user_id: UUID) -> Response:
 @blp.route("/users/<uuid:user_id>/delete", methods=["POST"])
 @requires(Permission.USERS_DELETE)
 def delete_user(user_id: UUID) -> Response:
-    """Delete a user, where their name was typed to confirm it."""
+    """Delete a user, if the user name was typed as confirmation."""
     try:
         user = services().accounts.get(user_id)
         if request.form.get("confirmed_name") != user.username:
-            message = "Does not say the name of the user: nothing is deleted."
+            message = "Must be the user name. Nothing was deleted."
             raise invalid_field("confirmed_name", message)
         services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
     except ServiceError as error:
         return flash_error(error, "user_page", user_id=user_id)
-    return flash_success(f"{user.username} is deleted.", "users_page")
+    return flash_success(f"{user.username} was deleted.", "users_page")
 
 
 def _act(user_id: UUID, action: Callable[[], None], message: str) -> Response:
-    """Do something about a user and return to their page, with a word about it."""
+    """Run an action and return to the page of the user with a message."""
     try:
         action()
     except ServiceError as error:
@@ -166,8 +166,8 @@ def _act(user_id: UUID, action: Callable[[], None], message: str) -> Response:
     return flash_success(message, "user_page", user_id=user_id)
 
 
-def _shown(user_id: UUID) -> dict[str, Any]:
-    """Return all that the page of a user shows. Raises UserNotFound."""
+def _values_of(user_id: UUID) -> dict[str, Any]:
+    """Return the values of the page of a user. Raises UserNotFound."""
     actor, user = current_actor(), services().accounts.get(user_id)
     graph = services().roles.graph()
     entries = None

@@ -1,4 +1,4 @@
-"""Pages of users: the list, changes of many at once, and new ones."""
+"""Pages of users: the list, bulk changes, and new users."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,8 +32,8 @@ LABELS = {
     BulkAction.SUSPEND: "Suspend",
     BulkAction.ACTIVATE: "Activate",
     BulkAction.UNLOCK: "Unlock",
-    BulkAction.ASSIGN_ROLE: "Give a role",
-    BulkAction.REMOVE_ROLE: "Take a role away",
+    BulkAction.ASSIGN_ROLE: "Assign a role",
+    BulkAction.REMOVE_ROLE: "Remove a role",
     BulkAction.DELETE: "Delete",
 }
 
@@ -41,15 +41,15 @@ LABELS = {
 @blp.route("/users", methods=["GET"])
 @requires(Permission.USERS_READ)
 def users_page() -> Response:
-    """Show users, with every filter of the API."""
+    """Show users, with all filters of the API."""
     values: dict[str, Any] = {
-        "filters": typed_filters(UserQuery, but=("page",)),
+        "filters": typed_filters(UserQuery, exclude=("page",)),
         "statuses": [("", "any"), *((status, status) for status in UserStatus)],
         "roles": sorted(services().roles.graph().names),
         "actions": [(a, text) for a, text in LABELS.items() if _may(a)],
     }
     try:
-        query = read_query(UserQuery, **_given())
+        query = read_query(UserQuery, **_converted())
         part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
         users = services().user_search.page(UserFilter(**query), PageRequest(**part))
     except ServiceError as error:
@@ -60,10 +60,10 @@ def users_page() -> Response:
 @blp.route("/users/export", methods=["GET"])
 @requires(Permission.USERS_EXPORT)
 def export_users() -> Response:
-    """Download the users that the filters of the page leave."""
-    query = read_query(ExportQuery, **{k: v for k, v in _given().items() if k != "page_size"})
+    """Download the users that match the filters of the page."""
+    query = read_query(ExportQuery, **{k: v for k, v in _converted().items() if k != "page_size"})
     form = query.pop("format")
-    del query["bom"]  # What a person downloads here goes into a spreadsheet.
+    del query["bom"]  # Downloads from the console are opened in spreadsheets.
     pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
     return export_response(pieces, form=form, name="users", now=services().clock.now(), bom=True)
 
@@ -78,7 +78,7 @@ def new_user_page() -> Response:
 @blp.route("/users/new", methods=["POST"])
 @requires(Permission.USERS_CREATE)
 def create_user() -> Response:
-    """Create a user, or invite one by mail where no password is given."""
+    """Create a user. Without a password, the user is invited by mail."""
     try:
         body = read_form(UserCreation)
         user = services().account_creation.create(new_user(body), actor=current_actor())
@@ -86,14 +86,14 @@ def create_user() -> Response:
         return page_with_errors(
             error, "new_user.html", roles=sorted(services().roles.graph().names)
         )
-    told = "is there" if "password" in body else "is invited by mail"
-    return flash_success(f"{user.username} {told}.", "user_page", user_id=user.id)
+    outcome = "was created" if "password" in body else "was invited by mail"
+    return flash_success(f"{user.username} {outcome}.", "user_page", user_id=user.id)
 
 
 @blp.route("/users/bulk", methods=["POST"])
 @signed_in
 def confirm_bulk() -> Response:
-    """Ask whether this is really meant for all of these users. Changes nothing."""
+    """Show the selected users and ask for confirmation. Changes nothing."""
     try:
         body = read_form(BulkRequest)
         current_actor().require(PERMISSIONS[body["action"]])
@@ -111,7 +111,7 @@ def confirm_bulk() -> Response:
 @blp.route("/users/bulk/run", methods=["POST"])
 @signed_in
 def run_bulk() -> Response:
-    """Do it to each by itself, and show what became of each."""
+    """Apply the action to each user, and show the result for each."""
     try:
         body = read_form(BulkRequest)
         names = dict(_named(body["user_ids"]))
@@ -131,13 +131,13 @@ def _may(action: BulkAction) -> bool:
 
 
 def _named(user_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """Return each id with the user's name, or with itself where nobody has it any more."""
+    """Return each id with the user name, or with the id for a deleted user."""
     names = services().user_search.names(user_ids)
     return [(user_id, names.get(user_id, str(user_id))) for user_id in user_ids]
 
 
-def _given() -> dict[str, Any]:
-    """Return what stands in the address in another form than that of the API."""
+def _converted() -> dict[str, Any]:
+    """Return the filters of the page in the form of the API."""
     return {
         "page_size": request.args.get("page_size") or USERS_PER_PAGE,
         "created_after": day("created_after"),

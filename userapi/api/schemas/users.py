@@ -274,7 +274,7 @@ class ExplainedPermission(Schema):
     via = fields.List(
         fields.List(fields.String()),
         metadata={
-            "description": "Chains from a role of the user to one with the permission, at most 100.",
+            "description": "Chains of roles from the user to the permission, at most 100.",
             "example": [["admin", "moderator"]],
         },
     )

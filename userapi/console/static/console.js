@@ -1,4 +1,4 @@
-// What makes pages pleasanter; each works without it.
+// Conveniences. Every page works without them.
 "use strict";
 
 const TO = {
@@ -7,7 +7,7 @@ const TO = {
   second: { dateStyle: "medium", timeStyle: "medium" },
 };
 
-// Times in the browser's own zone; the server's, in UTC, stays as the tooltip.
+// Shows times in the browser's time zone. The time in UTC is the tooltip.
 function showTimes(root) {
   for (const time of root.querySelectorAll("time[data-to]:not([title])")) {
     const format = new Intl.DateTimeFormat(undefined, TO[time.dataset.to]);
@@ -16,7 +16,7 @@ function showTimes(root) {
   }
 }
 
-// The token of a mail's link stands in the fragment, which is never sent by itself.
+// Copies the token from the fragment of a mail's link, which browsers never send, into the form.
 function takeTokenFromLink() {
   const form = document.querySelector("[data-token-form]");
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -24,12 +24,12 @@ function takeTokenFromLink() {
   const input = form.querySelector("[name=token]");
   input.value = token;
   input.closest(".field").hidden = true;
-  // Not left behind in the history of a shared machine.
+  // Removes the token from the history, for shared computers.
   history.replaceState(null, "", location.pathname);
 }
 
-// A question before what cannot be undone; browsers without scripts get none. The second click of
-// a double click does nothing.
+// Asks for confirmation before actions that cannot be undone, and ignores the second click of a
+// double click.
 document.addEventListener("submit", (event) => {
   const question = event.submitter && event.submitter.dataset.confirm;
   const form = event.target;
@@ -41,7 +41,7 @@ document.addEventListener("submit", (event) => {
   }
 });
 
-// One tick for all rows of a table, and how many there are.
+// The checkbox that selects all rows of a table, and the number of selected rows.
 document.addEventListener("change", (event) => {
   if (!event.target.matches("input[type=checkbox]")) return;
   const form = event.target.closest("form");
@@ -57,7 +57,7 @@ document.addEventListener("change", (event) => {
   }
 });
 
-// "/" goes to the search field, as on many sites.
+// "/" moves the focus to the search field.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, textarea, select, [contenteditable]")) return;
