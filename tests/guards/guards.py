@@ -858,7 +858,7 @@ GUARDS = [
     Guard(
         "Changes of address are limited per account",
         "limits.init_app.count",
-        "beside_default[endpoint]()",
+        "additional[endpoint]()",
         "",
         LIMITS,
     ),

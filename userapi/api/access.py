@@ -219,7 +219,7 @@ def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:
 
 
 def _check_query(view: Callable[..., Any]) -> None:
-    if request.query_string and not getattr(view, "takes_query", False):
+    if request.query_string and not getattr(view, "accepts_query", False):
         refuse_query()
 
 

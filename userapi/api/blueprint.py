@@ -39,8 +39,8 @@ class Blueprint(flask_smorest.Blueprint):
 
         def decorate(view: View) -> View:
             wrapped: View = parse(view)
-            wrapped.takes_query = (  # type: ignore[attr-defined]
-                location == "query" or getattr(view, "takes_query", False)
+            wrapped.accepts_query = (  # type: ignore[attr-defined]
+                location == "query" or getattr(view, "accepts_query", False)
             )
             return declare_problems(
                 wrapped, WITH_A_BODY if location == "json" else {422: WITH_A_BODY[422]}

@@ -136,7 +136,7 @@ class StrictParser(FlaskParser):
     def load_json(self, req: Request, schema: Schema) -> Any:
         """Return the parsed body; {} for an empty body if the schema allows it."""
         raw = read_body()
-        if getattr(schema, "takes_form", False) and req.mimetype == FORM:
+        if getattr(schema, "accepts_form", False) and req.mimetype == FORM:
             require_media_type(FORM)
             return {n: v for n, v in _parse_form(raw).items() if n in schema.fields}
         if not raw and getattr(schema, "body_optional", False):

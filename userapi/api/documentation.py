@@ -147,7 +147,7 @@ def _document_plain_routes(api: Api) -> None:
         operation = public_operation(
             api.spec,
             summary=summary,
-            takes_token=path == "/metrics",
+            accepts_token=path == "/metrics",
             responses={"200": {"description": "OK", "content": content}},
         )
         if path == "/metrics":

@@ -146,7 +146,7 @@ def init_app(app: Flask, services: Services) -> None:
         return
     default = Rate.parse(settings.rate_limit_default)
     exempt = {name for name in app.view_functions if name.startswith(EXEMPT_PREFIXES)}
-    named, beside_default = _declare(app, services)
+    named, additional = _declare(app, services)
 
     @app.before_request
     def count() -> None:
@@ -159,12 +159,12 @@ def init_app(app: Flask, services: Services) -> None:
         hit, key = _count_caller(services, default)
         state = request_state()
         state.hit, state.rate_limit_key = hit, key
-        if hit.count > default.amount or endpoint not in beside_default:
+        if hit.count > default.amount or endpoint not in additional:
             _add_headers(hit, default)
         if hit.count > default.amount:
             raise TooMany(math.ceil(hit.seconds_left))
-        if endpoint in beside_default and request.method != "OPTIONS":
-            beside_default[endpoint]()
+        if endpoint in additional and request.method != "OPTIONS":
+            additional[endpoint]()
 
 
 def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
@@ -233,13 +233,13 @@ def _declare(app: Flask, services: Services) -> tuple[dict[str, Enforce], dict[s
     limiter.init_app(app)
     app.extensions["userapi.limiter"] = limiter
     in_place: dict[str, Enforce] = {}
-    beside: dict[str, Enforce] = {}
+    additional: dict[str, Enforce] = {}
     for limit in NAMED_LIMITS:
         enforce = _enforcer(limiter, limit, getattr(services.settings, limit.setting))
         for endpoint in limit.endpoints:
             if endpoint in app.view_functions:
-                (beside if limit.by_account else in_place)[endpoint] = enforce
-    return in_place, beside
+                (additional if limit.by_account else in_place)[endpoint] = enforce
+    return in_place, additional
 
 
 def _enforcer(limiter: Limiter, limit: NamedLimit, text: str) -> Enforce:

@@ -104,8 +104,8 @@ def complete_operation(
 def public_operation(spec: APISpec, **operation: Any) -> dict[str, Any]:
     """Return the operation of a public route that is served outside of our blueprints."""
     summary = operation.pop("summary")
-    takes_token = operation.pop("takes_token", False)
-    problems = {401: WITH_A_TOKEN[401]} if takes_token else {}
+    accepts_token = operation.pop("accepts_token", False)
+    problems = {401: WITH_A_TOKEN[401]} if accepts_token else {}
     info = {"docstring": {"summary": summary}, "problems": problems}
     return {**complete_operation(operation, info, spec=spec), "summary": summary}
 

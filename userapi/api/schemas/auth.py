@@ -176,7 +176,7 @@ class Accepted(Schema):
 class TokenQuestion(StrictSchema):
     """A token, as a form or as JSON."""
 
-    takes_form = True
+    accepts_form = True
 
     token = Text(
         required=True,
