@@ -972,7 +972,7 @@ GUARDS = [
     Guard(
         "The time limit of a body includes the time to reach the proxy",
         "BoundedBody.__init__",
-        "ARRIVAL_SECONDS - _seconds_before(environ)",
+        "ARRIVAL_SECONDS - _seconds_at_proxy(environ)",
         "float(ARRIVAL_SECONDS)",
         BODY_BOUNDS,
     ),

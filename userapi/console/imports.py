@@ -1,7 +1,8 @@
 """Pages of imports: the form, the result, and the progress of an import by the worker."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -9,9 +10,8 @@ from uuid import UUID
 from flask import request
 from werkzeug.wrappers import Response
 
-from userapi.accounts.imports.errors import MalformedFile
-from userapi.accounts.imports.files import ENCODINGS, ImportFormat, open_text
-from userapi.accounts.imports.results import ImportResult
+from userapi.accounts.import_files import ENCODINGS, ImportFormat, MalformedFile, Row, open_text
+from userapi.accounts.imports import ImportResult
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PageQuery
 from userapi.api.transfers import rows_of, takes_long
@@ -71,33 +71,24 @@ def import_page() -> Response:
 @accepts_file
 def import_users() -> Response:
     """Check or import a file. Shows the progress and the result of each row."""
+    dry_run = "meant" not in request.form
     try:
-        name, raw = _file()
-        form = ImportFormat.NDJSON if name.lower().endswith(NDJSON_NAMES) else ImportFormat.CSV
-        charset = _charset()
-        dry_run = "meant" not in request.form
-        rows, ignored = rows_of(raw, form, charset=charset)
+        file = _submitted_file()
+        rows, ignored = rows_of(file.content, file.format, charset=file.charset)
         if takes_long(rows) and not dry_run:
-            job = services().import_jobs.create(
-                rows, actor=current_actor(), dry_run=False, ignored_columns=ignored
-            )
-            return redirect_to("import_progress", import_id=job.id)
-        run = ImportRun(
-            services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run), len(rows)
-        )
+            return _import_in_worker(rows, ignored)
+        batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)
+        run = ImportRun(batches, len(rows))
     except ServiceError as error:
         return page_with_errors(error, "import.html")
+    carried = file.carried_text() if dry_run else None
     return streamed_page(
         "import.html",
         dry_run=dry_run,
-        file_name=name,
+        file_name=file.name,
         run=run,
         ignored=ignored,
-        carried=(
-            open_text(io.BytesIO(raw), form, charset=charset).read()
-            if dry_run and len(raw) <= MAX_CARRIED_BYTES
-            else None
-        ),
+        carried=carried,
     )
 
 
@@ -122,6 +113,39 @@ def cancel_import(import_id: UUID) -> Response:
     return redirect_to("import_progress", import_id=import_id)
 
 
+@dataclass(frozen=True, slots=True)
+class SubmittedFile:
+    """A file in a form, and the selected encoding."""
+
+    name: str
+    content: bytes
+    charset: str | None
+
+    @property
+    def format(self) -> ImportFormat:
+        """Return the format that the name of the file shows; CSV by default."""
+        is_ndjson = self.name.lower().endswith(NDJSON_NAMES)
+        return ImportFormat.NDJSON if is_ndjson else ImportFormat.CSV
+
+    def carried_text(self) -> str | None:
+        """Return the text for the page of a dry run; None if it is too large."""
+        if len(self.content) > MAX_CARRIED_BYTES:
+            return None
+        return open_text(io.BytesIO(self.content), self.format, charset=self.charset).read()
+
+
+def _submitted_file() -> SubmittedFile:
+    """Return the uploaded file, or the file in the page of a dry run."""
+    uploaded: Any = request.files.get("file")
+    if uploaded is not None and uploaded.filename:
+        return SubmittedFile(uploaded.filename, uploaded.read(), _charset())
+    if request.form.get("carried"):
+        # Browsers send line breaks of a field as CR LF.
+        content = request.form["carried"].replace("\r\n", "\n")
+        return SubmittedFile(request.form.get("file_name", ""), content.encode(), _charset())
+    raise MalformedFile("Choose a file first.")
+
+
 def _charset() -> str | None:
     """Return the selected encoding, for a file without a byte order mark."""
     charset = request.form.get("encoding") or None
@@ -132,13 +156,8 @@ def _charset() -> str | None:
     return charset
 
 
-def _file() -> tuple[str, bytes]:
-    """Return name and content of the uploaded file, or of the file in the page of a dry run."""
-    uploaded: Any = request.files.get("file")
-    if uploaded is not None and uploaded.filename:
-        return uploaded.filename, uploaded.read()
-    if request.form.get("carried"):
-        # Browsers send line breaks of a field as CR LF.
-        content = request.form["carried"].replace("\r\n", "\n")
-        return request.form.get("file_name", ""), content.encode()
-    raise MalformedFile("Choose a file first.")
+def _import_in_worker(rows: Sequence[Row], ignored_columns: tuple[str, ...]) -> Response:
+    job = services().import_jobs.create(
+        rows, actor=current_actor(), dry_run=False, ignored_columns=ignored_columns
+    )
+    return redirect_to("import_progress", import_id=job.id)

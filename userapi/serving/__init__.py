@@ -1,1 +1,1 @@
-"""What Gunicorn loads around the application: log, worker, draining, and bounds on bodies."""
+"""What Gunicorn loads around the application: log, worker, draining, and limits of bodies."""

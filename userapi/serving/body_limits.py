@@ -1,7 +1,7 @@
-"""Bounds on request bodies that hold without a proxy: size, completeness and time.
+"""Limits of request bodies that work without a proxy: size, completeness and time.
 
-They count what is read, whatever the headers or the framing say. A proxy in front has bounds of its
-own and gives the service whole requests; clients that are slow on purpose are its work.
+They count the bytes that are read, independent of headers and framing. A proxy in front has limits
+of its own and passes complete requests; it also handles clients that are slow on purpose.
 """
 
 import io
@@ -22,21 +22,21 @@ Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 BODY_LIMIT_BYTES = 64 * 1024
 ARRIVAL_SECONDS = 30
-# How long the request had been under way when the proxy passed it on; see deploy/nginx.
-SECONDS_BEFORE = "HTTP_X_REQUEST_SECONDS"
+# The seconds between the start of the request and its arrival from the proxy; see deploy/nginx.
+SECONDS_AT_PROXY = "HTTP_X_REQUEST_SECONDS"
 
 _BODY = "userapi.body"
-# What a client is still sending when it is refused is read for a moment, or the connection would be
-# reset before the client has read the answer (RFC 9112 §9.6).
+# After an error, the rest of the body is read for a moment. Otherwise the connection is reset
+# before the client has read the response (RFC 9112 §9.6).
 _PAUSE_SECONDS = 0.1
 _DISCARD_SECONDS = 2
 _DISCARD_BYTES = 16 * 1024 * 1024
-# So many threads at most do that at a time: clients that go on on purpose must not hold them all.
+# The number of threads that do so. Clients that keep sending must not occupy all threads.
 _discarding = threading.BoundedSemaphore(8)
 
 
 class BoundedBody(io.RawIOBase):
-    """A request body that ends with an error where it is too large, cut off, or too slow.
+    """A request body that raises an error if it is too large, incomplete or too slow.
 
     Reading raises RequestEntityTooLarge, BadRequest or RequestTimeout.
     """
@@ -48,22 +48,22 @@ class BoundedBody(io.RawIOBase):
             self._source = LimitedStream(self._source, self._length or 0)
         self._socket: socket.socket | None = environ.get("gunicorn.socket")
         self._limit = BODY_LIMIT_BYTES
-        self._seconds = ARRIVAL_SECONDS - _seconds_before(environ)
-        self._begun = time.monotonic()
+        self._seconds = ARRIVAL_SECONDS - _seconds_at_proxy(environ)
+        self._started = time.monotonic()
         self._count = 0
         self._ended = False
 
     def allow(self, *, limit: int, seconds: int) -> None:
-        """Raise the bounds."""
+        """Raise the limits."""
         self._limit = limit
         self._seconds += seconds - ARRIVAL_SECONDS
 
     def readable(self) -> bool:
-        """Tell that this can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into the buffer; return how many bytes, 0 at the end of a whole body."""
+        """Read into the buffer. Returns the number of bytes, 0 at the end of a complete body."""
         if self._ended:
             return 0
         if self._length is not None and self._length > self._limit:
@@ -80,10 +80,10 @@ class BoundedBody(io.RawIOBase):
         return len(data)
 
     def discard(self) -> None:
-        """Read and drop for a moment what the client is still sending."""
+        """Read and drop the rest of the body for a moment."""
         if self._ended or self._socket is None or not _discarding.acquire(blocking=False):
             return
-        self._begun, self._seconds = time.monotonic(), _DISCARD_SECONDS
+        self._started, self._seconds = time.monotonic(), _DISCARD_SECONDS
         left = _DISCARD_BYTES
         self._socket.settimeout(_PAUSE_SECONDS)
         try:
@@ -96,15 +96,15 @@ class BoundedBody(io.RawIOBase):
             self._socket.settimeout(None)
 
     def cut(self) -> None:
-        """Stop waiting for the client; an answer can still be sent."""
+        """Stop reading from the client. A response can still be sent."""
         if self._socket is not None:
             try:
                 self._socket.shutdown(socket.SHUT_RD)
             except OSError:
-                return  # The client is gone.
+                return  # The client has disconnected.
 
     def _read(self, size: int) -> bytes:
-        left = self._begun + self._seconds - time.monotonic()
+        left = self._started + self._seconds - time.monotonic()
         try:
             if left <= 0:
                 raise TimeoutError
@@ -114,7 +114,7 @@ class BoundedBody(io.RawIOBase):
             self._ended = True
             if isinstance(exc, TimeoutError) or self._is_late():
                 raise RequestTimeout("The body took too long to arrive.") from exc
-            raise BadRequest("The body is not well-formed HTTP, or breaks off.") from exc
+            raise BadRequest("The body is incomplete or not well-formed HTTP.") from exc
         if self._is_late():
             self._ended = True
             raise RequestTimeout("The body took too long to arrive.")
@@ -124,24 +124,24 @@ class BoundedBody(io.RawIOBase):
         return nullcontext() if self._socket is None else ends_within(self, seconds)
 
     def _is_late(self) -> bool:
-        return time.monotonic() >= self._begun + self._seconds
+        return time.monotonic() >= self._started + self._seconds
 
 
 def allow_body(environ: dict[str, Any], *, limit: int, seconds: int) -> None:
-    """Raise the bounds for this request's body: its sender is known and may send more."""
+    """Raise the limits of this request's body, after its sender is authenticated."""
     body: BoundedBody | None = environ.get(_BODY)
     if body is not None:
         body.allow(limit=limit, seconds=seconds)
 
 
 class BodyLimits:
-    """Puts every request's body within bounds."""
+    """WSGI middleware that limits the body of every request."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Serve the request; drop what nobody has read of its body."""
+        """Serve the request, and drop the unread rest of its body."""
         body: BoundedBody | None = None
         if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
             environ[_BODY] = body = BoundedBody(environ)
@@ -154,8 +154,8 @@ class BodyLimits:
                 body.discard()
 
 
-def _seconds_before(environ: dict[str, Any]) -> float:
+def _seconds_at_proxy(environ: dict[str, Any]) -> float:
     try:
-        return max(0.0, float(environ.get(SECONDS_BEFORE, 0)))
+        return max(0.0, float(environ.get(SECONDS_AT_PROXY, 0)))
     except ValueError:
         return 0.0

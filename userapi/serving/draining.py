@@ -1,7 +1,6 @@
-"""Draining: the service answers "not ready" for a while before it stops accepting connections.
+"""Draining: the service reports "not ready" for a while before it stops accepting connections.
 
-Gunicorn's master sets the flag, and all of its workers see it: the memory is shared with every
-process that is forked later.
+Gunicorn's master sets the flag in memory that it shares with the workers, which it forks later.
 """
 
 import mmap
@@ -13,12 +12,12 @@ _flag = mmap.mmap(-1, 1)
 
 
 def is_draining() -> bool:
-    """Return whether this service is about to stop."""
+    """Return whether the service is about to stop."""
     return _flag[0] != 0
 
 
 def drain_before_stopping(seconds: int) -> None:
-    """Delay the present handler of SIGTERM by `seconds`; a second SIGTERM does not wait."""
+    """Delay the current handler of SIGTERM by `seconds`. A second SIGTERM stops immediately."""
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def begin(number: int, frame: FrameType | None) -> None:

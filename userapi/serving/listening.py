@@ -1,4 +1,4 @@
-"""Whether the address of BIND is free, checked before anything else is done at the start."""
+"""Checks at the start, before anything else, that the address in BIND is free."""
 
 import errno
 import os
@@ -13,10 +13,7 @@ TCP_ADDRESS = re.compile(r"(?P<host>.*):(?P<port>[0-9]{1,5})")
 
 
 def require_free(bind: str, *, within_seconds: float = 0.0) -> None:
-    """Check that a TCP address can be listened on. Raises SettingsError where it is in use.
-
-    Addresses of other kinds are left to the server.
-    """
+    """Raise SettingsError if a TCP address is in use. Other addresses are not checked."""
     address = TCP_ADDRESS.fullmatch(bind)
     if address is None or bind.startswith("unix:"):
         return

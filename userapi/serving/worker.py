@@ -1,5 +1,7 @@
-"""Gunicorn's log and worker: every line goes through the service's formatter, and a request that
-Gunicorn refuses gets a problem document and a line in the access log.
+"""Gunicorn's log and worker.
+
+All lines use the format of the service. A request that Gunicorn rejects gets a problem document and
+a line in the access log.
 """
 
 import http
@@ -30,20 +32,20 @@ _FAULTS = (errors.InvalidResponseHeader, errors.InvalidResponseHeaderName)
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]  # gunicorn has no annotations
-    """Gunicorn's own lines, written as all others from the first one on."""
+    """Gunicorn's logger, in the format of the service from the first line."""
 
     def setup(self, cfg: Any) -> None:
-        """Set up the log once more after Gunicorn has: at the start, and when it reloads."""
+        """Configure the log after Gunicorn has configured it, at the start and at each reload."""
         super().setup(cfg)
         with faults_end_the_process():
             configure_logging(Settings.load())
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
-    """The threaded worker, with refusals in the service's own format."""
+    """The threaded worker, with errors in the format of the service."""
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer a request that never reaches the application; Gunicorn closes the connection."""
+        """Respond to a request that Gunicorn rejects. Gunicorn closes the connection."""
         structlog.contextvars.clear_contextvars()
         correlation_id = secrets.token_hex(16)
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
@@ -69,7 +71,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
 
 
 def refusal(status: int, code: str, title: str, correlation_id: str) -> bytes:
-    """Return a whole response with a problem document (RFC 9457)."""
+    """Return a complete response with a problem document (RFC 9457)."""
     body = orjson.dumps(
         {
             "type": f"urn:aima:problem:{code}",
