@@ -8,7 +8,7 @@ import userapi
 
 PACKAGE = Path(userapi.__file__).parent
 # Documented by their libraries although they begin with an underscore.
-PUBLIC = {"_asdict", "_get_current_object", "_mapping"}
+PUBLIC = {"_asdict", "_get_current_object", "_mapping", "_srcfile"}
 ALLOWED = {("api/blueprint.py", "_apidoc")}
 
 

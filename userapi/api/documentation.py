@@ -83,7 +83,6 @@ class Api(flask_smorest.Api):
             },
         )
         super().__init__(app)
-        self.spec.components.schema("Problem", schema=Problem)
 
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Return a problem document."""

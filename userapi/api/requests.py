@@ -9,11 +9,13 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from userapi.characters import has_controls
-from userapi.infrastructure.logging import AccessLog, accepted_correlation_id, accepted_traceparent
+from userapi.infrastructure.logging import accepted_correlation_id, accepted_traceparent
 from userapi.settings import Settings
 
 from .access import anonymous_actor
 from .context import RequestState, request_state, start_request_state, unproxied
+
+access_log = structlog.get_logger("userapi.access")
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
@@ -23,7 +25,6 @@ CALLED_BY_ADDRESS = ("health.", "metrics")
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Prepare every request and write one line about it."""
-    access_log = AccessLog(settings)
 
     @app.before_request
     def begin() -> None:
@@ -49,19 +50,15 @@ def init_app(app: Flask, settings: Settings) -> None:
     @app.after_request
     def log_access(response: Response) -> Response:
         current, state = unproxied(request), request_state()
-        actor = state.actor
-        fields = {
-            "correlation_id": state.correlation_id,
-            "method": current.method,
-            "path": current.path,
-            "status": response.status_code,
-            "duration_ms": round((time.perf_counter() - state.started) * 1000, 2),
-            "user_id": str(actor.id) if actor.id else None,
-            "ip_address": current.remote_addr,
-        }
-        if actor.traceparent:
-            fields["traceparent"] = actor.traceparent
-        access_log.write(fields)
+        access_log.info(
+            "request",
+            method=current.method,
+            path=current.path,
+            status=response.status_code,
+            duration_ms=round((time.perf_counter() - state.started) * 1000, 2),
+            user_id=str(state.actor.id) if state.actor.id else None,
+            ip_address=current.remote_addr,
+        )
         return response
 
 

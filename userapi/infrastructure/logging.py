@@ -1,4 +1,8 @@
-"""Logs and correlation: one JSON object a line, for the service, Gunicorn and libraries alike."""
+"""Logs and correlation: one JSON object per line, for the service, Gunicorn and libraries.
+
+structlog renders the lines of the service and hands the text to the standard library, which also
+formats the lines of Gunicorn and libraries, through the same processors.
+"""
 
 import io
 import logging
@@ -7,7 +11,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from copy import copy
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,7 +25,7 @@ from userapi.private_files import make_file, make_folder
 from userapi.settings import Settings, SettingsError
 
 CORRELATION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-# So late may a log that was moved away be missed.
+# How often to check whether the log file was moved.
 MOVED_FILE_SECONDS = 0.5
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 SECRET_KEYS = frozenset(
@@ -47,7 +51,7 @@ Event = MutableMapping[str, Any]
 
 
 def accepted_correlation_id(*candidates: str | None) -> str:
-    """Return the first candidate that may be used, or a new id."""
+    """Return the first valid candidate, or a new id."""
     for candidate in candidates:
         if candidate and CORRELATION_ID.fullmatch(candidate):
             return candidate
@@ -60,10 +64,11 @@ def accepted_traceparent(candidate: str | None) -> str | None:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Send every logger of the process through one formatter.
+    """Write the lines of every logger of the process in one format.
 
     Raises SettingsError for a file that cannot be written.
     """
+    readable = _is_for_people(settings)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -72,30 +77,27 @@ def configure_logging(settings: Settings) -> None:
         _mask_secrets,
     ]
     renderers: list[Any] = [structlog.processors.format_exc_info, _render_json]
-    if _is_for_people(settings):
+    if readable:
         renderers = [
             _escape_controls,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stdout.isatty(), exception_formatter=_write_traceback
             ),
         ]
-    # One list for the life of the process: loggers keep the one that they were first used with.
-    _processors[:] = [
-        structlog.stdlib.filter_by_level,
-        *shared,
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-    ]
+    # One list for the life of the process, because loggers keep the list of their first use.
+    _processors[:] = [structlog.stdlib.filter_by_level, *shared, *renderers, _mark_as_rendered]
     structlog.configure(
         processors=_processors,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        # Plain loggers: those of structlog's own factory search the stack for the caller, which
+        # takes longer than the rest of a line and appears in none.
+        logger_factory=logging.getLogger,
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
     handler = (
         _file_handler(settings, settings.log_file) if settings.log_file else _QuietStreamHandler()
     )
-    if _is_for_people(settings) and sys.stdout.isatty():
+    if readable and sys.stdout.isatty():
         handler.addFilter(_is_no_farewell)
     handler.setFormatter(
         _Formatter(
@@ -103,8 +105,10 @@ def configure_logging(settings: Settings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
-    # No line tells thread or process, and finding them out is half of making a record.
+    # No line shows the thread, the process or the caller, and looking them up is half the cost of a
+    # record. Python's logging guide documents these four switches under "Optimization".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
@@ -113,31 +117,30 @@ def configure_logging(settings: Settings) -> None:
         logger.handlers = []
         logger.propagate = True
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # Added once, however often this runs: `addFilter` skips a filter that is there.
+    # `addFilter` ignores a filter that was added before.
     logging.getLogger("werkzeug").addFilter(_is_no_request_line)
 
 
 def _is_no_request_line(record: logging.LogRecord) -> bool:
-    """Drop the line of Flask's development server about a request: the access log has it."""
+    """Drop the request lines of Flask's development server, which the access log also has."""
     return not str(record.msg).rstrip().endswith('"%s" %s %s')
 
 
 def _is_for_people(settings: Settings) -> bool:
-    """Return whether lines are for people: as chosen, otherwise where they go to a terminal."""
+    """Return whether lines are for people: as configured, by default on a terminal."""
     if settings.log_format:
         return settings.log_format == "console"
     return settings.log_file is None and sys.stdout.isatty()
 
 
-# What Gunicorn and the worker log at each stop; on a terminal somebody has just pressed Ctrl-C.
+# What Gunicorn and the worker log when they stop. On a terminal it follows Ctrl-C.
 _FAREWELLS = re.compile(r"Handling signal|Worker exiting|Shutting down|worker\.stopped")
 
 
 def _is_no_farewell(record: logging.LogRecord) -> bool:
     if record.levelno > logging.INFO:
         return True
-    text = record.msg.get("event", "") if isinstance(record.msg, dict) else record.msg
-    return not _FAREWELLS.match(str(text))
+    return not _FAREWELLS.search(str(record.msg))
 
 
 def _file_handler(settings: Settings, path: Path) -> logging.Handler:
@@ -152,58 +155,58 @@ def _file_handler(settings: Settings, path: Path) -> logging.Handler:
 
 
 class _QuietStreamHandler(logging.StreamHandler[Any]):
-    """A log that cannot be written must not stop the service, nor write about it in a loop."""
+    """A handler that drops lines it cannot write: a full disk must not stop the service."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
-        """Let the line go."""
+        """Drop the line."""
 
 
 class _QuietFileHandler(logging.handlers.WatchedFileHandler):
-    """The same for a file: a full disk costs lines, not requests. Reopened when it was moved."""
+    """The same for a file, which is reopened after it was moved."""
 
-    _looks_again_at = 0.0
+    _next_check = 0.0
 
     def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
-        """Look once in a while whether the file was moved, and not for every line."""
+        """Check for a moved file every half second instead of for every line."""
         now = time.monotonic()
-        if now >= self._looks_again_at:
-            self._looks_again_at = now + MOVED_FILE_SECONDS
+        if now >= self._next_check:
+            self._next_check = now + MOVED_FILE_SECONDS
             super().reopenIfNeeded()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, or let it go where the file cannot even be reopened."""
+        """Write the line, or drop it if the file cannot be reopened."""
         try:
             super().emit(record)
         except OSError:
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
-        """Let the line go."""
+        """Drop the line."""
 
 
 class _PrivateFileHandler(_QuietFileHandler):
-    """The same for a file that nobody but its owner reads, also after it was moved away."""
+    """The same for a file that only its owner can read, also after it was moved."""
 
     def __init__(self, path: Path, *, encoding: str) -> None:
         make_file(path)
         super().__init__(path, encoding=encoding)
 
     def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
-        """Make the file anew where it was moved."""
-        if time.monotonic() >= self._looks_again_at:
+        """Create the file again if it was moved."""
+        if time.monotonic() >= self._next_check:
             make_file(Path(self.baseFilename))
         super().reopenIfNeeded()
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """The one formatter. A library's line whose arguments do not fit is written as it was given."""
+    """Formats the lines of libraries. The lines of the service arrive rendered."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        if isinstance(record, _RenderedRecord):
+        """Return the line. If the arguments do not match the message, it contains both."""
+        if isinstance(record.msg, _RenderedLine):
             return record.msg
         try:
             return super().format(record)
@@ -213,40 +216,14 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             return super().format(record)
 
 
-class _RenderedRecord(logging.LogRecord):
-    """A line of the log that is already what it is to be."""
+class _RenderedLine(str):
+    """A line that structlog has rendered."""
 
-    msg: str
+    __slots__ = ()
 
 
-class AccessLog:
-    """Writes the line about each request, in the form of all others.
-
-    The way through structlog costs as much as checking the token: 0.15 ms.
-    """
-
-    NAME = "userapi.access"
-
-    def __init__(self, settings: Settings) -> None:
-        self._structured = structlog.get_logger(self.NAME) if _is_for_people(settings) else None
-        self._logger = logging.getLogger(self.NAME)
-
-    def write(self, fields: Mapping[str, Any]) -> None:
-        """Write one line."""
-        if self._structured is not None:
-            self._structured.info("request", **fields)
-        elif self._logger.isEnabledFor(logging.INFO):
-            event = {
-                "timestamp": rfc3339(_clock.now()),
-                "level": "info",
-                "logger": self.NAME,
-                "event": "request",
-                **fields,
-            }
-            line = _render_json(None, "info", event)
-            self._logger.handle(
-                _RenderedRecord(self.NAME, logging.INFO, "", 0, line, args=None, exc_info=None)
-            )
+def _mark_as_rendered(_logger: Any, _method: str, line: str) -> str:
+    return _RenderedLine(line)
 
 
 def _add_timestamp(_logger: Any, _method: str, event: Event) -> Event:
@@ -261,7 +238,7 @@ def _mask_secrets(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _render_json(_logger: Any, _method: str, event: Event) -> str:
-    """Return one line. What JSON cannot hold, or is endless, is written as plain short text."""
+    """Return one line. Values that JSON cannot represent or that are too long become short text."""
     ordered = {key: event.pop(key, None) for key in ("timestamp", "level", "logger")}
     ordered["message"] = event.pop("event", "")
     ordered["correlation_id"] = event.pop("correlation_id", None)
@@ -272,7 +249,7 @@ def _render_json(_logger: Any, _method: str, event: Event) -> str:
         line = b""
     if not line or len(line) > MAX_LINE:
         line = orjson.dumps({_plain(key): _plain(value) for key, value in ordered.items()})
-    # Other controls than those of ASCII stand inside of strings, where JSON may spell them out.
+    # Control characters beyond ASCII are inside strings, where JSON can escape them.
     return line.decode() if line.isascii() else escaped(line.decode())
 
 
@@ -287,13 +264,13 @@ def _plain(value: object) -> int | float | str | None:
         return value
     text = str(value)
     if len(text) > MAX_TEXT:
-        # The end of a traceback says what went wrong.
+        # Keeps the end: that of a traceback names the error.
         text = f"{text[: MAX_TEXT // 2]}…{text[-MAX_TEXT // 2 :]}"
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _escape_controls(_logger: Any, _method: str, event: Event) -> Event:
-    """Spell out what would begin a new line or command a terminal."""
+    """Escape characters that start a new line or control a terminal."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = escaped(value)
@@ -301,7 +278,7 @@ def _escape_controls(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _write_traceback(out: TextIO, exc_info: Any) -> None:
-    """Write a traceback for people, without local variables, which would show secrets."""
+    """Write a traceback without local variables, which could contain secrets."""
     text = io.StringIO()
     structlog.dev.plain_traceback(text, exc_info)
     for line in text.getvalue().splitlines():
