@@ -5,7 +5,7 @@ from uuid import UUID
 
 from flask import Response
 
-from userapi.authentication.service import InvalidCredentials
+from userapi.authentication.password_check import InvalidCredentials
 from userapi.errors import Stale
 from userapi.infrastructure.export import document_pieces
 from userapi.lockout.service import TooManyAttempts
@@ -51,7 +51,7 @@ def update_me(body: dict[str, Any]) -> Any:
 @blp.raises(InvalidCredentials, TooManyAttempts, LastSuperadmin, Busy)
 def delete_me(body: dict[str, Any]) -> None:
     """Delete the account of the signed-in user permanently."""
-    services().recovery.delete_own_account(
+    services().own_account_deletion.delete(
         current_session().user_id,
         current_password=body["current_password"],
         actor=current_actor(),

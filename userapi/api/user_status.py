@@ -65,7 +65,7 @@ def unlock(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank)
 def reset_password(user_id: UUID) -> Any:
     """Mail a user a link to set a new password, and end their sessions."""
-    services().recovery.reset_for(user_id, actor=current_actor())
+    services().forced_reset.start(user_id, actor=current_actor())
     return {}
 
 

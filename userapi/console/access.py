@@ -17,7 +17,7 @@ from userapi.api.access import BrowserSession, browser_session, require_live
 from userapi.api.bodies import IMPORT_LIMIT_BYTES, IMPORT_SECONDS
 from userapi.api.context import current_actor, request_state, services
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
-from userapi.authentication.service import SessionReference
+from userapi.authentication.token_status import SessionReference
 from userapi.permissions import Permission
 from userapi.serving.body_limits import allow_body
 
