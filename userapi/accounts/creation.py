@@ -39,7 +39,7 @@ class AccountCreation:
         self._one_time_tokens = one_time_tokens
 
     def create(
-        self, new: NewUser, *, actor: Actor, once: IdempotencyStore | None = None
+        self, new: NewUser, *, actor: Actor, idempotency: IdempotencyStore | None = None
     ) -> UserView:
         """Create an account and return it.
 
@@ -54,8 +54,8 @@ class AccountCreation:
         status = UserStatus.PENDING if invited else (new.status or UserStatus.ACTIVE)
         password_hash = None if new.password is None else self._passwords.hasher.hash(new.password)
         with transaction() as session:
-            if once:
-                once.begin()
+            if idempotency:
+                idempotency.claim()
             user_id = self._accounts.add(session, new, password_hash, status)
             role_names = give_first_roles(user_id, new.roles)
             if new.roles:
@@ -70,8 +70,8 @@ class AccountCreation:
             )
             if invited:
                 self._invite(view, actor)
-            if once:
-                once.keep(view, user_id=view.id)
+            if idempotency:
+                idempotency.store(view, user_id=view.id)
         return view
 
     def _require_valid(self, new: NewUser) -> None:

@@ -44,7 +44,7 @@ class Registration:
         self._verifies_email = verifies_email
 
     def register(
-        self, new: NewUser, *, actor: Actor, once: IdempotencyStore | None = None
+        self, new: NewUser, *, actor: Actor, idempotency: IdempotencyStore | None = None
     ) -> UserView | None:
         """Create an account with the base role and return it.
 
@@ -63,8 +63,8 @@ class Registration:
         )
         password_hash = self._passwords.hasher.hash(password)
         with transaction():
-            if once:
-                once.begin()
+            if idempotency:
+                idempotency.claim()
             view: UserView | None = None
             try:
                 view = self._create(new, password_hash, actor)
@@ -73,8 +73,8 @@ class Registration:
                     raise
                 self._notify_owner(new.email, actor)
             answer = None if self._verifies_email else view
-            if once:
-                once.keep(answer, user_id=answer.id if answer else None)
+            if idempotency:
+                idempotency.store(answer, user_id=answer.id if answer else None)
         return answer
 
     def _create(self, new: NewUser, password_hash: str, actor: Actor) -> UserView:

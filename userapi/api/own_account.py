@@ -40,7 +40,9 @@ def show_me() -> Any:
 def update_me(body: dict[str, Any]) -> Any:
     """Change the profile of the signed-in user. Omitted fields keep their values."""
     user_id = current_session().user_id
-    user = services().accounts.update(user_id, body, actor=current_actor(), if_match=if_match())
+    user = services().account_editing.update(
+        user_id, body, actor=current_actor(), if_match=if_match()
+    )
     return user_response(user)
 
 

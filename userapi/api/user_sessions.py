@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from userapi.accounts.service import UserNotFound
+from userapi.accounts.errors import UserNotFound
 from userapi.permissions import Permission
 from userapi.roles.service import InsufficientRank
 from userapi.sessions.service import EndReason, SessionNotFound
@@ -32,7 +32,7 @@ def list_sessions(user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank)
 def end_sessions(user_id: UUID) -> Any:
     """End every session of a user immediately."""
-    return {"revoked": services().accounts.end_sessions(user_id, actor=current_actor())}
+    return {"revoked": services().session_revocation.end_sessions(user_id, actor=current_actor())}
 
 
 @blp.route("/<uuid:user_id>/sessions/<uuid:session_id>", methods=["DELETE"])
@@ -41,6 +41,6 @@ def end_sessions(user_id: UUID) -> Any:
 @blp.raises(UserNotFound, SessionNotFound, InsufficientRank)
 def end_session(user_id: UUID, session_id: UUID) -> None:
     """End one session of a user."""
-    services().accounts.end_session(
+    services().session_revocation.end_session(
         user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
     )

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from userapi.accounts.bulk import PERMISSIONS, BulkAction
-from userapi.accounts.service import InvalidStatusTransition, SelfActionRefused, UserNotFound
+from userapi.accounts.errors import InvalidStatusTransition, SelfActionRefused, UserNotFound
 from userapi.errors import Malformed
 from userapi.permissions import Permission
 from userapi.roles.service import InsufficientRank, LastSuperadmin
@@ -33,7 +33,7 @@ BULK_EXAMPLE = {
 )
 def suspend(body: dict[str, Any], user_id: UUID) -> Any:
     """Suspend a user and end their sessions immediately."""
-    user = services().accounts.suspend(user_id, actor=current_actor(), **body)
+    user = services().account_suspension.suspend(user_id, actor=current_actor(), **body)
     return user_response(user)
 
 
@@ -44,7 +44,7 @@ def suspend(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank, InvalidStatusTransition)
 def activate(body: dict[str, Any], user_id: UUID) -> Any:
     """Activate a pending or suspended user."""
-    user = services().accounts.activate(user_id, actor=current_actor(), **body)
+    user = services().account_suspension.activate(user_id, actor=current_actor(), **body)
     return user_response(user)
 
 
@@ -55,7 +55,7 @@ def activate(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound, InsufficientRank)
 def unlock(body: dict[str, Any], user_id: UUID) -> Any:
     """Clear failed log-ins, so that the user can log in again."""
-    user = services().accounts.unlock(user_id, actor=current_actor(), **body)
+    user = services().account_suspension.unlock(user_id, actor=current_actor(), **body)
     return user_response(user)
 
 

@@ -6,9 +6,7 @@ from uuid import UUID
 
 from flask import Response, url_for
 
-from userapi.accounts.models import PROFILE_FIELDS
-from userapi.accounts.search import UserFilter
-from userapi.accounts.service import (
+from userapi.accounts.errors import (
     EmailTaken,
     InvalidStatusTransition,
     SelfActionRefused,
@@ -94,7 +92,9 @@ def index(query: dict[str, Any]) -> Any:
 @idempotent(_created)
 def create(body: dict[str, Any], *, idempotency: Any) -> None:
     """Create a user. Without a password they are invited by mail and pending until they set one."""
-    services().account_creation.create(new_user(body), actor=current_actor(), idempotency=idempotency)
+    services().account_creation.create(
+        new_user(body), actor=current_actor(), idempotency=idempotency
+    )
 
 
 @blp.route("/<uuid:user_id>", methods=["GET"])
@@ -131,7 +131,9 @@ def update(body: dict[str, Any], user_id: UUID) -> Any:
     `users:suspend` and the roles `roles:assign`. Users change their own `email` through
     `/auth/change-email`. The former address of any other user receives a mail.
     """
-    user = services().account_editing.update(user_id, body, actor=current_actor(), if_match=if_match())
+    user = services().account_editing.update(
+        user_id, body, actor=current_actor(), if_match=if_match()
+    )
     return user_response(user)
 
 

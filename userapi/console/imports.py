@@ -10,8 +10,10 @@ from uuid import UUID
 from flask import request
 from werkzeug.wrappers import Response
 
-from userapi.accounts.import_files import ENCODINGS, ImportFormat, MalformedFile, Row, open_text
-from userapi.accounts.imports import ImportResult
+from userapi.accounts.imports.errors import MalformedFile
+from userapi.accounts.imports.files import ENCODINGS, ImportFormat, open_text
+from userapi.accounts.imports.results import ImportResult
+from userapi.accounts.imports.rows import Row
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PageQuery
 from userapi.api.transfers import rows_of, takes_long

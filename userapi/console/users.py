@@ -9,7 +9,6 @@ from werkzeug.wrappers import Response
 
 from userapi.accounts.bulk import PERMISSIONS, WITH_A_ROLE, BulkAction
 from userapi.accounts.models import UserStatus
-from userapi.accounts.new_users import NewUser
 from userapi.accounts.search import UserFilter
 from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
