@@ -4,14 +4,14 @@ Everything here works on a token whose signature is not verified yet, or on its 
 """
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 from userapi.authentication.refusals import TokenInvalid
+from userapi.infrastructure import strict_json
 
 MAX_TOKEN_LENGTH = 16 * 1024
 MAX_TIMESTAMP = 253402300799  # The last second of the year 9999.
@@ -122,22 +122,9 @@ def _strict_object(segment: str) -> dict[str, Any]:
     try:
         padded = segment + "=" * (-len(segment) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-        found = json.loads(
-            text, object_pairs_hook=_without_duplicates, parse_constant=_reject_constant
-        )
+        found = strict_json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise TokenInvalid() from exc
     if not isinstance(found, dict):
         raise TokenInvalid()
     return found
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate member")
-    return found
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

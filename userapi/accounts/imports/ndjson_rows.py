@@ -1,12 +1,11 @@
 """NDJSON: one JSON object on each line."""
 
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
 
 from userapi.accounts.imports.errors import MalformedFile
 from userapi.accounts.imports.rows import Row
 from userapi.errors import FieldError
+from userapi.infrastructure import strict_json
 
 MAX_LINE_LENGTH = 64 * 1024
 ARRAY_MESSAGE = "A JSON array is not NDJSON: write each user as a JSON object on a line of its own."
@@ -24,10 +23,8 @@ def read_ndjson(lines: Iterable[str]) -> Iterator[Row]:
             yield _unreadable(number, "The line is too long.", "too_long")
             continue
         try:
-            values = json.loads(
-                text, parse_constant=_reject_constant, object_pairs_hook=_without_duplicates
-            )
-        except (ValueError, RecursionError) as exc:
+            values = strict_json.loads(text)
+        except (strict_json.NotStrictJson, RecursionError) as exc:
             if number == 1 and text.startswith("["):
                 raise MalformedFile(ARRAY_MESSAGE) from exc
             yield _unreadable(number, "Is not valid JSON.", "malformed_json")
@@ -42,14 +39,3 @@ def read_ndjson(lines: Iterable[str]) -> Iterator[Row]:
 
 def _unreadable(number: int, message: str, code: str) -> Row:
     return Row(number, {}, (FieldError("row", message, code),))
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a member is repeated")
-    return found
