@@ -92,7 +92,7 @@ def test_the_state_of_the_seals_is_told(boss: PageReader, app: Flask, services: 
 
     page = words(boss.get("/audit"))
 
-    assert "Seal 1 of" in page and f"over {sealed} rows" in page
+    assert "Seal 1 of" in page and f"covers {sealed} rows" in page
 
 
 def test_the_log_is_taken_out_as_a_file(boss: PageReader, robin: MadeUser) -> None:
