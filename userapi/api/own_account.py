@@ -10,7 +10,7 @@ from userapi.errors import Stale
 from userapi.infrastructure.export import document_pieces
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
-from userapi.roles.service import LastSuperadmin
+from userapi.roles.errors import LastSuperadmin
 
 from .access import signed_in
 from .context import current_actor, current_session, services

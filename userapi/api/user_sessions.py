@@ -5,7 +5,7 @@ from uuid import UUID
 
 from userapi.accounts.errors import UserNotFound
 from userapi.permissions import Permission
-from userapi.roles.service import InsufficientRank
+from userapi.roles.errors import InsufficientRank
 from userapi.sessions.service import EndReason, SessionNotFound
 
 from .access import requires

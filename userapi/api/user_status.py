@@ -7,7 +7,7 @@ from userapi.accounts.bulk import PERMISSIONS, BulkAction
 from userapi.accounts.errors import InvalidStatusTransition, SelfActionRefused, UserNotFound
 from userapi.errors import Malformed
 from userapi.permissions import Permission
-from userapi.roles.service import InsufficientRank, LastSuperadmin
+from userapi.roles.errors import InsufficientRank, LastSuperadmin
 
 from .access import requires
 from .bodies import parse_json, read_body

@@ -21,7 +21,8 @@ from userapi.errors import Stale
 from userapi.infrastructure.pagination import InvalidCursor, PageRequest, PageTooDeep
 from userapi.passwords.hashing_pool import Busy
 from userapi.permissions import Permission
-from userapi.roles.service import InsufficientRank, LastSuperadmin, PermissionEscalation
+from userapi.roles.errors import InsufficientRank, LastSuperadmin, PermissionEscalation
+from userapi.roles.explanation import permission_chains
 
 from .access import requires
 from .blueprint import Blueprint
@@ -173,4 +174,4 @@ def replace_roles(body: dict[str, Any], user_id: UUID) -> Any:
 @blp.raises(UserNotFound)
 def explain_permissions(user_id: UUID) -> Any:
     """List the permissions of a user, each with the chains of roles that grant it."""
-    return {"items": services().roles.explain(services().accounts.get(user_id).roles)}
+    return {"items": permission_chains(services().accounts.get(user_id).roles)}

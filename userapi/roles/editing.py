@@ -59,8 +59,8 @@ class RoleEditor:
     ) -> RoleView:
         """Add a role. Raises Invalid, RoleNameTaken, RoleCycle, PermissionEscalation."""
         with transaction() as session:
-            if once:
-                once.begin()
+            if idempotency:
+                idempotency.claim()
             known = _locked_definitions(session)
             # A role cannot be its own parent, but the error for that is RoleCycle.
             require_valid(asdict(wanted), name=None, known={*known, wanted.name})
