@@ -495,7 +495,7 @@ GUARDS = [
     ),
     Guard(
         "Cached claims are dropped when the keys change",
-        "_ClaimsCache.find",
+        "ClaimsCache.find",
         "self._claims.clear()",
         "",
         (*FORGED, "tests/unit/test_keys.py"),

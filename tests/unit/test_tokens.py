@@ -21,7 +21,7 @@ from tests.support.tokens import (
     stage_of,
     token_stage,
 )
-from userapi.authentication import tokens as tokens_module
+from userapi.authentication.claims_cache import ClaimsCache
 from userapi.authentication.refusals import TokenExpired, TokenInvalid
 from userapi.authentication.tokens import IssuedToken
 
@@ -155,7 +155,7 @@ def test_tokens_are_valid_after_a_restart(stage: TokenStage) -> None:
 def test_the_cache_of_tokens_is_bounded_and_every_token_verifies(
     hs256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hs256.access, "_cache", tokens_module._ClaimsCache(4))
+    monkeypatch.setattr(hs256.access, "_cache", ClaimsCache(4))
     issued = [hs256.access.issue(GRANT) for _ in range(20)]
 
     seen = [hs256.access.verify(one.token).jti for one in issued + issued]

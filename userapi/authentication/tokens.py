@@ -6,7 +6,6 @@ times are verified here, by the injected clock. `token_status` looks up whether 
 
 import hashlib
 import hmac
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
-from cachetools import LRUCache
 from flask_jwt_extended import JWTManager, create_access_token, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 
+from userapi.authentication.claims_cache import ClaimsCache
 from userapi.authentication.key_files import SigningKey
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.refusals import TokenExpired, TokenInvalid
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 ACCESS_TYPE = "at+jwt"  # RFC 9068 §2.1
 REFRESH_TYPE = "rt+jwt"
 LEEWAY_SECONDS = 10
-MAX_CACHED_TOKENS = 4096
 # Far longer than any token's lifetime: PyJWT compares with the system clock and accepts everything,
 # so that only the injected clock decides on exp, nbf and iat, with LEEWAY_SECONDS.
 _ANY_TIME = timedelta(days=100 * 365)
@@ -91,7 +89,7 @@ class AccessTokens:
         self._audience = audience
         self._lifetime = lifetime
         self._max_bytes = max_bytes
-        self._cache = _ClaimsCache()
+        self._cache = ClaimsCache()
 
     def configure(self, app: "Flask") -> None:
         """Configure Flask-JWT-Extended with algorithm, keys, issuer and audience."""
@@ -189,42 +187,6 @@ def _sign(key: SigningKey, user_id: UUID, claims: Mapping[str, Any]) -> str:
         additional_headers={"typ": ACCESS_TYPE, "kid": key.kid},
     )
     return token
-
-
-class _ClaimsCache:
-    """The claims of tokens that were verified with the keys of one generation.
-
-    Bounded; the least recently used are evicted first. The keys are hashes of the tokens: short,
-    and of no use to an attacker who reads the memory.
-    """
-
-    def __init__(self, max_tokens: int = MAX_CACHED_TOKENS) -> None:
-        self._lock = threading.Lock()
-        self._generation = 0
-        self._claims: LRUCache[bytes, AccessClaims] = LRUCache(max_tokens)
-
-    def find(self, token: str, *, generation: int) -> AccessClaims | None:
-        key = self._key_of(token)
-        with self._lock:
-            if generation != self._generation:
-                self._claims.clear()
-                self._generation = generation
-            return self._claims.get(key)
-
-    def add(self, token: str, claims: AccessClaims, *, generation: int) -> None:
-        with self._lock:
-            if generation != self._generation:
-                return  # Verified with former keys; another thread has seen the new ones.
-            self._claims[self._key_of(token)] = claims
-
-    def remove(self, token: str) -> None:
-        with self._lock:
-            self._claims.pop(self._key_of(token), None)
-
-    @staticmethod
-    def _key_of(token: str) -> bytes:
-        # A lone surrogate has no encoding in UTF-8; such a token is rejected when it is decoded.
-        return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class RefreshTokens:

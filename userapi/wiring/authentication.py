@@ -10,7 +10,8 @@ from userapi.authentication.log_in import LogIn
 from userapi.authentication.log_out import LogOut
 from userapi.authentication.new_passwords import NewPasswords
 from userapi.authentication.own_account_deletion import OwnAccountDeletion
-from userapi.authentication.password_change import PasswordAssignment, PasswordChange
+from userapi.authentication.password_assignment import PasswordAssignment
+from userapi.authentication.password_change import PasswordChange
 from userapi.authentication.password_check import PasswordCheck
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.refresh import Refresh
