@@ -47,7 +47,7 @@ def list_mails(state: str | None, limit: int, as_json: bool) -> None:
 @click.option("--parked", is_flag=True, help="All mails that the server has permanently rejected.")
 @safely
 def retry(mail_id: UUID | None, parked: bool) -> None:
-    """Send mails now: one by its id, all parked ones, or else all that wait.
+    """Send mails now. Give an id for one, --parked for parked ones, neither for all that wait.
 
     The worker sends them within half a minute. A link is created when its mail is sent.
     """

@@ -29,7 +29,7 @@ command = AppGroup("sessions", help="List and end sessions.")
 @as_json_option
 @safely
 def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
-    """List live sessions of one user (name, e-mail or id) or of all, last used first."""
+    """List live sessions, last used first. Give a name, e-mail or id for those of one user."""
     user_id = user_named(name).id if name else None
     found = services().sessions.list_live(user_id=user_id, limit=limit)
     names = services().user_search.names({owner for owner, _ in found})
