@@ -172,4 +172,4 @@ try:
 except sa.exc.OperationalError as exc:
     if isinstance(exc.orig, UnsupportedEncoding):
         raise CommandError(str(exc.orig)) from exc
-    raise CommandError(f"The database does not answer as it should: {exc.orig}") from exc
+    raise CommandError(f"The database cannot be used: {exc.orig}") from exc
