@@ -106,6 +106,7 @@ def test_a_typescript_client_is_typed_and_logs_in(
     assert (used.returncode, used.stdout) == (0, EXPECTED), used.stderr
 
 
+@pytest.mark.slow  # The same generators as above, once more.
 def test_the_commands_of_the_guide_run_as_they_are_written(
     service: GunicornService, tmp_path: Path
 ) -> None:
