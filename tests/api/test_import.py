@@ -336,7 +336,7 @@ def test_the_time_of_an_import_grows_with_its_rows(admin: SignedInClient) -> Non
     sent = itertools.count()
 
     def seconds(count: int) -> float:
-        rows = [row_of(f"u{next(sent)}", password_hash=BCRYPT) for _ in range(count)]
+        rows = [row_of(f"user-{next(sent)}", password_hash=BCRYPT) for _ in range(count)]
         begun = time.perf_counter()
         assert send(admin, *rows).get_json()["created"] == count
         return time.perf_counter() - begun
