@@ -259,7 +259,7 @@ def test_only_the_migration_of_the_deployments_has_the_role_that_owns() -> None:
     }
     manifests = {
         path.name: path.read_text("utf-8")
-        for path in (REPOSITORY / "deploy" / "kubernetes").glob("*.yaml")
+        for path in (REPOSITORY / "deploy" / "kubernetes").rglob("*.yaml")
     }
 
     assert users == {"migration": "userapi_owner", "service": "userapi", "worker": "userapi"}
