@@ -8,8 +8,8 @@ export PYTHON
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run dev install servers servers-up browser test test-slow cluster-test chaos abuse guards lint audit format bench bench-scale bench-hashes \
-	secrets clean help
+.PHONY: run dev install servers servers-up browser test test-slow test-busy cluster-test chaos abuse guards lint audit \
+	format bench bench-scale bench-hashes secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -37,6 +37,9 @@ test-slow: browser ## Run the slow tests (minutes)
 cluster-test: install ## Run the tests of failovers and upgrades on real clusters (minutes)
 	@$(BIN)/python -m tests.support.servers install --clusters </dev/null
 	@$(BIN)/pytest -m cluster tests/cluster $(ARGS) </dev/null
+
+test-busy: browser ## Run all tests three times on a busy machine: none may depend on its speed
+	@for _ in 1 2 3; do scripts/busy.sh $(PYTEST) $(ARGS) </dev/null || exit 1; done
 
 chaos: servers ## Check that no data is lost when processes are killed; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null
@@ -73,7 +76,7 @@ clean: ## Remove generated files; instance/ with its data is kept
 	@scripts/clean.sh
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 16
 
 $(VENV)/.runtime: requirements.txt
 	@scripts/venv.sh $@ $^
