@@ -9,7 +9,8 @@ from userapi.accounts.addresses import parse_email
 from userapi.api.context import current_session, services
 
 from .fields import Moment, OptionalBody, PastedText, StrictBoolean, StrictSchema, Text
-from .users import Password, User
+from .user_fields import Password
+from .users import User
 
 MAX_IDENTIFIER_CHARACTERS = 320
 

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from marshmallow import Schema, ValidationError, fields, post_dump, validate
+from marshmallow import Schema, fields, post_dump, validate
 
 from userapi.accounts.bulk import MAX_USERS, BulkAction
 from userapi.accounts.models import UserStatus
-from userapi.accounts.profiles import is_locale, is_phone_number, is_timezone
 from userapi.accounts.validation import require_valid_account
 from userapi.api.context import current_actor, services
-from userapi.api.field_errors import CodedMessage
 from userapi.errors import require_all
 from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
@@ -31,72 +28,9 @@ from .fields import (
     Text,
     UuidList,
 )
+from .user_fields import LanguageTag, Password, PhoneNumber, TimeZone, WebAddress
 
 MAX_METADATA_BYTES = 16 * 1024
-# A password has 8 to 128 characters. The policy checks that together with its other rules.
-MAX_PASSWORD_CHARACTERS = 1024
-
-
-class Password(Text):
-    """A password, which responses never contain."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        about = {"format": "password", "example": "violet-harbour-93-lantern"}
-        about |= kwargs.pop("metadata", {})
-        super().__init__(
-            max_length=MAX_PASSWORD_CHARACTERS, load_only=True, metadata=about, **kwargs
-        )
-
-
-class PhoneNumber(Text):
-    """A telephone number."""
-
-    def check(self, value: str) -> None:
-        """Raise ValidationError if the value breaks a rule of this field."""
-        super().check(value)
-        if not is_phone_number(value):
-            raise ValidationError(
-                CodedMessage(
-                    "Must be a telephone number such as +41 44 668 18 00.", "invalid_phone"
-                )
-            )
-
-
-class LanguageTag(Text):
-    """A language tag."""
-
-    def check(self, value: str) -> None:
-        """Raise ValidationError if the value breaks a rule of this field."""
-        super().check(value)
-        if not is_locale(value):
-            raise ValidationError(CodedMessage("Must be a locale such as de-CH.", "invalid_locale"))
-
-
-class TimeZone(Text):
-    """A time zone."""
-
-    def check(self, value: str) -> None:
-        """Raise ValidationError if the value breaks a rule of this field."""
-        super().check(value)
-        if not is_timezone(value):
-            raise ValidationError(
-                CodedMessage("Must be a time zone such as Europe/Zurich.", "invalid_timezone")
-            )
-
-
-class WebAddress(Text):
-    """An http or https URL."""
-
-    def check(self, value: str) -> None:
-        """Raise ValidationError if the value breaks a rule of this field."""
-        super().check(value)
-        try:
-            parts = urlsplit(value)
-            fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and " " not in value
-        except ValueError:
-            fits = False
-        if not fits:
-            raise ValidationError(CodedMessage("Must be an http or https URL.", "invalid_url"))
 
 
 class ProfileUpdate(StrictSchema):
