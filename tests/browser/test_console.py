@@ -246,7 +246,7 @@ def check_what_comes_after_a_form(
     file = site.service.directory / "people.csv"
     file.write_text("username,email\nzoe,zoe@example.com\nbea,not-an-address\n")
     browser.find("#file").send_keys(str(file))
-    send("Check only: change nothing")
+    send("Check only")
     check("trial of an import")
     rows = [f"w{n:03},w{n:03}@example.com,marble-heron-58-lantern" for n in range(201)]
     file.write_text("\n".join(["username,email,password", *rows, "bea,not-an-address,"]))
