@@ -1,11 +1,5 @@
-"""The worker: background tasks, each in its own thread, so that an unavailable mail server or
-broker delays nothing else.
+"""The loop of the worker: it runs tasks in threads, after failures with a pause."""
 
-`flask worker` runs it as a process; by default it runs inside the service. Several can run: one
-publishes and the others are on standby; the database distributes mails and seals.
-"""
-
-import fcntl
 import random
 import select
 import threading
@@ -14,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import IO
 
 import psycopg2
 import structlog
@@ -22,22 +15,8 @@ from flask import Flask
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from userapi.accounts.imports.jobs import NOTIFY_CHANNEL as IMPORTS
 from userapi.errors import ServiceError
-from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
-from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
-from userapi.events.rabbitmq import AmqpPublisher
-from userapi.events.relay import Relay
-from userapi.infrastructure.database import (
-    ServiceConnection,
-    connect_alone,
-    has_pooler,
-)
-from userapi.infrastructure.heartbeat import own_name, record_heartbeat
-from userapi.infrastructure.user_counts import fold_user_count_changes
-from userapi.mail.queue import NOTIFY_CHANNEL as MAILS
-from userapi.settings import Settings
-from userapi.wiring import Services
+from userapi.infrastructure.database import ServiceConnection, connect_alone, has_pooler
 
 log = structlog.get_logger(__name__)
 
@@ -47,10 +26,6 @@ MAX_PAUSE_SECONDS = 4.0
 LISTEN_SECONDS = 1.0
 LISTENER_CHECKED_SECONDS = 10.0
 STOP_SECONDS = 25.0
-LOCK_INTERVAL_SECONDS = 1.0
-BATCH = 100
-# A stop waits for a batch, and each mail can wait for the time-out of a mail server.
-MAIL_BATCH = 3
 
 # What tasks raise when a server is unavailable. Anything else is a bug.
 OUTAGES = (ServiceError, OperationalError, InterfaceError, PoolTimeout, psycopg2.Error, OSError)
@@ -69,66 +44,6 @@ class Task:
     interval_seconds: float
     channel: str | None = None
     close: Callable[[], None] | None = None
-
-
-def tasks_of(services: Services) -> list[Task]:
-    """Return the tasks of a worker."""
-    tasks = [
-        Task(
-            name="mail",
-            run=lambda: services.mail_delivery.deliver_due(MAIL_BATCH),
-            interval_seconds=1,
-            channel=MAILS,
-        ),
-        Task(
-            name="suspensions",
-            run=lambda: services.account_suspension.lift_due(BATCH),
-            interval_seconds=1,
-        ),
-        Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
-        Task(name="user-counts", run=fold_user_count_changes, interval_seconds=1),
-        build_imports(services),
-        Task(name="clean-up", run=services.clean_up.delete_due, interval_seconds=60),
-        Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
-    ]
-    if services.settings.rabbitmq_url:
-        relay = build_relay(services)
-        tasks.append(
-            Task(
-                name="relay",
-                run=relay.publish_due,
-                interval_seconds=1,
-                channel=EVENTS,
-                close=relay.close,
-            )
-        )
-    return tasks
-
-
-def build_imports(services: Services) -> Task:
-    """Return the task that imports files, in one worker at a time."""
-    leadership = _leadership(services.settings, key=IMPORTS_LOCK, name="imports")
-    return Task(
-        name="imports",
-        run=lambda: services.import_runner.advance() if leadership.holds() else 0,
-        interval_seconds=1,
-        channel=IMPORTS,
-        close=leadership.release,
-    )
-
-
-def build_relay(services: Services) -> Relay:
-    """Return the relay of the outbox. It connects when it is first used."""
-    settings = services.settings
-    leadership = _leadership(settings, key=RELAY_LOCK, name="relay")
-    publisher = AmqpPublisher(settings.rabbitmq_url, exchange=settings.rabbitmq_exchange)
-    return Relay(clock=services.clock, publisher=publisher, leadership=leadership)
-
-
-def _leadership(settings: Settings, *, key: int, name: str) -> Leadership:
-    if settings.uses_sqlite:
-        return FileLock(settings.instance_dir / f"{name}.lock")
-    return AdvisoryLock(settings.database_url, key=key, name=name)
 
 
 class Worker:
@@ -265,52 +180,6 @@ class Worker:
                 self._wake[task.name].set()
 
 
-def build_worker(app: Flask, services: Services) -> Worker:
-    """Return a worker with all tasks. Connects when it is started."""
-    settings = services.settings
-    url = None if settings.uses_sqlite else settings.database_url
-    return Worker(app, tasks_of(services), notifications_url=url)
-
-
-class EmbeddedWorker:
-    """A worker inside the service, in one of the processes that share a lock file.
-
-    The lock ends with its process, and then another process starts its worker.
-    """
-
-    def __init__(self, worker: Worker, lock_file: IO[bytes]) -> None:
-        self._worker = worker
-        self._lock_file = lock_file
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._wait_for_lock, name="worker-lock", daemon=True)
-
-    def start(self) -> None:
-        """Start to wait for the lock, and return."""
-        self._thread.start()
-
-    def stop(self, *, within_seconds: float) -> None:
-        """Stop the worker, if it runs in this process."""
-        self._ending.set()
-        self._thread.join(within_seconds)
-        if self._worker.is_started:
-            self._worker.stop(within_seconds=within_seconds)
-
-    def _wait_for_lock(self) -> None:
-        while not self._ending.is_set():
-            if self._has_lock():
-                self._worker.start()
-                return
-            self._ending.wait(LOCK_INTERVAL_SECONDS)
-
-    def _has_lock(self) -> bool:
-        try:
-            # A lock of the process, not of the open file, which all processes inherited.
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-
 def _pause_after(failures: int) -> float:
     """Return the pause in seconds: longer each time, with jitter."""
     longest = min(FIRST_PAUSE_SECONDS * (1 << min(failures - 1, 10)), MAX_PAUSE_SECONDS)
@@ -323,16 +192,3 @@ def _report(error: Exception, failures: int) -> None:
     elif failures == 1 or failures % 30 == 0:
         # An outage is logged when it begins and then rarely, not every few seconds.
         log.warning("worker.task_failed", error=type(error).__name__, failures=failures)
-
-
-class _Heartbeat:
-    """Records heartbeats of this process in the database."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._name = own_name()
-
-    def beat(self) -> int:
-        """Record that this worker is running."""
-        record_heartbeat(self._name, self._services.clock.now())
-        return 0
