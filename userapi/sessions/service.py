@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import chain
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -12,7 +11,6 @@ from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
-from userapi.characters import without_controls
 from userapi.errors import NotFound
 from userapi.events.catalogue import EventType, SessionEvent, UserFacts
 from userapi.infrastructure.database import (
@@ -23,19 +21,15 @@ from userapi.infrastructure.database import (
     table_of,
     transaction,
 )
-from userapi.infrastructure.network_addresses import canonical_address
 from userapi.recorder import Recorder
-from userapi.sessions.devices import device_label
 from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
+from userapi.sessions.views import SessionView, all_sessions, session_view
 
 USER_AGENT_LENGTH = 512
 
-ROWS_PER_CHUNK = 1000
-
 _table = table_of(UserSession)
 _INSERT = insert(_table)
-_COLUMNS = _table.c.keys()
 
 
 class SessionNotFound(NotFound):
@@ -55,20 +49,6 @@ class EndReason(StrEnum):
     PASSWORD_RESET = "password_reset"
     REFRESH_REUSED = "refresh_reused"
     REVOKED = "revoked"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionView:
-    """A session as its user sees it."""
-
-    id: UUID
-    created_at: datetime
-    last_used_at: datetime
-    expires_at: datetime
-    ip_address: str | None
-    user_agent: str | None
-    device: str
-    current: bool
 
 
 class SessionEnds(Protocol):
@@ -160,7 +140,7 @@ class Sessions:
         query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
         with reading() as connection:
             rows = connection.execute(query).all()
-        return [self._view(row, current) for row in rows]
+        return [session_view(row, current) for row in rows]
 
     def all_of(self, user_id: UUID) -> Iterator[dict[str, Any]]:
         """Return every stored session of a user, including ended ones, oldest first.
@@ -168,9 +148,7 @@ class Sessions:
         Memory does not grow with their number. The first ones are read immediately, so that an
         unavailable database is an error before anything is sent.
         """
-        query = select(_table).where(_table.c.user_id == user_id).order_by(_table.c.id)
-        first = _read_rows(query)
-        return chain.from_iterable(_chunks(first, query))
+        return all_sessions(user_id)
 
     def list_live(
         self, *, user_id: UUID | None = None, limit: int
@@ -179,7 +157,7 @@ class Sessions:
         query = self._live_rows(user_id).order_by(_table.c.last_used_at.desc(), _table.c.id)
         with reading() as connection:
             rows = connection.execute(query.limit(limit)).all()
-        return [(row.user_id, self._view(row)) for row in rows]
+        return [(row.user_id, session_view(row)) for row in rows]
 
     def owner_of(self, session_id: UUID) -> UUID:
         """Return the id of the session's user. Raises SessionNotFound."""
@@ -268,18 +246,6 @@ class Sessions:
             "expires_at": now + lifetime,
         }
 
-    def _view(self, row: Row[Any], current: UUID | None = None) -> SessionView:
-        return SessionView(
-            id=row.id,
-            created_at=row.created_at,
-            last_used_at=row.last_used_at,
-            expires_at=row.expires_at,
-            ip_address=canonical_address(row.ip_address or "") or row.ip_address,
-            user_agent=without_controls(row.user_agent or "") or None,
-            device=device_label(row.user_agent),
-            current=row.id == current,
-        )
-
     def _live_rows(self, user_id: UUID | None) -> Select[Any]:
         """Return the query for the live sessions of one user, or of all."""
         now = self._recorder.now()
@@ -333,19 +299,3 @@ class Sessions:
         )
         ended = [row.id for row in rows]
         after_commit(lambda: self._live.sessions_ended(ended))
-
-
-def _chunks(first: list[dict[str, Any]], query: Select[Any]) -> Iterator[list[dict[str, Any]]]:
-    """Yield chunk after chunk in the order of ids. No connection is held while one is sent."""
-    rows = first
-    while rows:
-        yield rows
-        if len(rows) < ROWS_PER_CHUNK:
-            return
-        rows = _read_rows(query.where(_table.c.id > rows[-1]["id"]))
-
-
-def _read_rows(query: Select[Any]) -> list[dict[str, Any]]:
-    with reading() as connection:
-        rows = connection.execute(query.limit(ROWS_PER_CHUNK))
-        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
