@@ -110,7 +110,7 @@ class Statistics:
 
     def drop_cached(self) -> None:
         """Count again at the next call, however expensive the last one was."""
-        self._kept = None
+        self._cached = None
 
     def _fresh(self) -> Figures | None:
         cached, now = self._cached, self._clock.now()
