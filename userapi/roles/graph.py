@@ -1,6 +1,7 @@
 """The graph of roles: what each role names, and what it inherits."""
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -10,6 +11,7 @@ from userapi.infrastructure.database import table_of
 from userapi.permissions import PermissionSet
 from userapi.roles.models import Role, RoleCatalogue, RoleParent
 
+# Combinations of roles whose permissions are cached.
 MAX_COMBINATIONS = 10_000
 
 _roles = table_of(Role)
@@ -34,7 +36,7 @@ class RoleGraph:
             )
             for role, of_role in ancestors.items()
         }
-        self._combined: dict[tuple[str, ...], PermissionSet] = {}
+        self._combined = lru_cache(maxsize=MAX_COMBINATIONS)(self._combine)
 
     @property
     def names(self) -> Collection[str]:
@@ -43,13 +45,10 @@ class RoleGraph:
 
     def effective(self, role_names: Iterable[str]) -> PermissionSet:
         """Return all that the roles grant together, inherited permissions included."""
-        key = tuple(sorted(role_names))
-        combined = self._combined.get(key)
-        if combined is None:
-            combined = PermissionSet(name for role in key for name in self._effective.get(role, ()))
-            if len(self._combined) < MAX_COMBINATIONS:
-                self._combined[key] = combined
-        return combined
+        return self._combined(tuple(sorted(role_names)))
+
+    def _combine(self, role_names: tuple[str, ...]) -> PermissionSet:
+        return PermissionSet(name for role in role_names for name in self._effective.get(role, ()))
 
 
 def read_graph(connection: Connection | Session) -> RoleGraph:
