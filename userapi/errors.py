@@ -117,6 +117,16 @@ class Unavailable(ServiceError):
         self.retry_after = retry_after
 
 
+class OutcomeUnknown(Unavailable):
+    """The database connection ended between a commit and its reply.
+
+    Every other 503 has certainly changed nothing.
+    """
+
+    code = "outcome_unknown"
+    title = "The service does not know whether this change was made. Check before you try again."
+
+
 def faults_of(*checks: Callable[[], object]) -> list[FieldError]:
     """Run all checks and return all faults that they raise."""
     errors: list[FieldError] = []

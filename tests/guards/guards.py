@@ -41,8 +41,8 @@ GUARDS = [
     Guard(
         "Only the immediate predecessor receives the same successor",
         "Refresh._is_predecessor",
-        "claims.generation == own.generation - 1",
-        "claims.generation <= own.generation - 1",
+        "claims.generation != own.generation - 1",
+        "claims.generation > own.generation - 1",
         REFRESHING,
     ),
     Guard(
@@ -50,6 +50,13 @@ GUARDS = [
         "Refresh._is_predecessor",
         "self._recorder.now() <= own.rotated_at + self._reuse_grace",
         "",
+        REFRESHING,
+    ),
+    Guard(
+        "After the grace period the predecessor is accepted only if its rotation is in doubt",
+        "Refresh._is_predecessor",
+        "self._live.is_in_doubt(own.id, generation=claims.generation)",
+        "True",
         REFRESHING,
     ),
     Guard(
@@ -69,7 +76,7 @@ GUARDS = [
     Guard(
         "A refresh token of an earlier session version is rejected",
         "Refresh._rotate_locked",
-        "own.version != claims.session_version or not self._sessions.is_live(own)",
+        "own.version > claims.session_version or not self._sessions.is_live(own)",
         "not self._sessions.is_live(own)",
         REFRESHING,
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 from apispec import APISpec
 
-from userapi.errors import Invalid, Members
+from userapi.errors import Invalid, Members, OutcomeUnknown, Unavailable
 
 from .problems import CONTENT_TYPE
 
@@ -17,8 +17,9 @@ PROBLEM_REFERENCE = {"$ref": "#/components/schemas/Problem"}
 ALWAYS_POSSIBLE: Problems = {
     429: {"rate_limited": "Too many requests."},
     500: {"internal_error": "An internal error occurred."},
-    503: {"service_unavailable": "The service is temporarily unavailable. Try again."},
+    503: {Unavailable.code: Unavailable.title},
 }
+WITH_A_CHANGE: Problems = {503: {OutcomeUnknown.code: OutcomeUnknown.title}}
 WITH_A_BODY: Problems = {
     400: {
         "malformed_json": "The body is not valid JSON.",
@@ -69,12 +70,14 @@ def merge_problems(into: Problems, more: Mapping[int, Mapping[str, str]]) -> Non
 
 
 def complete_operation(
-    doc: dict[str, Any], doc_info: dict[str, Any], *, spec: APISpec, **_kwargs: Any
+    doc: dict[str, Any], doc_info: dict[str, Any], *, spec: APISpec, method: str, **_kwargs: Any
 ) -> dict[str, Any]:
     """Add security, headers and every problem to an operation, each problem with an example."""
     problems: Problems = {}
     merge_problems(problems, doc_info.get("problems", {}))
     merge_problems(problems, ALWAYS_POSSIBLE)
+    if method != "get":
+        merge_problems(problems, WITH_A_CHANGE)
     access = doc_info.get("access", "public")
     # Lists of operations show the summary. The rest of the docstring is the description.
     summary, _, more = doc_info["docstring"].get("summary", "").partition(". ")
@@ -107,7 +110,7 @@ def public_operation(spec: APISpec, **operation: Any) -> dict[str, Any]:
     accepts_token = operation.pop("accepts_token", False)
     problems = {401: WITH_A_TOKEN[401]} if accepts_token else {}
     info = {"docstring": {"summary": summary}, "problems": problems}
-    return {**complete_operation(operation, info, spec=spec), "summary": summary}
+    return {**complete_operation(operation, info, spec=spec, method="get"), "summary": summary}
 
 
 def _problem_response(spec: APISpec, status: int, codes: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ SQLite, the locked path decides step by step. Both paths write the same rows, wh
 tests/integration/test_refresh_parity.py checks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,8 +24,10 @@ from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRev
 from userapi.authentication.token_claims import RefreshClaims
 from userapi.authentication.token_pairs import TokenPair, TokenPairs
 from userapi.authentication.tokens import RefreshTokens
+from userapi.errors import OutcomeUnknown
 from userapi.events.catalogue import EventType, SessionEvent
 from userapi.infrastructure.database import (
+    after_commit,
     autocommit,
     supports_writable_ctes,
     table_of,
@@ -34,7 +37,7 @@ from userapi.recorder import Recorder
 from userapi.roles.graph import catalogue_version
 from userapi.sessions.models import UserSession, is_live
 from userapi.sessions.service import EndReason, Sessions
-from userapi.sessions.status import role_names_column
+from userapi.sessions.status import LiveSessions, role_names_column
 
 
 class RefreshTokenReused(TokenRefused):
@@ -80,12 +83,16 @@ class Refresh:
         refresh_tokens: RefreshTokens,
         token_pairs: TokenPairs,
         reuse_grace: timedelta,
+        live: LiveSessions,
+        count_ahead: Callable[[], None],
     ) -> None:
         self._recorder = recorder
         self._sessions = sessions
         self._refresh_tokens = refresh_tokens
         self._token_pairs = token_pairs
         self._reuse_grace = reuse_grace
+        self._live = live
+        self._count_ahead = count_ahead
 
     def exchange(self, refresh_token: str, *, actor: Actor) -> TokenPair:
         """Return a new pair of tokens and reject this refresh token from now on.
@@ -93,10 +100,17 @@ class Refresh:
         During a short grace period the immediate predecessor returns the same successor again, so
         that a client that lost the reply, or sent two requests at once, stays signed in. Any older
         token ends the session, which stays ended although the request is rejected (RFC 9700
-        §4.14.2). Raises TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused.
+        §4.14.2). A failover of the database ends no session: the predecessor stays valid for 15
+        minutes if it is unknown whether the rotation was committed, and a session whose last
+        rotations the database has lost continues from the newest token.
+        Raises TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused, OutcomeUnknown.
         """
         claims = self._refresh_tokens.verify(refresh_token)
-        own, owner = self._rotate_fast_path(claims, actor) or self._rotate_locked(claims, actor)
+        try:
+            own, owner = self._rotate_fast_path(claims, actor) or self._rotate_locked(claims, actor)
+        except OutcomeUnknown:
+            self._live.rotation_in_doubt(claims.session_id, generation=claims.generation)
+            raise
         return self._token_pairs.issue(own, owner, catalogue_version=owner.catalogue_version)
 
     def _rotate_fast_path(
@@ -126,10 +140,12 @@ class Refresh:
                 raise TokenInvalid()
             if own is None or owner is None or owner.status != UserStatus.ACTIVE:
                 raise TokenRevoked()
-            if own.version != claims.session_version or not self._sessions.is_live(own):
+            if own.version > claims.session_version or not self._sessions.is_live(own):
                 raise TokenRevoked()
             actor = replace(_as_owner(actor, claims), username=owner.username)
-            if own.rotated:
+            if _is_ahead(claims, own):
+                own = self._catch_up(connection, claims, own, actor)
+            elif own.rotated:
                 self._recorder.audit.record(
                     AuditAction.AUTH_REFRESH, actor=actor, target=("session", own.id)
                 )
@@ -142,11 +158,48 @@ class Refresh:
         return own, owner
 
     def _is_predecessor(self, claims: RefreshClaims, own: RotatedSession) -> bool:
-        return (
-            claims.generation == own.generation - 1
-            and self._recorder.now() <= own.rotated_at + self._reuse_grace
-            and self._reuse_grace > timedelta()
+        if claims.generation != own.generation - 1:
+            return False
+        if self._reuse_grace > timedelta() and (
+            self._recorder.now() <= own.rotated_at + self._reuse_grace
+        ):
+            return True
+        return self._live.is_in_doubt(own.id, generation=claims.generation)
+
+    def _catch_up(
+        self,
+        connection: Connection,
+        claims: RefreshClaims,
+        own: RotatedSession,
+        actor: Actor,
+    ) -> RotatedSession:
+        """Continue a session from a token that is newer than its row, in the open transaction."""
+        caught_up = replace(
+            own,
+            generation=max(own.generation, claims.generation) + 1,
+            version=claims.session_version,
+            rotated_at=self._recorder.now(),
+            rotated=True,
         )
+        connection.execute(
+            _CATCH_UP,
+            {
+                "of_session": own.id,
+                "next_generation": caught_up.generation,
+                "next_version": caught_up.version,
+                "now": caught_up.rotated_at,
+            },
+        )
+        self._recorder.audit.record(
+            AuditAction.AUTH_REFRESH,
+            actor=actor,
+            target=("session", own.id),
+            details={"state_lost": True},
+        )
+        session_id, version = caught_up.id, caught_up.version
+        after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))
+        after_commit(self._count_ahead)
+        return caught_up
 
     def _end_reused(self, session_id: UUID, view: UserView, actor: Actor) -> None:
         """End the session of a reused token, in the open transaction."""
@@ -184,6 +237,16 @@ def _as_owner(actor: Actor, claims: RefreshClaims) -> Actor:
     return replace(actor, type=ActorType.USER, id=claims.user_id, session_id=claims.session_id)
 
 
+def _is_ahead(claims: RefreshClaims, own: RotatedSession) -> bool:
+    """Return whether a genuine token is newer than the row of its session.
+
+    It was issued by a primary whose last writes were lost in a failover.
+    """
+    if own.rotated:
+        return False
+    return claims.generation > own.generation or claims.session_version > own.version
+
+
 # The statements. Each is built once, because building one takes longer than running it.
 
 _sessions = table_of(UserSession)
@@ -215,6 +278,16 @@ _ROTATE = (
 )
 _LOCK_SESSION = (
     select(*_session_columns).where(_sessions.c.id == bindparam("of_session")).with_for_update()
+)
+_CATCH_UP = (
+    update(_sessions)
+    .where(_sessions.c.id == bindparam("of_session"))
+    .values(
+        generation=bindparam("next_generation"),
+        version=bindparam("next_version"),
+        rotated_at=bindparam("now"),
+        last_used_at=bindparam("now"),
+    )
 )
 # The user is locked before the session, as in every transaction that ends sessions.
 _LOCK_OWNER = (

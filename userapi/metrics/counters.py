@@ -42,6 +42,11 @@ class Metrics:
         self.lockouts = Counter(
             "auth_lockouts_total", "Accounts locked after failures", registry=self.registry
         )
+        self.sessions_ahead = Counter(
+            "sessions_ahead_total",
+            "Refresh tokens newer than their session: the database has lost its last writes",
+            registry=self.registry,
+        )
         self.rate_limited = Counter(
             "rate_limited_total",
             "Requests over a rate limit",

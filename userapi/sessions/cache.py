@@ -34,7 +34,7 @@ import structlog
 from userapi.clock import Clock
 from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_client import Command, Redis, Script, command
-from userapi.sessions.status import LiveSession, LiveSessions, Profile
+from userapi.sessions.status import IN_DOUBT_SECONDS, LiveSession, LiveSessions, Profile
 
 log = structlog.get_logger(__name__)
 
@@ -203,12 +203,27 @@ class RedisLiveSessions:
         arguments = (catalogue_version, self._invalidation_milliseconds)
         self._publish(_RAISE_VERSION.on(CATALOGUE, arguments=arguments))
 
-    def _publish(self, *invalidations: Command) -> None:
+    def rotation_in_doubt(self, session_id: UUID, *, generation: int) -> None:
+        """Keep this in the memory of the process and, as soon as it is available, in Redis."""
+        self._database.rotation_in_doubt(session_id, generation=generation)
+        self._publish(
+            command("SET", _in_doubt_key(session_id), generation, "EX", IN_DOUBT_SECONDS),
+            needed_seconds=IN_DOUBT_SECONDS,
+        )
+
+    def is_in_doubt(self, session_id: UUID, *, generation: int) -> bool:
+        """Return whether any process reported it; this process only, while Redis is away."""
+        if self._database.is_in_doubt(session_id, generation=generation):
+            return True
+        replies = self._invalidations.execute(command("GET", _in_doubt_key(session_id)))
+        return replies == [str(generation).encode()]
+
+    def _publish(self, *invalidations: Command, needed_seconds: float | None = None) -> None:
         # While some are pending, no request tries itself: each would wait for a time-out.
         if self._publisher is None and self._invalidations.execute(*invalidations) is not None:
             return
         with self._lock:
-            until = time.monotonic() + self._copy_seconds
+            until = time.monotonic() + (needed_seconds or self._copy_seconds)
             self._pending.update(dict.fromkeys(invalidations, until))
             if self._publisher is None:
                 self._publisher = threading.Thread(
@@ -253,6 +268,10 @@ def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
 
 def _session_key(session_id: UUID) -> str:
     return f"userapi:live:s:{session_id.hex}"
+
+
+def _in_doubt_key(session_id: UUID) -> str:
+    return f"userapi:live:d:{session_id.hex}"
 
 
 def _user_key(user_id: UUID) -> str:

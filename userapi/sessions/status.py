@@ -1,11 +1,13 @@
 """Whether a session is live, and what its user may do: read by every request with a token."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from cachetools import TTLCache
 from sqlalchemy import JSON, ColumnElement, Table, bindparam, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -18,6 +20,10 @@ from userapi.infrastructure.redis_client import Command
 from userapi.roles.graph import catalogue_version
 from userapi.roles.models import UserRole
 from userapi.sessions.models import UserSession
+
+# How long a client may repeat a refresh whose reply was lost with the database connection.
+IN_DOUBT_SECONDS = 15 * 60
+MAX_IN_DOUBT = 50_000
 
 _sessions = table_of(UserSession)
 _user_roles = table_of(UserRole)
@@ -133,6 +139,14 @@ class LiveSessions(Protocol):
         """Report, after the commit, that the permissions of a role have changed."""
         ...
 
+    def rotation_in_doubt(self, session_id: UUID, *, generation: int) -> None:
+        """Report that it is unknown whether a session was rotated from this generation."""
+        ...
+
+    def is_in_doubt(self, session_id: UUID, *, generation: int) -> bool:
+        """Return whether that was reported within `IN_DOUBT_SECONDS`, by any process if it can."""
+        ...
+
 
 class DatabaseLiveSessions:
     """Reads the database each time: one query per request."""
@@ -141,6 +155,8 @@ class DatabaseLiveSessions:
         self._clock = clock
         self._profiles = profiles
         self._idle = idle_timeout
+        self._in_doubt: TTLCache[UUID, int] = TTLCache(MAX_IN_DOUBT, IN_DOUBT_SECONDS)
+        self._lock = threading.Lock()
         users = profiles.users
         self._query = (
             select(
@@ -203,3 +219,13 @@ class DatabaseLiveSessions:
 
     def roles_changed(self, *, catalogue_version: int) -> None:
         """Do nothing: the next lookup reads the row."""
+
+    def rotation_in_doubt(self, session_id: UUID, *, generation: int) -> None:
+        """Keep this in the memory of the process."""
+        with self._lock:
+            self._in_doubt[session_id] = generation
+
+    def is_in_doubt(self, session_id: UUID, *, generation: int) -> bool:
+        """Return whether it was reported in this process."""
+        with self._lock:
+            return self._in_doubt.get(session_id) == generation

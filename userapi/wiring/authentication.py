@@ -124,5 +124,7 @@ def build_authentication(
             refresh_tokens=tokens.refresh_tokens,
             token_pairs=tokens.token_pairs,
             reuse_grace=timedelta(seconds=foundation.settings.refresh_reuse_grace_seconds),
+            live=sessions.live_sessions,
+            count_ahead=foundation.metrics.sessions_ahead.inc,
         ),
     )

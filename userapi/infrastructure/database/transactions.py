@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from userapi.errors import OutcomeUnknown
 from userapi.infrastructure.database.connections import statement_timeout
 from userapi.infrastructure.database.engine import db, reading_engine, uses_postgresql
 from userapi.infrastructure.database.statements import is_postgresql
@@ -20,7 +22,8 @@ _HOOKS = "userapi.after_commit"
 def transaction() -> Iterator[Session]:
     """Run one use case: commit at the end of the block, roll back when it raises.
 
-    Hooks of `after_commit` run after the commit. Does not nest.
+    Hooks of `after_commit` run after the commit. Does not nest. Raises OutcomeUnknown if the
+    connection ends during the commit.
     """
     session: Session = db.session()
     if _HOOKS in session.info:
@@ -28,9 +31,16 @@ def transaction() -> Iterator[Session]:
     session.rollback()
     hooks: list[Callable[[], None]] = []
     session.info[_HOOKS] = hooks
+    committing = False
     try:
         with session.begin():
             yield session
+            session.flush()
+            # Nothing but COMMIT is left to send.
+            committing = True
+    except DBAPIError as exc:
+        _require_known_outcome(exc, committing=committing)
+        raise
     finally:
         del session.info[_HOOKS]
         session.close()
@@ -55,14 +65,25 @@ def after_commit(hook: Callable[[], None]) -> None:
 def autocommit() -> Iterator[Connection]:
     """Yield a connection for a change that is one statement, and so a transaction by itself.
 
-    On PostgreSQL it commits when the statement has run, on SQLite at the end of the block.
+    On PostgreSQL it commits when the statement has run, on SQLite at the end of the block. Raises
+    OutcomeUnknown if the connection ends before the reply.
     """
     if not uses_postgresql():
         with db.engine.begin() as connection:
             yield connection
         return
     with reading() as connection:
-        yield connection
+        try:
+            yield connection
+        except DBAPIError as exc:
+            _require_known_outcome(exc, committing=True)
+            raise
+
+
+def _require_known_outcome(error: DBAPIError, *, committing: bool) -> None:
+    """Raise OutcomeUnknown if the server may have committed without a reply."""
+    if committing and error.connection_invalidated:
+        raise OutcomeUnknown() from error
 
 
 @contextmanager
