@@ -371,7 +371,7 @@ def test_a_fill_that_nothing_overtakes_is_stored(
 
     begin_to_fill(session, robin).finish()
 
-    assert copy_of(server, session).startswith(b"C1 ")
+    assert copy_of(server, session).startswith(b"D1 ")
     assert verify(elsewhere, session) == 200
 
 

@@ -3,6 +3,9 @@
 Every caller receives the replies, or None while Redis is unavailable. Commands of one call cost one
 round trip. They are sent on plain connections of redis-py: its client would spend twice the time
 of a request on retries, events and pools that are not needed here.
+
+Each connection knows the id of the server process that it reaches. A script that receives it can
+tell whether a value was stored by this very process, or by another one that failed over.
 """
 
 import hashlib
@@ -27,18 +30,29 @@ OPEN_SECONDS = 2.0
 # Never exists.
 PROBE_KEY = "userapi:probe"
 
-Word = bytes | str | int
+SERVER_ID_CHARACTERS = 8
+
+
+class ServerId:
+    """A word that each connection replaces by the id of its server process."""
+
+
+SERVER_ID = ServerId()
+Word = bytes | str | int | ServerId
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command in the protocol of Redis, encoded once and sent any number of times."""
+    """A command in the protocol of Redis, encoded once and sent any number of times.
+
+    `pieces` is the encoded command, cut where the id of the server belongs.
+    """
 
     words: tuple[Word, ...]
-    packed: bytes = field(init=False, repr=False, compare=False)
+    pieces: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "packed", _packed(self.words))
+        object.__setattr__(self, "pieces", _encoded(self.words))
 
 
 def command(*words: Word) -> Command:
@@ -118,6 +132,8 @@ class Script:
 class Connection(Protocol):
     """The part of redis-py's connections that is used here; most of it has no annotations."""
 
+    def connect(self) -> None: ...
+
     def send_packed_command(self, command: list[bytes], check_health: bool = True) -> None: ...
 
     def send_command(self, *args: Word) -> None: ...
@@ -125,6 +141,14 @@ class Connection(Protocol):
     def read_response(self, disable_decoding: bool = False) -> Any: ...
 
     def disconnect(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A connection and the id of the server process at its other end."""
+
+    connection: Connection
+    server_id: bytes
 
 
 _scripts: dict[Word, Script] = {}
@@ -152,7 +176,8 @@ class Redis:
             driver_info=None,
         )
         self._process = os.getpid()
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[_Link] = deque()
+        self._server_id = b""
 
     @property
     def is_unavailable(self) -> bool:
@@ -181,19 +206,30 @@ class Redis:
     def close(self) -> None:
         """Close the idle connections; the next call opens one again."""
         while self._idle:
-            self._idle.pop().disconnect()
+            self._idle.pop().connection.disconnect()
 
     def _exchange(self, commands: tuple[Command, ...]) -> list[Any]:
-        connection = self._idle_connection()
-        if connection is not None:
+        link = self._idle_link()
+        if link is not None:
             try:
-                return self._send(connection, commands)
+                return self._send(link, commands)
             except (redis.ConnectionError, OSError):
                 # Closed while it was idle, as all are after a restart: that is no outage yet.
                 self.close()
-        return self._send(cast(Connection, self._factory.make_connection()), commands)
+        return self._send(self._connect(), commands)
 
-    def _idle_connection(self) -> Connection | None:
+    def _connect(self) -> _Link:
+        connection = cast(Connection, self._factory.make_connection())
+        connection.connect()
+        connection.send_command("INFO", "server")
+        link = _Link(connection, _server_id(_require(_read(connection))))
+        if link.server_id != self._server_id:
+            # Another process serves this address now: a restart, or a failover.
+            self._server_id = link.server_id
+            self.close()
+        return link
+
+    def _idle_link(self) -> _Link | None:
         if self._process != os.getpid():
             # A child that shared its parent's sockets would read its parent's replies.
             self._process, self._idle = os.getpid(), deque()
@@ -202,19 +238,21 @@ class Redis:
         except IndexError:
             return None
 
-    def _send(self, connection: Connection, commands: tuple[Command, ...]) -> list[Any]:
-        packed = b"".join([command.packed for command in commands])
+    def _send(self, link: _Link, commands: tuple[Command, ...]) -> list[Any]:
+        connection, server_id = link.connection, link.server_id
+        packed = b"".join([server_id.join(command.pieces) for command in commands])
         connection.send_packed_command([packed], check_health=False)
         replies = [_read(connection) for _ in commands]
         for index, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
                 _, script, *rest = commands[index].words
-                connection.send_command("EVAL", _scripts[script].text, *rest)
+                words = [server_id if word is SERVER_ID else word for word in rest]
+                connection.send_command("EVAL", _scripts[script].text, *words)
                 replies[index] = reply = _read(connection)
             if isinstance(reply, ResponseError):
-                self._idle.append(connection)
+                self._idle.append(link)
                 raise reply
-        self._idle.append(connection)
+        self._idle.append(link)
         return replies
 
 
@@ -228,13 +266,36 @@ def require_writable(client: redis.Redis) -> None:
     client.set(PROBE_KEY, "", xx=True, px=1)
 
 
-def _packed(words: tuple[Word, ...]) -> bytes:
+def _encoded(words: tuple[Word, ...]) -> tuple[bytes, ...]:
     """Return a command in the protocol of Redis, in half of the time that redis-py needs."""
-    parts = [b"*%d\r\n" % len(words)]
+    pieces = [b"*%d\r\n" % len(words)]
     for word in words:
-        raw = word if isinstance(word, bytes) else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"".join(parts)
+        if isinstance(word, ServerId):
+            pieces[-1] += b"$%d\r\n" % SERVER_ID_CHARACTERS
+            pieces.append(b"\r\n")
+        else:
+            raw = word if isinstance(word, bytes) else str(word).encode()
+            pieces[-1] += b"$%d\r\n%b\r\n" % (len(raw), raw)
+    return tuple(pieces)
+
+
+def _server_id(info: bytes) -> bytes:
+    """Return the first digits of `run_id`, which a server process draws at random when it starts.
+
+    Raises RedisError if the reply to INFO has none.
+    """
+    _, _, after = info.partition(b"run_id:")
+    server_id = after[:SERVER_ID_CHARACTERS]
+    if len(server_id) < SERVER_ID_CHARACTERS or not server_id.isalnum():
+        raise redis.RedisError("INFO server reports no run_id")
+    return server_id
+
+
+def _require(reply: Any) -> Any:
+    """Return a reply. Raises it if it is an error."""
+    if isinstance(reply, ResponseError):
+        raise reply
+    return reply
 
 
 def _read(connection: Connection) -> Any:

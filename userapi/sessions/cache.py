@@ -9,7 +9,8 @@ stores the result by a second script, which stores nothing unless
 - the result is not older than the versions stored for the user and for the catalogue of roles.
 
 A copy is valid only while those versions exist, so a Redis that lost some of its keys leads to a
-read of the database. Tombstones outlive every placeholder.
+read of the database. Tombstones outlive every placeholder. It is also valid only on the server
+process that stored it: a replica that was promoted may have the copy and have lost its tombstone.
 
 A revocation applies to the next request in every process. If Redis is unavailable when a process
 revokes, this process reads the database until a thread has published the invalidation, which it
@@ -33,7 +34,7 @@ import structlog
 
 from userapi.clock import Clock
 from userapi.infrastructure.rate_counters import Condition
-from userapi.infrastructure.redis_client import Command, Redis, Script, command
+from userapi.infrastructure.redis_client import SERVER_ID, Command, Redis, Script, command
 from userapi.sessions.status import IN_DOUBT_SECONDS, LiveSession, LiveSessions, Profile
 
 log = structlog.get_logger(__name__)
@@ -50,25 +51,30 @@ MAX_CACHED_COPIES = 4096
 CATALOGUE = "userapi:live:roles"
 ENDED = b"E"
 
-# The key of a session holds "C<its version> <user's version> <catalogue's version> <JSON>", a copy
-# with the user's profile on the next line; or "P<time>", the placeholder of a fill; or "E", the
-# tombstone of a session that has ended.
+# The key of a session holds "D<its version> <user's version> <catalogue's version> <server's id>
+# <JSON>", a copy with the user's profile on the next line; or "P<server's id>:<time>", the
+# placeholder of a fill; or "E", the tombstone of a session that has ended. Release 1.0 wrote copies
+# without the server's id, as "C…". Either release reads the copies of the other as a miss.
 _LOOKUP = Script("""
 local found = redis.call('MGET', KEYS[1], KEYS[2], KEYS[3])
 if found[1] then
-  if string.sub(found[1], 1, 1) ~= 'C' then return found[1] end
-  local session, user, roles = string.match(found[1], '^C(%d+) (%d+) (%d+) ')
-  if user == found[2] and roles == found[3] and tonumber(session) >= tonumber(ARGV[1]) then
+  local kind = string.sub(found[1], 1, 1)
+  if kind == 'E' then return found[1] end
+  if kind == 'P' and string.sub(found[1], 2, 9) == ARGV[3] then return found[1] end
+  local session, user, roles, server = string.match(found[1], '^D(%d+) (%d+) (%d+) (%w+) ')
+  if server == ARGV[3] and user == found[2] and roles == found[3]
+      and tonumber(session) >= tonumber(ARGV[1]) then
     return found[1]
   end
 end
 local now = redis.call('TIME')
-local placeholder = 'P' .. now[1] .. '.' .. now[2]
+local placeholder = 'P' .. ARGV[3] .. ':' .. now[1] .. '.' .. now[2]
 redis.call('SET', KEYS[1], placeholder, 'PX', ARGV[2])
 return {placeholder}
 """)
 _FILL = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+if string.sub(ARGV[1], 2, 9) ~= ARGV[6] then return 0 end
 local life = redis.call('PTTL', KEYS[1])
 for index = 2, 3 do
   local known = redis.call('GET', KEYS[index])
@@ -78,7 +84,8 @@ for index = 2, 3 do
   end
 end
 for index = 2, 3 do redis.call('SET', KEYS[index], ARGV[index + 1], 'PX', ARGV[5]) end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', math.max(life, 1))
+local versions, text = string.match(ARGV[2], '^(D%d+ %d+ %d+ )(.*)$')
+redis.call('SET', KEYS[1], versions .. ARGV[6] .. ' ' .. text, 'PX', math.max(life, 1))
 return 1
 """)
 _FILL_WITH_ENDED = Script("""
@@ -89,7 +96,7 @@ return 1
 _DROP_OLDER = Script("""
 local present = redis.call('GET', KEYS[1])
 if not present or present == 'E' then return 0 end
-local version = string.match(present, '^C(%d+) ')
+local version = string.match(present, '^D(%d+) ')
 if version and tonumber(version) >= tonumber(ARGV[1]) then return 0 end
 return redis.call('DEL', KEYS[1])
 """)
@@ -139,7 +146,7 @@ class RedisLiveSessions:
 
         The lookup has replaced a copy whose other versions are outdated.
         """
-        return Condition(_session_key(session_id), met=f"C{session_version} ", undecided="P")
+        return Condition(_session_key(session_id), met=f"D{session_version} ", undecided="P")
 
     def find(
         self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
@@ -147,13 +154,15 @@ class RedisLiveSessions:
         """Return the live session, or None if it has ended or never existed."""
         if reply is None:
             reply = self._look_up(session_id, user_id, session_version)
-        if self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS):
+        if not isinstance(reply, list) and self._lookups.reconnected_within(
+            RECONNECT_GRACE_SECONDS
+        ):
             reply = None
         if reply == ENDED:
             return None
-        if isinstance(reply, bytes) and reply.startswith(b"C"):
+        if isinstance(reply, bytes) and reply.startswith(b"D"):
             live = _decoded(reply)
-            if live.ends_at > self._clock.now():
+            if live is not None and live.ends_at > self._clock.now():
                 return live
         found = self._database.find(session_id, user_id=user_id, session_version=session_version)
         if isinstance(reply, list):
@@ -173,7 +182,13 @@ class RedisLiveSessions:
             self._lookups.execute(_FILL_WITH_ENDED.on(keys[0], arguments=(placeholder,)))
         elif live.user_id == user_id:
             versions = (live.access_version, live.catalogue_version)
-            arguments = (placeholder, _encoded(live), *versions, self._invalidation_milliseconds)
+            arguments = (
+                placeholder,
+                _encoded(live),
+                *versions,
+                self._invalidation_milliseconds,
+                SERVER_ID,
+            )
             self._lookups.execute(_FILL.on(*keys, arguments=arguments))
 
     def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
@@ -259,7 +274,9 @@ class RedisLiveSessions:
 
 @lru_cache(maxsize=MAX_CACHED_COPIES)
 def _lookup(session_id: UUID, user_id: UUID, session_version: int, milliseconds: int) -> Command:
-    return _LOOKUP.on(*_keys(session_id, user_id), arguments=(session_version, milliseconds))
+    return _LOOKUP.on(
+        *_keys(session_id, user_id), arguments=(session_version, milliseconds, SERVER_ID)
+    )
 
 
 def _keys(session_id: UUID, user_id: UUID) -> tuple[str, str, str]:
@@ -292,13 +309,22 @@ def _encoded(live: LiveSession) -> bytes:
         ]
     )
     versions = (live.session_version, live.access_version, live.catalogue_version)
-    return b"C%d %d %d %b\n%b" % (*versions, text, profile.text if profile else b"")
+    return b"D%d %d %d %b\n%b" % (*versions, text, profile.text if profile else b"")
 
 
 @lru_cache(maxsize=MAX_CACHED_COPIES)
-def _decoded(copy: bytes) -> LiveSession:
+def _decoded(copy: bytes) -> LiveSession | None:
+    """Return the session of a copy. None, a miss, for the form of another release."""
+    try:
+        return _parsed(copy)
+    except (AttributeError, TypeError, ValueError):
+        log.warning("sessions.copy_unreadable")
+        return None
+
+
+def _parsed(copy: bytes) -> LiveSession:
     first_line, _, shown = copy[1:].partition(b"\n")
-    session_version, access_version, catalogue_version, text = first_line.split(b" ", 3)
+    session_version, access_version, catalogue_version, _, text = first_line.split(b" ", 4)
     fields: list[Any] = orjson.loads(text)
     session_id, user_id, username, roles, must_change_password, ends_at, etag = fields
     return LiveSession(
