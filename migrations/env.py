@@ -105,6 +105,8 @@ def without_time_outs(connection: sa.Connection) -> Iterator[None]:
     driver_connection: Any = connection.connection.dbapi_connection
     usual_bound = driver_connection.reply_seconds
     driver_connection.reply_seconds = None
+    # A cancelled CREATE INDEX CONCURRENTLY leaves an index that is invalid.
+    driver_connection.repeats_cancelled = False
     connection.execute(
         sa.text("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")
     )
@@ -116,6 +118,7 @@ def without_time_outs(connection: sa.Connection) -> Iterator[None]:
         connection.execute(sa.text("RESET ALL"))
         connection.commit()
         driver_connection.reply_seconds = usual_bound
+        driver_connection.repeats_cancelled = True
 
 
 @contextmanager

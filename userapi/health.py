@@ -1,6 +1,6 @@
 """The health of the service: whether it can serve requests, and the state of each dependency."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from userapi.clock import Clock
 from userapi.diagnosis import database, rabbitmq, redis_server
 from userapi.diagnosis.checks import Check, Status, run_checks
+from userapi.diagnosis.health_connection import HealthConnection
 from userapi.passwords.peppers import Peppers
 from userapi.serving.draining import is_draining
 
@@ -43,7 +44,9 @@ class Health:
         self._service_name = service_name
         self._clock = clock
         self._checks: dict[str, Callable[[], Check]] = {
-            "database": partial(database.check, database_url, clock=clock, peppers=peppers),
+            "database": partial(
+                database.check, HealthConnection(database_url), clock=clock, peppers=peppers
+            ),
             "redis": partial(redis_server.check, redis_url),
             "rabbitmq": partial(rabbitmq.check, rabbitmq_url),
         }
@@ -66,7 +69,7 @@ class Health:
         statuses["password_pepper"] = _pepper_status(checks["database"])
         if statuses["password_pepper"] is not Status.UP or is_draining():
             status = "not_ready"
-        elif Status.DOWN in statuses.values():
+        elif _is_degraded(checks):
             status = "degraded"
         else:
             status = "ready"
@@ -79,7 +82,7 @@ class Health:
         pepper = _pepper_status(state)
         if pepper is not Status.UP:
             status = "unhealthy"
-        elif any(check.status is Status.DOWN for check in checks.values()):
+        elif _is_degraded(checks):
             status = "degraded"
         else:
             status = "healthy"
@@ -94,8 +97,12 @@ class Health:
         }
 
 
+def _is_degraded(checks: Mapping[str, Check]) -> bool:
+    return any(check.status in (Status.DOWN, Status.READ_ONLY) for check in checks.values())
+
+
 def _pepper_status(state: Check) -> Status:
     """Return whether every pepper that a hash in the database needs is configured."""
-    if state.status is not Status.UP:
+    if not state.status.responds:
         return Status.DOWN
     return Status.UNKNOWN if state.missing_peppers else Status.UP

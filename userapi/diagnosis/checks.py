@@ -25,9 +25,15 @@ class Status(StrEnum):
 
     DISABLED = "disabled"
     DOWN = "down"
+    READ_ONLY = "read_only"
     UNKNOWN = "unknown"
     UNSUPPORTED = "unsupported"
     UP = "up"
+
+    @property
+    def responds(self) -> bool:
+        """Return whether the dependency can be used, if only for reading."""
+        return self in (Status.UP, Status.READ_ONLY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +82,7 @@ def _timed(name: str, check: Callable[[], Check]) -> Check:
     except (psycopg2.Error, sqlite3.Error, redis.RedisError, OSError) as exc:
         log.warning("health.check_failed", dependency=name, error=type(exc).__name__)
         return Check(status=Status.DOWN)
-    if result.status is not Status.UP:
+    if not result.status.responds:
         return result
     latency = round((time.perf_counter() - started) * 1000, 2)
     return replace(result, latency_ms=latency)

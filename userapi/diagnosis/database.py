@@ -1,29 +1,23 @@
 """The database: whether it accepts connections, is migrated, and can store every name.
 
-Each check opens its own connection with a short time-out, so that it also reports a full pool and a
-server that hangs.
+Each check uses a connection outside of the pool with a short time-out, so that it also reports a
+full pool and a server that hangs.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 import psycopg2
-from sqlalchemy.engine import make_url
 
 from userapi.clock import Clock
 from userapi.diagnosis import postgresql
-from userapi.diagnosis.checks import CHECK_SECONDS, Check, Status
+from userapi.diagnosis.checks import Check, Status
 from userapi.diagnosis.findings import Finding, Level
+from userapi.diagnosis.health_connection import HealthConnection
 from userapi.infrastructure.database import connect_alone
-from userapi.infrastructure.database.encoding import (
-    CLIENT_ENCODING,
-    UnsupportedEncoding,
-    require_unicode,
-)
-from userapi.infrastructure.deadlines import BoundedConnection
+from userapi.infrastructure.database.encoding import UnsupportedEncoding
 from userapi.passwords.peppers import NEEDED, Peppers
 from userapi.settings import PROJECT_ROOT, Settings
 
@@ -54,24 +48,13 @@ _CONNECTION_ERRORS = (
 )
 
 
-class _CheckedConnection(BoundedConnection):
-    """A connection that waits for a reply only slightly longer than the statement time-out."""
-
-    reply_seconds = CHECK_SECONDS + 0.3
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Connect. Raises UnsupportedEncoding."""
-        super().__init__(*args, **kwargs)
-        require_unicode(self)
-
-
-def check(url: str, *, clock: Clock, peppers: Peppers) -> Check:
+def check(connections: HealthConnection, *, clock: Clock, peppers: Peppers) -> Check:
     """Return the state of the database, of the outbox in it, and the last heartbeat of a worker.
 
     Raises errors of the driver.
     """
     try:
-        connection = _connect(url)
+        connection, read_only = connections.take()
     except UnsupportedEncoding as exc:
         return Check(status=Status.DOWN, encoding=exc.encoding)
     try:
@@ -90,11 +73,11 @@ def check(url: str, *, clock: Clock, peppers: Peppers) -> Check:
         cursor.execute(NEEDED)
         missing = peppers.missing_of(pepper for (pepper,) in cursor.fetchall())
     finally:
-        connection.close()
+        connections.give_back(connection)
     oldest_at = _moment(oldest)
     age = (clock.now() - oldest_at).total_seconds() if oldest_at else 0.0
     return Check(
-        status=Status.UP,
+        status=Status.READ_ONLY if read_only else Status.UP,
         migration=revision,
         pending=pending,
         oldest_seconds=round(max(age, 0.0), 3),
@@ -110,6 +93,13 @@ def findings(settings: Settings, result: Check, *, clock: Clock) -> Iterator[Fin
         yield Finding("database", Level.OK, f"{kind} answers, migrated to {result.migration}")
         if not settings.uses_sqlite:
             yield from postgresql.findings(settings, clock)
+    elif result.status is Status.READ_ONLY:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            f"{kind} is read-only: a standby, or a server that rejects changes",
+            "Name the primary, or every server, in DATABASE_URL.",
+        )
     elif result.encoding is not None:
         yield Finding(
             "database",
@@ -140,20 +130,6 @@ def head_revision() -> str:
     """
     files = (PROJECT_ROOT / "migrations" / "versions").glob("[0-9]*_*.py")
     return max(file.name.partition("_")[0] for file in files)
-
-
-def _connect(url: str) -> Any:
-    if url.startswith("sqlite"):
-        path = make_url(url).database or ""
-        return sqlite3.connect(f"file:{path}?mode=ro", timeout=1, uri=True)
-    return psycopg2.connect(
-        url.replace("+psycopg2", "", 1),
-        connection_factory=_CheckedConnection,
-        connect_timeout=CHECK_SECONDS + 1,
-        options=f"-c statement_timeout={CHECK_SECONDS}s",
-        application_name="userapi-health",
-        client_encoding=CLIENT_ENCODING,
-    )
 
 
 def _problem(settings: Settings) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from userapi.diagnosis import (
 )
 from userapi.diagnosis.checks import Status, run_checks
 from userapi.diagnosis.findings import Finding
+from userapi.diagnosis.health_connection import HealthConnection
 from userapi.mail.mailer import MailServer
 from userapi.passwords.peppers import Peppers
 from userapi.settings import Settings
@@ -40,9 +41,8 @@ def diagnose(
     seals: AuditSeals,
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
-    checks = {
-        "database": lambda: database.check(settings.database_url, clock=clock, peppers=peppers)
-    }
+    connections = HealthConnection(settings.database_url)
+    checks = {"database": lambda: database.check(connections, clock=clock, peppers=peppers)}
     state = run_checks(checks)["database"]
     yield from configuration.findings(settings)
     yield from stored_secrets.findings(settings)

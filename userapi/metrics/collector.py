@@ -95,8 +95,8 @@ class DatabaseCollector:
             "dependency_up", "Whether a dependency answers", labels=["dependency"]
         )
         for name, status in self._health.readiness().checks.items():
-            if name != "password_pepper" and status in (Status.UP, Status.DOWN):
-                up.add_metric([name], 1.0 if status is Status.UP else 0.0)
+            if name != "password_pepper" and (status.responds or status is Status.DOWN):
+                up.add_metric([name], 1.0 if status.responds else 0.0)
         yield up
 
     def _users(self, connection: Connection) -> Iterator[Metric]:

@@ -21,7 +21,7 @@ class Liveness(Schema):
 
 
 class Checks(Schema):
-    """The state of each dependency: up, down or disabled."""
+    """The state of each dependency: up, down or disabled; the database also read_only."""
 
     database = fields.String(metadata={"example": "up"})
     redis = fields.String(metadata={"example": "up"})

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
+from psycopg2.errors import DeadlockDetected, SerializationFailure
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -18,7 +19,8 @@ from userapi.infrastructure.database.encoding import (
     UnsupportedEncoding,
     require_unicode,
 )
-from userapi.infrastructure.deadlines import BoundedConnection
+from userapi.infrastructure.database.hosts import connect
+from userapi.infrastructure.deadlines import BoundedConnection, BoundedCursor
 from userapi.settings import SettingsError
 
 CONNECT_TIMEOUT_SECONDS = 2
@@ -43,6 +45,9 @@ class ServiceConnection(BoundedConnection):
     """A connection to PostgreSQL whose every wait ends shortly after the server's time-out."""
 
     reply_seconds = STATEMENT_TIMEOUT_MILLISECONDS / 1000 + REPLY_MARGIN_SECONDS
+    # Whether a statement outside of a transaction is repeated once if the server cancels it to end
+    # a deadlock, or in favour of replication. The cancelled statement has changed nothing.
+    repeats_cancelled = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Connect in autocommit mode: a read is one round trip, and BEGIN starts a transaction.
@@ -53,6 +58,7 @@ class ServiceConnection(BoundedConnection):
         super().__init__(*args, **kwargs)
         require_unicode(self)
         self.autocommit = True
+        self.cursor_factory = ServiceCursor
 
     def commit(self) -> None:
         """Commit the transaction, if there is one."""
@@ -66,6 +72,22 @@ class ServiceConnection(BoundedConnection):
         if self.get_transaction_status() != TRANSACTION_STATUS_IDLE:
             with self.cursor() as cursor:
                 cursor.execute(statement)
+
+
+class ServiceCursor(BoundedCursor):
+    """A cursor of a `ServiceConnection`: repeats a cancelled statement outside of a transaction."""
+
+    connection: ServiceConnection
+
+    def execute(self, *args: Any, **kwargs: Any) -> None:
+        """Run a statement, within the limit for each try."""
+        status = self.connection.get_transaction_status()
+        try:
+            super().execute(*args, **kwargs)
+        except (DeadlockDetected, SerializationFailure):
+            if status != TRANSACTION_STATUS_IDLE or not self.connection.repeats_cancelled:
+                raise
+            super().execute(*args, **kwargs)
 
 
 def connect_arguments(application_name: str) -> dict[str, Any]:
@@ -88,8 +110,7 @@ def connect_alone(database_url: str, application_name: str) -> ServiceConnection
 
     For what belongs to a connection and not to a transaction: advisory locks and LISTEN.
     """
-    url = database_url.replace("+psycopg2", "", 1)
-    connection: ServiceConnection = psycopg2.connect(url, **connect_arguments(application_name))
+    connection: ServiceConnection = connect(database_url, **connect_arguments(application_name))
     return connection
 
 

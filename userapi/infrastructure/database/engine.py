@@ -8,10 +8,11 @@ import orjson
 import psycopg2
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DisconnectionError
+from psycopg2 import errors as pg_errors
+from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
-from userapi.infrastructure.database.connections import ServiceConnection, connect_arguments
+from userapi.infrastructure.database.connections import ServiceConnection, connect_alone
 from userapi.infrastructure.database.tables import Base
 from userapi.private_files import make_file
 from userapi.settings import PROJECT_ROOT
@@ -19,6 +20,14 @@ from userapi.settings import PROJECT_ROOT
 POOL_WAIT_SECONDS = 1
 PING_AFTER_IDLE_SECONDS = 5.0
 PING_SECONDS = 1.0
+# Errors after which no connection of the pool can be expected to work: the server shuts down, or
+# a failover or a change of routing has left the connections on a server that is read-only.
+SERVER_CHANGED = (
+    pg_errors.AdminShutdown,
+    pg_errors.CannotConnectNow,
+    pg_errors.CrashShutdown,
+    pg_errors.ReadOnlySqlTransaction,
+)
 
 _READER = "userapi.reader"
 
@@ -38,7 +47,7 @@ def init_app(app: Flask, *, database_url: str, pool_size: int) -> None:
             _prepare_sqlite(engine)
             app.extensions[_READER] = engine.execution_options(begin="BEGIN")
         else:
-            _prepare_postgresql(engine)
+            _prepare_postgresql(engine, database_url)
             app.extensions[_READER] = engine.execution_options(begin=None)
 
 
@@ -79,7 +88,7 @@ def _sqlite_options() -> dict[str, Any]:
 
 
 def _postgresql_options() -> dict[str, Any]:
-    return {"pool_recycle": 1800, "connect_args": connect_arguments("userapi")}
+    return {"pool_recycle": 1800}
 
 
 def _dump_json(value: Any) -> str:
@@ -113,7 +122,17 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _prepare_postgresql(engine: Engine) -> None:
+def _prepare_postgresql(engine: Engine, database_url: str) -> None:
+    @event.listens_for(engine, "do_connect")
+    def connect(*_arguments: Any) -> ServiceConnection:
+        return connect_alone(database_url, "userapi")
+
+    @event.listens_for(engine, "handle_error")
+    def discard_connections(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, SERVER_CHANGED):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = True
+
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         options = connection.get_execution_options()
@@ -137,8 +156,11 @@ def _prepare_postgresql(engine: Engine) -> None:
         try:
             dbapi_connection.reply_seconds = PING_SECONDS
             with dbapi_connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-            dbapi_connection.rollback()
+                # Also notices that the server has become read-only.
+                cursor.execute("SHOW transaction_read_only")
+                (read_only,) = cursor.fetchone()
             dbapi_connection.reply_seconds = ServiceConnection.reply_seconds
         except psycopg2.Error as exc:
             raise DisconnectionError() from exc
+        if read_only == "on":
+            raise InvalidatePoolError()
