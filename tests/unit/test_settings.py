@@ -79,7 +79,11 @@ BAD_VALUES = [
     ),
     ("RATE_LIMIT_LOGIN", "0/minute", "must be a rate such as 20/minute"),
     ("DATABASE_URL", "mysql://db.internal/x", "must be a URL that begins with postgresql://"),
-    ("DATABASE_URL", "postgresql://db.internal:99999/x", "must be a URL that begins with"),
+    ("DATABASE_URL", "postgresql://db.internal:99999/x", "must have ports from 1 to 65535"),
+    ("DATABASE_URL", "postgresql://a:5432,b:99999/x", "must have ports from 1 to 65535"),
+    ("DATABASE_URL", "postgresql:///x?host=a,b,c&port=1,2", "must have ports from 1 to 65535"),
+    ("DATABASE_URL", "postgresql://u:p@/x?host=a&host=b", "must have host= once"),
+    ("DATABASE_URL", "postgresql://u:p@a/x?host=a:5432", "must have ports in port=, not in host="),
     ("DATABASE_PORT", "65536", "must be a whole number from 1 to 65535"),
     ("REDIS_URL", "http://cache.internal", "must be a URL that begins with redis://"),
     ("RABBITMQ_URL", "redis://broker.internal", "must be a URL that begins with amqp://"),
@@ -366,6 +370,38 @@ def test_a_password_in_parts_may_hold_any_character(tmp_path: Path) -> None:
     assert settings.database_url == url
     assert settings.redis_url == "redis://:a%2Fb%40c@cache.internal:6379/0"
     assert settings.rabbitmq_url == "amqp://guest:guest@broker.internal:5672/%2F"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            "postgresql://u:p@a:5432,b:5433/x",
+            "postgresql+psycopg2://u:p@a:5432,b:5433/x?target_session_attrs=read-write",
+        ),
+        (
+            "postgresql://u:p@/x?host=a,b&port=5432,5433",
+            "postgresql+psycopg2://u:p@/x?host=a,b&port=5432,5433&target_session_attrs=read-write",
+        ),
+        (
+            "postgres://u:p@[::1]:5432,[::2]:5432/x?sslmode=verify-full",
+            "postgresql+psycopg2://u:p@[::1]:5432,[::2]:5432/x?sslmode=verify-full"
+            "&target_session_attrs=read-write",
+        ),
+        (
+            "postgresql://u:p@a,b/x?target_session_attrs=any",
+            "postgresql+psycopg2://u:p@a,b/x?target_session_attrs=any",
+        ),
+        ("postgresql://u:p@pooler:6432/x", "postgresql+psycopg2://u:p@pooler:6432/x"),
+    ],
+)
+def test_of_several_hosts_the_one_that_accepts_changes_is_used(
+    given: str, expected: str, tmp_path: Path
+) -> None:
+    """A single host may be a pooler, which may report wrongly whether it accepts changes."""
+    settings = Settings.from_env({"DATABASE_URL": given}, instance_dir=tmp_path)
+
+    assert settings.database_url == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from userapi.settings import parsers as parse
+from userapi.settings.database_urls import database_url as parse_database_url
 
 DEFAULT_INSTANCE_DIR = parse.PROJECT_ROOT / "instance"
 JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
@@ -162,7 +163,7 @@ class Fields:
     """Strength checks per address."""
 
     # Database
-    database_url: str = setting(parse.database_url, "", secret=True)
+    database_url: str = setting(parse_database_url, "", secret=True)
     """postgresql://… or sqlite:///…; default: SQLite in INSTANCE_DIR."""
     database_host: str = setting(parse.host, "")
     """Host, instead of DATABASE_URL."""

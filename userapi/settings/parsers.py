@@ -12,9 +12,6 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import psycopg2
-import psycopg2.extensions
-
 from userapi.characters import is_blank
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -192,22 +189,6 @@ def sender(raw: str) -> str:
 
 
 # Servers
-
-
-def database_url(raw: str) -> str:
-    """Parse the URL of a PostgreSQL database or of a SQLite file."""
-    url("postgresql", "postgres", "postgresql+psycopg2", "sqlite")(raw)
-    scheme, _, rest = raw.partition("://")
-    if scheme == "sqlite":
-        if rest.removeprefix("/") in {"", ":memory:"} or not rest.startswith("/"):
-            raise ValueError("must be sqlite:/// with the path of a file, not :memory:")
-        return raw
-    try:
-        # Parsed as libpq will parse it: an unknown option would make each request fail.
-        psycopg2.extensions.parse_dsn(f"postgresql://{rest}")
-    except psycopg2.Error as exc:
-        raise ValueError("must be a URL such as postgresql://user:password@host:5432/name") from exc
-    return raw
 
 
 def database_name(raw: str) -> str:

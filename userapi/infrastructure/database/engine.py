@@ -38,7 +38,9 @@ def init_app(app: Flask, *, database_url: str, pool_size: int) -> None:
     """Bind a database to the application, with a pool of connections."""
     on_sqlite = database_url.startswith("sqlite")
     specific = _sqlite_options() if on_sqlite else _postgresql_options()
-    app.config["SQLALCHEMY_DATABASE_URI"] = database_url
+    # SQLAlchemy does not accept every URL with several hosts that libpq accepts. It needs the name
+    # of the driver only.
+    app.config["SQLALCHEMY_DATABASE_URI"] = database_url if on_sqlite else "postgresql+psycopg2://"
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(pool_size) | specific
     db.init_app(app)
     with app.app_context():
