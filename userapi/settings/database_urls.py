@@ -61,9 +61,10 @@ def _has_port(host: str) -> bool:
     if ":" not in host or host.startswith(("/", "@")):
         return False
     try:
-        return not IPv6Address(host)
+        IPv6Address(host)
     except ValueError:
         return True
+    return False
 
 
 def _is_port(port: str) -> bool:

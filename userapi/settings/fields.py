@@ -164,7 +164,7 @@ class Fields:
 
     # Database
     database_url: str = setting(parse_database_url, "", secret=True)
-    """postgresql://… or sqlite:///…; default: SQLite in INSTANCE_DIR."""
+    """postgresql://…, with one host or several, or sqlite:///…; default: SQLite in INSTANCE_DIR."""
     database_host: str = setting(parse.host, "")
     """Host, instead of DATABASE_URL."""
     database_port: int = setting(parse.integer(1, 65535), 5432)

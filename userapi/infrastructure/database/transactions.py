@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from psycopg2.errors import ReadOnlySqlTransaction
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -82,7 +83,9 @@ def autocommit() -> Iterator[Connection]:
 
 def _require_known_outcome(error: DBAPIError, *, committing: bool) -> None:
     """Raise OutcomeUnknown if the server may have committed without a reply."""
-    if committing and error.connection_invalidated:
+    # A read-only server has rejected the statement; only the pool gives up the connection then.
+    was_rejected = isinstance(error.orig, ReadOnlySqlTransaction)
+    if committing and error.connection_invalidated and not was_rejected:
         raise OutcomeUnknown() from error
 
 

@@ -1,0 +1,180 @@
+"""After a failover of PostgreSQL, or a change of routing, no connection stays with a server."""
+
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import psycopg2
+import pytest
+from flask import Flask
+from sqlalchemy import text
+from sqlalchemy.exc import InternalError, OperationalError
+
+from tests.support.client import JsonClient
+from tests.support.deployments import Deployment
+from tests.support.polling import seconds_of
+from tests.support.proxy import FaultProxy
+from userapi.infrastructure.database import (
+    autocommit,
+    connect_alone,
+    engine,
+    reading,
+    transaction,
+)
+
+READ_ONLY = "SET default_transaction_read_only = on"
+CHANGE = text("UPDATE published_events SET total = total")
+# Cancelled at the first try only: a rollback does not reset a sequence.
+CANCELLED_ONCE = """
+    DO $$ BEGIN
+        IF nextval('tries') = 1 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '40001'; END IF;
+    END $$
+"""
+HEALTH_CONNECTIONS = text(
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE application_name = 'userapi-health' AND datname = current_database()"
+)
+
+pytestmark = pytest.mark.usefixtures("context")
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Flask]) -> Flask:
+    """Return an application with one connection in its pool."""
+    return make_app(DATABASE_POOL_SIZE="1", HEALTH_DETAILED_PUBLIC="true")
+
+
+@pytest.fixture
+def context(app: Flask) -> Iterator[None]:
+    with app.app_context():
+        yield
+
+
+def make_read_only() -> None:
+    """Make the server of the pooled connection read-only, for this connection."""
+    with reading() as connection:
+        connection.exec_driver_sql(READ_ONLY)
+
+
+def test_a_connection_to_a_read_only_server_fails_once() -> None:
+    """It used to return to the pool, and every change failed for half an hour."""
+    make_read_only()
+
+    with pytest.raises(InternalError, match="read-only transaction"), transaction() as session:
+        session.execute(CHANGE)
+
+    with transaction() as session:
+        session.execute(CHANGE)
+
+
+def test_a_statement_that_a_read_only_server_rejects_has_a_known_outcome() -> None:
+    """It did not happen, although the connection ends."""
+    make_read_only()
+
+    with pytest.raises(InternalError, match="read-only transaction"), autocommit() as connection:
+        connection.execute(CHANGE)
+
+
+def test_a_request_on_a_read_only_server_is_answered_503(app: Flask) -> None:
+    client = JsonClient(app)
+    body = {"username": "nobody", "password": "violet-harbour-93-lantern"}
+    make_read_only()
+
+    first, second = [client.post("/api/v1/auth/login", json=body) for _ in range(2)]
+
+    assert (first.status_code, first.get_json()["code"]) == (503, "service_unavailable")
+    assert second.status_code == 401
+
+
+def test_an_idle_connection_to_a_read_only_server_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_read_only()
+    monkeypatch.setattr(engine, "PING_AFTER_IDLE_SECONDS", 0.0)
+
+    with transaction() as session:
+        session.execute(CHANGE)
+
+
+def test_a_host_that_hangs_delays_the_first_connection_only(postgresql_url: str) -> None:
+    parts = urlsplit(postgresql_url)
+    account = parts.netloc.rpartition("@")[0]
+    with FaultProxy(parts.hostname or "", parts.port or 5432) as hanging:
+        hanging.black_hole()
+        hosts = f"{hanging.host}:{hanging.port},{parts.hostname}:{parts.port}"
+        url = f"postgresql://{account}@{hosts}{parts.path}?target_session_attrs=read-write"
+
+        def connect() -> None:
+            connect_alone(url, "userapi-tests").close()
+
+        first, second = seconds_of(connect), seconds_of(connect)
+
+    assert first > 1.5
+    assert second < 1
+
+
+@pytest.fixture
+def tries(context: None) -> Iterator[None]:
+    """Create the sequence that counts the tries of a statement."""
+    with autocommit() as connection:
+        connection.exec_driver_sql("CREATE SEQUENCE tries")
+    yield
+    with autocommit() as connection:
+        connection.exec_driver_sql("DROP SEQUENCE tries")
+
+
+@pytest.mark.usefixtures("tries")
+def test_a_single_statement_that_the_server_cancels_is_repeated_once() -> None:
+    with autocommit() as connection:
+        connection.exec_driver_sql(CANCELLED_ONCE)
+        assert connection.scalar(text("SELECT last_value FROM tries")) == 2
+
+
+@pytest.mark.usefixtures("tries")
+def test_a_statement_of_a_transaction_is_not_repeated() -> None:
+    with pytest.raises(OperationalError), transaction() as session:
+        session.connection().exec_driver_sql(CANCELLED_ONCE)
+
+
+def test_health_keeps_its_connection_and_replaces_a_broken_one(app: Flask) -> None:
+    client = JsonClient(app)
+
+    def check() -> list[int]:
+        assert client.get("/api/v1/health/ready").status_code == 200
+        with reading() as connection:
+            return list(connection.scalars(HEALTH_CONNECTIONS))
+
+    first, second = check(), check()
+    with reading() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": first[0]})
+    third = check()
+
+    assert len(first) == len(third) == 1
+    assert second == first
+    assert third != first
+
+
+def test_health_reports_a_read_only_server(app: Flask, deployment: Deployment) -> None:
+    client = JsonClient(app)
+    url = deployment.database.url
+    name = urlsplit(url).path.removeprefix("/")
+
+    def alter(change: str) -> None:
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = off")
+            cursor.execute(f'ALTER DATABASE "{name}" {change}')
+        connection.close()
+
+    alter("SET default_transaction_read_only = on")
+    try:
+        report = client.get("/api/v1/health/detailed").get_json()
+        ready = client.get("/api/v1/health/ready")
+    finally:
+        alter("RESET default_transaction_read_only")
+    later = client.get("/api/v1/health/detailed").get_json()
+
+    assert report["components"]["database"]["status"] == "read_only"
+    assert report["status"] == "degraded"
+    assert (ready.status_code, ready.get_json()["status"]) == (200, "degraded")
+    assert later["components"]["database"]["status"] == "up"
