@@ -27,6 +27,11 @@ from psycopg2.errors import DeadlockDetected, LockNotAvailable
 
 from userapi.infrastructure.database.encoding import UnsupportedEncoding
 from userapi.infrastructure.migration_steps import LOCK_TIMEOUT
+from userapi.infrastructure.schema_compatibility import (
+    OLDEST_REVISIONS,
+    SchemaState,
+    schema_state,
+)
 from userapi.private_files import make_file
 
 log = structlog.get_logger("userapi.migrations")
@@ -95,8 +100,25 @@ def run_migrations(connection: sa.Connection) -> None:
         process_revision_directives=number_revisions,
         render_as_batch=False,
     )
+    if is_upgrade_by_older_release(connection):
+        log.info("migration.schema_is_ahead")
+        return
     with context.begin_transaction():
         context.run_migrations()
+
+
+def is_upgrade_by_older_release(connection: sa.Connection) -> bool:
+    """Return whether a newer release has migrated the database further, as before a roll-back.
+
+    Alembic would fail, because this release does not have the migrations of the newer one.
+    """
+    migration = context.get_context()
+    if migration.opts.get("destination_rev") != "head":
+        return False
+    revision = next(iter(migration.get_current_heads()), None)
+    state = schema_state(revision, lambda: connection.scalars(sa.text(OLDEST_REVISIONS)))
+    connection.rollback()
+    return state is SchemaState.AHEAD
 
 
 @contextmanager

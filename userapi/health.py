@@ -75,6 +75,10 @@ class Health:
             status = "ready"
         return ReadinessReport(status=status, checks=statuses)
 
+    def is_serving(self) -> bool:
+        """Return whether this process accepts requests, whatever else is unavailable."""
+        return not is_draining()
+
     def detailed(self) -> dict[str, Any]:
         """Return the state of each component."""
         checks = run_checks(self._checks)

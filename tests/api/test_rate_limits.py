@@ -229,6 +229,7 @@ def test_no_other_header_is_believed(limited: Callable[..., JsonClient], header:
         "/api/v1/health",
         "/api/v1/health/live",
         "/api/v1/health/ready",
+        "/api/v1/health/serving",
         "/api/v1/health/detailed",
         "/metrics",
     ],

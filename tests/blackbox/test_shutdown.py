@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
@@ -17,14 +18,15 @@ from tests.support.polling import wait_until
 from tests.support.raw_http import RawConnection, request_bytes
 
 READY = "/api/v1/health/ready"
+SERVING = "/api/v1/health/serving"
 # A hash of this cost takes long enough to be stopped in the middle of.
 SLOW_HASH = "14"
 
 
-def ready(service: GunicornService) -> int | None:
+def ready(service: GunicornService, path: str = READY) -> int | None:
     """Return the status, or None where nobody listens any more."""
     try:
-        with urllib.request.urlopen(service.base_url + READY, timeout=60) as answer:
+        with urllib.request.urlopen(service.base_url + path, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as exc:
         return exc.code
@@ -62,13 +64,13 @@ def test_it_says_not_ready_first_and_finishes_what_is_under_way(
         os.kill(service.pid, signal.SIGTERM)
         seen = []
         while (status := ready(service)) is not None:
-            seen.append(status)
+            seen += [status, ready(service, SERVING)]
             time.sleep(0.02)
         answers = [request.result() for request in under_way]
         code = service.stop()
 
     assert before == 200
-    assert 503 in seen
+    assert (503, 503) in pairwise(seen)
     assert answers == [401, 401, 401]
     assert code == 0
     assert "Traceback" not in service.log

@@ -226,7 +226,7 @@ def test_no_call_is_sent_to_a_pod_that_is_not_ready() -> None:
     probe = nginx["readinessProbe"]
     _, stops_listening_after = nginx["lifecycle"]["preStop"]["exec"]["command"]
 
-    assert probe["httpGet"] == {"path": "/api/v1/health/ready", "port": "http"}
+    assert probe["httpGet"] == {"path": "/api/v1/health/serving", "port": "http"}
     assert probe["periodSeconds"] * probe["failureThreshold"] < int(stops_listening_after)
     # Or connections to a service that listens no longer would be refused.
     assert int(stops_listening_after) < drain

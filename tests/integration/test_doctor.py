@@ -228,6 +228,23 @@ def test_pending_migrations_are_a_fault(
     assert (mark, fix, result.exit_code) == ("✗", "Run `flask db upgrade`.", 1)
 
 
+def test_a_database_that_is_ahead_is_in_order_until_this_release_does_not_work_with_it(
+    make_app: MakeApp, make_database: Callable[[str], PostgresDatabase]
+) -> None:
+    app = make_app(DATABASE_URL=make_database("doctor_ahead").url)
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ahead = doctor(app)
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(text("INSERT INTO schema_compatibility VALUES ('9999', '9998')"))
+
+    incompatible = doctor(app)
+
+    assert finding(ahead, "PostgreSQL answers, migrated to 9999, newer than this release")[0] == "✓"
+    mark, fix = finding(incompatible, "PostgreSQL is at migration 9999, which this release")
+    assert (mark, fix, incompatible.exit_code) == ("✗", "Use a newer release.", 1)
+
+
 def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(DATABASE_URL="postgresql://u:kingfisher-79@127.0.0.1:1/x"))
 

@@ -33,6 +33,7 @@ EXPECTED = {
     "POST /users/": (9, 1),
     "PATCH /users/me": (10, 2),
     "GET /health/live": (0, 0),
+    "GET /health/serving": (0, 0),
 }
 
 

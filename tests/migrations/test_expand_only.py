@@ -103,6 +103,17 @@ def test_every_migration_names_its_step() -> None:
     assert [revision for revision, step in steps().items() if step is None] == []
 
 
+def test_a_migration_that_contracts_names_the_oldest_release_that_works() -> None:
+    unnamed = [
+        revision
+        for revision, step in steps().items()
+        if step == "contract"
+        and "require_release(" not in next(FOLDER.glob(f"{revision}_*.py")).read_text("utf-8")
+    ]
+
+    assert unnamed == []
+
+
 @pytest.fixture
 def app(make_database: Callable[[str], PostgresDatabase], tmp_path: Path) -> Iterator[Flask]:
     """Return an application on an empty PostgreSQL database."""

@@ -2,7 +2,7 @@
 
 from alembic.script import ScriptDirectory
 
-from userapi.diagnosis.database import head_revision
+from userapi.infrastructure.schema_compatibility import head_revision
 from userapi.settings import PROJECT_ROOT
 
 

@@ -10,7 +10,7 @@ from .access import public, requires
 from .blueprint import Blueprint
 from .context import services
 from .responses import json_response
-from .schemas.health import DetailedHealth, Health, Liveness, Readiness
+from .schemas.health import DetailedHealth, Health, Liveness, Readiness, Serving
 
 blp = Blueprint(
     "health",
@@ -20,6 +20,7 @@ blp = Blueprint(
 )
 
 _readiness = Readiness()
+_serving = Serving()
 
 
 @blp.route("/", methods=["GET"], strict_slashes=False)
@@ -48,6 +49,19 @@ def ready() -> Response:
     response = json_response(_readiness, report, 200 if report.is_ready else 503)
     if not report.is_ready:
         response.headers["Retry-After"] = "2"
+    return response
+
+
+@blp.route("/serving", methods=["GET"])
+@public
+@blp.response(200, Serving)
+@blp.alt_response(503, schema=Serving, description="About to stop.")
+def serving() -> Response:
+    """Check that the process accepts requests. Dependencies are not checked."""
+    if services().health.is_serving():
+        return json_response(_serving, {"status": "serving"})
+    response = json_response(_serving, {"status": "draining"}, 503)
+    response.headers["Retry-After"] = "2"
     return response
 
 

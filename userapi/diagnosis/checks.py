@@ -12,6 +12,8 @@ import psycopg2
 import redis
 import structlog
 
+from userapi.infrastructure.schema_compatibility import SchemaState
+
 log = structlog.get_logger(__name__)
 
 # For each wait of a check: to connect, and for each reply.
@@ -43,6 +45,7 @@ class Check:
     status: Status
     latency_ms: float | None = None
     migration: str | None = None
+    schema: SchemaState | None = None
     # Set only where the encoding makes the database unusable.
     encoding: str | None = None
     pending: int | None = None

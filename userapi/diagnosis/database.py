@@ -6,7 +6,7 @@ full pool and a server that hangs.
 
 from collections.abc import Iterator
 from datetime import datetime
-from functools import cache
+from functools import partial
 from typing import Any
 
 import psycopg2
@@ -18,8 +18,14 @@ from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.health_connection import HealthConnection
 from userapi.infrastructure.database import connect_alone
 from userapi.infrastructure.database.encoding import UnsupportedEncoding
+from userapi.infrastructure.schema_compatibility import (
+    OLDEST_REVISIONS,
+    SchemaState,
+    head_revision,
+    schema_state,
+)
 from userapi.passwords.peppers import NEEDED, Peppers
-from userapi.settings import PROJECT_ROOT, Settings
+from userapi.settings import Settings
 
 # A part of the error that PostgreSQL, its driver or a pooler returns → what it means, and the fix.
 _CONNECTION_ERRORS = (
@@ -60,9 +66,10 @@ def check(connections: HealthConnection, *, clock: Clock, peppers: Peppers) -> C
     try:
         cursor = connection.cursor()
         cursor.execute("SELECT version_num FROM alembic_version")
-        (revision,) = cursor.fetchone() or ("none",)
-        if revision != head_revision():
-            return Check(status=Status.DOWN, migration=revision)
+        (revision,) = cursor.fetchone() or (None,)
+        schema = schema_state(revision, partial(_oldest_revisions, cursor))
+        if not schema.is_usable:
+            return Check(status=Status.DOWN, migration=revision or "none", schema=schema)
         cursor.execute(
             "SELECT COUNT(*), MIN(occurred_at) FROM (SELECT occurred_at FROM outbox_events"
             " WHERE sent_at IS NULL AND parked_at IS NULL LIMIT 100000) AS waiting"
@@ -79,6 +86,7 @@ def check(connections: HealthConnection, *, clock: Clock, peppers: Peppers) -> C
     return Check(
         status=Status.READ_ONLY if read_only else Status.UP,
         migration=revision,
+        schema=schema,
         pending=pending,
         oldest_seconds=round(max(age, 0.0), 3),
         worker_seen=_moment(seen),
@@ -90,7 +98,10 @@ def findings(settings: Settings, result: Check, *, clock: Clock) -> Iterator[Fin
     """Yield whether the database can be used and, for PostgreSQL, whether it fits the service."""
     kind = "SQLite" if settings.uses_sqlite else "PostgreSQL"
     if result.status is Status.UP:
-        yield Finding("database", Level.OK, f"{kind} answers, migrated to {result.migration}")
+        newer = ", newer than this release" if result.schema is SchemaState.AHEAD else ""
+        yield Finding(
+            "database", Level.OK, f"{kind} answers, migrated to {result.migration}{newer}"
+        )
         if not settings.uses_sqlite:
             yield from postgresql.findings(settings, clock)
     elif result.status is Status.READ_ONLY:
@@ -109,6 +120,13 @@ def findings(settings: Settings, result: Check, *, clock: Clock) -> Iterator[Fin
             "Create one with ENCODING 'UTF8' TEMPLATE template0, move the data there by pg_dump and"
             " psql, and name it in DATABASE_URL.",
         )
+    elif result.schema is SchemaState.INCOMPATIBLE:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            f"{kind} is at migration {result.migration}, which this release does not work with",
+            "Use a newer release.",
+        )
     elif result.migration is not None:
         yield Finding(
             "database",
@@ -121,15 +139,9 @@ def findings(settings: Settings, result: Check, *, clock: Clock) -> Iterator[Fin
         yield Finding("database", Level.FAULT, f"{kind} {problem}", fix)
 
 
-@cache
-def head_revision() -> str:
-    """Return the newest migration of this release.
-
-    Migrations are numbered and a file name starts with the number, so this does not load Alembic,
-    which takes 0.3 s.
-    """
-    files = (PROJECT_ROOT / "migrations" / "versions").glob("[0-9]*_*.py")
-    return max(file.name.partition("_")[0] for file in files)
+def _oldest_revisions(cursor: Any) -> list[str]:
+    cursor.execute(OLDEST_REVISIONS)
+    return [oldest for (oldest,) in cursor.fetchall()]
 
 
 def _problem(settings: Settings) -> tuple[str, str]:

@@ -63,6 +63,27 @@ def drop_index(name: str) -> None:
     op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
 
 
+def require_release(oldest_revision: str, *, at: str) -> None:
+    """Store that the migration `at` leaves only releases from `oldest_revision` on working.
+
+    For migrations that remove something. Processes of older releases become not ready.
+    """
+    op.get_bind().execute(
+        sa.text(
+            "INSERT INTO schema_compatibility (revision, oldest_revision) VALUES (:at, :oldest)"
+            " ON CONFLICT (revision) DO UPDATE SET oldest_revision = excluded.oldest_revision"
+        ),
+        {"at": at, "oldest": oldest_revision},
+    )
+
+
+def allow_every_release(*, at: str) -> None:
+    """Undo `require_release` when the migration `at` is undone."""
+    op.get_bind().execute(
+        sa.text("DELETE FROM schema_compatibility WHERE revision = :at"), {"at": at}
+    )
+
+
 def in_batches(change: Callable[[str, str | None], None], following: sa.TextClause) -> None:
     """Call `change` for each range of ids, from after the first up to the second; None: to the end.
 

@@ -47,12 +47,31 @@ class Readiness(Schema):
     checks = fields.Nested(Checks)
 
 
+class Serving(Schema):
+    """Whether the process accepts requests: serving or draining."""
+
+    status = fields.String(metadata={"example": "serving"})
+
+
 class Component(Schema):
     """A dependency."""
 
     status = fields.String(metadata={"example": "up"})
     latency_ms = fields.Float(allow_none=True, metadata={"example": 0.8})
     migration = fields.String(allow_none=True, metadata={"example": None})
+
+
+class DatabaseComponent(Component):
+    """The database."""
+
+    schema = fields.String(
+        allow_none=True,
+        metadata={
+            "example": "current",
+            "description": "current, ahead (migrated by a newer release), behind, or incompatible"
+            " (ahead, and this release does not work with it); null if it is unknown.",
+        },
+    )
 
 
 class OutboxComponent(Schema):
@@ -71,7 +90,7 @@ class WorkerComponent(Schema):
 class Components(Schema):
     """Each component."""
 
-    database = fields.Nested(Component)
+    database = fields.Nested(DatabaseComponent)
     redis = fields.Nested(Component)
     rabbitmq = fields.Nested(Component)
     password_pepper = fields.Nested(Component)
