@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+
 import pytest
 
 from userapi.settings import PROJECT_ROOT, Settings, SettingsError, variables
@@ -125,6 +126,10 @@ BAD_VALUES = [
         "must be a URL such as redis://:password@host:6379",
     ),
     ("REDIS_URL", "redis://cache.internal?colour=red", "must be a URL such as redis://:password@"),
+    ("RABBITMQ_URL", "amqp://h1,,h2/", "must have addresses such as h1:5672,h2:5672"),
+    ("RABBITMQ_URL", "amqp://h 1/", "must have host names or IP addresses between amqp:// and /"),
+    ("RABBITMQ_URL", "amqps://h1/?cafile=/x", "must have no option after ? except ssl_ca_certs"),
+    ("RABBITMQ_URL", "amqps://h1/?ssl_ca_certs=/x", "must be the path of a readable file"),
     ("RABBITMQ_HOST", "a\nb", "must be a host name or an IP address, without a port"),
     ("SMTP_HOST", "smtp.internal:25", "must be a host name or an IP address, without a port"),
     ("MAIL_FROM", "nobody", "must be an address such as User Service <no-reply@example.com>"),
@@ -207,6 +212,10 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
             "RABBITMQ_URL: must have a user other than",
         ),
         ({"RABBITMQ_HOST": "broker"}, "RABBITMQ_URL: must have a user other than guest:guest"),
+        (
+            {"RABBITMQ_URL": "amqp://u:p@h1/;amqp://guest:guest@h2/"},
+            "RABBITMQ_URL: must have a user",
+        ),
         ({"RABBITMQ_URL": "amqp://gues%74:guest@broker/"}, "RABBITMQ_URL: must have a user other"),
         ({"PASSWORD_HASH_ROUNDS": "9"}, "PASSWORD_HASH_ROUNDS: must be 10 to 16 outside"),
     ],

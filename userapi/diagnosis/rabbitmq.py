@@ -3,11 +3,13 @@
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from userapi.diagnosis.checks import CHECK_SECONDS, Check, Status
-from userapi.diagnosis.findings import Finding, Level
+from userapi.diagnosis.findings import Finding, Level, warnings
+from userapi.rabbitmq_nodes import RabbitmqNode, rabbitmq_nodes
 
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 # The name of the error → the fix.
@@ -33,26 +35,69 @@ class Publisher(Protocol):
 
 
 def check(url: str) -> Check:
-    """Send the AMQP greeting and wait for a reply. An open port alone does not count as up.
+    """Send the AMQP greeting to each node. RabbitMQ is up if one of them replies.
 
-    Raises OSError.
+    An open port alone does not count as up. Raises OSError if no node can be reached.
     """
     if not url:
         return Check(status=Status.DISABLED)
-    parts = urlsplit(url)
-    secure = parts.scheme == "amqps"
-    address = (parts.hostname or "localhost", parts.port or (5671 if secure else 5672))
-    with socket.create_connection(address, timeout=CHECK_SECONDS) as plain:
-        connection = plain
-        if secure:
-            context = ssl.create_default_context()
-            connection = context.wrap_socket(plain, server_hostname=address[0])
+    nodes = rabbitmq_nodes(url)
+    errors: list[BaseException] = []
+    pool = ThreadPoolExecutor(len(nodes), thread_name_prefix="health-rabbitmq")
+    try:
+        for reply in as_completed([pool.submit(_replies, node) for node in nodes]):
+            error = reply.exception()
+            if error is not None:
+                errors.append(error)
+            elif reply.result():
+                return Check(status=Status.UP)
+    finally:
+        pool.shutdown(wait=False)
+    if errors:
+        raise errors[0]
+    return Check(status=Status.DOWN)
+
+
+def _replies(node: RabbitmqNode) -> bool:
+    """Return whether the node replies to the AMQP greeting. Raises OSError."""
+    address = (node.host, node.port)
+    with ExitStack() as connections:
+        connection = connections.enter_context(
+            socket.create_connection(address, timeout=CHECK_SECONDS)
+        )
+        if node.is_encrypted:
+            context = ssl.create_default_context(cafile=node.ca_file)
+            connection = connections.enter_context(
+                context.wrap_socket(connection, server_hostname=node.host)
+            )
         connection.sendall(AMQP_GREETING)
-        replied = connection.recv(8)
-    return Check(status=Status.UP if replied else Status.DOWN)
+        return bool(connection.recv(8))
 
 
-def findings(publisher: Publisher | None, *, exchange: str, kept_days: int) -> Iterator[Finding]:
+def _node_findings(url: str) -> Iterator[Finding]:
+    """Yield which of several nodes do not reply."""
+    nodes = rabbitmq_nodes(url)
+    silent = [str(node) for node in nodes if not _is_up(node)]
+    yield from warnings(
+        "rabbitmq",
+        (
+            silent,
+            f"{len(silent)} of {len(nodes)} nodes do not answer: {', '.join(silent)}",
+            "Start them, or correct RABBITMQ_URL.",
+        ),
+    )
+
+
+def _is_up(node: RabbitmqNode) -> bool:
+    try:
+        return _replies(node)
+    except OSError:
+        return False
+
+
+def findings(
+    publisher: Publisher | None, url: str, *, exchange: str, kept_days: int
+) -> Iterator[Finding]:
     """Yield whether RabbitMQ accepts events; None as the publisher means it is not configured.
 
     The publisher connects and declares the exchange, as that of the worker does.
@@ -66,6 +111,7 @@ def findings(publisher: Publisher | None, *, exchange: str, kept_days: int) -> I
     publisher.close()
     if obstacle is None:
         yield Finding("rabbitmq", Level.OK, f"accepts events on {exchange}")
+        yield from _node_findings(url)
         return
     fix = _FIXES.get(obstacle, "Start RabbitMQ, or correct RABBITMQ_URL.")
     yield Finding(

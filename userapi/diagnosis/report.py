@@ -51,6 +51,7 @@ def diagnose(
     yield from redis_server.findings(settings.redis_url)
     yield from rabbitmq.findings(
         _publisher(settings),
+        settings.rabbitmq_url,
         exchange=settings.rabbitmq_exchange,
         kept_days=settings.outbox_retention_days,
     )

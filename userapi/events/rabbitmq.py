@@ -2,6 +2,7 @@
 
 import socket
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from kombu.exceptions import KombuError
 from kombu.transport.pyamqp import Connection as PyamqpConnection
 
 from userapi.infrastructure.deadlines import ends_within
+from userapi.rabbitmq_nodes import RabbitmqNode, rabbitmq_nodes
 
 from .cloudevents import CONTENT_TYPE
 from .publisher import Message, Receipt
@@ -34,7 +36,8 @@ _FAULTS = (OSError, AMQPError, KombuError, AttributeError, ValueError)
 class AmqpPublisher:
     """Publishes to a durable topic exchange of RabbitMQ, persistent, with publisher confirms.
 
-    Connects when there is something to publish, and again after an outage. For one thread.
+    Connects when there is something to publish, and again after an outage. Of several nodes it
+    uses the last one that accepted a connection until that one fails. For one thread.
     """
 
     def __init__(
@@ -46,7 +49,8 @@ class AmqpPublisher:
         publish_seconds: float = PUBLISH_SECONDS,
         window: int = WINDOW,
     ) -> None:
-        self._url = url
+        # The first one is tried first.
+        self._nodes = deque(rabbitmq_nodes(url))
         self._exchange = exchange
         self._confirm_seconds = confirm_seconds
         self._publish_seconds = publish_seconds
@@ -54,18 +58,30 @@ class AmqpPublisher:
         self._link: _Link | None = None
 
     def publish(self, messages: Sequence[Message]) -> Receipt:
-        """Publish in this order and wait for the confirms."""
+        """Publish in this order and wait for the confirms.
+
+        If the node fails, the messages without a result are published to the next one.
+        """
         receipt = Receipt()
-        try:
-            link = self._connected()
-            with ends_within(link.connection, self._publish_seconds):
-                link.publish(messages, receipt)
-        except PreconditionFailed:
-            self._drop()
-            self._find_refused(messages, receipt)
-        except _FAULTS as exc:
-            self._drop()
-            receipt.outage = type(exc).__name__
+        for _ in range(len(self._nodes)):
+            link = None
+            try:
+                link = self._connected()
+                with ends_within(link.connection, self._publish_seconds):
+                    link.publish(_unsettled(messages, receipt), receipt)
+            except PreconditionFailed:
+                self._drop()
+                self._find_refused(messages, receipt)
+            except _FAULTS as exc:
+                self._drop_node()
+                receipt.outage = type(exc).__name__
+                # Otherwise no node accepts a connection, or there are no confirms: an alarm of one
+                # node blocks publishers on all of them.
+                if link is not None and not isinstance(exc, TimeoutError):
+                    continue
+            else:
+                receipt.outage = None
+            break
         return receipt
 
     def obstacle(self) -> str | None:
@@ -84,7 +100,7 @@ class AmqpPublisher:
             with ends_within(self._link.connection, CLOSE_SECONDS):
                 self._link.keep_alive()
         except _FAULTS:
-            self._drop()
+            self._drop_node()
 
     def close(self) -> None:
         """Close the connection regularly."""
@@ -98,19 +114,39 @@ class AmqpPublisher:
             link.connection.collect()
 
     def _connected(self) -> "_Link":
-        if self._link is None:
-            connection = _connect(self._url)
+        """Return the connection, or one to the first node that accepts it.
+
+        Raises the error of the last node if there is none.
+        """
+        attempts_left = len(self._nodes)
+        while self._link is None:
+            attempts_left -= 1
             try:
-                self._link = _Link(
-                    connection,
-                    exchange=self._exchange,
-                    window=self._window,
-                    confirm_seconds=self._confirm_seconds,
-                )
+                self._link = self._link_to(self._nodes[0])
             except _FAULTS:
-                connection.collect()
-                raise
+                self._nodes.rotate(-1)
+                if not attempts_left:
+                    raise
         return self._link
+
+    def _link_to(self, node: RabbitmqNode) -> "_Link":
+        connection = _connect(node)
+        try:
+            return _Link(
+                connection,
+                exchange=self._exchange,
+                window=self._window,
+                confirm_seconds=self._confirm_seconds,
+            )
+        except _FAULTS:
+            connection.collect()
+            raise
+
+    def _drop_node(self) -> None:
+        """Drop the connection, if there is one, and try its node last from now on."""
+        if self._link is not None:
+            self._nodes.rotate(-1)
+        self._drop()
 
     def _drop(self) -> None:
         # Without a closing handshake: a broker that does not read would not reply to it.
@@ -123,8 +159,7 @@ class AmqpPublisher:
 
         The error does not name it, so each message is published separately.
         """
-        settled = {*receipt.confirmed, *receipt.refused}
-        unsettled = [message for message in messages if message.id not in settled]
+        unsettled = _unsettled(messages, receipt)
         if len(unsettled) == 1:
             receipt.refused.append(unsettled[0].id)
             return
@@ -135,6 +170,12 @@ class AmqpPublisher:
             receipt.outage = part.outage
             if part.outage:
                 return
+
+
+def _unsettled(messages: Sequence[Message], receipt: Receipt) -> list[Message]:
+    """Return the messages without a result."""
+    settled = {*receipt.confirmed, *receipt.refused}
+    return [message for message in messages if message.id not in settled]
 
 
 class _Connection(PyamqpConnection):
@@ -168,20 +209,25 @@ class _Connection(PyamqpConnection):
             raise
 
 
-def _connect(url: str) -> _Connection:
+def encryption_of(node: RabbitmqNode) -> dict[str, str | None] | bool:
+    """Return how Kombu encrypts a connection to the node; False: not at all."""
+    if not node.is_encrypted:
+        return False
+    # None verifies the name of the URL; without the option no name would be verified.
+    return {"server_hostname": None, "ca_certs": node.ca_file}
+
+
+def _connect(node: RabbitmqNode) -> _Connection:
     options: dict[str, Any] = {
         "read_timeout": CONNECT_SECONDS,
         "write_timeout": CONNECT_SECONDS,
         "client_properties": {"connection_name": "userapi-worker"},
     }
-    if url.startswith("amqps://"):
-        # None verifies the name of the URL; without the option no name would be verified.
-        options["ssl"] = {"server_hostname": None}
     broker = Broker(  # type: ignore[no-untyped-call]
-        url,
+        node.url,
         connect_timeout=CONNECT_SECONDS,
         heartbeat=HEARTBEAT_SECONDS,
-        ssl=options.pop("ssl", False),
+        ssl=encryption_of(node),
         transport_options=options,
     )
     transport = broker.transport

@@ -191,8 +191,8 @@ class Fields:
     """Password."""
 
     # RabbitMQ
-    rabbitmq_url: str = setting(parse.url("amqp", "amqps"), "", secret=True)
-    """amqp://…; default: events stay in the outbox until they expire."""
+    rabbitmq_url: str = setting(parse.rabbitmq_url, "", secret=True)
+    """amqp://n1,n2,n3/…; default: events stay in the outbox until they expire."""
     rabbitmq_host: str = setting(parse.host, "")
     """Host, instead of RABBITMQ_URL."""
     rabbitmq_port: int = setting(parse.integer(1, 65535), 5672)

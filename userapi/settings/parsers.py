@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from userapi.characters import is_blank
+from userapi.rabbitmq_nodes import rabbitmq_nodes
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 MIN_SECRET_BYTES = 32
@@ -211,6 +212,16 @@ def redis_url(raw: str) -> str:
         raise ValueError("must be a URL such as redis://:password@host:6379/0") from exc
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
         raise ValueError("must have the number of a database as its path, such as redis://host/0")
+    return raw
+
+
+def rabbitmq_url(raw: str) -> str:
+    """Parse the URL of one or more nodes of RabbitMQ."""
+    for node in rabbitmq_nodes(raw):
+        if not is_host(node.host):
+            raise ValueError("must have host names or IP addresses between amqp:// and /")
+        if node.ca_file is not None:
+            readable_file(node.ca_file)
     return raw
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 from urllib.parse import unquote, urlsplit
 
+from userapi.rabbitmq_nodes import rabbitmq_nodes
 from userapi.settings.fields import Fields, variables
 from userapi.settings.parsers import MIN_SECRET_BYTES
 
@@ -28,8 +29,8 @@ def production_faults(settings: Fields, given: Collection[str]) -> list[str]:
         problems.append("CORS_ORIGINS: must be named origins in production, not *")
     if "database_url" not in given and "database_host" not in given:
         problems.append("DATABASE_URL: must be the URL of the database in production")
-    broker = urlsplit(settings.rabbitmq_url)
-    if unquote(broker.username or "") == "guest" and unquote(broker.password or "") == "guest":
+    broker_urls = [n.url for n in rabbitmq_nodes(settings.rabbitmq_url or "amqp://")]
+    if any(map(_has_guest_account, broker_urls)):
         problems.append("RABBITMQ_URL: must have a user other than guest:guest in production")
     return problems
 
@@ -60,6 +61,11 @@ def _missing_secrets(settings: Fields, given: Collection[str]) -> list[str]:
         f"{name.upper()}: must be a secret of at least {MIN_SECRET_BYTES} bytes in production"
         for name in sorted(needed.difference(given))
     ]
+
+
+def _has_guest_account(broker_url: str) -> bool:
+    parts = urlsplit(broker_url)
+    return unquote(parts.username or "") == unquote(parts.password or "") == "guest"
 
 
 def _looks_like_an_example(value: str) -> bool:
