@@ -6,7 +6,7 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default as default_policy
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -98,7 +98,7 @@ def manual_clock() -> ManualClock:
 def make_mailer(manual_clock: ManualClock) -> MakeMailer:
     """Return a function that builds a mailer for a port, an encryption and an account."""
 
-    def make(port: int, *, tls: str = "none", **account: str) -> Mailer:
+    def make(port: int, *, tls: str = "none", **account: Any) -> Mailer:
         server = MailServer(host=HOST, port=port, tls=tls, **account)
         return SmtpMailer(server, sender=SENDER, clock=manual_clock)
 
@@ -343,6 +343,14 @@ def test_mails_go_encrypted_to_a_server_that_is_trusted(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     send(make_mailer(encrypting.port, **LOGGED_IN), message())
+
+    assert [delivered.encrypted for delivered in encrypting.delivered] == [True]
+
+
+def test_mails_go_encrypted_to_a_server_of_the_given_authority(
+    encrypting: SmtpServer, make_mailer: MakeMailer, certificate: Path
+) -> None:
+    send(make_mailer(encrypting.port, **LOGGED_IN, ca_file=certificate), message())
 
     assert [delivered.encrypted for delivered in encrypting.delivered] == [True]
 

@@ -14,6 +14,7 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import text
 
+from tests.support.clusters.certificates import make_certificates
 from tests.support.databases import PostgresDatabase
 from tests.support.ports import free_port
 from userapi.clock import ManualClock
@@ -243,6 +244,17 @@ def test_a_database_that_is_ahead_is_in_order_until_this_release_does_not_work_w
     assert finding(ahead, "PostgreSQL answers, migrated to 9999, newer than this release")[0] == "✓"
     mark, fix = finding(incompatible, "PostgreSQL is at migration 9999, which this release")
     assert (mark, fix, incompatible.exit_code) == ("✗", "Use a newer release.", 1)
+
+
+def test_authorities_that_the_database_does_not_use_are_a_warning(
+    make_app: MakeApp, tmp_path: Path, postgresql_url: str
+) -> None:
+    file = make_certificates(tmp_path).authority
+
+    result = doctor(make_app(DATABASE_URL=postgresql_url, TLS_CA_FILE=str(file)))
+
+    mark, fix = finding(result, "TLS_CA_FILE does not protect the connection to PostgreSQL")
+    assert (mark, fix) == ("!", "Add sslmode=verify-full to DATABASE_URL.")
 
 
 def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
+from urllib.parse import quote
 
 import pytest
 
+from tests.support.clusters.certificates import make_certificates
 from userapi.settings import PROJECT_ROOT, Settings, SettingsError, variables
 
 SECRETS = {
@@ -489,3 +490,50 @@ def test_subjects_receive_values_and_not_the_settings() -> None:
     ]
 
     assert readers == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "given", "expected"),
+    [
+        (
+            "DATABASE_URL",
+            "postgresql://u:p@h1,h2/x?sslmode=require&connect_timeout=3",
+            "postgresql+psycopg2://u:p@h1,h2/x"
+            "?sslmode=verify-full&connect_timeout=3&target_session_attrs=read-write"
+            "&sslrootcert={file}",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://u:p@h1/x?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+            "postgresql+psycopg2://u:p@h1/x?sslmode=verify-full&sslrootcert=/etc/ca.pem",
+        ),
+        ("DATABASE_URL", "postgresql://u:p@h1/x", "postgresql+psycopg2://u:p@h1/x"),
+        ("REDIS_URL", "rediss://h1/0", "rediss://h1/0?ssl_ca_certs={file}"),
+        ("REDIS_URL", "redis://h1/0", "redis://h1/0"),
+        ("REDIS_URL", "rediss://h1?ssl_ca_certs=/x", "rediss://h1?ssl_ca_certs=/x"),
+        (
+            "RABBITMQ_URL",
+            "amqps://h1,h2/;amqp://h3/",
+            "amqps://h1,h2/?ssl_ca_certs={file};amqp://h3/",
+        ),
+    ],
+)
+def test_the_authorities_are_used_wherever_tls_is_required(
+    variable: str, given: str, expected: str, tmp_path: Path
+) -> None:
+    file = make_certificates(tmp_path / "authority, ours").authority
+    variables = {variable: given, "TLS_CA_FILE": str(file)}
+
+    settings = Settings.from_env(variables, instance_dir=tmp_path)
+
+    found = getattr(settings, variable.lower())
+    assert found == expected.replace("{file}", quote(str(file)))
+
+
+def test_a_file_without_certificates_is_no_file_of_authorities(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("not a certificate")
+
+    (line,) = problems({"TLS_CA_FILE": str(file)}, tmp_path)
+
+    assert line == "TLS_CA_FILE: must be the path of a file with CA certificates in PEM form"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from userapi.diagnosis.findings import Finding, Level, warnings
-from userapi.settings import Settings
+from userapi.settings import Settings, requires_tls
 
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
@@ -13,6 +13,17 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Yield which settings do not fit together, and in production which are insecure."""
     yield Finding("settings", Level.OK, f"{settings.environment}, all valid")
     yield from _addresses(settings)
+    yield from warnings(
+        "settings",
+        (
+            settings.tls_ca_file
+            and not settings.uses_sqlite
+            and not requires_tls(settings.database_url),
+            "TLS_CA_FILE does not protect the connection to PostgreSQL: DATABASE_URL allows"
+            " connections without TLS",
+            "Add sslmode=verify-full to DATABASE_URL.",
+        ),
+    )
     if settings.is_production:
         yield from _production(settings)
 

@@ -118,13 +118,17 @@ class _SmtpOverTls(_Smtp, smtplib.SMTP_SSL):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MailServer:
-    """A mail server, and how to encrypt the connection: `none`, `starttls` or `implicit`."""
+    """A mail server, and how to encrypt the connection: `none`, `starttls` or `implicit`.
+
+    `ca_file` has the authorities of its certificate; None means those of the system.
+    """
 
     host: str
     port: int
     tls: str
     user: str = ""
     password: str = field(default="", repr=False)
+    ca_file: Path | None = None
 
 
 class SmtpMailer:
@@ -198,7 +202,7 @@ def connect(server: MailServer) -> smtplib.SMTP:
     Raises SMTPException, OSError. An invalid certificate is an error, because an attacker between
     the servers could otherwise read the links and the password.
     """
-    context = ssl.create_default_context()
+    context = ssl.create_default_context(cafile=server.ca_file)
     connection = (
         _SmtpOverTls(server.host, server.port, timeout=TIMEOUT_SECONDS, context=context)
         if server.tls == "implicit"

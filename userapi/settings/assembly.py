@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from userapi.settings.authorities import database_with, rabbitmq_with, redis_with
 from userapi.settings.environment import parse_variables, read_environment
 from userapi.settings.errors import SettingsError
 from userapi.settings.fields import Fields, variables
@@ -45,7 +46,7 @@ class Settings(Fields):
         problems += _mail_contradictions(settings, given)
         if problems:
             raise SettingsError(problems)
-        for complete in (_server_urls, _own_urls, _signature, _mail_encryption):
+        for complete in (_server_urls, _own_urls, _authorities, _signature, _mail_encryption):
             settings = replace(settings, **complete(settings, given))
         if not settings.is_production:
             settings = replace(settings, **_missing_secrets(settings))
@@ -135,6 +136,18 @@ def _own_urls(settings: Settings, given: Collection[str]) -> Completion:
         url = f"sqlite:///{settings.instance_dir / file}"
     base_url = settings.public_base_url if "public_base_url" in given else settings.local_url
     return {"database_url": url, "public_base_url": base_url}
+
+
+def _authorities(settings: Settings, _given: Collection[str]) -> Completion:
+    """Return the URLs of the servers with TLS_CA_FILE."""
+    file = settings.tls_ca_file
+    if file is None:
+        return {}
+    return {
+        "database_url": database_with(file, settings.database_url),
+        "redis_url": redis_with(file, settings.redis_url),
+        "rabbitmq_url": rabbitmq_with(file, settings.rabbitmq_url),
+    }
 
 
 def _signature(settings: Settings, given: Collection[str]) -> Completion:

@@ -208,6 +208,10 @@ class Fields:
     outbox_retention_days: int = setting(parse.integer(1, 3650), 30)
     """Without RabbitMQ, events are deleted after so many days."""
 
+    # TLS
+    tls_ca_file: Path | None = setting(parse.ca_file, None)
+    """CA certificates (PEM) of PostgreSQL, Redis, RabbitMQ and SMTP where their URLs name none."""
+
     # Mail
     smtp_host: str = setting(parse.host_without_brackets, "")
     """Mail server; default: .eml files in MAIL_DIR."""

@@ -6,6 +6,7 @@ may be a secret. The caller puts the name of the variable in front of it.
 
 import os
 import re
+import ssl
 from collections.abc import Callable
 from email.utils import parseaddr
 from ipaddress import IPv6Address
@@ -240,6 +241,16 @@ def readable_file(raw: str) -> Path:
     file = path(raw)
     if not file.is_file() or not os.access(file, os.R_OK):
         raise ValueError("must be the path of a readable file")
+    return file
+
+
+def ca_file(raw: str) -> Path:
+    """Parse the path of a file with certificates of authorities."""
+    file = readable_file(raw)
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError as exc:
+        raise ValueError("must be the path of a file with CA certificates in PEM form") from exc
     return file
 
 

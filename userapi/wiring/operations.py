@@ -97,6 +97,7 @@ def _mail_server(settings: Settings) -> MailServer | None:
         host=settings.smtp_host,
         port=settings.smtp_port,
         tls=settings.smtp_tls,
+        ca_file=settings.tls_ca_file,
         user=settings.smtp_user,
         password=settings.smtp_password,
     )
