@@ -130,7 +130,7 @@ def on_starting(server: Any) -> None:
     from flask_migrate import upgrade
 
     from userapi import create_app
-    from userapi.infrastructure.database import db, require_unicode_database
+    from userapi.infrastructure.database import db, require_no_pooler, require_unicode_database
     from userapi.serving.listening import require_free
 
     if not {"GUNICORN_FD", "LISTEN_FDS"} & os.environ.keys():
@@ -142,6 +142,8 @@ def on_starting(server: Any) -> None:
             sys.exit(1)
     with faults_end_the_process():
         require_unicode_database(_settings.database_url)
+        if _settings.runs_worker_inside:
+            require_no_pooler(_settings.database_direct_url)
         application = create_app(_settings)
         application.extensions["userapi"].keys.require_active()
     if _settings.embedded:

@@ -25,6 +25,7 @@ from alembic.util import CommandError
 from flask import current_app
 from psycopg2.errors import DeadlockDetected, LockNotAvailable
 
+from userapi.infrastructure.database import direct_engine, require_no_pooler
 from userapi.infrastructure.database.encoding import UnsupportedEncoding
 from userapi.infrastructure.migration_steps import LOCK_TIMEOUT
 from userapi.infrastructure.schema_compatibility import (
@@ -33,6 +34,7 @@ from userapi.infrastructure.schema_compatibility import (
     schema_state,
 )
 from userapi.private_files import make_file
+from userapi.settings import SettingsError
 
 log = structlog.get_logger("userapi.migrations")
 
@@ -44,7 +46,7 @@ MAX_TRIES_SECONDS = 15 * 60
 NUMBER = re.compile(r"[0-9]{4}", re.ASCII)
 
 migrate = current_app.extensions["migrate"]
-engine: sa.Engine = migrate.db.engine
+engine: sa.Engine = direct_engine()
 metadata: sa.MetaData = migrate.db.metadata
 
 
@@ -193,7 +195,10 @@ def wait_for_turn(has_turn: Callable[[], bool]) -> None:
 
 
 try:
+    require_no_pooler(current_app.extensions["userapi"].settings.database_direct_url)
     run()
+except SettingsError as exc:
+    raise CommandError(str(exc)) from exc
 except sa.exc.OperationalError as exc:
     if isinstance(exc.orig, UnsupportedEncoding):
         raise CommandError(str(exc.orig)) from exc

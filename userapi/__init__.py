@@ -61,7 +61,10 @@ def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Servic
     from userapi.wiring import build_services
 
     database.init_app(
-        app, database_url=settings.database_url, pool_size=settings.database_pool_size
+        app,
+        database_url=settings.database_url,
+        direct_url=settings.database_direct_url,
+        pool_size=settings.database_pool_size,
     )
     services = build_services(settings, clock)
     services.access_tokens.configure(app)

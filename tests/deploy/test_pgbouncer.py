@@ -187,15 +187,50 @@ def test_an_export_is_streamed_through_it(pooled: Pooled) -> None:
     assert "finch" in {row["username"] for row in rows}
 
 
-def test_the_worker_says_that_it_needs_a_connection_of_its_own(pooled: Pooled) -> None:
+@pytest.mark.parametrize("command", [("worker",), ("db", "upgrade")])
+def test_the_worker_and_migrations_reject_a_pooler(pooled: Pooled, command: tuple[str]) -> None:
+    """They would lose their locks, and two workers would publish the same events."""
+    rejected = pooled.service.flask(*command)
+
+    assert rejected.returncode == 1
+    assert (
+        "DATABASE_DIRECT_URL: must be PostgreSQL's own address" in rejected.stdout + rejected.stderr
+    )
+
+
+def test_an_embedded_worker_rejects_a_pooler(pooled: Pooled) -> None:
     inside = {**pooled.service.environment, "WORKER_EMBEDDED": "true"}
     given = {name: value for name, value in inside.items() if name != "BIND"}
-    with GunicornService(given) as service:
-        wait_until(lambda: "worker.behind_pooler" in service.log)
+    service = GunicornService(given)
+    try:
+        code = service.launch().wait(60)
+        log = service.log
         doctor = service.flask("doctor")
+    finally:
+        service.__exit__()
 
+    assert code == 1
+    assert "DATABASE_DIRECT_URL: must be PostgreSQL's own address" in log
     assert doctor.returncode == 1
-    assert "Set WORKER_EMBEDDED to false" in doctor.stdout
+    assert "Set DATABASE_DIRECT_URL to PostgreSQL's own address" in doctor.stdout
+
+
+def test_worker_and_migrations_use_the_direct_url(pooled: Pooled) -> None:
+    inside = {
+        **pooled.service.environment,
+        "WORKER_EMBEDDED": "true",
+        "DATABASE_DIRECT_URL": pooled.direct_url,
+    }
+    given = {name: value for name, value in inside.items() if name != "BIND"}
+    with GunicornService(given) as service:
+        wait_until(lambda: "worker.started" in service.log)
+        upgraded = service.flask("db", "upgrade")
+        doctor = service.flask("doctor").stdout
+
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert "worker.behind_pooler" not in service.log
+    assert "connected through a pooler" in doctor
+    assert "DATABASE_DIRECT_URL" not in doctor
 
 
 def test_the_doctor_finds_a_role_without_time_outs(

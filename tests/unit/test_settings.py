@@ -86,6 +86,8 @@ BAD_VALUES = [
     ("DATABASE_URL", "postgresql:///x?host=a,b,c&port=1,2", "must have ports from 1 to 65535"),
     ("DATABASE_URL", "postgresql://u:p@/x?host=a&host=b", "must have host= once"),
     ("DATABASE_URL", "postgresql://u:p@a/x?host=a:5432", "must have ports in port=, not in host="),
+    ("DATABASE_DIRECT_URL", "sqlite:///x.db", "must be a URL that begins with postgresql://"),
+    ("DATABASE_DIRECT_URL", "postgresql://db.internal/x", "leave it out with SQLite"),
     ("DATABASE_PORT", "65536", "must be a whole number from 1 to 65535"),
     ("REDIS_URL", "http://cache.internal", "must be a URL that begins with redis://"),
     ("RABBITMQ_URL", "redis://broker.internal", "must be a URL that begins with amqp://"),
@@ -294,14 +296,16 @@ def test_the_first_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
 def test_every_secret_may_come_from_a_file(secret: str, tmp_path: Path) -> None:
     value = {
         "DATABASE_URL": "postgresql://u:p@db.internal/x",
+        "DATABASE_DIRECT_URL": "postgresql://u:p@db.internal/x",
         "REDIS_URL": "redis://cache.internal/0",
         "RABBITMQ_URL": "amqp://u:p@broker.internal/",
     }.get(secret, SECRETS["SECRET_KEY"])
     file = tmp_path / "secret"
     file.write_text(value + "\n")
 
-    settings = Settings.from_env({f"{secret}_FILE": str(file)}, instance_dir=tmp_path)
-    directly = Settings.from_env({secret: value}, instance_dir=tmp_path)
+    others = {} if secret == "DATABASE_URL" else {"DATABASE_URL": "postgresql://u:p@db.internal/x"}
+    settings = Settings.from_env({**others, f"{secret}_FILE": str(file)}, instance_dir=tmp_path)
+    directly = Settings.from_env({**others, secret: value}, instance_dir=tmp_path)
 
     assert getattr(settings, secret.lower()) == getattr(directly, secret.lower())
     assert getattr(settings, secret.lower())

@@ -6,6 +6,7 @@ import click
 from flask import Flask, current_app
 from prometheus_client import start_http_server
 
+from userapi.infrastructure.database import require_no_pooler
 from userapi.worker import build_worker
 
 from .support import safely, services
@@ -22,6 +23,7 @@ from .support import safely, services
 def command(metrics_port: int | None, metrics_address: str) -> None:
     """Run until SIGTERM or SIGINT, then finish the current tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    require_no_pooler(services().settings.database_direct_url)
     worker = build_worker(app, services())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: worker.request_stop())

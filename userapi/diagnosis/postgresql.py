@@ -1,13 +1,15 @@
 """PostgreSQL: its version, clock, extension and privileges, and the pooler in front of it."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
+import psycopg2
 from sqlalchemy import Connection, text
 
 from userapi.clock import Clock
 from userapi.diagnosis.findings import Finding, Level, warnings
-from userapi.infrastructure.database import SESSION_SETTINGS, has_pooler, reading
+from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, has_pooler, reading
 from userapi.settings import Settings
 
 # Verifiers of tokens allow the same.
@@ -34,8 +36,9 @@ _SERVER = text(
 def findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     """Yield how the server and its pooler fit the service."""
     with reading() as connection:
-        yield from _pooler(connection, runs_worker_inside=settings.runs_worker_inside)
+        yield from _pooler(connection)
         server = connection.execute(_SERVER).one()
+    yield from _direct_connection(settings)
     skew = abs((clock.now() - server.now).total_seconds())
     yield from warnings(
         "database",
@@ -67,7 +70,32 @@ def findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     )
 
 
-def _pooler(connection: Connection, *, runs_worker_inside: bool) -> Iterator[Finding]:
+def _direct_connection(settings: Settings) -> Iterator[Finding]:
+    """Yield why the worker and migrations cannot connect without a pooler."""
+    is_separate = settings.database_direct_url != settings.database_url
+    if not is_separate and not settings.runs_worker_inside:
+        return  # The worker and migrations may have variables of their own.
+    try:
+        with closing(connect_alone(settings.database_direct_url, "userapi-doctor")) as connection:
+            pooled = has_pooler(connection)
+    except psycopg2.Error:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            "PostgreSQL does not answer at DATABASE_DIRECT_URL",
+            "Correct DATABASE_DIRECT_URL.",
+        )
+        return
+    if pooled:
+        yield Finding(
+            "database",
+            Level.FAULT,
+            "the worker and `flask db` connect through a pooler, and refuse to start",
+            "Set DATABASE_DIRECT_URL to PostgreSQL's own address.",
+        )
+
+
+def _pooler(connection: Connection) -> Iterator[Finding]:
     """Yield what a pooler between the service and PostgreSQL changes."""
     driver_connection: Any = connection.connection.dbapi_connection
     if not has_pooler(driver_connection):
@@ -77,13 +105,6 @@ def _pooler(connection: Connection, *, runs_worker_inside: bool) -> Iterator[Fin
         Level.OK,
         "connected through a pooler: fine for the service, not for the worker and `flask db`",
     )
-    if runs_worker_inside:
-        yield Finding(
-            "database",
-            Level.FAULT,
-            "the embedded worker connects through the pooler: two workers may publish at once",
-            "Set WORKER_EMBEDDED to false, and run `flask worker` with PostgreSQL's own address.",
-        )
     rows = connection.execute(text("SELECT name, setting, unit FROM pg_settings"))
     present = {row.name.lower(): row.setting + (row.unit or "") for row in rows}
     lost = [name for name in SETTINGS_OF_ROLE if present[name] != SESSION_SETTINGS[name]]

@@ -125,7 +125,7 @@ def _server_urls(settings: Settings, given: Collection[str]) -> Completion:
 
 
 def _own_urls(settings: Settings, given: Collection[str]) -> Completion:
-    """Return the URL of the database as SQLAlchemy expects it, and the base URL of the service."""
+    """Return the URLs of the database as SQLAlchemy expects them, and the base URL."""
     url = settings.database_url
     if url.startswith(("postgresql://", "postgres://")):
         # SQLAlchemy 2.1 would use psycopg 3 for postgresql://.
@@ -135,7 +135,11 @@ def _own_urls(settings: Settings, given: Collection[str]) -> Completion:
         file = url.removeprefix("sqlite:///") or "userapi.sqlite3"
         url = f"sqlite:///{settings.instance_dir / file}"
     base_url = settings.public_base_url if "public_base_url" in given else settings.local_url
-    return {"database_url": url, "public_base_url": base_url}
+    return {
+        "database_url": url,
+        "database_direct_url": settings.database_direct_url or url,
+        "public_base_url": base_url,
+    }
 
 
 def _authorities(settings: Settings, _given: Collection[str]) -> Completion:
@@ -195,6 +199,8 @@ def _contradictions(settings: Settings) -> list[str]:
     problems = []
     if settings.password_hash_rounds < 10 and settings.environment != "testing":
         problems.append("PASSWORD_HASH_ROUNDS: must be 10 to 16 outside ENVIRONMENT=testing")
+    if settings.uses_sqlite and settings.database_direct_url != settings.database_url:
+        problems.append("DATABASE_DIRECT_URL: leave it out with SQLite")
     if settings.lockout_max_seconds < settings.lockout_base_seconds:
         problems.append("LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS")
     return problems

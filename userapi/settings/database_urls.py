@@ -20,15 +20,17 @@ def database_url(raw: str) -> str:
         return raw
     if scheme not in _POSTGRESQL:
         raise ValueError("must be a URL that begins with postgresql:// or sqlite://")
-    return _postgresql_url(raw)
+    return postgresql_url(raw)
 
 
-def _postgresql_url(raw: str) -> str:
+def postgresql_url(raw: str) -> str:
     """Parse the URL of a PostgreSQL database, with one host or several.
 
     With several, connections use the one that accepts changes, unless the URL says otherwise.
     """
-    _, _, rest = raw.partition("://")
+    scheme, _, rest = raw.partition("://")
+    if scheme not in _POSTGRESQL:
+        raise ValueError("must be a URL that begins with postgresql://")
     try:
         # An unknown option would make each request fail.
         parameters = parse_dsn(f"postgresql://{rest}")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from userapi.settings import parsers as parse
 from userapi.settings.database_urls import database_url as parse_database_url
+from userapi.settings.database_urls import postgresql_url as parse_postgresql_url
 
 DEFAULT_INSTANCE_DIR = parse.PROJECT_ROOT / "instance"
 JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
@@ -165,6 +166,8 @@ class Fields:
     # Database
     database_url: str = setting(parse_database_url, "", secret=True)
     """postgresql://…, with one host or several, or sqlite:///…; default: SQLite in INSTANCE_DIR."""
+    database_direct_url: str = setting(parse_postgresql_url, "", secret=True)
+    """PostgreSQL without a pooler, for the worker and migrations; default: DATABASE_URL."""
     database_host: str = setting(parse.host, "")
     """Host, instead of DATABASE_URL."""
     database_port: int = setting(parse.integer(1, 65535), 5432)

@@ -141,7 +141,7 @@ class Worker:
                 connection = connect_alone(database_url, "userapi-worker")
                 if not warned and has_pooler(connection):
                     # LISTEN and advisory locks do not work through a pooler.
-                    log.error("worker.behind_pooler", fix="Connect directly to PostgreSQL.")
+                    log.error("worker.behind_pooler", fix="Set DATABASE_DIRECT_URL.")
                     warned = True
                 with connection.cursor() as cursor:
                     for channel in sorted({task.channel for task in self._tasks if task.channel}):

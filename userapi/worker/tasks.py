@@ -22,7 +22,7 @@ MAIL_BATCH = 3
 def build_worker(app: Flask, services: Services) -> Worker:
     """Return a worker with all tasks. Connects when it is started."""
     settings = services.settings
-    url = None if settings.uses_sqlite else settings.database_url
+    url = None if settings.uses_sqlite else settings.database_direct_url
     return Worker(app, tasks_of(services), notifications_url=url)
 
 
@@ -83,7 +83,7 @@ def build_relay(services: Services) -> Relay:
 def _leadership(settings: Settings, *, key: int, name: str) -> Leadership:
     if settings.uses_sqlite:
         return FileLock(settings.instance_dir / f"{name}.lock")
-    return AdvisoryLock(settings.database_url, key=key, name=name)
+    return AdvisoryLock(settings.database_direct_url, key=key, name=name)
 
 
 class _Heartbeat:

@@ -10,11 +10,12 @@ from userapi.infrastructure.database.connections import (
     ServiceConnection,
     connect_alone,
     has_pooler,
+    require_no_pooler,
     require_unicode_database,
     statement_timeout,
 )
 from userapi.infrastructure.database.encoding import UnsupportedEncoding
-from userapi.infrastructure.database.engine import db, init_app, init_migrations
+from userapi.infrastructure.database.engine import db, direct_engine, init_app, init_migrations
 from userapi.infrastructure.database.statements import (
     DIALECTS,
     cte_parameters,
@@ -67,6 +68,7 @@ __all__ = [
     "cte_parameters",
     "db",
     "dialect_of",
+    "direct_engine",
     "excluded",
     "has_pooler",
     "init_app",
@@ -80,6 +82,7 @@ __all__ = [
     "partial_index",
     "patient_reading",
     "reading",
+    "require_no_pooler",
     "require_transaction",
     "require_unicode_database",
     "snapshot",

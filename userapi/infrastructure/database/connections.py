@@ -4,7 +4,7 @@ Every wait has an end, so a database that is unavailable results in a quick 503.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
@@ -37,6 +37,10 @@ SESSION_SETTINGS = {
     "tcp_keepalives_interval": "3",
     "tcp_keepalives_count": "3",
 }
+BEHIND_POOLER = (
+    "DATABASE_DIRECT_URL: must be PostgreSQL's own address, for the worker and migrations;"
+    " the present one leads to a pooler"
+)
 # How long after the server's own time-out a connection without a reply is closed.
 REPLY_MARGIN_SECONDS = 0.3
 
@@ -126,6 +130,22 @@ def require_unicode_database(database_url: str) -> None:
         connect_alone(database_url, "userapi-start").close()
     except UnsupportedEncoding as exc:
         raise SettingsError([str(exc)]) from exc
+    except psycopg2.Error:
+        return
+
+
+def require_no_pooler(direct_url: str) -> None:
+    """Raise SettingsError where a pooler is in front of the database.
+
+    LISTEN and advisory locks belong to a connection, and a pooler assigns connections per
+    transaction. An unavailable database does not prevent the start.
+    """
+    if direct_url.startswith("sqlite"):
+        return
+    try:
+        with closing(connect_alone(direct_url, "userapi-start")) as connection:
+            if has_pooler(connection):
+                raise SettingsError([BEHIND_POOLER])
     except psycopg2.Error:
         return
 

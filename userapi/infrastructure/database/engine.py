@@ -9,8 +9,9 @@ import psycopg2
 from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 from psycopg2 import errors as pg_errors
-from sqlalchemy import Connection, Engine, ExceptionContext, event
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
+from sqlalchemy.pool import NullPool
 
 from userapi.infrastructure.database.connections import ServiceConnection, connect_alone
 from userapi.infrastructure.database.tables import Base
@@ -29,18 +30,35 @@ SERVER_CHANGED = (
     pg_errors.ReadOnlySqlTransaction,
 )
 
+# SQLAlchemy does not accept every URL with several hosts that libpq accepts. It needs the name of
+# the driver only.
+_ANY_POSTGRESQL = "postgresql+psycopg2://"
+_DIRECT_URL = "userapi.direct_url"
 _READER = "userapi.reader"
+
+
+def _dump_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+_OPTIONS: dict[str, Any] = {
+    "json_serializer": _dump_json,
+    "json_deserializer": orjson.loads,
+    # An error shows the statement without its values: those are hashes and addresses.
+    "hide_parameters": True,
+}
 
 db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
 
 
-def init_app(app: Flask, *, database_url: str, pool_size: int) -> None:
-    """Bind a database to the application, with a pool of connections."""
+def init_app(app: Flask, *, database_url: str, direct_url: str, pool_size: int) -> None:
+    """Bind a database to the application, with a pool of connections.
+
+    `direct_url` is the same database without a pooler in front.
+    """
     on_sqlite = database_url.startswith("sqlite")
     specific = _sqlite_options() if on_sqlite else _postgresql_options()
-    # SQLAlchemy does not accept every URL with several hosts that libpq accepts. It needs the name
-    # of the driver only.
-    app.config["SQLALCHEMY_DATABASE_URI"] = database_url if on_sqlite else "postgresql+psycopg2://"
+    app.config["SQLALCHEMY_DATABASE_URI"] = database_url if on_sqlite else _ANY_POSTGRESQL
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = _engine_options(pool_size) | specific
     db.init_app(app)
     with app.app_context():
@@ -51,6 +69,7 @@ def init_app(app: Flask, *, database_url: str, pool_size: int) -> None:
         else:
             _prepare_postgresql(engine, database_url)
             app.extensions[_READER] = engine.execution_options(begin=None)
+    app.extensions[_DIRECT_URL] = direct_url
 
 
 def init_migrations(app: Flask) -> None:
@@ -67,6 +86,16 @@ def reading_engine() -> Engine:
     return engine
 
 
+def direct_engine() -> Engine:
+    """Return an engine whose connections do not go through a pooler, for migrations."""
+    direct_url: str = current_app.extensions[_DIRECT_URL]
+    if not uses_postgresql():
+        return db.engine
+    engine = create_engine(_ANY_POSTGRESQL, poolclass=NullPool, **_OPTIONS)
+    _prepare_postgresql(engine, direct_url)
+    return engine
+
+
 def uses_postgresql() -> bool:
     """Return whether the application uses PostgreSQL and not SQLite."""
     return db.engine.dialect.name == "postgresql"
@@ -74,14 +103,11 @@ def uses_postgresql() -> bool:
 
 def _engine_options(pool_size: int) -> dict[str, Any]:
     return {
-        "json_serializer": _dump_json,
-        "json_deserializer": orjson.loads,
+        **_OPTIONS,
         "pool_size": pool_size,
         "max_overflow": 0,
         "pool_timeout": POOL_WAIT_SECONDS,
         "pool_use_lifo": True,
-        # An error shows the statement without its values: those are hashes and addresses.
-        "hide_parameters": True,
     }
 
 
@@ -91,10 +117,6 @@ def _sqlite_options() -> dict[str, Any]:
 
 def _postgresql_options() -> dict[str, Any]:
     return {"pool_recycle": 1800}
-
-
-def _dump_json(value: Any) -> str:
-    return orjson.dumps(value).decode()
 
 
 def _prepare_sqlite(engine: Engine) -> None:
