@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.clusters.certificates import make_certificates
 from userapi.settings import PROJECT_ROOT, Settings, SettingsError, variables
+from userapi.settings.redis_urls import parse_sentinel_url
 
 SECRETS = {
     "SECRET_KEY": "kP3vWm8sQz1xLr6tYb9nHd4gJf7cUa2e",
@@ -133,6 +134,20 @@ BAD_VALUES = [
     ("RABBITMQ_URL", "amqp://h 1/", "must have host names or IP addresses between amqp:// and /"),
     ("RABBITMQ_URL", "amqps://h1/?cafile=/x", "must have no option after ? except ssl_ca_certs"),
     ("RABBITMQ_URL", "amqps://h1/?ssl_ca_certs=/x", "must be the path of a readable file"),
+    ("REDIS_URL", "redis+cluster://n1:6379,n2:6379", "must be the URL of a server or of Sentinels"),
+    ("REDIS_URL", "rediss+cluster://n1:6379", "must be the URL of a server or of Sentinels"),
+    ("REDIS_URL", "redis+sentinel://s1:26379,s2:26379", "must be a URL such as redis+sentinel://"),
+    ("REDIS_URL", "redis+sentinel://s1/mymaster/first", "must be a URL such as redis+sentinel://"),
+    ("REDIS_URL", "redis+sentinel://s1,/mymaster", "must be a URL such as redis+sentinel://"),
+    ("REDIS_URL", "redis+sentinel://s1:0/mymaster", "must be a URL such as redis+sentinel://"),
+    ("REDIS_URL", "redis+sentinel://s1:99999/mymaster", "must be a URL such as redis+sentinel://"),
+    ("REDIS_URL", "redis+sentinel://s1/mymaster?colour=red", "must be a URL such as"),
+    ("REDIS_URL", "redis+sentinel://s1/m?ssl_ca_certs=x", "must be a URL such as"),
+    (
+        "REDIS_URL",
+        "redis+sentinel://s1/mymaster?sentinel_password=x",
+        "must not have sentinel_password; set REDIS_SENTINEL_PASSWORD",
+    ),
     ("RABBITMQ_HOST", "a\nb", "must be a host name or an IP address, without a port"),
     ("SMTP_HOST", "smtp.internal:25", "must be a host name or an IP address, without a port"),
     ("MAIL_FROM", "nobody", "must be an address such as User Service <no-reply@example.com>"),
@@ -289,6 +304,58 @@ def test_the_first_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
 
     assert problems(given, tmp_path) == [
         "LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS"
+    ]
+
+
+def test_the_parts_of_a_url_of_sentinels(tmp_path: Path) -> None:
+    given = {
+        "REDIS_URL": "rediss+sentinel://robin:p%40ss@s1,10.0.0.2:26380/mymaster/2"
+        "?ssl_ca_certs=/ca.pem&sentinel_username=watcher",
+        "REDIS_SENTINEL_PASSWORD": "a&b=c/d",
+    }
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    url = parse_sentinel_url(settings.redis_url)
+    assert url.sentinels == (("s1", 26379), ("10.0.0.2", 26380))
+    assert (url.master, url.uses_tls) == ("mymaster", True)
+    assert url.server_options == {
+        "username": "robin",
+        "password": "p@ss",
+        "db": 2,
+        "ssl_ca_certs": "/ca.pem",
+    }
+    assert url.sentinel_options == {
+        "username": "watcher",
+        "password": "a&b=c/d",
+        "ssl_ca_certs": "/ca.pem",
+    }
+    assert "p@ss" not in repr(url) and "a&b" not in repr(url)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "sentinels"),
+    [
+        ("s1", (("s1", 26379),)),
+        (":secret@s1:1,s2:2,s3:3", (("s1", 1), ("s2", 2), ("s3", 3))),
+        ("[::1]:26380,[2001:db8::2]", (("::1", 26380), ("2001:db8::2", 26379))),
+    ],
+)
+def test_the_hosts_of_a_url_of_sentinels(
+    hosts: str, sentinels: tuple[tuple[str, int], ...], tmp_path: Path
+) -> None:
+    given = {"REDIS_URL": f"redis+sentinel://{hosts}/mymaster"}
+
+    url = parse_sentinel_url(Settings.from_env(given, instance_dir=tmp_path).redis_url)
+
+    assert url.sentinels == sentinels
+    assert url.sentinel_options == {}
+
+
+def test_a_user_of_the_sentinels_needs_a_password(tmp_path: Path) -> None:
+    given = {"REDIS_URL": "redis+sentinel://s1/mymaster?sentinel_username=watcher"}
+
+    assert problems(given, tmp_path) == [
+        "REDIS_SENTINEL_PASSWORD: must be set with sentinel_username"
     ]
 
 
@@ -514,6 +581,11 @@ def test_subjects_receive_values_and_not_the_settings() -> None:
         ("DATABASE_URL", "postgresql://u:p@h1/x", "postgresql+psycopg2://u:p@h1/x"),
         ("REDIS_URL", "rediss://h1/0", "rediss://h1/0?ssl_ca_certs={file}"),
         ("REDIS_URL", "redis://h1/0", "redis://h1/0"),
+        (
+            "REDIS_URL",
+            "rediss+sentinel://h1:1,h2/mymaster",
+            "rediss+sentinel://h1:1,h2/mymaster?ssl_ca_certs={file}",
+        ),
         ("REDIS_URL", "rediss://h1?ssl_ca_certs=/x", "rediss://h1?ssl_ca_certs=/x"),
         (
             "RABBITMQ_URL",

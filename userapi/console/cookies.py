@@ -31,6 +31,7 @@ from redis.retry import Retry
 from userapi.api.problems import handle_service_error
 from userapi.errors import Unavailable
 from userapi.infrastructure.encryption import key_id
+from userapi.infrastructure.redis_pools import connection_pool
 from userapi.private_files import make_folder
 from userapi.settings import Settings
 
@@ -229,10 +230,7 @@ def _store(app: Flask, settings: Settings) -> _PageSessions:
         make_folder(folder)
         cache = FileSystemCache(str(folder), threshold=MAX_FILES, mode=0o600)
         return _FileSessions(app, client=cache, **options)
-    client = Redis.from_url(
-        settings.redis_url,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        retry=Retry(NoBackoff(), 1),
+    pool = connection_pool(
+        settings.redis_url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1)
     )
-    return _RedisSessions(app, client=client, **options)
+    return _RedisSessions(app, client=Redis.from_pool(pool), **options)

@@ -1,12 +1,14 @@
-"""Redis: whether it accepts writes, and what it evicts when it is full."""
+"""Redis: whether it accepts writes, what it evicts when full, and whether it can fail over."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import redis
 
 from userapi.diagnosis.checks import CHECK_SECONDS, Check, Status
 from userapi.diagnosis.findings import Finding, Level, warnings
 from userapi.infrastructure.redis_client import require_writable
+from userapi.infrastructure.redis_pools import SentinelsUnavailable, connection_pool
+from userapi.settings.redis_urls import is_sentinel_url
 
 TIMEOUT_SECONDS = 2
 # A part of the error of a Redis that rejects writes → what it means, and the fix.
@@ -59,8 +61,17 @@ def findings(url: str) -> Iterator[Finding]:
     try:
         require_writable(client)
         memory = client.info("memory")
+        replication = client.info("replication")
     except redis.AuthenticationError:
         yield Finding("redis", Level.FAULT, "rejects the password", "Correct it in REDIS_URL.")
+    except SentinelsUnavailable:
+        yield Finding(
+            "redis",
+            Level.FAULT,
+            "no Sentinel names a master",
+            "Start the Sentinels, or correct the hosts, the name of the master and"
+            " sentinel_username in REDIS_URL, and REDIS_SENTINEL_PASSWORD.",
+        )
     except redis.ResponseError as exc:
         yield _rejection(exc)
     except (redis.RedisError, OSError) as exc:
@@ -81,13 +92,31 @@ def findings(url: str) -> Iterator[Finding]:
                 "Set maxmemory-policy to noeviction; the service works without Redis.",
             ),
         )
+        if is_sentinel_url(url):
+            yield from _failover_warnings(replication)
     finally:
         client.close()
 
 
 def _client(url: str, seconds: float) -> redis.Redis:
-    return redis.Redis.from_url(
-        url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=None
+    return redis.Redis.from_pool(connection_pool(url, timeout_seconds=seconds, retry=None))
+
+
+def _failover_warnings(replication: Mapping[str, object]) -> Iterator[Finding]:
+    """Yield what prevents a failover, or makes it unsafe."""
+    yield from warnings(
+        "redis",
+        (
+            not replication.get("connected_slaves"),
+            "the master has no replica to fail over to",
+            "Start a replica; with min-replicas-to-write, start two.",
+        ),
+        (
+            # Redis reports it only if both parameters are set.
+            "min_slaves_good_slaves" not in replication,
+            "a master that lost its replicas accepts writes",
+            "Set min-replicas-to-write to 1 and min-replicas-max-lag to 2.",
+        ),
     )
 
 

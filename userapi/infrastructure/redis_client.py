@@ -10,6 +10,7 @@ tell whether a value was stored by this very process, or by another one that fai
 
 import hashlib
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -19,8 +20,9 @@ from typing import Any, Protocol, cast
 
 import redis
 import structlog
-from redis.connection import ConnectionPool
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
+
+from userapi.infrastructure.redis_pools import connection_pool, master_watch
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,13 @@ OPEN_SECONDS = 2.0
 PROBE_KEY = "userapi:probe"
 
 SERVER_ID_CHARACTERS = 8
+# Redis before 7.0 reports the errors of commands in scripts behind other text. redis-py has no
+# class for the error of a master that has lost its replicas.
+_UNUSABLE = re.compile(r"(?:^|-)(?:READONLY|MASTERDOWN|NOREPLICAS) ")
+
+
+class ServerUnusable(redis.ConnectionError):
+    """The server rejects writes because of a failover; another connection may reach the master."""
 
 
 class ServerId:
@@ -167,14 +176,10 @@ class Redis:
         """`timeout_seconds` limits the time to connect, and the wait for each reply."""
         self._breaker = breaker or CircuitBreaker()
         # Only creates connections with the options of the URL; it does not pool them.
-        self._factory = ConnectionPool.from_url(
-            url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            retry=None,
-            protocol=2,
-            driver_info=None,
+        self._factory = connection_pool(
+            url, timeout_seconds=timeout_seconds, retry=None, protocol=2, driver_info=None
         )
+        self._master = master_watch(self._factory)
         self._process = os.getpid()
         self._idle: deque[_Link] = deque()
         self._server_id = b""
@@ -214,12 +219,14 @@ class Redis:
             try:
                 return self._send(link, commands)
             except (redis.ConnectionError, OSError):
-                # Closed while it was idle, as all are after a restart: that is no outage yet.
+                # Closed while it was idle, as all are after a restart, or to a server that is no
+                # longer the master: that is no outage yet.
                 self.close()
         return self._send(self._connect(), commands)
 
     def _connect(self) -> _Link:
         connection = cast(Connection, self._factory.make_connection())
+        # Without it, redis-py would send the first command to localhost instead of the master.
         connection.connect()
         connection.send_command("INFO", "server")
         link = _Link(connection, _server_id(_require(_read(connection))))
@@ -233,6 +240,9 @@ class Redis:
         if self._process != os.getpid():
             # A child that shared its parent's sockets would read its parent's replies.
             self._process, self._idle = os.getpid(), deque()
+        if self._master is not None and self._master.has_changed():
+            self._server_id = b""
+            self.close()
         try:
             return self._idle.pop()
         except IndexError:
@@ -250,10 +260,20 @@ class Redis:
                 connection.send_command("EVAL", _scripts[script].text, *words)
                 replies[index] = reply = _read(connection)
             if isinstance(reply, ResponseError):
-                self._idle.append(link)
+                if _is_unusable(reply):
+                    connection.disconnect()
+                    raise ServerUnusable("The server rejects writes.") from reply
+                self._release(link)
                 raise reply
-        self._idle.append(link)
+        self._release(link)
         return replies
+
+    def _release(self, link: _Link) -> None:
+        """Keep a connection for later calls, unless another server has become the master."""
+        if link.server_id == self._server_id:
+            self._idle.append(link)
+        else:
+            link.connection.disconnect()
 
 
 def require_writable(client: redis.Redis) -> None:
@@ -289,6 +309,12 @@ def _server_id(info: bytes) -> bytes:
     if len(server_id) < SERVER_ID_CHARACTERS or not server_id.isalnum():
         raise redis.RedisError("INFO server reports no run_id")
     return server_id
+
+
+def _is_unusable(error: ResponseError) -> bool:
+    """Return whether an error means that another server is, or will be, the master."""
+    is_known = isinstance(error, ReadOnlyError | MasterDownError)
+    return is_known or _UNUSABLE.search(str(error)) is not None
 
 
 def _require(reply: Any) -> Any:

@@ -15,6 +15,11 @@ from userapi.settings.fields import Fields, variables
 from userapi.settings.instance_secrets import GENERATED, instance_secrets
 from userapi.settings.parsers import is_host
 from userapi.settings.production_checks import production_faults
+from userapi.settings.redis_urls import (
+    is_sentinel_url,
+    parse_sentinel_url,
+    with_sentinel_password,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +120,10 @@ def _server_urls(settings: Settings, given: Collection[str]) -> Completion:
             f"redis://{':' + password + '@' if password else ''}{settings.redis_host}"
             f":{settings.redis_port}/{settings.redis_db}"
         )
+    if settings.redis_sentinel_password and is_sentinel_url(settings.redis_url):
+        urls["redis_url"] = with_sentinel_password(
+            settings.redis_url, settings.redis_sentinel_password
+        )
     if "rabbitmq_url" not in given and "rabbitmq_host" in given:
         urls["rabbitmq_url"] = (
             f"amqp://{_quoted(settings.rabbitmq_user)}:{_quoted(settings.rabbitmq_password)}"
@@ -203,6 +212,10 @@ def _contradictions(settings: Settings) -> list[str]:
         problems.append("DATABASE_DIRECT_URL: leave it out with SQLite")
     if settings.lockout_max_seconds < settings.lockout_base_seconds:
         problems.append("LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS")
+    if is_sentinel_url(settings.redis_url):
+        credentials = parse_sentinel_url(settings.redis_url).sentinel_options
+        if "username" in credentials and "password" not in credentials:
+            problems.append("REDIS_SENTINEL_PASSWORD: must be set with sentinel_username")
     return problems
 
 

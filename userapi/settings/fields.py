@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from userapi.settings import parsers as parse
 from userapi.settings.database_urls import database_url as parse_database_url
 from userapi.settings.database_urls import postgresql_url as parse_postgresql_url
+from userapi.settings.redis_urls import redis_url as parse_redis_url
 
 DEFAULT_INSTANCE_DIR = parse.PROJECT_ROOT / "instance"
 JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
@@ -182,8 +183,8 @@ class Fields:
     """Maximum number of connections per worker process."""
 
     # Redis
-    redis_url: str = setting(parse.redis_url, "", secret=True)
-    """redis://…; default: no Redis."""
+    redis_url: str = setting(parse_redis_url, "", secret=True)
+    """redis://…, or redis+sentinel://… with several hosts; default: no Redis."""
     redis_host: str = setting(parse.host, "")
     """Host, instead of REDIS_URL."""
     redis_port: int = setting(parse.integer(1, 65535), 6379)
@@ -192,6 +193,8 @@ class Fields:
     """Database number."""
     redis_password: str = setting(parse.text(500), "", secret=True)
     """Password."""
+    redis_sentinel_password: str = setting(parse.text(500), "", secret=True)
+    """Password of the Sentinels in REDIS_URL."""
 
     # RabbitMQ
     rabbitmq_url: str = setting(parse.rabbitmq_url, "", secret=True)

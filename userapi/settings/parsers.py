@@ -200,22 +200,6 @@ def database_name(raw: str) -> str:
     return raw
 
 
-def redis_url(raw: str) -> str:
-    """Parse the URL of a Redis server."""
-    parts = urlsplit(url("redis", "rediss", "unix")(raw))
-    # Imported here because it takes 0.1 s, and commands without REDIS_URL do not need it.
-    from redis import ConnectionPool
-
-    try:
-        # Creates a connection without connecting: an unknown option would make each request fail.
-        ConnectionPool.from_url(raw).make_connection()
-    except (TypeError, ValueError) as exc:
-        raise ValueError("must be a URL such as redis://:password@host:6379/0") from exc
-    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
-        raise ValueError("must have the number of a database as its path, such as redis://host/0")
-    return raw
-
-
 def rabbitmq_url(raw: str) -> str:
     """Parse the URL of one or more nodes of RabbitMQ."""
     for node in rabbitmq_nodes(raw):
