@@ -65,6 +65,7 @@ def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Servic
         database_url=settings.database_url,
         direct_url=settings.database_direct_url,
         pool_size=settings.database_pool_size,
+        tolerated_skew_seconds=settings.clock_skew_seconds,
     )
     services = build_services(settings, clock)
     services.access_tokens.configure(app)

@@ -9,6 +9,7 @@ from userapi.clock import Clock
 from userapi.diagnosis import database, rabbitmq, redis_server
 from userapi.diagnosis.checks import Check, Status, run_checks
 from userapi.diagnosis.health_connection import HealthConnection
+from userapi.infrastructure.database.clock_skew import MAX_SKEW_SECONDS
 from userapi.passwords.peppers import Peppers
 from userapi.serving.draining import is_draining
 
@@ -21,6 +22,7 @@ class ReadinessReport:
 
     status: str
     checks: dict[str, Status]
+    clock_skew_seconds: float | None
 
     @property
     def is_ready(self) -> bool:
@@ -40,12 +42,17 @@ class Health:
         database_url: str,
         redis_url: str,
         rabbitmq_url: str,
+        tolerated_skew_seconds: int,
     ) -> None:
         self._service_name = service_name
         self._clock = clock
         self._checks: dict[str, Callable[[], Check]] = {
             "database": partial(
-                database.check, HealthConnection(database_url), clock=clock, peppers=peppers
+                database.check,
+                HealthConnection(database_url),
+                clock=clock,
+                peppers=peppers,
+                tolerated_skew_seconds=tolerated_skew_seconds,
             ),
             "redis": partial(redis_server.check, redis_url),
             "rabbitmq": partial(rabbitmq.check, rabbitmq_url),
@@ -61,19 +68,22 @@ class Health:
         }
 
     def readiness(self) -> ReadinessReport:
-        """Return whether the service can serve requests: the database and the peppers decide."""
+        """Return whether the service can serve requests: database, peppers and clock decide."""
         checks = run_checks(self._checks)
         statuses = {name: check.status for name, check in checks.items()}
         if checks["database"].encoding is not None:
             statuses["database_encoding"] = Status.UNSUPPORTED
+        skew = checks["database"].clock_skew_seconds
+        if _is_far_off(skew):
+            statuses["clock"] = Status.SKEWED
         statuses["password_pepper"] = _pepper_status(checks["database"])
-        if statuses["password_pepper"] is not Status.UP or is_draining():
+        if statuses["password_pepper"] is not Status.UP or is_draining() or _is_far_off(skew):
             status = "not_ready"
         elif _is_degraded(checks):
             status = "degraded"
         else:
             status = "ready"
-        return ReadinessReport(status=status, checks=statuses)
+        return ReadinessReport(status=status, checks=statuses, clock_skew_seconds=skew)
 
     def is_serving(self) -> bool:
         """Return whether this process accepts requests, whatever else is unavailable."""
@@ -84,7 +94,7 @@ class Health:
         checks = run_checks(self._checks)
         state = checks["database"]
         pepper = _pepper_status(state)
-        if pepper is not Status.UP:
+        if pepper is not Status.UP or _is_far_off(state.clock_skew_seconds):
             status = "unhealthy"
         elif _is_degraded(checks):
             status = "degraded"
@@ -95,10 +105,16 @@ class Health:
             "components": {
                 **checks,
                 "password_pepper": {"status": pepper},
+                "clock": {"skew_seconds": state.clock_skew_seconds},
                 "outbox": {"pending": state.pending, "oldest_seconds": state.oldest_seconds},
                 "worker": {"last_seen": state.worker_seen},
             },
         }
+
+
+def _is_far_off(skew_seconds: float | None) -> bool:
+    """Return whether other processes would reject tokens of this one, or it theirs."""
+    return skew_seconds is not None and abs(skew_seconds) > MAX_SKEW_SECONDS
 
 
 def _is_degraded(checks: Mapping[str, Check]) -> bool:

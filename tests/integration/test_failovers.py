@@ -1,5 +1,6 @@
 """After a failover of PostgreSQL, or a change of routing, no connection stays with a server."""
 
+import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
@@ -11,10 +12,12 @@ from sqlalchemy.exc import InternalError, OperationalError
 
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
+from tests.support.metrics import sample
 from tests.support.polling import seconds_of
 from tests.support.proxy import FaultProxy
 from userapi.infrastructure.database import (
     autocommit,
+    clock_skew,
     connect_alone,
     engine,
     reading,
@@ -178,3 +181,18 @@ def test_health_reports_a_read_only_server(app: Flask, deployment: Deployment) -
     assert report["status"] == "degraded"
     assert (ready.status_code, ready.get_json()["status"]) == (200, "degraded")
     assert later["components"]["database"]["status"] == "up"
+
+
+@pytest.mark.parametrize(("skew", "status"), [(-9.0, 200), (-11.0, 503), (11.0, 503)])
+def test_a_clock_that_is_far_off_makes_the_process_not_ready(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, skew: float, status: int
+) -> None:
+    """Other processes would reject its tokens."""
+    monkeypatch.setattr(f"{clock_skew.__name__}.time.time", lambda: time.time_ns() / 1e9 + skew)
+    client = JsonClient(app)
+
+    ready = client.get("/api/v1/health/ready")
+
+    assert ready.status_code == status
+    assert ready.get_json()["checks"].get("clock") == (None if status == 200 else "skewed")
+    assert abs(sample(client, "clock_skew_seconds") - skew) < 2

@@ -181,6 +181,7 @@ DESCRIPTIONS = {
     "sid": "Id of the session.",
     "started_at": "When it started; null before.",
     "state": "queued, running, done, failed or cancelled.",
+    "skew_seconds": "How far this machine is ahead of the database; null if unknown.",
     "status": "State.",
     "status_reason": "The reason of the status; null if none was given.",
     "sub": "Id of the user.",

@@ -28,6 +28,7 @@ class Status(StrEnum):
     DISABLED = "disabled"
     DOWN = "down"
     READ_ONLY = "read_only"
+    SKEWED = "skewed"
     UNKNOWN = "unknown"
     UNSUPPORTED = "unsupported"
     UP = "up"
@@ -46,6 +47,8 @@ class Check:
     latency_ms: float | None = None
     migration: str | None = None
     schema: SchemaState | None = None
+    # By how many seconds this machine's clock is ahead of PostgreSQL's.
+    clock_skew_seconds: float | None = None
     # Set only where the encoding makes the database unusable.
     encoding: str | None = None
     pending: int | None = None

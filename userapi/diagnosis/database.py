@@ -17,6 +17,7 @@ from userapi.diagnosis.checks import Check, Status
 from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.health_connection import HealthConnection
 from userapi.infrastructure.database import connect_alone
+from userapi.infrastructure.database.clock_skew import measure_skew
 from userapi.infrastructure.database.encoding import UnsupportedEncoding
 from userapi.infrastructure.schema_compatibility import (
     OLDEST_REVISIONS,
@@ -54,7 +55,9 @@ _CONNECTION_ERRORS = (
 )
 
 
-def check(connections: HealthConnection, *, clock: Clock, peppers: Peppers) -> Check:
+def check(
+    connections: HealthConnection, *, clock: Clock, peppers: Peppers, tolerated_skew_seconds: int
+) -> Check:
     """Return the state of the database, of the outbox in it, and the last heartbeat of a worker.
 
     Raises errors of the driver.
@@ -77,6 +80,9 @@ def check(connections: HealthConnection, *, clock: Clock, peppers: Peppers) -> C
         pending, oldest = cursor.fetchone()
         cursor.execute("SELECT MAX(last_seen_at) FROM worker_heartbeats")
         (seen,) = cursor.fetchone()
+        skew = None
+        if not connections.on_sqlite:
+            skew = measure_skew(connection, tolerated_seconds=tolerated_skew_seconds)
         cursor.execute(NEEDED)
         missing = peppers.missing_of(pepper for (pepper,) in cursor.fetchall())
     finally:
@@ -87,6 +93,7 @@ def check(connections: HealthConnection, *, clock: Clock, peppers: Peppers) -> C
         status=Status.READ_ONLY if read_only else Status.UP,
         migration=revision,
         schema=schema,
+        clock_skew_seconds=skew,
         pending=pending,
         oldest_seconds=round(max(age, 0.0), 3),
         worker_seen=_moment(seen),

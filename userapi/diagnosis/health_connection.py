@@ -35,6 +35,7 @@ class HealthConnection:
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
         self._lock = threading.Lock()
+        self.on_sqlite = database_url.startswith("sqlite")
         self._kept: _CheckedConnection | None = None
 
     def take(self) -> tuple[Any, bool]:
@@ -43,7 +44,7 @@ class HealthConnection:
         A kept connection that fails, or that leads to a read-only server, is replaced: another
         server may be the primary now. Raises UnsupportedEncoding and errors of the driver.
         """
-        if self._database_url.startswith("sqlite"):
+        if self.on_sqlite:
             path = make_url(self._database_url).database or ""
             return sqlite3.connect(f"file:{path}?mode=ro", timeout=1, uri=True), False
         with self._lock:

@@ -10,10 +10,9 @@ from sqlalchemy import Connection, text
 from userapi.clock import Clock
 from userapi.diagnosis.findings import Finding, Level, warnings
 from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, has_pooler, reading
+from userapi.infrastructure.database.clock_skew import MAX_SKEW_SECONDS
 from userapi.settings import Settings
 
-# Verifiers of tokens allow the same.
-MAX_SKEW_SECONDS = 10
 MIN_POSTGRESQL = 130000
 # The session settings that deploy/pgbouncer/role.sql sets.
 SETTINGS_OF_ROLE = (

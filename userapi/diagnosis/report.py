@@ -5,6 +5,7 @@ that do not fit together, servers that lack something, and problems that stay hi
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from userapi.audit.seals import AuditSeals
 from userapi.authentication.key_folder import KeyFolder
@@ -42,8 +43,14 @@ def diagnose(
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
     connections = HealthConnection(settings.database_url)
-    checks = {"database": lambda: database.check(connections, clock=clock, peppers=peppers)}
-    state = run_checks(checks)["database"]
+    check = partial(
+        database.check,
+        connections,
+        clock=clock,
+        peppers=peppers,
+        tolerated_skew_seconds=settings.clock_skew_seconds,
+    )
+    state = run_checks({"database": check})["database"]
     yield from configuration.findings(settings)
     yield from stored_secrets.findings(settings)
     yield from signing_keys.findings(settings, clock=clock, keys=keys, folder=key_folder)

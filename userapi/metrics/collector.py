@@ -94,10 +94,17 @@ class DatabaseCollector:
         up = GaugeMetricFamily(
             "dependency_up", "Whether a dependency answers", labels=["dependency"]
         )
-        for name, status in self._health.readiness().checks.items():
+        report = self._health.readiness()
+        for name, status in report.checks.items():
             if name != "password_pepper" and (status.responds or status is Status.DOWN):
                 up.add_metric([name], 1.0 if status.responds else 0.0)
         yield up
+        if report.clock_skew_seconds is not None:
+            yield GaugeMetricFamily(
+                "clock_skew_seconds",
+                "Seconds by which the clock of this machine is ahead of PostgreSQL's",
+                value=report.clock_skew_seconds,
+            )
 
     def _users(self, connection: Connection) -> Iterator[Metric]:
         family = GaugeMetricFamily("users_total", "Users by status", labels=["status"])

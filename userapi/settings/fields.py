@@ -181,6 +181,8 @@ class Fields:
     """Password."""
     database_pool_size: int = setting(parse.integer(1, 200), 8)
     """Maximum number of connections per worker process."""
+    clock_skew_seconds: int = setting(parse.integer(1, 60), 5)
+    """Difference to the clock of PostgreSQL above which a warning is logged, in seconds."""
 
     # Redis
     redis_url: str = setting(parse_redis_url, "", secret=True)

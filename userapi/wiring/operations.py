@@ -60,6 +60,7 @@ def build_operations(
         database_url=settings.database_url,
         redis_url=settings.redis_url,
         rabbitmq_url=settings.rabbitmq_url,
+        tolerated_skew_seconds=settings.clock_skew_seconds,
     )
     mail_server = _mail_server(settings)
     return OperationServices(

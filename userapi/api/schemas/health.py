@@ -38,6 +38,13 @@ class Checks(Schema):
             "description": "Present only if the database cannot store Unicode: unsupported.",
         }
     )
+    clock = fields.String(
+        metadata={
+            "example": "skewed",
+            "description": "Present only if this machine's clock differs from that of the database"
+            " by more than 10 seconds: skewed.",
+        }
+    )
 
 
 class Readiness(Schema):
@@ -74,6 +81,12 @@ class DatabaseComponent(Component):
     )
 
 
+class ClockComponent(Schema):
+    """The clock of this machine, compared with that of the database."""
+
+    skew_seconds = fields.Float(allow_none=True)
+
+
 class OutboxComponent(Schema):
     """Events that are not published yet."""
 
@@ -94,6 +107,7 @@ class Components(Schema):
     redis = fields.Nested(Component)
     rabbitmq = fields.Nested(Component)
     password_pepper = fields.Nested(Component)
+    clock = fields.Nested(ClockComponent)
     outbox = fields.Nested(OutboxComponent)
     worker = fields.Nested(WorkerComponent)
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, even
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import NullPool
 
+from userapi.infrastructure.database.clock_skew import measure_skew
 from userapi.infrastructure.database.connections import ServiceConnection, connect_alone
 from userapi.infrastructure.database.tables import Base
 from userapi.private_files import make_file
@@ -51,10 +52,18 @@ _OPTIONS: dict[str, Any] = {
 db = SQLAlchemy(metadata=Base.metadata, session_options={"expire_on_commit": False})
 
 
-def init_app(app: Flask, *, database_url: str, direct_url: str, pool_size: int) -> None:
+def init_app(
+    app: Flask,
+    *,
+    database_url: str,
+    direct_url: str,
+    pool_size: int,
+    tolerated_skew_seconds: int,
+) -> None:
     """Bind a database to the application, with a pool of connections.
 
-    `direct_url` is the same database without a pooler in front.
+    `direct_url` is the same database without a pooler in front. A larger difference of the clocks
+    than `tolerated_skew_seconds` is logged for each new connection.
     """
     on_sqlite = database_url.startswith("sqlite")
     specific = _sqlite_options() if on_sqlite else _postgresql_options()
@@ -68,6 +77,7 @@ def init_app(app: Flask, *, database_url: str, direct_url: str, pool_size: int) 
             app.extensions[_READER] = engine.execution_options(begin="BEGIN")
         else:
             _prepare_postgresql(engine, database_url)
+            _compare_clocks(engine, tolerated_skew_seconds)
             app.extensions[_READER] = engine.execution_options(begin=None)
     app.extensions[_DIRECT_URL] = direct_url
 
@@ -144,6 +154,12 @@ def _prepare_sqlite(engine: Engine) -> None:
         # two run at once. One that acquires the write lock first waits for the other.
         statement = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
         connection.exec_driver_sql(statement)
+
+
+def _compare_clocks(engine: Engine, tolerated_seconds: float) -> None:
+    @event.listens_for(engine, "connect")
+    def compare(dbapi_connection: Any, _record: Any) -> None:
+        measure_skew(dbapi_connection, tolerated_seconds=tolerated_seconds)
 
 
 def _prepare_postgresql(engine: Engine, database_url: str) -> None:
