@@ -8,6 +8,7 @@ import psycopg2
 from sqlalchemy import Connection, text
 
 from userapi.clock import Clock
+from userapi.diagnosis import replication
 from userapi.diagnosis.findings import Finding, Level, warnings
 from userapi.infrastructure.database import SESSION_SETTINGS, connect_alone, has_pooler, reading
 from userapi.infrastructure.database.clock_skew import MAX_SKEW_SECONDS
@@ -36,6 +37,7 @@ def findings(settings: Settings, clock: Clock) -> Iterator[Finding]:
     """Yield how the server and its pooler fit the service."""
     with reading() as connection:
         yield from _pooler(connection)
+        yield from replication.findings(connection, settings.database_url)
         server = connection.execute(_SERVER).one()
     yield from _direct_connection(settings)
     skew = abs((clock.now() - server.now).total_seconds())

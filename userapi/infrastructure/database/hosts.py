@@ -34,6 +34,11 @@ def connect(database_url: str, **arguments: Any) -> Any:
     return connection
 
 
+def names_several_hosts(database_url: str) -> bool:
+    """Return whether a URL of PostgreSQL names more than one host."""
+    return len(_hosts(parse_dsn(database_url.replace("+psycopg2", "", 1)))) > 1
+
+
 def _hosts(parameters: dict[str, str]) -> tuple[Host, ...]:
     """Return the hosts with their ports; one port applies to all hosts."""
     names = parameters.get("host", "").split(",")

@@ -1,0 +1,23 @@
+"""flask doctor examines the replication of PostgreSQL."""
+
+import pytest
+
+from tests.cluster.conftest import Deploy
+from tests.support.clusters.postgresql import PostgresCluster
+
+pytestmark = pytest.mark.cluster
+
+
+def test_replication_that_could_lose_changes_is_reported(
+    postgresql: PostgresCluster, database_name: str, deploy: Deploy
+) -> None:
+    service = deploy.process(postgresql.url(database_name))
+
+    synchronous = service.flask("doctor").stdout
+    postgresql.replicate(synchronously=False)
+    asynchronous = service.flask("doctor").stdout
+
+    assert "connected to the primary, on timeline" in synchronous
+    assert "with 2 standbys" in synchronous
+    assert "replication is asynchronous" not in synchronous
+    assert "replication is asynchronous" in asynchronous
