@@ -229,6 +229,20 @@ GUARDS = [
         ("tests/api/test_sessions.py", "tests/api/test_recovery.py"),
     ),
     Guard(
+        "Idle connections to a former Redis master are closed",
+        "Redis._idle_link",
+        "self._master is not None and self._master.has_changed()",
+        "False",
+        ("tests/integration/test_sentinels.py",),
+    ),
+    Guard(
+        "A connection to a former Redis master is not kept",
+        "Redis._release",
+        "link.server_id == self._server_id",
+        "True",
+        ("tests/integration/test_sentinels.py",),
+    ),
+    Guard(
         "An unreachable Redis costs one time-out, not one per request",
         "Redis.execute",
         "if not self._breaker.allows_call():\n    return None",

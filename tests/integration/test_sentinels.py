@@ -114,6 +114,25 @@ def value_of(node: RedisNode, key: str) -> object:
         return server.get(key)
 
 
+def test_idle_connections_to_a_former_master_that_accepts_writes_end(
+    tmp_path: Path, master: RedisNode, sentinel: SentinelNode
+) -> None:
+    store = client_of(url_of(sentinel.port))
+    set_command = command("SET", "userapi:x", "1")
+    with RedisNode(tmp_path / "promoted") as promoted:
+        assert store.execute(set_command) == [b"OK"]
+        name_as_master(sentinel, promoted)
+
+        wait_until(
+            lambda: (
+                store.execute(set_command) == [b"OK"] and value_of(promoted, "userapi:x") == b"1"
+            ),
+            seconds=10,
+        )
+
+        store.close()
+
+
 def test_a_former_master_that_still_accepts_writes_is_no_longer_used(
     tmp_path: Path, master: RedisNode, sentinel: SentinelNode
 ) -> None:
