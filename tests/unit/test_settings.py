@@ -579,6 +579,11 @@ def test_subjects_receive_values_and_not_the_settings() -> None:
             "postgresql+psycopg2://u:p@h1/x?sslmode=verify-full&sslrootcert=/etc/ca.pem",
         ),
         ("DATABASE_URL", "postgresql://u:p@h1/x", "postgresql+psycopg2://u:p@h1/x"),
+        (
+            "DATABASE_DIRECT_URL",
+            "postgresql://u:p@h1/x?sslmode=verify-ca",
+            "postgresql://u:p@h1/x?sslmode=verify-full&sslrootcert={file}",
+        ),
         ("REDIS_URL", "rediss://h1/0", "rediss://h1/0?ssl_ca_certs={file}"),
         ("REDIS_URL", "redis://h1/0", "redis://h1/0"),
         (
@@ -598,7 +603,11 @@ def test_the_authorities_are_used_wherever_tls_is_required(
     variable: str, given: str, expected: str, tmp_path: Path
 ) -> None:
     file = make_certificates(tmp_path / "authority, ours").authority
-    variables = {variable: given, "TLS_CA_FILE": str(file)}
+    variables = {
+        "DATABASE_URL": "postgresql://u:p@pooler/x",
+        variable: given,
+        "TLS_CA_FILE": str(file),
+    }
 
     settings = Settings.from_env(variables, instance_dir=tmp_path)
 

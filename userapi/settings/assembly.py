@@ -158,6 +158,7 @@ def _authorities(settings: Settings, _given: Collection[str]) -> Completion:
         return {}
     return {
         "database_url": database_with(file, settings.database_url),
+        "database_direct_url": database_with(file, settings.database_direct_url),
         "redis_url": redis_with(file, settings.redis_url),
         "rabbitmq_url": rabbitmq_with(file, settings.rabbitmq_url),
     }
