@@ -79,7 +79,7 @@ def init_app(
             _prepare_postgresql(engine, database_url)
             _compare_clocks(engine, tolerated_skew_seconds)
             app.extensions[_READER] = engine.execution_options(begin=None)
-    app.extensions[_DIRECT_URL] = direct_url
+    app.extensions[_DIRECT_URL] = None if direct_url == database_url else direct_url
 
 
 def init_migrations(app: Flask) -> None:
@@ -98,8 +98,8 @@ def reading_engine() -> Engine:
 
 def direct_engine() -> Engine:
     """Return an engine whose connections do not go through a pooler, for migrations."""
-    direct_url: str = current_app.extensions[_DIRECT_URL]
-    if not uses_postgresql():
+    direct_url: str | None = current_app.extensions[_DIRECT_URL]
+    if direct_url is None:
         return db.engine
     engine = create_engine(_ANY_POSTGRESQL, poolclass=NullPool, **_OPTIONS)
     _prepare_postgresql(engine, direct_url)
