@@ -16,6 +16,9 @@ log = structlog.get_logger(__name__)
 # Different from the lock of the migrations; locks are per database.
 RELAY_LOCK = 7120062
 IMPORTS_LOCK = 7120063
+# The statements about a lock never wait in the server. If the primary hangs, another worker has to
+# find the promoted one within six seconds, so it cannot wait for the time-out of other statements.
+REPLY_SECONDS = 1.0
 
 
 class Leadership(Protocol):
@@ -45,6 +48,7 @@ class AdvisoryLock:
         try:
             if self._connection is None:
                 self._connection = connect_alone(self._database_url, f"userapi-{self._name}")
+                self._connection.reply_seconds = REPLY_SECONDS
             with self._connection.cursor() as cursor:
                 if self._held:
                     # Fails if the connection was lost, and with it the lock.
