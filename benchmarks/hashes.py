@@ -23,7 +23,7 @@ MOST_EXPENSIVE = [
     f"$argon2id$v=19$m=65536,t=3,p=4{ARGON2_TAIL}",
     f"$argon2id$v=19$m=8,t=5000,p=1{ARGON2_TAIL}",
     f"$argon2id$v=19$m=128,t=312,p=16{ARGON2_TAIL}",
-    f"pbkdf2_sha256$3000000{DJANGO_TAIL}",
+    f"pbkdf2_sha256$2200000{DJANGO_TAIL}",
     f"scrypt:65536:8:3{SCRYPT_TAIL}",
     f"scrypt:2:8:640{SCRYPT_TAIL}",
 ]
