@@ -49,7 +49,7 @@ def give_first_roles(user_id: UUID, role_names: Collection[str]) -> list[str]:
 def lock_roles(role_names: Iterable[str]) -> set[str]:
     """Return those of the names that are roles, and lock their rows.
 
-    Until the end of the open transaction nobody can delete them.
+    They cannot be deleted until the open transaction ends.
     """
     return set(
         require_transaction().scalars(

@@ -1,4 +1,4 @@
-"""The rule of rank for changes of roles: nobody lowers a user whom they do not outrank."""
+"""The rule of rank for changes of roles: an actor can lower only users that they outrank."""
 
 from sqlalchemy import func, select
 
