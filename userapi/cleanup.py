@@ -11,13 +11,14 @@ from userapi.accounts.imports.job_models import ImportedRow, ImportJob
 from userapi.clock import Clock
 from userapi.events.expiry import EventExpiry
 from userapi.events.models import OutboxEvent
+from userapi.factors.models import TotpFactor, UsedChallenge
 from userapi.infrastructure.database import table_of, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
-from userapi.sessions.models import UserSession
+from userapi.sessions.models import PendingSignIn, UserSession
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +68,9 @@ class CleanUp:
         return [
             (IdempotencyKey, IdempotencyKey.expires_at < now),
             (OneTimeToken, OneTimeToken.expires_at < now - TOKENS_KEPT),
+            (PendingSignIn, PendingSignIn.expires_at < now),
+            (TotpFactor, TotpFactor.confirmed_at.is_(None) & (TotpFactor.expires_at < now)),
+            (UsedChallenge, UsedChallenge.expires_at < now),
             (
                 UserSession,
                 or_(

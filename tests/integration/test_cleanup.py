@@ -16,13 +16,14 @@ from userapi.accounts.models import User
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.events.models import OutboxEvent
+from userapi.factors.models import TotpFactor, UsedChallenge
 from userapi.infrastructure.database import new_id, reading, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
-from userapi.sessions.models import UserSession
+from userapi.sessions.models import PendingSignIn, UserSession
 from userapi.wiring import Services
 from userapi.worker import tasks_of
 
@@ -89,6 +90,26 @@ def row(model: Any, clock: ManualClock, robin: MadeUser, **values: Any) -> Mappi
             "next_attempt_at": now,
             "attempts": 1,
         },
+        PendingSignIn: {
+            "id": new_id(),
+            "user_id": user_id,
+            "token_hash": new_id().hex,
+            "lockout_key": new_id().hex,
+            "amr": "pwd",
+            "remember_me": False,
+            "created_at": now,
+            "expires_at": now,
+        },
+        TotpFactor: {
+            "id": new_id(),
+            "user_id": user_id,
+            "name": "Authenticator app",
+            "sealed_secret": b"",
+            "key_id": "",
+            "created_at": now,
+            "expires_at": now,
+        },
+        UsedChallenge: {"challenge_hash": new_id().hex, "expires_at": now},
         UserSession: {
             "id": new_id(),
             "user_id": user_id,
@@ -110,6 +131,8 @@ KEPT = [
     (OutboxEvent, "sent_at", timedelta(days=7)),
     (OutgoingMail, "sent_at", timedelta(days=30)),
     (OutgoingMail, "parked_at", timedelta(days=30)),
+    (PendingSignIn, "expires_at", timedelta()),
+    (UsedChallenge, "expires_at", timedelta()),
     (UserSession, "expires_at", timedelta(days=30)),
     (UserSession, "revoked_at", timedelta(days=30)),
     (WorkerHeartbeat, "last_seen_at", timedelta(days=1)),
@@ -133,6 +156,21 @@ def test_a_row_is_deleted_when_it_expires_and_not_before(
 
     assert removed == 1
     assert count(app, model) == before + 1
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize(
+    ("age", "confirmed", "deleted"), [(1, False, 1), (-30, False, 0), (1, True, 0)]
+)
+def test_an_app_is_deleted_if_it_expires_before_it_is_confirmed(
+    app: Flask, clock: ManualClock, robin: MadeUser, age: int, confirmed: bool, deleted: int
+) -> None:
+    expires_at = clock.now() - timedelta(seconds=age)
+    confirmed_at = clock.now() if confirmed else None
+    values = {"expires_at": expires_at, "confirmed_at": confirmed_at}
+    add(app, TotpFactor, **row(TotpFactor, clock, robin, **values))
+
+    assert clean_up(app, clock) == deleted
 
 
 @pytest.mark.both_databases

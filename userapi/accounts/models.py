@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, String, Text, event
+from sqlalchemy import CheckConstraint, Index, String, Text, event, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id, partial_index
@@ -36,6 +36,7 @@ class User(Base):
     password_hash: Mapped[str | None] = mapped_column(Text)
     password_changed_at: Mapped[datetime | None]
     must_change_password: Mapped[bool] = mapped_column(default=False)
+    mfa_enabled: Mapped[bool] = mapped_column(default=False, server_default=false())
     first_name: Mapped[str | None] = mapped_column(String(100))
     last_name: Mapped[str | None] = mapped_column(String(100))
     phone: Mapped[str | None] = mapped_column(String(32))
@@ -62,6 +63,7 @@ class User(Base):
         Index("ix_users_email_id", "email", "id"),
         Index("ix_users_status_created_at_id", "status", "created_at", "id"),
         partial_index("ix_users_locked_until", "locked_until", where="locked_until IS NOT NULL"),
+        partial_index("ix_users_mfa_enabled", "created_at", "id", where="mfa_enabled"),
         partial_index(
             "ix_users_suspended_until", "suspended_until", where="suspended_until IS NOT NULL"
         ),

@@ -12,7 +12,8 @@ class LoginAttempt(Base):
     """Consecutive failures for one identifier, known or not.
 
     `identifier_hash` is an HMAC of what was typed, so the table does not reveal which names were
-    tried. `in_flight` counts the passwords that are being checked now.
+    tried. `in_flight` counts the passwords that are being checked now, and `total_failures` the
+    failures since the last success, which locks leave as they are.
     """
 
     __tablename__ = "login_attempts"
@@ -21,6 +22,7 @@ class LoginAttempt(Base):
     failures: Mapped[int] = mapped_column(default=0)
     in_flight: Mapped[int] = mapped_column(default=0)
     locks: Mapped[int] = mapped_column(default=0)
+    total_failures: Mapped[int] = mapped_column(default=0, server_default="0")
     locked_until: Mapped[datetime | None]
     last_attempt_at: Mapped[datetime]
 

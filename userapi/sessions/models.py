@@ -1,4 +1,4 @@
-"""The table of sessions, which alone decides who is signed in."""
+"""The tables of sessions, which alone decide who is signed in, and of sign-ins under way."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +23,8 @@ class UserSession(Base):
 
     `generation` counts refreshes; only the token of the current generation can refresh. `version`
     counts events that invalidate earlier access tokens of the session, such as a new password.
+    `acr` and `amr` (names separated by blanks, RFC 8176) describe how the user proved their
+    identity, and `authenticated_at` when they last did; empty means `created_at`.
     """
 
     __tablename__ = "user_sessions"
@@ -41,6 +43,9 @@ class UserSession(Base):
     expires_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None] = mapped_column(String(32))
+    authenticated_at: Mapped[datetime | None]
+    acr: Mapped[str] = mapped_column(String(8), default="aal1", server_default="aal1")
+    amr: Mapped[str] = mapped_column(String(64), default="pwd", server_default="pwd")
 
     __table_args__ = (
         CheckConstraint("kind IN ('api', 'browser')", name="kind"),
@@ -56,6 +61,30 @@ class UserSession(Base):
             "rotated_at",
             where="revoked_at IS NULL",
         ),
+    )
+
+
+class PendingSignIn(Base):
+    """A sign-in whose password was correct and whose second step is missing: an mfa_token.
+
+    The row is deleted when the token is used or dead. Only the SHA-256 of the token is stored.
+    """
+
+    __tablename__ = "pending_sign_ins"
+
+    id: Mapped[UuidKey] = mapped_column(default=new_id)
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    token_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    lockout_key: Mapped[str] = mapped_column(String(64))
+    amr: Mapped[str] = mapped_column(String(64))
+    remember_me: Mapped[bool]
+    failures: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+
+    __table_args__ = (
+        Index("ix_pending_sign_ins_user_id", "user_id", "created_at"),
+        Index("ix_pending_sign_ins_expires_at", "expires_at"),
     )
 
 
