@@ -7,10 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import TypeVar
 
 import pytest
 
+from tests.support.clusters.cluster import Cluster
 from tests.support.clusters.load import Session, log_in
 from tests.support.clusters.postgresql import PostgresCluster, PostgresNode
 from tests.support.clusters.rabbitmq import RabbitmqCluster
@@ -54,16 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _kind_number(item: pytest.Item) -> int:
     names = getattr(item, "fixturenames", ())
     return next((number for number, kind in enumerate(KINDS, 1) if kind in names), 0)
-
-
-class Cluster(Protocol):
-    """What all clusters have in common."""
-
-    def __init__(self, directory: Path) -> None: ...
-
-    def start(self) -> Self: ...
-
-    def stop(self) -> None: ...
 
 
 AnyCluster = TypeVar("AnyCluster", bound=Cluster)

@@ -25,6 +25,8 @@ MakeApp = Callable[..., Flask]
 _sessions = table_of(UserSession)
 _users = table_of(User)
 
+WREN = {"username": "wren", "email": "wren@example.com", "password": PASSWORD}
+
 
 @pytest.fixture
 def proxy(deployment: Deployment) -> Iterator[FaultProxy]:
@@ -36,6 +38,15 @@ def proxy(deployment: Deployment) -> Iterator[FaultProxy]:
 def far_app(make_app: MakeApp, proxy: FaultProxy, deployment: Deployment) -> Flask:
     """Return a process that reaches the database of the other one through the proxy."""
     return make_app(DATABASE_URL=url_through(proxy, deployment.database.url))
+
+
+@pytest.fixture
+def far_admin(far_app: Flask, make_user: MakeUser, log_in: LogIn) -> JsonClient:
+    """Return an administrator's client of `far_app`, which has connected to its database."""
+    admin = log_in(make_user("admin", roles=("superadmin",)))
+    client = JsonClient(far_app, token=admin.access_token)
+    assert client.get("/api/v1/users/").status_code == 200
+    return client
 
 
 @pytest.fixture
@@ -135,32 +146,24 @@ def test_the_next_refresh_settles_the_doubt(
 
 
 def test_a_commit_without_a_reply_has_an_unknown_outcome(
-    app: Flask, far_app: Flask, proxy: FaultProxy, make_user: MakeUser, log_in: LogIn
+    app: Flask, far_app: Flask, proxy: FaultProxy, far_admin: JsonClient
 ) -> None:
-    admin = log_in(make_user("admin", roles=("superadmin",)))
-    client = JsonClient(far_app, token=admin.access_token)
-    body = {"username": "wren", "email": "wren@example.com", "password": PASSWORD}
-    assert client.get("/api/v1/users/").status_code == 200
     with far_app.app_context():
         event.listen(db.engine, "commit", lambda _connection: proxy.cut_mid_answer(1), once=True)
 
-    answer = client.post("/api/v1/users/", json=body)
+    answer = far_admin.post("/api/v1/users/", json=WREN)
 
     assert (answer.status_code, answer.get_json()["code"]) == (503, "outcome_unknown")
     assert usernames(app) >= {"wren"}
 
 
 def test_a_statement_that_fails_before_the_commit_has_changed_nothing(
-    app: Flask, far_app: Flask, proxy: FaultProxy, make_user: MakeUser, log_in: LogIn
+    app: Flask, far_app: Flask, proxy: FaultProxy, far_admin: JsonClient
 ) -> None:
-    admin = log_in(make_user("admin", roles=("superadmin",)))
-    client = JsonClient(far_app, token=admin.access_token)
-    body = {"username": "wren", "email": "wren@example.com", "password": PASSWORD}
-    assert client.get("/api/v1/users/").status_code == 200
     with far_app.app_context():
         event.listen(db.engine, "begin", lambda _connection: proxy.cut_mid_answer(1), once=True)
 
-    answer = client.post("/api/v1/users/", json=body)
+    answer = far_admin.post("/api/v1/users/", json=WREN)
 
     assert (answer.status_code, answer.get_json()["code"]) == (503, "service_unavailable")
     assert "wren" not in usernames(app)

@@ -107,6 +107,10 @@ class Server(ABC):
         """End the server like a crash; `start()` restarts it with its durable data."""
         self._end(self.fatal_signal)
 
+    def crash(self) -> None:
+        """Kill all processes of the server with SIGKILL, like a power cut."""
+        self._end(signal.SIGKILL)
+
     def pause(self) -> None:
         """Pause the server: connections stay open and get no answer."""
         send(family(self.pid), signal.SIGSTOP)

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import psycopg2
 
+from tests.support.clusters.cluster import Cluster
 from tests.support.guardian import guardian
 from tests.support.polling import wait_until
 from tests.support.proxy import FaultProxy
@@ -190,7 +191,7 @@ class PostgresNode(PostgresServer):
             return None
 
 
-class PostgresCluster:
+class PostgresCluster(Cluster):
     """Three nodes; `primary` is the one that accepts writes."""
 
     def __init__(self, directory: Path, *, nodes: int = 3) -> None:
@@ -298,13 +299,3 @@ class PostgresCluster:
             f" WHERE state = 'streaming' AND application_name = '{node.directory.name}'"
         )
         return bool(self.primary.value(query))
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.clusters.cluster import Cluster
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.servers import RabbitmqServer, Server, end_process
@@ -36,10 +37,6 @@ class RabbitmqNode(RabbitmqServer):
         if not home.exists():
             self._write_configuration(home)
         self._process = self._spawn([self._program], environment=self.environment)
-
-    def crash(self) -> None:
-        """Kill all processes of the node with SIGKILL."""
-        self._end(signal.SIGKILL)
 
     def ask(self, *arguments: str) -> str:
         """Run a command of `rabbitmqctl` on this node and return what it prints."""
@@ -73,7 +70,7 @@ class RabbitmqNode(RabbitmqServer):
         Server._end(self, signal_number)
 
 
-class RabbitmqCluster:
+class RabbitmqCluster(Cluster):
     """Three nodes; every queue declared with `x-queue-type: quorum` has a copy on each."""
 
     def __init__(self, directory: Path) -> None:
@@ -134,13 +131,3 @@ class RabbitmqCluster:
         """Return a URL that names these nodes in this order, or all of them."""
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes or self.nodes)
         return f"amqp://tests:{PASSWORD}@{hosts}/%2F"
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -5,6 +5,7 @@ from typing import Self
 
 import redis
 
+from tests.support.clusters.cluster import Cluster
 from tests.support.clusters.redis_nodes import PASSWORD, RedisNode
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
@@ -61,7 +62,7 @@ class ClusterNode(RedisNode):
         return dict(line.split(":", 1) for line in text.split())
 
 
-class RedisShards:
+class RedisShards(Cluster):
     """A Redis Cluster of three shards; `masters[i]` starts with the i-th third of the slots."""
 
     def __init__(self, directory: Path) -> None:
@@ -139,16 +140,6 @@ class RedisShards:
         for node in self.nodes:
             if node.is_running:
                 wait_until(node.is_ok, seconds=30)
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def slots_of(number: int) -> tuple[int, int]:

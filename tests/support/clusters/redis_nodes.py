@@ -1,6 +1,5 @@
 """Redis with replicas: single nodes, and a master with its replica."""
 
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -10,6 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.support.clusters.certificates import Certificates
+from tests.support.clusters.cluster import Cluster
 from tests.support.polling import wait_until
 from tests.support.servers import RedisServer
 
@@ -83,12 +83,8 @@ class RedisNode(RedisServer):
         with self.client as client:
             client.execute_command("ACL", "SETUSER", name, "on", f">{password}", *rules.split())
 
-    def crash(self) -> None:
-        """Kill the server with SIGKILL."""
-        self._end(signal.SIGKILL)
 
-
-class RedisPair:
+class RedisPair(Cluster):
     """A master and a replica without anything that fails over by itself."""
 
     def __init__(self, directory: Path, *, master_options: Mapping[str, str] | None = None) -> None:
@@ -122,16 +118,6 @@ class RedisPair:
         """Make the replica a master, with whatever it has received."""
         with self.replica.client as client:
             client.execute_command("REPLICAOF", "NO", "ONE")
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def client_of(url: str) -> redis.Redis:

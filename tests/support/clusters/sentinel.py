@@ -1,12 +1,12 @@
 """Redis with Sentinel: a master, its replicas and three Sentinels that fail over by themselves."""
 
-import signal
 from pathlib import Path
 from typing import Self
 
 import redis
 
 from tests.support.clusters.certificates import Certificates
+from tests.support.clusters.cluster import Cluster
 from tests.support.clusters.redis_nodes import PASSWORD, RedisNode, tls_options
 from tests.support.polling import wait_until
 from tests.support.programs import REDIS
@@ -75,15 +75,11 @@ class SentinelNode(Server):
         ]
         return len(usable) >= replicas and len(others) >= sentinels
 
-    def crash(self) -> None:
-        """Kill the Sentinel with SIGKILL."""
-        self._end(signal.SIGKILL)
-
     def _serves(self) -> bool:
         return redis_serves(self.url)
 
 
-class RedisSentinels:
+class RedisSentinels(Cluster):
     """One master, one replica and three Sentinels."""
 
     def __init__(self, directory: Path, *, certificates: Certificates | None = None) -> None:
@@ -168,16 +164,6 @@ class RedisSentinels:
         """Return the URL of the master by way of all Sentinels."""
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
         return f"{self._scheme}://{credentials}@{hosts}/{MASTER}/0{query}"
-
-    def __enter__(self) -> Self:
-        try:
-            return self.start()
-        except BaseException:
-            self.stop()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _fields(entry: object) -> dict[str, str]:
