@@ -73,8 +73,9 @@ def sync(file: Path, yes: bool, dry_run: bool) -> None:
 def read_definitions(file: Path) -> list[RoleDefinition]:
     """Return the roles that the file defines. Raises ClickException that names the position."""
     try:
+        text = file.read_text("utf-8")
         # The loader is a safe one, made stricter.
-        document = yaml.load(file.read_text("utf-8"), Loader=_StrictLoader)  # nosec B506
+        document = yaml.load(text, Loader=_StrictLoader)  # nosec B506
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
         raise click.ClickException(f"{file} cannot be read: {exc}") from exc
     if not isinstance(document, dict) or document.keys() != {"roles"}:

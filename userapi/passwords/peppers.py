@@ -16,29 +16,39 @@ from userapi.errors import Unavailable
 from userapi.infrastructure.database import reading
 
 SCHEME = "$aima1$"
-# A rotation adds one. The limit is for a table with corrupt hashes.
-MAX_PEPPERS = 20
 COUNTED_UP_TO = 10_000
 KEPT_SECONDS = 10.0
 
-_OWN = f"substr(password_hash, 1, 7) = '{SCHEME}'"
-_PEPPER = "substr(password_hash, 8, 8)"
-# Follows the index from one fingerprint to the next; DISTINCT would read every row.
-NEEDED = f"""
+# The expressions are those of the partial index `ix_users_password_hash_peppers`. The query follows
+# it from one fingerprint to the next; DISTINCT would read every row. A rotation adds one
+# fingerprint: the limit is for a table with corrupt hashes.
+NEEDED = """
     WITH RECURSIVE needed(pepper) AS (
-        SELECT (SELECT {_PEPPER} FROM users WHERE {_OWN} ORDER BY {_PEPPER} LIMIT 1)
+        SELECT (
+            SELECT substr(password_hash, 8, 8) FROM users
+            WHERE substr(password_hash, 1, 7) = '$aima1$'
+            ORDER BY substr(password_hash, 8, 8) LIMIT 1
+        )
         UNION ALL
         SELECT (
-            SELECT {_PEPPER} FROM users WHERE {_OWN} AND {_PEPPER} > needed.pepper
-            ORDER BY {_PEPPER} LIMIT 1
+            SELECT substr(password_hash, 8, 8) FROM users
+            WHERE substr(password_hash, 1, 7) = '$aima1$'
+                AND substr(password_hash, 8, 8) > needed.pepper
+            ORDER BY substr(password_hash, 8, 8) LIMIT 1
         ) FROM needed WHERE needed.pepper IS NOT NULL
     )
-    SELECT pepper FROM needed WHERE pepper IS NOT NULL LIMIT {MAX_PEPPERS}
-    """  # nosec B608 - constants alone
+    SELECT pepper FROM needed WHERE pepper IS NOT NULL LIMIT 20
+    """
 _NEEDED = text(NEEDED)
 _COUNT = text(
-    "SELECT COUNT(*) FROM (SELECT 1 FROM users"  # nosec B608 - constants alone
-    f" WHERE {_OWN} AND {_PEPPER} = :pepper LIMIT {COUNTED_UP_TO}) AS counted"
+    """
+    SELECT COUNT(*) FROM (
+        SELECT 1 FROM users
+        WHERE substr(password_hash, 1, 7) = '$aima1$'
+            AND substr(password_hash, 8, 8) = :pepper
+        LIMIT :most
+    ) AS counted
+    """
 )
 
 
@@ -76,7 +86,9 @@ class Peppers:
         """Return how many hashes need each pepper, up to a limit; 0 for unused ones."""
         needed = set(connection.execute(_NEEDED).scalars()) | set(self.by_id)
         return {
-            pepper: int(connection.execute(_COUNT, {"pepper": pepper}).scalar_one())
+            pepper: int(
+                connection.execute(_COUNT, {"pepper": pepper, "most": COUNTED_UP_TO}).scalar_one()
+            )
             for pepper in sorted(needed)
         }
 
