@@ -6,7 +6,8 @@ from userapi.audit.actions import AuditAction, Outcome
 from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, PageQuery
-from .fields import Choice, Moment, NetworkAddress, QueryBoolean, StrictSchema, Text
+from .fields import Choice, Moment, NetworkAddress, QueryBoolean, Text
+from .requests import StrictSchema
 
 
 class AuditFilters(StrictSchema):

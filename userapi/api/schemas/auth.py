@@ -8,7 +8,8 @@ from marshmallow import Schema, fields
 from userapi.accounts.addresses import parse_email
 from userapi.api.context import current_session, services
 
-from .fields import Moment, OptionalBody, PastedText, StrictBoolean, StrictSchema, Text
+from .fields import Moment, PastedText, StrictBoolean, Text
+from .requests import OptionalBody, StrictSchema
 from .user_fields import Password
 from .users import User
 

@@ -2,7 +2,8 @@
 
 from marshmallow import Schema, fields, validate
 
-from .fields import QueryInteger, StrictSchema, Text
+from .fields import QueryInteger, Text
+from .requests import StrictSchema
 
 
 class ProblemField(Schema):

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from marshmallow import Schema, ValidationError, fields, validate
+from marshmallow import ValidationError, fields, validate
 
 from userapi.api.field_errors import CodedMessage
 from userapi.characters import is_blank, without_blanks_around
@@ -284,25 +284,3 @@ def _require_storable(value: Any) -> None:
     elif isinstance(value, list):
         for item in value:
             _require_storable(item)
-
-
-class StrictSchema(Schema):
-    """Base class of requests: an unknown field is an error."""
-
-    body_optional = False
-
-    def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for fields that have the right form and break another rule.
-
-        Called if other fields are invalid, so that one response names every invalid field.
-        Otherwise the use case checks these rules. It alone checks rules about stored state.
-        """
-
-    class Meta:
-        unknown = "raise"
-
-
-class OptionalBody(StrictSchema):
-    """Base class of requests that may have no body."""
-
-    body_optional = True

@@ -8,7 +8,8 @@ from marshmallow import Schema, fields
 
 from userapi.api.context import services
 
-from .fields import Moment, NameText, StrictSchema, Text, TextList
+from .fields import Moment, NameText, Text, TextList
+from .requests import StrictSchema
 
 
 class Role(Schema):

@@ -4,7 +4,8 @@ from marshmallow import Schema, fields
 
 from userapi.statistics import ACTIVE_SPANS, MAX_DAYS
 
-from .fields import QueryInteger, StrictSchema
+from .fields import QueryInteger
+from .requests import StrictSchema
 
 
 class StatisticsQuery(StrictSchema):

@@ -6,7 +6,8 @@ from userapi.accounts.imports.job_models import ImportState
 from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, ProblemField
-from .fields import Choice, Moment, QueryBoolean, StrictSchema
+from .fields import Choice, Moment, QueryBoolean
+from .requests import StrictSchema
 from .users import UserFilterQuery
 
 

@@ -19,15 +19,14 @@ from .fields import (
     JsonObject,
     Moment,
     NameText,
-    OptionalBody,
     PastedText,
     QueryBoolean,
     RoleNameList,
     StrictBoolean,
-    StrictSchema,
     Text,
     UuidList,
 )
+from .requests import OptionalBody, StrictSchema
 from .user_fields import LanguageTag, Password, PhoneNumber, TimeZone, WebAddress
 
 MAX_METADATA_BYTES = 16 * 1024
