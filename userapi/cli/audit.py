@@ -2,23 +2,20 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import click
 from flask.cli import AppGroup
 
-from userapi.accounts.errors import UserNotFound
-from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.findings import Anchor, Finding
-from userapi.audit.reading import AuditFilter
 from userapi.characters import printable
 from userapi.infrastructure.export import ExportFormat, with_byte_order_mark
-from userapi.infrastructure.network_addresses import parse_address
 from userapi.infrastructure.pagination import PageRequest
 
+from .audit_filters import filter_options, wanted_rows
 from .support import (
     INTERRUPTED,
     Progress,
@@ -62,74 +59,14 @@ class AnchorText(click.ParamType[Anchor]):
         return Anchor(int(match[1]), match[2] or "")
 
 
-_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
-
-
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filters of the list to a command."""
-    for option in (
-        click.option("--until", type=_MOMENT, help="Only before this moment, in UTC."),
-        click.option("--since", type=_MOMENT, help="Only from this moment on, in UTC."),
-        click.option("--correlation-id", help="Only of this request."),
-        click.option("--ip-address", help="Only from this address."),
-        click.option("--outcome", type=click.Choice([str(o) for o in Outcome])),
-        click.option(
-            "--action", type=click.Choice([str(a) for a in AuditAction]), metavar="ACTION"
-        ),
-        click.option("--target", help="Only about this user (name or id), role or other id."),
-        click.option("--actor", help="Only by this user: name, e-mail or id."),
-    ):
-        command = option(command)
-    return command
-
-
-def _wanted(
-    *,
-    actor: str | None,
-    target: str | None,
-    action: str | None,
-    outcome: str | None,
-    ip_address: str | None,
-    correlation_id: str | None,
-    since: datetime | None,
-    until: datetime | None,
-) -> AuditFilter:
-    return AuditFilter(
-        actor_id=None if actor is None else _actor_id(actor),
-        target_id=None if target is None else _target_id(target),
-        action=AuditAction(action) if action else None,
-        outcome=Outcome(outcome) if outcome else None,
-        ip_address=None if ip_address is None else parse_address(ip_address),
-        correlation_id=correlation_id,
-        since=since.replace(tzinfo=UTC) if since else None,
-        until=until.replace(tzinfo=UTC) if until else None,
-    )
-
-
-def _actor_id(text: str) -> UUID:
-    """Return the id of an actor. A deleted user can only be given by id."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return services().accounts.get_by_name(text).id
-
-
-def _target_id(text: str) -> str:
-    """Return the id of the user with that name, or the text itself, such as the name of a role."""
-    try:
-        return str(services().accounts.get_by_name(text).id)
-    except UserNotFound:
-        return text
-
-
 @command.command("list")
-@_filters
+@filter_options
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @as_json_option
 @safely
 def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
     """List rows, the newest first."""
-    wanted, actor = _wanted(**filters), operator()
+    wanted, actor = wanted_rows(**filters), operator()
     rows: list[Any] = []
     cursor = None
     while len(rows) < limit:
@@ -176,7 +113,7 @@ def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
 
 
 @command.command("export")
-@_filters
+@filter_options
 @click.option(
     "--format",
     "form",
@@ -194,7 +131,7 @@ def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
 @safely
 def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
     """Write rows as NDJSON or CSV, the newest first."""
-    wanted = _wanted(**filters)
+    wanted = wanted_rows(**filters)
     pieces = services().audit_reader.export(wanted, ExportFormat(form), actor=operator())
     if bom:
         pieces = with_byte_order_mark(pieces, ExportFormat(form))

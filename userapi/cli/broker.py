@@ -7,7 +7,7 @@ import amqp
 import click
 from kombu.connection import Connection as Broker
 
-from userapi.events.rabbitmq import encryption_of
+from userapi.events.rabbitmq_link import encryption_of
 from userapi.rabbitmq_nodes import RabbitmqNode, rabbitmq_nodes
 
 CONNECT_SECONDS = 3

@@ -1,25 +1,16 @@
 """Publishing events to RabbitMQ, with publisher confirms and a limit for every wait."""
 
-import socket
-import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
-import amqp
-from amqp.exceptions import AMQPError, PreconditionFailed
-from kombu.connection import Connection as Broker
-from kombu.exceptions import KombuError
-from kombu.transport.pyamqp import Connection as PyamqpConnection
+from amqp.exceptions import PreconditionFailed
 
 from userapi.infrastructure.deadlines import ends_within
 from userapi.rabbitmq_nodes import RabbitmqNode, rabbitmq_nodes
 
-from .cloudevents import CONTENT_TYPE
 from .publisher import Message, Receipt
+from .rabbitmq_link import FAULTS, Link, connect
 
-CONNECT_SECONDS = 3
-HEARTBEAT_SECONDS = 30
 # Time without progress after which the broker counts as unavailable, as with a memory alarm.
 CONFIRM_SECONDS = 10.0
 # Limit for all messages of one call, however slow the broker is.
@@ -27,10 +18,6 @@ PUBLISH_SECONDS = 30.0
 CLOSE_SECONDS = 2.0
 # Unconfirmed messages. With 1 at a time 1 200 messages per second are published, with 256 15 000.
 WINDOW = 256
-PERSISTENT = 2
-
-# py-amqp raises AttributeError and ValueError, too, when another thread closes its connection.
-_FAULTS = (OSError, AMQPError, KombuError, AttributeError, ValueError)
 
 
 class AmqpPublisher:
@@ -55,7 +42,7 @@ class AmqpPublisher:
         self._confirm_seconds = confirm_seconds
         self._publish_seconds = publish_seconds
         self._window = window
-        self._link: _Link | None = None
+        self._link: Link | None = None
 
     def publish(self, messages: Sequence[Message]) -> Receipt:
         """Publish in this order and wait for the confirms.
@@ -72,7 +59,7 @@ class AmqpPublisher:
             except PreconditionFailed:
                 self._drop()
                 self._find_refused(messages, receipt)
-            except _FAULTS as exc:
+            except FAULTS as exc:
                 self._drop_node()
                 receipt.outage = type(exc).__name__
                 # Otherwise no node accepts a connection, or there are no confirms: an alarm of one
@@ -88,7 +75,7 @@ class AmqpPublisher:
         """Return the name of the error that prevents publishing now, or None."""
         try:
             self._connected()
-        except _FAULTS as exc:
+        except FAULTS as exc:
             return type(exc).__name__
         return None
 
@@ -99,7 +86,7 @@ class AmqpPublisher:
         try:
             with ends_within(self._link.connection, CLOSE_SECONDS):
                 self._link.keep_alive()
-        except _FAULTS:
+        except FAULTS:
             self._drop_node()
 
     def close(self) -> None:
@@ -110,10 +97,10 @@ class AmqpPublisher:
         try:
             with ends_within(link.connection, CLOSE_SECONDS):
                 link.connection.close()
-        except _FAULTS:
+        except FAULTS:
             link.connection.collect()
 
-    def _connected(self) -> "_Link":
+    def _connected(self) -> Link:
         """Return the connection, or one to the first node that accepts it.
 
         Raises the error of the last node if there is none.
@@ -123,22 +110,22 @@ class AmqpPublisher:
             attempts_left -= 1
             try:
                 self._link = self._link_to(self._nodes[0])
-            except _FAULTS:
+            except FAULTS:
                 self._nodes.rotate(-1)
                 if not attempts_left:
                     raise
         return self._link
 
-    def _link_to(self, node: RabbitmqNode) -> "_Link":
-        connection = _connect(node)
+    def _link_to(self, node: RabbitmqNode) -> Link:
+        connection = connect(node)
         try:
-            return _Link(
+            return Link(
                 connection,
                 exchange=self._exchange,
                 window=self._window,
                 confirm_seconds=self._confirm_seconds,
             )
-        except _FAULTS:
+        except FAULTS:
             connection.collect()
             raise
 
@@ -176,143 +163,3 @@ def _unsettled(messages: Sequence[Message], receipt: Receipt) -> list[Message]:
     """Return the messages without a result."""
     settled = {*receipt.confirmed, *receipt.refused}
     return [message for message in messages if message.id not in settled]
-
-
-class _Connection(PyamqpConnection):
-    """py-amqp's connection. Another thread can shut it down, also while it connects."""
-
-    _opened: Any = None
-
-    def Transport(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - name of the base
-        """Return a transport, and keep it for `cut`: the property `transport` would connect."""
-        self._opened = super().Transport(*args, **kwargs)
-        return self._opened
-
-    def cut(self) -> None:
-        """Shut the socket down; the thread that uses it gets an OSError."""
-        sock = getattr(self._opened, "sock", None)
-        if sock is None:
-            return
-        try:
-            # Not the method of an SSL socket, which another thread may be reading.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        except OSError:
-            return  # It is closed already.
-
-    def connect(self, callback: Any = None) -> Any:
-        """Connect, including the handshake, within a limit that a slow broker cannot exceed."""
-        try:
-            with ends_within(self, CONNECT_SECONDS + 1):
-                return super().connect(callback)
-        except _FAULTS:
-            self.collect()
-            raise
-
-
-def encryption_of(node: RabbitmqNode) -> dict[str, str | None] | bool:
-    """Return how Kombu encrypts a connection to the node; False: not at all."""
-    if not node.is_encrypted:
-        return False
-    # None verifies the name of the URL; without the option no name would be verified.
-    return {"server_hostname": None, "ca_certs": node.ca_file}
-
-
-def _connect(node: RabbitmqNode) -> _Connection:
-    options: dict[str, Any] = {
-        "read_timeout": CONNECT_SECONDS,
-        "write_timeout": CONNECT_SECONDS,
-        "client_properties": {"connection_name": "userapi-worker"},
-    }
-    broker = Broker(  # type: ignore[no-untyped-call]
-        node.url,
-        connect_timeout=CONNECT_SECONDS,
-        heartbeat=HEARTBEAT_SECONDS,
-        ssl=encryption_of(node),
-        transport_options=options,
-    )
-    transport = broker.transport
-    transport.Connection = _Connection
-    # Not broker.connect(), which tries twice with a pause: the relay has its own back-off.
-    connection: _Connection = transport.establish_connection()
-    return connection
-
-
-class _Link:
-    """A connection with a channel in confirm mode."""
-
-    def __init__(
-        self, connection: _Connection, *, exchange: str, window: int, confirm_seconds: float
-    ) -> None:
-        self.connection = connection
-        self._exchange = exchange
-        self._window = window
-        self._confirm_seconds = confirm_seconds
-        self._outstanding: dict[int, str] = {}
-        self._tag = 0
-        self._receipt = Receipt()
-        with ends_within(connection, CONNECT_SECONDS + 1):
-            self._channel = connection.channel()
-            self._channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
-            self._channel.confirm_select()
-        self._channel.events["basic_ack"].add(self._acknowledged)
-        self._channel.events["basic_nack"].add(self._refused)
-
-    def publish(self, messages: Sequence[Message], receipt: Receipt) -> None:
-        """Publish and fill the receipt. Raises TimeoutError and the errors of py-amqp."""
-        self._receipt = receipt
-        for message in messages:
-            self._wait(fewer_than=self._window)
-            self._tag += 1
-            self._outstanding[self._tag] = message.id
-            self._channel.basic_publish(
-                amqp.Message(
-                    message.body,
-                    content_type=CONTENT_TYPE,
-                    delivery_mode=PERSISTENT,
-                    message_id=message.id,
-                ),
-                exchange=self._exchange,
-                routing_key=message.routing_key,
-                timeout=self._confirm_seconds,
-            )
-        self._wait(fewer_than=1)
-
-    def keep_alive(self) -> None:
-        """Read what has arrived and send a heartbeat if due."""
-        try:
-            self.connection.drain_events(timeout=0.001)
-        except TimeoutError:
-            pass  # Nothing has arrived, as expected.
-        self.connection.heartbeat_tick()
-
-    def _wait(self, *, fewer_than: int) -> None:
-        waiting = len(self._outstanding)
-        deadline = time.monotonic() + self._confirm_seconds
-        while len(self._outstanding) >= fewer_than:
-            if len(self._outstanding) < waiting:
-                waiting = len(self._outstanding)
-                deadline = time.monotonic() + self._confirm_seconds
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            try:
-                # In short steps: an incoming heartbeat would extend a longer wait.
-                self.connection.drain_events(timeout=min(1.0, self._confirm_seconds))
-            except TimeoutError:
-                continue
-
-    def _acknowledged(self, tag: int, multiple: bool) -> None:
-        self._receipt.confirmed += self._settle(tag, multiple)
-
-    def _refused(self, tag: int, multiple: bool) -> None:
-        self._receipt.refused += self._settle(tag, multiple)
-
-    def _settle(self, tag: int, multiple: bool) -> list[str]:
-        if not multiple:
-            return [self._outstanding.pop(tag)]
-        # Tags are added in ascending order, and a dict keeps it.
-        settled = []
-        for first in list(self._outstanding):
-            if first > tag:
-                break
-            settled.append(self._outstanding.pop(first))
-        return settled
