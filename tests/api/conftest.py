@@ -7,5 +7,5 @@ from tests.support.deployments import Backend
 
 @pytest.fixture(params=list(Backend), ids=str)
 def backend(request: pytest.FixtureRequest) -> Backend:
-    """Return what the application stands on."""
+    """Return the database of the application."""
     return Backend(request.param)

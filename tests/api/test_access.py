@@ -1,7 +1,7 @@
 """Who may call what: the matrix of roles and endpoints, generated from the routes.
 
-An endpoint that says nothing of its access fails, and so does one that answers a role in another
-way than its tag promises. Answers behind the guard (404, 409, 422 …) all count as "let in".
+An endpoint that declares no access fails, as does one whose response to a role differs from its
+declaration. Responses behind the access check (404, 409, 422 …) all count as "allowed".
 """
 
 from collections.abc import Iterator
@@ -37,8 +37,8 @@ def _path(rule: Rule) -> str:
     return path
 
 
-def is_let_in(answer: Any) -> bool:
-    """Tell whether a request got past the guard of its endpoint."""
+def is_allowed(answer: Any) -> bool:
+    """Return whether a request passed the access check of its endpoint."""
     body = answer.get_json(silent=True) or {}
     return answer.status_code != 401 and body.get("code") not in (
         "permission_denied",
@@ -50,13 +50,13 @@ def send(client: JsonClient, method: str, path: str) -> Any:
     return client.request(method, path, json={} if method in ("POST", "PUT", "PATCH") else None)
 
 
-def test_every_endpoint_says_who_may_call_it(app: Flask) -> None:
+def test_every_endpoint_declares_its_access(app: Flask) -> None:
     silent = [path for _, path, view in operations(app) if not hasattr(view, "access")]
 
     assert silent == []
 
 
-def test_nobody_gets_past_a_guard_without_a_token(app: Flask, client: JsonClient) -> None:
+def test_every_protected_endpoint_needs_a_token(app: Flask, client: JsonClient) -> None:
     wrong = {
         (method, path): view.access
         for method, path, view in operations(app)
@@ -68,7 +68,7 @@ def test_nobody_gets_past_a_guard_without_a_token(app: Flask, client: JsonClient
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_each_role_is_let_in_where_its_permissions_say(
+def test_each_role_may_call_the_endpoints_of_its_permissions(
     app: Flask, services: Services, make_user: MakeUser, log_in: LogIn, role: str
 ) -> None:
     with app.app_context():
@@ -80,13 +80,13 @@ def test_each_role_is_let_in_where_its_permissions_say(
             continue
         answer = send(log_in(user), method, path)
 
-        if is_let_in(answer) != _expected(view, method, held):
+        if is_allowed(answer) != _expected(view, method, held):
             wrong[method, path] = (view.access, answer.status_code)
 
     assert wrong == {}
 
 
-def test_somebody_who_is_suspended_is_let_in_nowhere(
+def test_suspended_users_may_call_no_protected_endpoint(
     app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
 ) -> None:
     chief, sus = make_user("chief", roles=["superadmin"]), make_user("sus", roles=["superadmin"])
@@ -109,13 +109,11 @@ def _expected(view: Any, method: str, held: PermissionSet) -> bool:
         return True
     if any(permission in held for permission in view.access.split(" or ")):
         return True
-    # Reading somebody else hides that they are there: a 404 that tells nothing, not a refusal.
+    # Reading another user returns 404 instead of 403, which would reveal that the user exists.
     return bool(view.access_or_self and method == "GET" and "users:read" not in held)
 
 
-def test_a_person_and_a_stranger_are_told_apart_by_the_guard(
-    make_user: MakeUser, log_in: LogIn
-) -> None:
+def test_changing_another_user_needs_the_permission(make_user: MakeUser, log_in: LogIn) -> None:
     robin: MadeUser = make_user("robin")
     client = log_in(robin)
 

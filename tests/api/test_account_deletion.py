@@ -1,4 +1,4 @@
-"""Leaving for good: who may, what goes, and what stays."""
+"""Deletion of the own account: who may, what is deleted, and what remains."""
 
 import pytest
 from flask import Flask
@@ -19,7 +19,7 @@ def leave(session: SignedInClient, password: str = PASSWORD) -> tuple[int, str |
     return answer.status_code, (answer.get_json(silent=True) or {}).get("code")
 
 
-def test_all_sessions_end_and_the_audit_log_stays(
+def test_a_deletion_ends_all_sessions_and_keeps_the_audit_log(
     app: Flask, robin: MadeUser, log_in: LogIn
 ) -> None:
     session, other = log_in(robin), log_in(robin)
@@ -33,7 +33,7 @@ def test_all_sessions_end_and_the_audit_log_stays(
     assert len(events(app, type_="session.revoked")) == 2
 
 
-def test_name_and_address_are_free_again(robin: MadeUser, log_in: LogIn, app: Flask) -> None:
+def test_the_name_and_address_can_be_used_again(robin: MadeUser, log_in: LogIn, app: Flask) -> None:
     leave(log_in(robin))
 
     answer = JsonClient(app).post(
@@ -45,7 +45,7 @@ def test_name_and_address_are_free_again(robin: MadeUser, log_in: LogIn, app: Fl
     assert answer.get_json()["id"] != robin.id
 
 
-def test_links_and_waiting_mails_go_too(
+def test_a_deletion_removes_links_and_queued_mails(
     app: Flask, client: JsonClient, robin: MadeUser, log_in: LogIn, mailbox: Mailbox
 ) -> None:
     client.post("/api/v1/auth/reset-password", json={"email": robin.email})
@@ -64,7 +64,9 @@ def test_links_and_waiting_mails_go_too(
 
 
 @pytest.mark.parametrize("body", [None, {}, {"password": PASSWORD}])
-def test_leaving_needs_the_password(robin: MadeUser, log_in: LogIn, body: object) -> None:
+def test_deleting_the_own_account_needs_the_password(
+    robin: MadeUser, log_in: LogIn, body: object
+) -> None:
     session = log_in(robin)
 
     answer = session.delete("/api/v1/users/me", json=body)
@@ -73,7 +75,7 @@ def test_leaving_needs_the_password(robin: MadeUser, log_in: LogIn, body: object
     assert session.get("/api/v1/auth/me").status_code == 200
 
 
-def test_wrong_passwords_lock_as_they_do_at_log_in(robin: MadeUser, log_in: LogIn) -> None:
+def test_wrong_passwords_count_towards_the_lockout(robin: MadeUser, log_in: LogIn) -> None:
     session = log_in(robin)
 
     answers = [leave(session, "wrong-password-1") for _ in range(5)]
@@ -83,14 +85,16 @@ def test_wrong_passwords_lock_as_they_do_at_log_in(robin: MadeUser, log_in: LogI
     assert session.get("/api/v1/auth/me").status_code == 200
 
 
-def test_one_of_two_superadmins_may_leave(make_user: MakeUser, log_in: LogIn) -> None:
+def test_one_of_two_superadmins_may_delete_their_account(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
     chiefs = [log_in(make_user(name, roles=["superadmin"])) for name in ("one", "two")]
 
     assert leave(chiefs[0]) == (204, None)
     assert leave(chiefs[1]) == (409, "last_superadmin")
 
 
-def test_leaving_is_for_those_who_are_signed_in(client: JsonClient) -> None:
+def test_deleting_the_own_account_needs_a_token(client: JsonClient) -> None:
     answer = client.delete("/api/v1/users/me", json={"current_password": PASSWORD})
 
     assert answer.status_code == 401

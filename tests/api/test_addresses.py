@@ -1,4 +1,4 @@
-"""IP addresses have one form: stored, counted, shown and searched alike."""
+"""IP addresses have one form wherever they are stored, counted, shown or searched."""
 
 from collections.abc import Callable
 
@@ -134,7 +134,7 @@ def test_the_filter_takes_ipv6_however_it_is_written(
 def test_what_is_no_address_is_refused_by_the_filter(
     app: Flask, admin: SignedInClient, text: str
 ) -> None:
-    """It was an empty list, as if there were no such rows."""
+    """The response was an empty list."""
     answers = [admin.get(path, query={"ip_address": text}) for path in (LOG, f"{LOG}export")]
     command = app.test_cli_runner().invoke(args=["audit", "list", "--ip-address", text])
 

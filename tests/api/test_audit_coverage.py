@@ -1,6 +1,6 @@
-"""Every audited action has a request that causes it, and leaves the row that auditors expect.
+"""Every audited action has a request that causes it and writes the expected row.
 
-A new action is one more entry of `CAUSES`: what was before, the request, and what its row says.
+For a new action, add an entry to `CAUSES`: the state before, the request and its row.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ EMAIL_CHANGE = {"new_email": "r@example.org", "current_password": PASSWORD}
 
 @dataclass(slots=True)
 class World:
-    """What a cause finds: a superadmin who is signed in, and Robin, an ordinary user."""
+    """The state before a cause: a signed-in superadmin, and Robin, a user without permissions."""
 
     app: Flask
     clock: ManualClock
@@ -57,7 +57,7 @@ def send(client: JsonClient, method: str, path: str, json: Any = None) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """A request that causes an action, and what its row has to say."""
+    """A request that causes an action, and its expected row."""
 
     request: Callable[[World], Any]
     status: int
@@ -546,7 +546,7 @@ def test_a_switch_with_password_in_its_name_is_no_secret(world: World) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A request that is refused to an actor with these roles."""
+    """A request that is denied to an actor with these roles."""
 
     roles: list[str]
     request: Callable[[World, JsonClient], Any]
@@ -605,7 +605,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refusal_leaves_a_row_and_changes_nothing(world: World, name: str) -> None:
+def test_a_denied_request_is_recorded_and_changes_nothing(world: World, name: str) -> None:
     refusal = REFUSALS[name]
     roles = [role for role in refusal.roles if role != "due"]
     caller = world.make_user("caller", roles=roles, must_change_password="due" in refusal.roles)
@@ -638,7 +638,7 @@ def test_what_hides_an_object_does_not_show_in_the_answer(world: World) -> None:
     assert "permission" not in hidden
 
 
-def test_somebody_without_a_token_leaves_no_row(world: World) -> None:
+def test_a_request_without_a_token_is_not_recorded(world: World) -> None:
     known = len(audit_rows(world.app))
 
     answer = send(world.anyone, "DELETE", user_path(world))
@@ -659,8 +659,8 @@ def test_the_rate_limit_bounds_the_rows_that_refusals_make(
     assert len(audit_rows(world.app, action="auth.permission_denied")) == 5
 
 
-def test_a_refusal_that_cannot_be_recorded_is_told_as_an_outage(world: World) -> None:
-    """Nobody gets round the audit log by asking while it cannot be written."""
+def test_a_denial_that_cannot_be_recorded_is_reported_as_an_outage(world: World) -> None:
+    """Otherwise requests during such an outage would be missing in the audit log."""
     client = world.log_robin_in()
 
     with world.app.app_context(), db.engine.begin() as blocking:

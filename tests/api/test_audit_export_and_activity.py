@@ -131,7 +131,7 @@ def test_the_csv_contains_every_field_in_a_readable_form(app: Flask, admin: Sign
 def test_an_error_during_the_export_breaks_the_response_off(
     app: Flask, admin: SignedInClient
 ) -> None:
-    """The server gets the exception after the first chunk, and cuts the connection."""
+    """The server receives the exception after the first chunk and closes the connection."""
     record(app, ROWS_PER_CHUNK + 10)
     answer = admin.get(EXPORT, buffered=False)
     pieces = answer.iter_encoded()

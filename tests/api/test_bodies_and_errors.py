@@ -1,4 +1,4 @@
-"""Every road an error can take: each answer is a problem document (RFC 9457)."""
+"""Every kind of error returns a problem document (RFC 9457)."""
 
 import gzip
 import io
@@ -113,7 +113,7 @@ def test_an_unknown_path_is_404(client: JsonClient, path: str) -> None:
     assert_problem(client.get(path), 404, "not_found")
 
 
-def test_a_wrong_method_is_405_and_tells_the_right_ones(client: JsonClient) -> None:
+def test_a_wrong_method_is_405_and_lists_the_allowed_ones(client: JsonClient) -> None:
     answer = client.get("/api/v1/auth/login")
 
     assert_problem(answer, 405, "method_not_allowed")
@@ -130,7 +130,7 @@ def test_an_unknown_query_parameter_is_422(
     assert_problem(admin.get("/api/v1/users/?page=1&page=2"), 422, "validation_failed")
 
 
-def test_a_crash_is_500_and_tells_nothing(make_app: Callable[..., Flask]) -> None:
+def test_a_crash_is_500_without_details(make_app: Callable[..., Flask]) -> None:
     app = make_app()
 
     def crash() -> str:
@@ -178,14 +178,14 @@ def test_only_trusted_hosts_are_answered(make_app: Callable[..., Flask]) -> None
 def test_probes_and_prometheus_call_by_address(
     make_app: Callable[..., Flask], path: str, host: str, expected: int
 ) -> None:
-    """A platform calls pods by address: with TRUSTED_HOSTS it took each of them for dead."""
+    """A platform calls pods by address; with TRUSTED_HOSTS each probe failed."""
     client = JsonClient(make_app(TRUSTED_HOSTS="id.example.com"))
 
     assert client.get(path, headers={"Host": host}).status_code == expected
 
 
 @pytest.mark.parametrize("header", ["X-Correlation-ID", "X-Request-ID"])
-def test_the_callers_correlation_id_is_kept(client: JsonClient, header: str) -> None:
+def test_the_callers_correlation_id_is_used(client: JsonClient, header: str) -> None:
     answer = client.get("/", headers={header: "job-7.retry_2"})
 
     assert answer.headers["X-Correlation-ID"] == "job-7.retry_2"
@@ -232,7 +232,7 @@ JSON_LOGIN = '{"username":"robin","password":"wrong-one-1"}'
 def test_json_in_another_encoding_is_refused_with_a_hint(
     client: JsonClient, encoding: str, hint: str
 ) -> None:
-    """PowerShell and Notepad write such files; the answer said only that it is no JSON."""
+    """PowerShell and Notepad write such files; the error did not name the encoding."""
     answer = client.post(
         "/api/v1/auth/login", data=JSON_LOGIN.encode(encoding), content_type="application/json"
     )
@@ -280,7 +280,7 @@ def test_a_compressed_import_is_refused_with_a_hint(make_user: MakeUser, log_in:
     assert (answer.status_code, "Content-Encoding" in answer.get_json()["detail"]) == (415, True)
 
 
-def test_a_body_that_says_it_is_not_compressed_is_taken(client: JsonClient) -> None:
+def test_the_content_encoding_identity_is_accepted(client: JsonClient) -> None:
     answer = client.post(
         "/api/v1/auth/login",
         data=JSON_LOGIN,
@@ -302,11 +302,11 @@ def test_a_body_that_says_it_is_not_compressed_is_taken(client: JsonClient) -> N
         (b'{"a": "\xe9"}', "The body is not UTF-8."),
     ],
 )
-def test_what_is_wrong_with_json_is_told(client: JsonClient, raw: bytes, detail: str) -> None:
+def test_malformed_json_is_explained(client: JsonClient, raw: bytes, detail: str) -> None:
     assert assert_problem(send(client, raw), 400, "malformed_json")["detail"] == detail
 
 
-def test_a_charset_that_is_not_utf_8_is_told(client: JsonClient) -> None:
+def test_a_charset_other_than_utf_8_is_explained(client: JsonClient) -> None:
     answer = send(client, b"{}", "application/json; charset=utf-16")
 
     detail = assert_problem(answer, 415, "unsupported_media_type")["detail"]
@@ -314,10 +314,10 @@ def test_a_charset_that_is_not_utf_8_is_told(client: JsonClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/users", "/api/v1/roles", "/api/v1/health"])
-def test_a_collection_without_its_slash_tells_its_methods_too(
+def test_a_collection_without_its_slash_lists_its_methods_too(
     client: JsonClient, path: str
 ) -> None:
-    """It answered GET, and was not there for what it does not do."""
+    """GET was served, but a method that is not allowed got 404 in place of 405."""
     with_slash = client.request("DELETE", f"{path}/")
     without = client.request("DELETE", path)
     options = [client.request("OPTIONS", each) for each in (path, f"{path}/")]
@@ -327,7 +327,7 @@ def test_a_collection_without_its_slash_tells_its_methods_too(
     assert [set(answer.allow) for answer in options] == [set(with_slash.allow)] * 2
 
 
-def test_a_slash_too_many_is_told(client: JsonClient) -> None:
+def test_a_superfluous_slash_is_explained(client: JsonClient) -> None:
     nearly = client.get("/api/v1/users/me/")
     nothing = client.get("/api/v1/nothing/")
 
@@ -336,8 +336,10 @@ def test_a_slash_too_many_is_told(client: JsonClient) -> None:
     assert assert_problem(nothing, 404, "not_found")["detail"] == "Not Found"
 
 
-def test_an_offset_whose_plus_was_lost_is_told(make_user: MakeUser, log_in: LogIn) -> None:
-    """A + in a query string is a blank: what arrives looks right and is refused."""
+def test_an_offset_whose_plus_was_not_encoded_is_explained(
+    make_user: MakeUser, log_in: LogIn
+) -> None:
+    """A + in a query string is a blank, so a correct time was rejected without explanation."""
     admin = log_in(make_user("boss", roles=["admin"]))
 
     lost = admin.get("/api/v1/users/?created_after=2026-01-01T00:00:00+01:00")

@@ -84,7 +84,7 @@ def test_a_rejection_of_one_user_does_not_affect_others(
 def test_all_refusals_of_a_request_are_one_audit_row(
     app: Flask, admin: SignedInClient, three: list[str], make_user: MakeUser
 ) -> None:
-    """One request of a thousand refused users wrote a thousand rows."""
+    """One request with a thousand denied users wrote a thousand rows."""
     peers = [make_user(f"peer{number}", roles=["admin"]).id for number in range(24)]
     own = admin.get("/api/v1/users/me").get_json()["id"]
 
@@ -179,7 +179,7 @@ def test_a_role_is_assigned_and_removed(
     assert rows[0].details == {"reason": "Shift"}
 
 
-def test_nobody_grants_a_role_with_more_permissions_than_their_own(
+def test_a_role_with_more_permissions_than_the_callers_cannot_be_granted(
     admin: SignedInClient, three: list[str]
 ) -> None:
     answer = run(admin, "assign_role", three[:1], role="superadmin").get_json()

@@ -1,4 +1,4 @@
-"""Answers that are written without a schema have the shape that the document promises."""
+"""Responses written without a schema have the documented shape."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def schemas(client: JsonClient) -> dict[str, Any]:
 
 
 def assert_fits(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Compare a value with its schema: the same members, and the promised types."""
+    """Compare a value with its schema: the same members and types."""
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rsplit("/", 1)[1]]
     if value is None:

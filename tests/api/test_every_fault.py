@@ -1,4 +1,4 @@
-"""A 422 names every faulty field, and the OpenAPI document every member of a refusal."""
+"""A 422 names every invalid field, and the OpenAPI document every member of a problem."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInCli
 from userapi.api.schemas.common import Problem
 from userapi.errors import Members
 
-# RFC 9457 §3.1, and what every document of this service has besides.
+# RFC 9457 §3.1, and the members that this service adds to every document.
 ALWAYS = {"type", "title", "status", "detail", "instance", "code", "correlation_id"}
 
 
@@ -42,14 +42,14 @@ IDENTITY = {
 FAULTY = {"username": "-", "email": "nobody", "password": "x7q", "shoe_size": 42}
 
 
-def test_an_unknown_field_hides_no_other_of_a_registration(client: JsonClient) -> None:
-    """Only the unknown field was named; the others at the next try, one after the other."""
+def test_a_registration_reports_an_unknown_field_with_all_other_errors(client: JsonClient) -> None:
+    """Only the unknown field was reported; the other errors appeared after it was fixed."""
     answer = client.post("/api/v1/auth/register", json={**FAULTY, "locale": "not a locale"})
 
     assert named(answer) >= {UNKNOWN, ("locale", "invalid_locale"), *IDENTITY}
 
 
-def test_a_reserved_name_is_told_beside_an_unknown_field(client: JsonClient) -> None:
+def test_a_reserved_name_is_reported_with_an_unknown_field(client: JsonClient) -> None:
     body = {**FAULTY, "username": "admin"}
 
     assert ("username", "reserved_username") in named(
@@ -78,7 +78,7 @@ def test_every_fault_of_a_new_user_is_named(boss: SignedInClient, extra: dict[st
     assert (UNKNOWN in found) is bool(extra)
 
 
-def test_the_roles_that_there_are_are_not_told_to_whoever_may_not_give_them(
+def test_callers_who_may_not_assign_roles_do_not_learn_which_exist(
     boss: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     boss.post("/api/v1/roles/", json={"name": "creator", "permissions": ["users:create"]})
@@ -151,7 +151,7 @@ def test_every_fault_of_a_role_is_named(boss: SignedInClient, extra: dict[str, A
         ),
     ],
 )
-def test_an_unknown_field_hides_no_other(
+def test_an_unknown_field_is_reported_with_all_other_errors(
     boss: SignedInClient,
     make_user: MakeUser,
     path: str,
@@ -199,17 +199,17 @@ def test_a_form_of_the_console_marks_every_faulty_field(app: Flask, root: MadeUs
         assert f'id="{name}-error"' in answer.text, words(answer)
 
 
-# Members of refusals
+# Members of problems
 
 
 def test_the_document_has_every_member_that_a_refusal_can_have() -> None:
-    """`Members` is what the type checker lets a refusal carry, and so there are no others."""
+    """The type checker allows only the members of `Members` in a problem."""
     members = set(Members.__annotations__)
 
     assert set(Problem().fields) == ALWAYS | {"errors"} | members
 
 
-def test_every_member_stands_in_an_example_of_the_document(client: JsonClient) -> None:
+def test_every_member_of_a_problem_has_an_example_in_the_document(client: JsonClient) -> None:
     examples = client.get("/openapi.json").get_json()["components"]["examples"].values()
 
     shown = {member for example in examples for member in example["value"]}
@@ -243,7 +243,7 @@ def test_refusals_have_no_member_that_the_document_lacks(
     assert seen == Problem().fields.keys()
 
 
-def test_the_mail_of_nobody_is_sent_for_a_refused_change(
+def test_a_rejected_change_sends_no_mail(
     app: Flask, boss: SignedInClient, make_user: MakeUser
 ) -> None:
     boss.patch(

@@ -163,7 +163,7 @@ def test_an_export_of_several_pieces_has_every_user_once(
 
 
 def test_an_error_during_the_export_truncates_the_file(app: Flask, services: Services) -> None:
-    """A properly ended file would look complete."""
+    """A file that ends regularly would look complete."""
     add_users(app, services, 2 * CHUNK)
     with app.app_context():
         pieces = services.user_exports.pieces(

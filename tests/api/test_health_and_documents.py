@@ -61,7 +61,7 @@ def test_a_database_that_is_not_migrated_is_not_ready(make_app: Callable[..., Fl
 def test_what_needs_a_database_that_is_not_migrated_is_503(
     make_app: Callable[..., Flask], postgresql_url: str
 ) -> None:
-    """On PostgreSQL it was a 500, as if the service had made a mistake."""
+    """On PostgreSQL the response was 500."""
     client = JsonClient(make_app(DATABASE_URL=postgresql_url))
 
     answer = client.post(
@@ -72,7 +72,7 @@ def test_what_needs_a_database_that_is_not_migrated_is_503(
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_the_documents_can_be_taken_away(make_app: Callable[..., Flask]) -> None:
+def test_the_documents_can_be_disabled(make_app: Callable[..., Flask]) -> None:
     client = JsonClient(make_app(DOCS_ENABLED="false"))
 
     assert [client.get(p).status_code for p in ("/docs", "/redoc", "/openapi.json")] == [404] * 3
@@ -80,7 +80,7 @@ def test_the_documents_can_be_taken_away(make_app: Callable[..., Flask]) -> None
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
-def test_a_page_names_nothing_from_elsewhere(client: JsonClient, path: str) -> None:
+def test_a_page_loads_nothing_from_other_hosts(client: JsonClient, path: str) -> None:
     page = client.get(path)
 
     assert "http" not in page.text.replace("http-equiv", "")

@@ -1,4 +1,4 @@
-"""What an Idempotency-Key is unique within, and how long its answer shows a user."""
+"""The scope of an Idempotency-Key, and how long its response is stored."""
 
 from typing import Any
 
@@ -35,10 +35,10 @@ def replayed(answer: Any) -> bool:
 
 
 @pytest.mark.parametrize("path", [USERS, REGISTER])
-def test_the_kept_answer_goes_with_the_user_that_it_shows(
+def test_deleting_a_user_deletes_stored_responses_about_them(
     app: Flask, boss: SignedInClient, path: str
 ) -> None:
-    """The answer was given again after a deletion, with all that had been deleted."""
+    """After the deletion, a repeated request still returned the deleted data."""
     first = boss.post(path, json=NEW, headers=KEY)
     assert first.status_code == 201 and kept(app) == 1
     old_id = first.get_json()["id"]
@@ -51,7 +51,7 @@ def test_the_kept_answer_goes_with_the_user_that_it_shows(
     assert again.get_json()["id"] != old_id
 
 
-def test_the_kept_answer_goes_when_people_delete_themselves(
+def test_deleting_the_own_account_deletes_stored_responses(
     app: Flask, client: JsonClient, log_in: LogIn
 ) -> None:
     client.post(REGISTER, json=NEW, headers=KEY)
@@ -63,7 +63,7 @@ def test_the_kept_answer_goes_when_people_delete_themselves(
     assert kept(app) == 0
 
 
-def test_the_kept_answers_of_others_stay(app: Flask, boss: SignedInClient) -> None:
+def test_stored_responses_about_other_users_remain(app: Flask, boss: SignedInClient) -> None:
     gone = boss.post(USERS, json=NEW, headers=KEY).get_json()["id"]
     boss.post(USERS, json=BEA, headers={"Idempotency-Key": "another-key"})
 
@@ -73,8 +73,8 @@ def test_the_kept_answers_of_others_stay(app: Flask, boss: SignedInClient) -> No
     assert replayed(boss.post(USERS, json=BEA, headers={"Idempotency-Key": "another-key"}))
 
 
-def test_keys_of_anonymous_callers_are_kept_apart_by_their_networks(client: JsonClient) -> None:
-    """Somebody else who sent the same body under the same key got the first caller's answer."""
+def test_keys_of_anonymous_callers_are_separate_for_each_network(client: JsonClient) -> None:
+    """Another caller with the same body and key received the first caller's response."""
     here, there = client.from_address("2001:db8:1:1::7"), client.from_address("2001:db8:2::7")
     neighbour = client.from_address("2001:db8:1:1::8")
     assert here.post(REGISTER, json=NEW, headers=KEY).status_code == 201

@@ -296,7 +296,7 @@ def test_a_token_revoked_by_a_password_change_cannot_end_the_session(
 
 @pytest.fixture
 def signing_app(make_app: Callable[..., Flask], tmp_path: Path) -> Flask:
-    """Return the application with a key of its own."""
+    """Return the application with its own key."""
     key = ec.generate_private_key(ec.SECP256R1())
     path = tmp_path / "signing.pem"
     path.write_bytes(

@@ -36,7 +36,7 @@ def claims_of(token: str) -> dict[str, Any]:
 def test_a_token_that_would_be_too_long_omits_the_permissions(
     holder: MadeUser, log_in: LogIn
 ) -> None:
-    """A log-in returned 19 KB, and every request with that token was 431."""
+    """A log-in returned 19 KB, and every request with that token got 431."""
     client = log_in(holder)
     answer = client.post("/api/v1/auth/refresh", json={"refresh_token": client.refresh_token})
 

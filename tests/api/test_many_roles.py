@@ -1,4 +1,4 @@
-"""A user has at most fifty roles, by whichever way they are given."""
+"""A user has at most fifty roles, in whichever way they are assigned."""
 
 import json
 from typing import Any
@@ -53,13 +53,15 @@ def refusal(answer: Any) -> tuple[int, str, list[tuple[str, str]]]:
 REFUSED = (422, "validation_failed", [("roles", "too_many_roles")])
 
 
-def test_nobody_is_created_with_more(boss: SignedInClient) -> None:
+def test_a_user_cannot_be_created_with_more(boss: SignedInClient) -> None:
     assert refusal(boss.post("/api/v1/users/", json={**NEW, "roles": NAMES})) == REFUSED
     assert boss.post("/api/v1/users/", json={**NEW, "roles": NAMES[:50]}).status_code == 201
 
 
 @pytest.mark.parametrize("method", ["put", "patch"])
-def test_nobody_is_given_more(boss: SignedInClient, make_user: MakeUser, method: str) -> None:
+def test_a_user_cannot_be_changed_to_have_more(
+    boss: SignedInClient, make_user: MakeUser, method: str
+) -> None:
     robin = make_user("robin")
     call = getattr(boss, method)
 
@@ -67,14 +69,14 @@ def test_nobody_is_given_more(boss: SignedInClient, make_user: MakeUser, method:
     assert call(f"/api/v1/users/{robin.id}", json={"roles": NAMES[:50]}).status_code == 200
 
 
-def test_nobody_is_assigned_more(boss: SignedInClient, make_user: MakeUser) -> None:
+def test_more_cannot_be_assigned_to_a_user(boss: SignedInClient, make_user: MakeUser) -> None:
     path = f"/api/v1/users/{make_user('robin').id}/roles"
 
     assert refusal(boss.put(path, json={"roles": NAMES})) == REFUSED
     assert boss.put(path, json={"roles": NAMES[1:]}).status_code == 200
 
 
-def test_a_role_that_is_named_twice_counts_once(boss: SignedInClient, make_user: MakeUser) -> None:
+def test_a_repeated_role_counts_once(boss: SignedInClient, make_user: MakeUser) -> None:
     path = f"/api/v1/users/{make_user('robin').id}/roles"
 
     assert boss.put(path, json={"roles": [*NAMES[:50], NAMES[0]]}).status_code == 200
@@ -91,7 +93,7 @@ def test_one_more_by_bulk_is_refused_for_that_user(
     assert [result.get("code") for result in results] == ["too_many_roles", None]
 
 
-def test_whoever_has_more_from_before_can_be_given_fewer(
+def test_users_who_already_have_more_can_be_given_fewer(
     app: Flask, boss: SignedInClient, make_user: MakeUser
 ) -> None:
     robin = make_user("robin", roles=NAMES[:50])

@@ -1,4 +1,4 @@
-"""What Prometheus sees."""
+"""The metrics that Prometheus scrapes."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -77,7 +77,7 @@ def test_a_wrong_password_costs_one_hash_whether_or_not_the_user_is_there(
     assert sample(client, "password_hash_seconds_count") == 1
 
 
-def test_figures_of_the_database_are_told(
+def test_figures_of_the_database_are_exported(
     make_app: Callable[..., Flask], make_user: MakeUser
 ) -> None:
     make_user("robin")
@@ -164,7 +164,7 @@ def test_no_caller_adds_a_series(make_app: Callable[..., Flask], make_user: Make
 def test_connections_that_break_are_not_counted_for_ever(
     make_app: Callable[..., Flask],
 ) -> None:
-    """A broken connection took one from the idle ones, and nothing gave it back."""
+    """A broken connection decreased the number of idle ones permanently."""
     app = make_app()
     client = JsonClient(app)
     with app.app_context():
@@ -192,7 +192,7 @@ def test_a_scrape_does_not_count_each_time(
     assert sample(client, "users_total", status="active") == before
 
 
-def test_a_scrape_goes_on_without_a_database(make_app: Callable[..., Flask]) -> None:
+def test_a_scrape_succeeds_without_a_database(make_app: Callable[..., Flask]) -> None:
     client = JsonClient(make_app(DATABASE_URL="sqlite:////nonexistent/none.sqlite3"))
 
     answer = client.get("/metrics")
@@ -201,7 +201,7 @@ def test_a_scrape_goes_on_without_a_database(make_app: Callable[..., Flask]) -> 
     assert sample(client, "dependency_up", dependency="database") == 0
 
 
-def test_a_token_can_be_asked_for(make_app: Callable[..., Flask]) -> None:
+def test_a_token_can_be_required(make_app: Callable[..., Flask]) -> None:
     client = JsonClient(make_app(METRICS_TOKEN="scrape-with-this"))
 
     anonymous = client.get("/metrics")

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, complete, and true to the routes."""
+"""The OpenAPI document is valid, complete and matches the routes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def test_every_operation_has_a_summary_a_tag_and_its_security(document: dict[str
     assert bare == []
 
 
-def test_every_operation_tells_its_errors_as_problems(document: dict[str, Any]) -> None:
+def test_every_operation_documents_its_errors_as_problems(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
         responses = operation["responses"]
         expected = {"429", "500", "503"} | ({"401"} if operation["security"] else set())
@@ -91,7 +91,7 @@ def test_every_operation_has_a_name_of_its_own(app: Flask, document: dict[str, A
     assert OPERATION_IDS.keys() <= app.view_functions.keys()
 
 
-def test_answers_say_which_members_are_always_there(document: dict[str, Any]) -> None:
+def test_responses_declare_their_required_members(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
 
     assert schemas["User"]["required"] == sorted(schemas["User"]["properties"])
@@ -101,13 +101,13 @@ def test_answers_say_which_members_are_always_there(document: dict[str, Any]) ->
     problem = schemas["Problem"]
     sometimes = set(problem["properties"]) - set(problem["required"])
     assert sometimes == {"errors"} | set(Members.__annotations__)
-    # A body says what has to be sent, and takes nothing else; an answer may have more one day.
+    # A body accepts no other members. Later releases may add members to a response.
     assert schemas["UserCreation"]["required"] == ["email", "username"]
     assert schemas["UserCreation"]["additionalProperties"] is False
     assert "additionalProperties" not in schemas["User"]
 
 
-def test_every_member_and_parameter_says_what_it_is(document: dict[str, Any]) -> None:
+def test_every_member_and_parameter_has_a_description(document: dict[str, Any]) -> None:
     bare = [
         f"{schema}.{name}"
         for schema, described in document["components"]["schemas"].items()
@@ -142,7 +142,7 @@ def test_the_public_paths_outside_of_the_api_are_documented(document: dict[str, 
     assert paths["/.well-known/jwks.json"]["get"]["security"] == []
 
 
-def test_the_headers_that_matter_are_documented(document: dict[str, Any]) -> None:
+def test_headers_of_requests_and_responses_are_documented(document: dict[str, Any]) -> None:
     def headers(path: str, method: str) -> set[str]:
         parameters = document["paths"][path][method].get("parameters", [])
         return {p["name"] for p in parameters if p["in"] == "header"}
@@ -179,8 +179,8 @@ def test_every_text_of_an_answer_has_an_example(document: dict[str, Any]) -> Non
     assert bare == []
 
 
-def test_whoever_may_call_an_operation_is_told(document: dict[str, Any]) -> None:
-    """Where a docstring had more than one line, it took the place of the permission."""
+def test_the_access_to_every_operation_is_documented(document: dict[str, Any]) -> None:
+    """A docstring of more than one line replaced the permission."""
     paths = document["paths"]
 
     assert "`users:export`" in paths["/api/v1/users/export"]["get"]["description"]
@@ -195,7 +195,7 @@ def test_summaries_are_one_line_and_the_rest_is_below(document: dict[str, Any]) 
     assert [n for n, o in operations(document) if len(o["summary"]) > 80] == []
 
 
-def test_the_document_says_whom_to_ask(make_app: Callable[..., Flask]) -> None:
+def test_the_document_has_a_contact(make_app: Callable[..., Flask]) -> None:
     def contact(address: str) -> Any:
         app = make_app(SECURITY_CONTACT=address)
         return JsonClient(app).get("/openapi.json").get_json()["info"]["contact"]
@@ -207,7 +207,7 @@ def test_the_document_says_whom_to_ask(make_app: Callable[..., Flask]) -> None:
     }
 
 
-def test_the_example_of_a_body_can_be_sent_as_it_stands(
+def test_the_example_of_a_body_is_a_valid_request(
     document: dict[str, Any], make_user: MakeUser, log_in: LogIn
 ) -> None:
     boss, robin = log_in(make_user("boss", roles=["superadmin"])), make_user("robin")

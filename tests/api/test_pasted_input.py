@@ -1,4 +1,4 @@
-"""What people paste and type: blanks around identifiers, invisible names, languages and zones."""
+"""Pasted and typed input: blanks around identifiers, invisible names, languages and zones."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ AROUND = ["{} ", "\t{}\n", "\u00a0{}\u00a0", "\u200b{}", "\ufeff{}", "\u202a{}\u
 
 
 @pytest.mark.parametrize("pasted", AROUND)
-def test_blanks_around_an_identifier_are_no_part_of_it(
+def test_blanks_around_an_identifier_are_ignored(
     client: JsonClient, pasted: str, make_user: MakeUser
 ) -> None:
     make_user("robin")
@@ -29,7 +29,7 @@ def test_blanks_around_an_identifier_are_no_part_of_it(
     assert (by_name.status_code, by_address.status_code) == (200, 200)
 
 
-def test_blanks_around_a_name_do_not_make_another_one(client: JsonClient) -> None:
+def test_blanks_around_a_name_do_not_make_it_a_different_name(client: JsonClient) -> None:
     body = {"username": " ada\u00a0", "email": "\tada@example.com\u200b", "password": PASSWORD}
     made = client.post(REGISTER, json=body)
     again = client.post(REGISTER, json=body | {"email": "other@example.com", "username": "ada"})
@@ -39,7 +39,7 @@ def test_blanks_around_a_name_do_not_make_another_one(client: JsonClient) -> Non
     assert (again.status_code, again.get_json()["code"]) == (409, "username_taken")
 
 
-def test_blanks_around_an_identifier_do_not_escape_the_lock(client: JsonClient) -> None:
+def test_blanks_around_an_identifier_do_not_evade_the_lockout(client: JsonClient) -> None:
     bodies = [{"username": name, "password": "wrong-one-1"} for name in ("ada", " ada", "ada\t")]
 
     given = [client.post(LOGIN, json=body).status_code for body in bodies * 2]
@@ -47,7 +47,7 @@ def test_blanks_around_an_identifier_do_not_escape_the_lock(client: JsonClient) 
     assert given == [401] * 5 + [429]
 
 
-def test_blanks_around_a_password_belong_to_it(client: JsonClient, make_user: MakeUser) -> None:
+def test_blanks_around_a_password_are_part_of_it(client: JsonClient, make_user: MakeUser) -> None:
     make_user("robin")
 
     answer = client.post(LOGIN, json={"username": "robin", "password": f"{PASSWORD} "})
@@ -55,7 +55,7 @@ def test_blanks_around_a_password_belong_to_it(client: JsonClient, make_user: Ma
     assert answer.status_code == 401
 
 
-def test_controls_inside_of_an_identifier_are_refused(client: JsonClient) -> None:
+def test_control_characters_in_an_identifier_are_rejected(client: JsonClient) -> None:
     answer = client.post(LOGIN, json={"username": "ro\tbin", "password": PASSWORD})
 
     assert answer.status_code == 422
@@ -78,7 +78,7 @@ def test_a_reset_works_with_blanks_around_address_and_code(
     assert answer.status_code == 200
 
 
-def test_a_filter_takes_a_pasted_address(make_user: MakeUser, log_in: LogIn) -> None:
+def test_a_filter_accepts_a_pasted_address(make_user: MakeUser, log_in: LogIn) -> None:
     admin = log_in(make_user("boss", roles=["admin"]))
 
     found = admin.get("/api/v1/users/", query={"email": " boss@example.com "}).get_json()
@@ -87,10 +87,10 @@ def test_a_filter_takes_a_pasted_address(make_user: MakeUser, log_in: LogIn) -> 
 
 
 @pytest.mark.parametrize("name", ["   ", "\u3164", "\u00ad", "\ufeff", "\u200b\u200d", "\u2800"])
-def test_a_name_that_nobody_can_see_is_refused(
+def test_an_invisible_name_is_rejected(
     client: JsonClient, make_user: MakeUser, log_in: LogIn, name: str
 ) -> None:
-    """Lists showed an empty name beside an address that somebody else might have."""
+    """Lists showed an empty name, so users could not be told apart."""
     superadmin = log_in(make_user("boss", roles=["superadmin"]))
 
     def codes(path: str, body: Mapping[str, object], method: str = "POST") -> dict[str, str]:
@@ -108,7 +108,7 @@ def test_a_name_that_nobody_can_see_is_refused(
     assert codes("/api/v1/roles/", role) == {"description": "blank"}
 
 
-def test_an_import_refuses_a_name_that_nobody_can_see(make_user: MakeUser, log_in: LogIn) -> None:
+def test_an_import_rejects_an_invisible_name(make_user: MakeUser, log_in: LogIn) -> None:
     admin = log_in(make_user("boss", roles=["admin"]))
 
     answer = admin.post(
@@ -136,10 +136,8 @@ def test_an_import_refuses_a_name_that_nobody_can_see(make_user: MakeUser, log_i
         "en-x-private",
     ],
 )
-def test_a_language_tag_is_kept_as_it_is_written(
-    make_user: MakeUser, log_in: LogIn, tag: str
-) -> None:
-    """Extensions, which browsers send, were refused."""
+def test_a_language_tag_is_stored_unchanged(make_user: MakeUser, log_in: LogIn, tag: str) -> None:
+    """Extensions, which browsers send, were rejected."""
     robin = log_in(make_user("robin"))
 
     answer = robin.patch("/api/v1/users/me", json={"locale": tag})
@@ -151,8 +149,8 @@ def test_a_language_tag_is_kept_as_it_is_written(
     "tag",
     ["zh_CN.UTF-8", "en-US@posix", "en_US@euro", "C", "xx-US", "en-u", "en--US", "en-u-hc-u-ca"],
 )
-def test_what_is_no_language_tag_is_refused(make_user: MakeUser, log_in: LogIn, tag: str) -> None:
-    """Names of POSIX locales were taken: no browser and no library of translations knows them."""
+def test_an_invalid_language_tag_is_rejected(make_user: MakeUser, log_in: LogIn, tag: str) -> None:
+    """Names of POSIX locales, which browsers do not support, were accepted."""
     robin = log_in(make_user("robin"))
 
     answer = robin.patch("/api/v1/users/me", json={"locale": tag})
@@ -162,7 +160,7 @@ def test_what_is_no_language_tag_is_refused(make_user: MakeUser, log_in: LogIn, 
 
 
 @pytest.mark.parametrize("zone", ["localtime", "Factory", "posixrules", "posix/UTC", "right/UTC"])
-def test_a_time_zone_of_no_place_is_refused(make_user: MakeUser, log_in: LogIn, zone: str) -> None:
+def test_an_unknown_time_zone_is_rejected(make_user: MakeUser, log_in: LogIn, zone: str) -> None:
     robin = log_in(make_user("robin"))
 
     answer = robin.patch("/api/v1/users/me", json={"timezone": zone})

@@ -1,4 +1,4 @@
-"""Who outranks whom: only the permissions of this service count, and a role is not a way around."""
+"""Rank: only permissions of this service count, and changing a role cannot evade it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ def make_role(app: Flask, services: Services) -> MakeRole:
 
 @pytest.fixture
 def keeper(make_role: MakeRole, make_user: MakeUser, log_in: LogIn) -> SignedInClient:
-    """Return the client of somebody who manages roles and may suspend users."""
+    """Return the client of a user who may manage roles and suspend users."""
     make_role("keeper", *KEEPER)
     return log_in(make_user("keeper", roles=["keeper"]))
 
@@ -41,7 +41,7 @@ def code_of(answer: Any) -> tuple[int, str | None]:
     return answer.status_code, (answer.get_json() or {}).get("code")
 
 
-def test_a_permission_of_another_service_gives_no_rank(
+def test_a_permission_of_another_service_does_not_raise_the_rank(
     keeper: SignedInClient, make_role: MakeRole, make_user: MakeUser
 ) -> None:
     """Adding `media:delete` to a widely held role made its holders immune to administrators."""
@@ -51,7 +51,7 @@ def test_a_permission_of_another_service_gives_no_rank(
     assert keeper.post(f"/api/v1/users/{robin.id}/suspend").status_code == 200
 
 
-def test_a_permission_of_another_service_is_nothing_more_than_an_equal(
+def test_a_permission_of_another_service_does_not_outrank_an_equal(
     make_role: MakeRole, make_user: MakeUser, log_in: LogIn
 ) -> None:
     make_role("plain-suspender", "users:suspend")
@@ -87,7 +87,7 @@ def test_a_parent_role_is_not_emptied_over_the_heads_of_its_heirs(
     make_user: MakeUser,
     removal: dict[str, Any],
 ) -> None:
-    """A role manager took permissions from users who outrank them, through a parent role."""
+    """A role manager removed permissions of higher-ranked users through a parent role."""
     make_role("base", "users:read")
     make_role("chief", "users:delete", parents=("base",))
     make_user("captain", roles=["chief"])
@@ -101,7 +101,7 @@ def test_a_parent_role_is_not_emptied_over_the_heads_of_its_heirs(
     assert (denied.target_id, denied.details["code"]) == ("base", "insufficient_rank")
 
 
-def test_a_parent_is_not_taken_away_over_the_heads_of_its_heirs(
+def test_a_parent_is_not_removed_if_higher_ranked_users_would_lose_permissions(
     keeper: SignedInClient, make_role: MakeRole, make_user: MakeUser
 ) -> None:
     make_role("base", "users:read")
@@ -114,7 +114,7 @@ def test_a_parent_is_not_taken_away_over_the_heads_of_its_heirs(
     assert code_of(answer) == (403, "insufficient_rank")
 
 
-def test_somebody_of_the_same_rank_loses_nothing_either(
+def test_users_of_the_same_rank_lose_no_permission_either(
     keeper: SignedInClient, make_user: MakeUser
 ) -> None:
     make_user("peer", roles=["keeper"])
@@ -136,7 +136,7 @@ def test_a_peer_by_several_roles_is_found_too(
     assert code_of(answer) == (403, "insufficient_rank")
 
 
-def test_whoever_is_outranked_loses_what_the_role_gave(
+def test_users_of_lower_rank_lose_the_permissions_of_the_role(
     keeper: SignedInClient, make_role: MakeRole, make_user: MakeUser
 ) -> None:
     make_role("base", "users:read")
@@ -150,7 +150,7 @@ def test_whoever_is_outranked_loses_what_the_role_gave(
     assert [item["permission"] for item in items] == ["stats:read"]
 
 
-def test_whoever_keeps_the_permission_by_another_role_loses_nothing(
+def test_users_who_keep_the_permission_through_another_role_do_not_count(
     keeper: SignedInClient, make_role: MakeRole, make_user: MakeUser
 ) -> None:
     make_role("base", "users:read")
@@ -159,7 +159,7 @@ def test_whoever_keeps_the_permission_by_another_role_loses_nothing(
     assert keeper.put(f"{ROLES}base", json={"permissions": []}).status_code == 200
 
 
-def test_what_belongs_to_another_service_may_be_taken_from_anybody(
+def test_permissions_of_other_services_can_be_removed_from_any_user(
     keeper: SignedInClient, make_role: MakeRole, make_user: MakeUser
 ) -> None:
     make_role("uploader", "media:upload")
@@ -168,7 +168,7 @@ def test_what_belongs_to_another_service_may_be_taken_from_anybody(
     assert keeper.put(f"{ROLES}uploader", json={"permissions": []}).status_code == 200
 
 
-def test_spelling_a_wildcard_out_takes_nothing(
+def test_replacing_a_wildcard_by_its_permissions_removes_none(
     make_role: MakeRole, make_user: MakeUser, log_in: LogIn
 ) -> None:
     make_role("watching", "sessions:*")
@@ -184,13 +184,13 @@ def test_spelling_a_wildcard_out_takes_nothing(
     assert answer.status_code == 200
 
 
-def test_people_may_take_permissions_from_themselves(keeper: SignedInClient) -> None:
+def test_users_may_remove_their_own_permissions(keeper: SignedInClient) -> None:
     left = [name for name in KEEPER if name != "stats:read"]
 
     assert keeper.put(f"{ROLES}keeper", json={"permissions": left}).status_code == 200
 
 
-def test_adding_permissions_asks_nobody(
+def test_adding_permissions_does_not_check_ranks(
     keeper: SignedInClient, make_role: MakeRole, make_user: MakeUser
 ) -> None:
     make_role("base", "media:upload")
@@ -201,7 +201,7 @@ def test_adding_permissions_asks_nobody(
     assert answer.status_code == 200
 
 
-def test_whoever_holds_everything_changes_any_role(
+def test_holders_of_all_permissions_may_change_any_role(
     make_role: MakeRole, make_user: MakeUser, log_in: LogIn
 ) -> None:
     make_role("base", "users:read")

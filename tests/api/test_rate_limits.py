@@ -1,4 +1,4 @@
-"""Rate limits: who is counted together, what a limit says, and what it spares."""
+"""Rate limits: which requests are counted together, what a limit reports, and what is exempt."""
 
 import io
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from userapi.clock import ManualClock
 from userapi.infrastructure.network_addresses import canonical_address
 
 LOGIN = "/api/v1/auth/login"
-# What nobody is refused for but by a limit.
+# A request that only a limit rejects.
 CHEAP = "/api/v1/roles/permissions"
 NAMED = [
     ("RATE_LIMIT_LOGIN", LOGIN, {"username": "nobody", "password": "wrong-password-1"}),
@@ -33,7 +33,7 @@ MakeApp = Callable[..., Flask]
 
 @pytest.fixture
 def limited(make_app: MakeApp) -> Callable[..., JsonClient]:
-    """Return what makes a client of a service with limits."""
+    """Return a function that makes a client of a service with limits."""
 
     def limited(**environment: str) -> JsonClient:
         return JsonClient(make_app(RATE_LIMIT_ENABLED="true", **environment))
@@ -46,7 +46,7 @@ def statuses(client: JsonClient, times: int, path: str = CHEAP, **options: objec
 
 
 @pytest.mark.parametrize(("setting", "path", "body"), NAMED)
-def test_a_named_limit_holds_for_an_address(
+def test_a_named_limit_applies_to_an_address(
     limited: Callable[..., JsonClient], setting: str, path: str, body: object
 ) -> None:
     client = limited(**{setting: "2/minute"})
@@ -77,7 +77,7 @@ def test_without_settings_the_limits_are_those_that_are_promised(
     assert client.get(CHEAP).headers["X-RateLimit-Limit"] == "300"
 
 
-def test_the_headers_count_down_and_say_when_it_begins_anew(
+def test_the_headers_report_what_remains_and_when_it_resets(
     limited: Callable[..., JsonClient], clock: ManualClock
 ) -> None:
     client = limited(RATE_LIMIT_DEFAULT="3/minute")
@@ -119,7 +119,7 @@ def test_users_are_counted_by_themselves_wherever_they_are(
     assert statuses(client, 3) == [401, 401, 429]
 
 
-def test_a_forged_token_does_not_get_a_count_of_its_own(
+def test_a_forged_token_does_not_get_its_own_counter(
     make_user: MakeUser, log_in: LogIn, limited: Callable[..., JsonClient]
 ) -> None:
     token = log_in(make_user("robin")).access_token
@@ -153,10 +153,10 @@ def test_a_network_of_ipv6_counts_as_one(
 @pytest.mark.parametrize(
     ("proxies", "appended"), [("0", ""), ("1", ", 203.0.113.5"), ("2", ", 203.0.113.5, 192.0.2.1")]
 )
-def test_what_a_client_writes_into_x_forwarded_for_changes_nothing(
+def test_a_forged_x_forwarded_for_has_no_effect(
     limited: Callable[..., JsonClient], proxies: str, appended: str
 ) -> None:
-    """Each trusted proxy appends who called it; only so many from the right are believed."""
+    """Each trusted proxy appends its caller; only that many from the right are trusted."""
     client = limited(RATE_LIMIT_LOGIN="2/minute", TRUSTED_PROXY_COUNT=proxies)
     body = {"username": "nobody", "password": "wrong-password-1"}
 
@@ -180,10 +180,10 @@ def test_behind_proxies_each_client_has_its_own_count(limited: Callable[..., Jso
 
 
 @pytest.mark.parametrize("claimed", ["unknown", "_hidden", "1.2.3.4:none", "1.2.3", "x" * 3000])
-def test_what_is_no_address_is_not_believed(
+def test_a_value_that_is_no_address_is_not_trusted(
     limited: Callable[..., JsonClient], claimed: str
 ) -> None:
-    """It went into the audit row, which has no room for it: a 500 on PostgreSQL."""
+    """It was too long for the column of the audit row: 500 on PostgreSQL."""
     client = limited(RATE_LIMIT_LOGIN="1/minute", TRUSTED_PROXY_COUNT="1")
     body = {"username": "nobody", "password": "wrong-password-1"}
 
@@ -209,12 +209,12 @@ def test_what_is_no_address_is_not_believed(
         ("[::ffff:203.0.113.5%eth0]:41000", "203.0.113.5"),
     ],
 )
-def test_an_address_is_taken_as_proxies_write_it(written: str, address: str) -> None:
+def test_every_notation_of_proxies_is_accepted(written: str, address: str) -> None:
     assert canonical_address(written) == address
 
 
 @pytest.mark.parametrize("header", ["X-Real-IP", "Forwarded", "X-Forwarded-Host", "Client-IP"])
-def test_no_other_header_is_believed(limited: Callable[..., JsonClient], header: str) -> None:
+def test_no_other_header_is_trusted(limited: Callable[..., JsonClient], header: str) -> None:
     client = limited(RATE_LIMIT_DEFAULT="1/minute", TRUSTED_PROXY_COUNT="1")
 
     given = [client.get(CHEAP, headers={header: f"for=1.2.3.{n}"}).status_code for n in range(2)]
@@ -257,7 +257,7 @@ def test_limits_can_be_turned_off(make_app: MakeApp) -> None:
     assert statuses(client, 3) == [401, 401, 401]
 
 
-def test_fifty_at_once_never_exceed_a_limit(make_app: MakeApp) -> None:
+def test_fifty_concurrent_requests_never_exceed_a_limit(make_app: MakeApp) -> None:
     """Two processes with one Redis, or the threads of one without."""
     environment = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_DEFAULT": "7/minute"}
     one = make_app(**environment)
@@ -307,7 +307,7 @@ def test_a_limited_request_is_counted_by_its_endpoint(make_app: MakeApp) -> None
     assert limited() - before == 2
 
 
-def test_a_refused_request_looks_like_every_other_refusal(
+def test_a_limited_request_gets_a_problem_document(
     limited: Callable[..., JsonClient],
 ) -> None:
     client = limited(RATE_LIMIT_DEFAULT="1/minute")

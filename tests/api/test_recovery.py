@@ -343,7 +343,7 @@ def test_an_address_is_changed_by_its_new_owner(
     }
 
 
-def test_only_the_owner_of_a_taken_address_is_notified(
+def test_only_the_owner_of_an_address_in_use_is_notified(
     robin: MadeUser, make_user: MakeUser, log_in: LogIn, mailbox: Mailbox
 ) -> None:
     make_user("other")

@@ -62,7 +62,7 @@ def test_registration_writes_one_audit_row_and_one_event(app: Flask, client: Jso
         ({"username": "other", "email": "aDa@EXAMPLE.com"}, "email_taken"),
     ],
 )
-def test_a_taken_name_or_address_is_a_conflict(
+def test_a_name_or_address_in_use_is_a_conflict(
     client: JsonClient, changes: dict[str, str], code: str
 ) -> None:
     register(client)
@@ -162,7 +162,7 @@ def test_registration_can_be_disabled(make_app: Callable[..., Flask]) -> None:
     assert answer.get_json()["code"] == "registration_disabled"
 
 
-def test_with_verification_a_new_and_a_taken_address_get_the_same_answer(
+def test_with_verification_new_and_existing_addresses_get_the_same_response(
     make_app: Callable[..., Flask],
 ) -> None:
     app = make_app(FEATURE_EMAIL_VERIFICATION="true")

@@ -27,7 +27,7 @@ def root(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
 
 @pytest.fixture
 def keeper(app: Flask, services: Services, make_user: MakeUser, log_in: LogIn) -> SignedInClient:
-    """Return the client of somebody who may manage roles and hardly anything besides."""
+    """Return the client of a user who may manage roles and little else."""
     with app.app_context():
         services.role_editor.create(
             RoleDefinition(
@@ -77,7 +77,7 @@ def test_a_role_is_created(app: Flask, root: SignedInClient) -> None:
     }
 
 
-def test_a_create_that_is_sent_twice_happens_once(app: Flask, root: SignedInClient) -> None:
+def test_a_repeated_create_happens_once(app: Flask, root: SignedInClient) -> None:
     key = {"Idempotency-Key": "role-1"}
 
     first = root.post(ROLES, json=EDITOR, headers=key)
@@ -116,14 +116,14 @@ def test_a_bad_field_is_named(
     assert audit_rows(app, action="role.created") == []
 
 
-def test_a_taken_name_is_a_conflict(root: SignedInClient) -> None:
+def test_a_name_in_use_is_a_conflict(root: SignedInClient) -> None:
     create(root)
 
     assert code_of(create(root)) == (409, "role_name_taken")
     assert code_of(create(root, name="user")) == (409, "role_name_taken")
 
 
-def test_a_left_out_field_stays(app: Flask, root: SignedInClient) -> None:
+def test_an_omitted_field_is_not_changed(app: Flask, root: SignedInClient) -> None:
     create(root)
 
     answer = root.put(f"{ROLES}media-editor", json={"permissions": ["media:upload"]})
@@ -139,9 +139,7 @@ def test_a_left_out_field_stays(app: Flask, root: SignedInClient) -> None:
     assert event.data["changed"] == ["permissions"]
 
 
-def test_a_change_that_changes_nothing_leaves_nothing_behind(
-    app: Flask, root: SignedInClient
-) -> None:
+def test_a_change_without_effect_writes_nothing(app: Flask, root: SignedInClient) -> None:
     etag = create(root).headers["ETag"]
 
     answer = root.put(f"{ROLES}media-editor", json=EDITOR)
@@ -151,7 +149,7 @@ def test_a_change_that_changes_nothing_leaves_nothing_behind(
     assert audit_rows(app, action="role.updated") == []
 
 
-def test_a_role_keeps_its_name(root: SignedInClient) -> None:
+def test_a_role_cannot_be_renamed(root: SignedInClient) -> None:
     create(root)
 
     answer = root.put(f"{ROLES}media-editor", json={"name": "other"})
@@ -171,7 +169,7 @@ def test_a_stale_write_is_refused(root: SignedInClient) -> None:
     assert code_of(removal) == (412, "stale_resource")
 
 
-def test_a_role_that_came_after_a_deleted_one_has_another_entity_tag(root: SignedInClient) -> None:
+def test_a_role_created_after_a_deleted_one_has_another_entity_tag(root: SignedInClient) -> None:
     first = create(root).headers["ETag"]
     root.delete(f"{ROLES}media-editor")
 
@@ -222,7 +220,9 @@ def test_a_role_in_use_stays(root: SignedInClient, make_user: MakeUser) -> None:
     assert root.get(f"{ROLES}parent").status_code == 404
 
 
-def test_a_deleted_role_leaves_a_row_and_an_event(app: Flask, root: SignedInClient) -> None:
+def test_a_deletion_of_a_role_writes_an_audit_row_and_an_event(
+    app: Flask, root: SignedInClient
+) -> None:
     create(root)
 
     root.delete(f"{ROLES}media-editor")
@@ -233,7 +233,9 @@ def test_a_deleted_role_leaves_a_row_and_an_event(app: Flask, root: SignedInClie
     assert event.subject == "media-editor"
 
 
-def test_nobody_makes_a_role_that_holds_more_than_they_do(keeper: SignedInClient) -> None:
+def test_a_role_with_more_permissions_than_the_callers_cannot_be_created(
+    keeper: SignedInClient,
+) -> None:
     answer = create(keeper, permissions=["users:delete"])
 
     assert code_of(answer) == (403, "permission_escalation")
@@ -247,7 +249,7 @@ def test_nobody_makes_a_role_that_holds_more_than_they_do(keeper: SignedInClient
     assert create(keeper, permissions=["a:b"]).status_code == 201
 
 
-def test_nobody_changes_a_role_that_holds_more_than_they_do(
+def test_a_role_with_more_permissions_than_the_callers_cannot_be_changed(
     root: SignedInClient, keeper: SignedInClient
 ) -> None:
     create(root)
@@ -273,7 +275,7 @@ def test_a_changed_role_shows_on_the_next_request(
     assert robin.get("/api/v1/users/").status_code == 403
 
 
-def test_managing_roles_takes_its_permission(make_user: MakeUser, log_in: LogIn) -> None:
+def test_managing_roles_needs_its_permission(make_user: MakeUser, log_in: LogIn) -> None:
     admin = log_in(make_user("boss", roles=["admin"]))
 
     assert code_of(create(admin)) == (403, "permission_denied")
@@ -299,7 +301,7 @@ def test_every_permission_is_explained_by_its_chains(
 def test_chains_without_number_are_bounded(
     app: Flask, services: Services, root: SignedInClient, make_user: MakeUser
 ) -> None:
-    """Two ways at each of thirty steps make a thousand million chains."""
+    """Two branches at each of thirty steps make a thousand million chains."""
     with app.app_context():
         below: tuple[str, ...] = ("user",)
         for step in range(30):

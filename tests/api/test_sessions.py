@@ -1,4 +1,4 @@
-"""Staying signed in, signing out, and what a token is worth."""
+"""Sessions: refreshing, logging out, and the validity of tokens."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -31,10 +31,10 @@ def refresh(client: JsonClient, token: str) -> tuple[int, dict[str, str]]:
     return answer.status_code, answer.get_json()
 
 
-def test_who_is_not_active_has_nothing_of_a_session_that_was_left_open(
+def test_an_inactive_user_cannot_use_a_session_that_was_not_revoked(
     app: Flask, robin: MadeUser, log_in: LogIn
 ) -> None:
-    """Whoever suspends ends all sessions; this holds also where a hand in the database did not."""
+    """A suspension ends all sessions; a status changed by SQL must be effective, too."""
     client = log_in(robin)
     with app.app_context(), transaction() as session:
         session.execute(update(User).where(User.username == "robin").values(status="suspended"))
@@ -61,7 +61,7 @@ def test_me_shows_the_user_what_they_may_do_and_the_session(
     ]
 
 
-def test_verify_tells_what_the_token_is_worth(robin: MadeUser, log_in: LogIn) -> None:
+def test_verify_reports_the_state_of_the_token(robin: MadeUser, log_in: LogIn) -> None:
     client = log_in(robin)
 
     answer = client.get("/api/v1/auth/verify").get_json()
@@ -113,7 +113,9 @@ def test_a_request_without_a_good_token_is_challenged(
     assert answer.headers["WWW-Authenticate"].startswith(challenge)
 
 
-def test_an_expired_token_is_told_so(robin: MadeUser, log_in: LogIn, clock: ManualClock) -> None:
+def test_an_expired_token_has_its_own_code(
+    robin: MadeUser, log_in: LogIn, clock: ManualClock
+) -> None:
     client = log_in(robin)
     clock.advance(minutes=30, seconds=9)
     assert client.get("/api/v1/auth/me").status_code == 200  # Within the leeway.
@@ -139,7 +141,7 @@ def test_a_refresh_gives_a_new_pair_for_the_same_session(
     assert len(audit_rows(app, action="auth.refresh")) == 1
 
 
-def test_the_predecessor_gets_the_same_successor_for_a_moment(
+def test_the_previous_token_gets_the_same_successor_within_the_grace_period(
     robin: MadeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
     client = log_in(robin)
@@ -172,7 +174,7 @@ def test_a_predecessor_that_comes_late_ends_the_session(
 
 @pytest.mark.parametrize("token", ["", "nonsense", "x" * 60_000])
 def test_a_text_that_is_no_refresh_token_is_401(client: JsonClient, token: str) -> None:
-    """The challenge said nothing of the token, as it was not in a header but in the body."""
+    """The challenge did not mention the token, because it was in the body and not in a header."""
     answer = client.post("/api/v1/auth/refresh", json={"refresh_token": token})
 
     assert (answer.status_code, answer.get_json()["code"]) == (401, "token_invalid")
@@ -187,9 +189,7 @@ def test_an_older_generation_ends_the_session_at_once(robin: MadeUser, log_in: L
     assert refresh(client, client.refresh_token)[1]["code"] == "refresh_token_reused"
 
 
-def test_the_two_kinds_of_token_do_not_stand_in_for_each_other(
-    robin: MadeUser, log_in: LogIn
-) -> None:
+def test_access_and_refresh_tokens_are_not_interchangeable(robin: MadeUser, log_in: LogIn) -> None:
     client = log_in(robin)
 
     as_access = client.as_user(client.refresh_token).get("/api/v1/auth/me")
@@ -201,7 +201,7 @@ def test_the_two_kinds_of_token_do_not_stand_in_for_each_other(
 def test_a_session_ends_when_it_is_not_used(
     robin: MadeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
-    """The refresh token said that it had expired, and the list that it would end with it."""
+    """Seven days without a refresh end a session whose absolute end is later."""
     client = log_in(robin, remember_me=True)
     clock.advance(days=7, seconds=1)
 
@@ -304,7 +304,7 @@ def test_one_session_can_be_ended(app: Flask, robin: MadeUser, log_in: LogIn) ->
     ]
 
 
-def test_somebody_elses_session_is_not_there(
+def test_another_users_session_is_not_found(
     robin: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:
     client, stranger = log_in(robin), log_in(make_user("mallory"))
@@ -382,7 +382,7 @@ def test_a_weak_or_unchanged_password_is_refused(
     assert own.get("/api/v1/auth/me").status_code == 200
 
 
-def test_a_password_that_is_weak_and_unchanged_is_told_both(
+def test_a_weak_unchanged_password_has_both_errors(
     services: Services, app: Flask, robin: MadeUser, log_in: LogIn
 ) -> None:
     own = log_in(robin)
@@ -397,7 +397,7 @@ def test_a_password_that_is_weak_and_unchanged_is_told_both(
     assert [e["code"] for e in errors] == ["password_contains_username", "password_unchanged"]
 
 
-def test_the_strength_of_a_password_can_be_asked(app: Flask, client: JsonClient) -> None:
+def test_the_strength_of_a_password_can_be_requested(app: Flask, client: JsonClient) -> None:
     weak = client.post(
         "/api/v1/auth/password-strength", json={"password": "robin123", "username": "robin"}
     ).get_json()
@@ -425,7 +425,7 @@ def test_a_genuine_token_that_does_not_fit_its_session_is_refused(
     session_version: int,
     code: str,
 ) -> None:
-    """Only whoever holds the key can make one."""
+    """Only a holder of the key can create one."""
     client, users = log_in(robin), {"robin": robin, "mallory": make_user("mallory")}
     client.get("/api/v1/auth/me")
     with app.app_context():

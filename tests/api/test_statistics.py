@@ -1,4 +1,4 @@
-"""Figures about users: right to the row, whatever is sealed, pruned or late."""
+"""Figures about users: exact, whatever is sealed, pruned or committed late."""
 
 import random
 import threading
@@ -46,14 +46,14 @@ FIGURES = {
 
 @pytest.fixture
 def moderator(make_app: Callable[..., Flask], make_user: MakeUser, log_in: LogIn) -> SignedInClient:
-    """Return a client of an application that has kept no figures yet."""
+    """Return a client of an application that has cached no figures yet."""
     client = log_in(make_user("mod", roles=["moderator"]))
     client.app = make_app()
     return client
 
 
 def stats(client: SignedInClient, clock: ManualClock, **query: Any) -> Any:
-    """Return the figures as they are now: what was kept is too old after a minute."""
+    """Return the current figures: cached ones expire after a minute."""
     clock.advance(minutes=1)
     answer = client.get("/api/v1/users/stats", query=query)
     assert answer.status_code == 200, answer.text
@@ -110,7 +110,7 @@ def test_the_answer_has_the_promised_shape(moderator: SignedInClient, clock: Man
 
 
 @pytest.mark.parametrize(("days", "expected"), [("1", 1), ("7", 7), ("365", 365)])
-def test_as_many_days_are_shown_as_asked_for(
+def test_the_requested_number_of_days_is_returned(
     moderator: SignedInClient, clock: ManualClock, days: str, expected: int
 ) -> None:
     dates = [day["date"] for day in stats(moderator, clock, days=days)["days"]]
@@ -216,7 +216,7 @@ def test_days_are_right_to_the_row_whatever_is_sealed(
 
 
 def fresh(app: Flask) -> Callable[[int], Figures]:
-    """Return what counts anew at each call."""
+    """Return statistics that count again at each call."""
     services: Services = app.extensions["userapi"]
 
     def figures(days: int) -> Figures:
@@ -255,7 +255,7 @@ def test_totals_are_right_to_the_row(app: Flask, clock: ManualClock) -> None:
 
 
 def populate(app: Flask, chance: random.Random, now: datetime) -> None:
-    """Add users and sessions in every state there is."""
+    """Add users and sessions in every state."""
     with app.app_context(), transaction() as session:
         for number in range(120):
             name = f"u{number:03d}"
@@ -291,7 +291,7 @@ def populate(app: Flask, chance: random.Random, now: datetime) -> None:
 
 
 class SlowSessions:
-    """Counts sessions as slowly as a large database does, and how often it is asked."""
+    """Counts sessions as slowly as a large database does, and counts its calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -303,7 +303,9 @@ class SlowSessions:
         return self.asked
 
 
-def test_dear_figures_are_kept_for_less_than_a_minute(app: Flask, clock: ManualClock) -> None:
+def test_expensive_figures_are_cached_for_less_than_a_minute(
+    app: Flask, clock: ManualClock
+) -> None:
     slow = SlowSessions()
     statistics = Statistics(clock=clock, sessions=slow)  # type: ignore[arg-type]
     seen = []
@@ -316,7 +318,7 @@ def test_dear_figures_are_kept_for_less_than_a_minute(app: Flask, clock: ManualC
     assert seen == [1, 1, 2]
 
 
-def test_many_who_ask_at_once_cause_one_count(app: Flask, clock: ManualClock) -> None:
+def test_concurrent_requests_cause_one_count(app: Flask, clock: ManualClock) -> None:
     slow = SlowSessions()
     statistics = Statistics(clock=clock, sessions=slow)  # type: ignore[arg-type]
 
@@ -331,8 +333,8 @@ def test_many_who_ask_at_once_cause_one_count(app: Flask, clock: ManualClock) ->
     assert slow.asked <= 2
 
 
-def test_rows_that_are_sealed_meanwhile_are_counted_once(app: Flask, clock: ManualClock) -> None:
-    """The sealer moves rows from those that wait to the counts, again and again under our eyes."""
+def test_rows_sealed_during_a_count_are_counted_once(app: Flask, clock: ManualClock) -> None:
+    """Sealing moves rows from the unsealed ones to the counts while the figures are read."""
     services: Services = app.extensions["userapi"]
     with app.app_context(), transaction():
         for _ in range(200):

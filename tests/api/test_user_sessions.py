@@ -1,4 +1,4 @@
-"""What administrators see and end of other users' sessions."""
+"""Administrators list and end other users' sessions."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_an_unknown_session_or_user_is_404(
     assert admin.delete(f"/api/v1/users/{UNKNOWN}/sessions").status_code == 404
 
 
-def test_ending_sessions_takes_rank_and_permission(
+def test_ending_sessions_needs_rank_and_permission(
     admin: SignedInClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     peer = make_user("peer", roles=["admin"])

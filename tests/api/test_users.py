@@ -67,7 +67,7 @@ def test_without_a_password_the_user_is_invited(app: Flask, admin: SignedInClien
     assert len(audit_rows(app, action="user.invited")) == 1
 
 
-def test_nobody_grants_a_role_with_more_permissions_than_their_own(
+def test_a_role_with_more_permissions_than_the_callers_cannot_be_granted(
     app: Flask, admin: SignedInClient
 ) -> None:
     answer = admin.post("/api/v1/users/", json={**NEW, "roles": ["superadmin"]})
@@ -106,7 +106,7 @@ def test_a_bad_field_of_a_new_user_is_named(
     assert field in {error["field"] for error in answer.get_json()["errors"]}
 
 
-def test_a_create_that_is_sent_twice_happens_once(app: Flask, admin: SignedInClient) -> None:
+def test_a_repeated_create_happens_once(app: Flask, admin: SignedInClient) -> None:
     key = {"Idempotency-Key": "create-ada-1"}
 
     first = admin.post("/api/v1/users/", json=NEW, headers=key)
@@ -281,7 +281,7 @@ def test_filters_by_role_and_status_follow_every_change(
     assert (found("moderator", "suspended"), found("moderator", "active")) == ([], ["robin"])
 
 
-def test_users_can_read_themselves_and_nobody_else(
+def test_users_without_permissions_can_read_only_themselves(
     robin: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:
     client = log_in(robin)
@@ -352,7 +352,7 @@ def test_an_administrator_changes_a_user(admin: SignedInClient, robin: MadeUser)
 def test_the_own_address_changes_only_by_mail(
     app: Flask, make_user: MakeUser, log_in: LogIn, method: str
 ) -> None:
-    """With `users:update` a stolen token was enough to take over its own account."""
+    """With `users:update` a stolen token was enough to hijack the account."""
     boss = make_user("boss", roles=["superadmin"])
     client = log_in(boss)
 
@@ -398,7 +398,7 @@ def test_a_stale_write_is_refused(admin: SignedInClient, robin: MadeUser) -> Non
     assert starred.get_json()["first_name"] == "C"
 
 
-def test_a_taken_name_is_a_conflict(admin: SignedInClient, robin: MadeUser) -> None:
+def test_a_name_in_use_is_a_conflict(admin: SignedInClient, robin: MadeUser) -> None:
     answer = admin.patch(path(robin), json={"username": "boss"})
 
     assert (answer.status_code, answer.get_json()["code"]) == (409, "username_taken")
@@ -416,7 +416,7 @@ def test_two_changes_in_one_request_make_two_rows(
 # Roles
 
 
-def test_roles_take_effect_on_the_next_request(
+def test_changed_roles_are_effective_with_the_next_request(
     admin: SignedInClient, robin: MadeUser, log_in: LogIn, app: Flask
 ) -> None:
     client = log_in(robin)
@@ -464,7 +464,7 @@ def test_superadmins_outrank_each_other_but_the_last_one_remains(
 # Status
 
 
-def test_a_suspension_takes_effect_at_once(
+def test_a_suspension_is_effective_at_once(
     app: Flask, admin: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     client = log_in(robin)
@@ -540,7 +540,7 @@ def test_a_locked_user_is_shown_and_unlocked(
 # Deleting
 
 
-def test_a_deleted_user_is_gone_and_their_audit_rows_stay(
+def test_a_deleted_user_is_not_found_and_their_audit_rows_remain(
     app: Flask, client: JsonClient, admin: SignedInClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)

@@ -1,4 +1,4 @@
-"""What tests of pages share."""
+"""Fixtures of tests of pages."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def reader(app: Flask) -> PageReader:
 
 @pytest.fixture
 def sign_in(app: Flask, make_user: MakeUser) -> SignIn:
-    """Return what signs a user in, a new one if only roles are given, and gives their browser."""
+    """Return a function that signs in a user, or a new user with the given roles."""
 
     def sign_in(user: MadeUser | None = None, *, roles: tuple[str, ...] = ()) -> PageReader:
         reader = PageReader(app)

@@ -1,4 +1,4 @@
-"""Who may look at which page: generated from the routes, like the matrix of the API."""
+"""Access to pages, generated from the routes like the matrix of the API."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -46,7 +46,7 @@ def send(reader: PageReader, method: str, path: str) -> Any:
     return reader.get(path) if method == "GET" else reader.post(path)
 
 
-def test_every_page_says_who_may_look_at_it(app: Flask) -> None:
+def test_every_page_declares_its_access(app: Flask) -> None:
     silent = [name for _, _, name, view in operations(app) if not hasattr(view, "access")]
     public = {name for _, _, name, view in operations(app) if view.access == "public"}
 
@@ -54,7 +54,9 @@ def test_every_page_says_who_may_look_at_it(app: Flask) -> None:
     assert public == OPEN_TO_ALL
 
 
-def test_a_stranger_is_asked_to_sign_in_everywhere_else(app: Flask, reader: PageReader) -> None:
+def test_anonymous_visitors_are_redirected_to_the_sign_in_page(
+    app: Flask, reader: PageReader
+) -> None:
     reader.get("/sign-in")
     wrong = {
         (method, path): answer.status_code

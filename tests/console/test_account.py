@@ -1,4 +1,4 @@
-"""Pages about oneself, and the pages behind the mails."""
+"""Pages of the own account, and the pages that mails link to."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_a_faulty_field_is_marked_and_what_was_typed_stays(sign_in: SignIn) -> N
     assert 'value="Zoe"' in answer.text and 'value="Moon/Base"' in answer.text
 
 
-def test_a_new_password_keeps_this_browser_and_ends_all_others(
+def test_a_password_change_ends_all_other_sessions(
     app: Flask, sign_in: SignIn, make_user: MakeUser
 ) -> None:
     robin = make_user("robin")
@@ -74,7 +74,7 @@ def test_a_new_password_keeps_this_browser_and_ends_all_others(
     assert other.get("/profile").status_code == 303
 
 
-def test_a_wrong_present_password_changes_nothing(sign_in: SignIn) -> None:
+def test_a_wrong_current_password_changes_nothing(sign_in: SignIn) -> None:
     browser = sign_in()
 
     answer = browser.post("/password", current_password="wrong-one-1", new_password=NEW_PASSWORD)
@@ -83,7 +83,7 @@ def test_a_wrong_present_password_changes_nothing(sign_in: SignIn) -> None:
     assert "incorrect" in words(answer)
 
 
-def test_the_strength_of_a_password_is_told_while_it_is_typed(reader: PageReader) -> None:
+def test_the_strength_of_a_password_is_shown_while_it_is_typed(reader: PageReader) -> None:
     reader.get("/sign-up")
 
     weak = words(reader.post("/password-strength", password="password1"))
@@ -114,7 +114,7 @@ def test_other_sessions_are_ended_one_by_one_and_all_at_once(
     ]
 
 
-def test_another_address_counts_once_its_link_was_followed(
+def test_a_new_address_is_used_after_its_confirmation(
     app: Flask, sign_in: SignIn, make_user: MakeUser
 ) -> None:
     browser = sign_in(make_user("robin"))
@@ -149,7 +149,7 @@ def test_a_forgotten_password_is_set_by_the_link_of_a_mail(
     assert answer.status_code == 303
 
 
-def test_people_take_out_all_that_is_held_about_them(sign_in: SignIn) -> None:
+def test_users_can_download_their_data(sign_in: SignIn) -> None:
     answer = sign_in().get("/my-data/export")
 
     held = json.loads(answer.data)
@@ -158,7 +158,7 @@ def test_people_take_out_all_that_is_held_about_them(sign_in: SignIn) -> None:
     assert "attachment" in answer.headers["Content-Disposition"]
 
 
-def test_people_delete_their_account_by_their_password(
+def test_users_can_delete_their_account_with_their_password(
     sign_in: SignIn, make_user: MakeUser, reader: PageReader
 ) -> None:
     robin = make_user("robin")

@@ -85,7 +85,7 @@ def test_older_rows_are_reached_by_their_link(
     assert 5 <= second.text.count("<details>") < 50
 
 
-def test_the_state_of_the_seals_is_told(boss: PageReader, app: Flask, services: Services) -> None:
+def test_the_state_of_the_seals_is_shown(boss: PageReader, app: Flask, services: Services) -> None:
     assert "No row is sealed yet" in words(boss.get("/audit"))
     with app.app_context():
         sealed = services.audit_seals.seal_due()
@@ -95,7 +95,7 @@ def test_the_state_of_the_seals_is_told(boss: PageReader, app: Flask, services: 
     assert "Seal 1 of" in page and f"covers {sealed} rows" in page
 
 
-def test_the_log_is_taken_out_as_a_file(boss: PageReader, robin: MadeUser) -> None:
+def test_the_log_can_be_downloaded(boss: PageReader, robin: MadeUser) -> None:
     answer = boss.get(f"/audit/export?format=csv&target_id={robin.id}")
 
     assert answer.mimetype == "text/csv"
@@ -104,7 +104,7 @@ def test_the_log_is_taken_out_as_a_file(boss: PageReader, robin: MadeUser) -> No
     assert "user.created" in lines[1]
 
 
-def test_looking_at_the_page_is_recorded_and_needs_the_permission(
+def test_viewing_the_page_is_recorded_and_needs_the_permission(
     boss: PageReader, sign_in: SignIn, make_user: MakeUser
 ) -> None:
     boss.get("/audit?ip_address=192.0.2.9")

@@ -1,4 +1,4 @@
-"""The page that takes users in, and the dashboard."""
+"""The import page and the dashboard."""
 
 import io
 import itertools
@@ -51,7 +51,7 @@ def test_a_file_is_tried_first_and_then_meant(
     assert api.get("/api/v1/users/?search=ada@").get_json()["total"] == 1
 
 
-def test_a_page_tells_how_far_an_import_is_while_it_goes_on(
+def test_a_page_shows_the_progress_of_a_running_import(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:
     api = log_in(make_user("other", roles=["admin"]))
@@ -78,13 +78,13 @@ def test_a_page_tells_how_far_an_import_is_while_it_goes_on(
     assert taken_in() == 600
 
 
-def test_ndjson_is_taken_by_its_name(boss: PageReader) -> None:
+def test_ndjson_is_recognized_by_its_file_name(boss: PageReader) -> None:
     line = b'{"username": "ada", "email": "ada@example.com"}\n'
 
     assert "1 were created, 0 were rejected." in upload(boss, line, "people.ndjson", meant="yes")
 
 
-def test_what_is_no_file_is_told(boss: PageReader) -> None:
+def test_an_upload_without_a_file_is_explained(boss: PageReader) -> None:
     boss.get("/users/import")
 
     assert "Choose a file first." in words(boss.post("/users/import"))
@@ -148,7 +148,7 @@ def passwords(count: int) -> bytes:
     return "\n".join(["username,email,password", *rows, "x,bad,"]).encode()
 
 
-def test_a_file_with_many_passwords_is_left_to_the_worker(
+def test_a_file_with_many_passwords_is_imported_by_the_worker(
     app: Flask, services: Services, boss: PageReader
 ) -> None:
     boss.get("/users/import")
@@ -188,7 +188,7 @@ def test_an_import_of_the_worker_can_be_cancelled(boss: PageReader) -> None:
     assert "cancelled 0 of 202 rows are processed" in words(boss.get(page))
 
 
-def test_a_trial_of_many_passwords_is_answered_at_once(boss: PageReader) -> None:
+def test_a_dry_run_with_many_passwords_finishes_in_the_request(boss: PageReader) -> None:
     tried = upload(boss, passwords(201))
 
     assert "201 would be created, 1 would be rejected. Nothing was changed." in tried

@@ -1,4 +1,4 @@
-"""What pages look like that cannot be shown: always a page, never a bare document."""
+"""Errors of pages are pages, never bare problem documents."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def test_a_page_that_one_may_not_see_names_the_permission(sign_in: SignIn) -> No
     assert "audit:read" in words(answer)
 
 
-def test_too_many_requests_are_told_when_to_come_back(make_app: Callable[..., Flask]) -> None:
+def test_a_rate_limited_page_says_when_to_retry(make_app: Callable[..., Flask]) -> None:
     app = make_app(RATE_LIMIT_ENABLED="true", RATE_LIMIT_DEFAULT="2/minute")
     reader = PageReader(app, ip_address="192.0.2.78")
 
@@ -43,7 +43,7 @@ def test_too_many_requests_are_told_when_to_come_back(make_app: Callable[..., Fl
     assert f"Try again in {wait} second" in words(answer)
 
 
-def test_pages_say_that_they_are_away_while_the_database_is(
+def test_pages_report_an_outage_of_the_database(
     make_app: Callable[..., Flask], deployment: Deployment, make_user: MakeUser
 ) -> None:
     url = deployment.database.url
@@ -62,7 +62,7 @@ def test_pages_say_that_they_are_away_while_the_database_is(
         assert reader.get("/users").status_code == 200
 
 
-def test_pages_say_that_they_are_away_while_redis_takes_nothing_in(
+def test_pages_report_that_redis_rejects_writes(
     make_app: Callable[..., Flask],
     private_server: Callable[[type[RedisServer]], RedisServer],
     make_user: MakeUser,
@@ -77,21 +77,21 @@ def test_pages_say_that_they_are_away_while_redis_takes_nothing_in(
     shown = PageReader(reader.browser.application).get("/sign-in")
     answer = reader.post("/sign-in", username="robin", password=robin.password)
 
-    # Visitors have nothing in Redis.
+    # Redis stores nothing about visitors.
     assert shown.status_code == 200
     assert (answer.status_code, answer.mimetype) == (503, "text/html")
     assert "Location" not in answer.headers
     assert "Try again in 2 seconds." in words(answer)
 
 
-def test_a_filter_that_has_no_field_is_told_in_words(sign_in: SignIn) -> None:
+def test_an_error_of_a_filter_without_a_field_is_shown(sign_in: SignIn) -> None:
     answer = sign_in(roles=("admin",)).get("/users?page=100000&sort=shoe_size")
 
     assert answer.status_code == 422
     assert "sort:" in words(answer) and "Nothing was saved" not in words(answer)
 
 
-def test_who_was_signed_out_elsewhere_is_told_why_the_page_is_gone(
+def test_a_session_ended_elsewhere_is_explained(
     sign_in: SignIn, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin = make_user("robin")
@@ -104,7 +104,7 @@ def test_who_was_signed_out_elsewhere_is_told_why_the_page_is_gone(
     assert "Your session has ended." in words(browser.follow(led))
 
 
-def test_a_file_is_kept_for_good_only_under_the_name_of_its_content(reader: PageReader) -> None:
+def test_only_files_named_by_their_content_are_cached_forever(reader: PageReader) -> None:
     sheet = reader.get("/sign-in").text.split('rel="stylesheet" href="/console')[1].split('"')[0]
 
     lifetimes = []
@@ -116,7 +116,7 @@ def test_a_file_is_kept_for_good_only_under_the_name_of_its_content(reader: Page
 
 
 def test_what_is_wrong_with_a_field_that_the_form_lacks_is_listed(sign_in: SignIn) -> None:
-    """Such an error was shown nowhere: the page said that something was marked, and nothing was."""
+    """The page said that fields were marked, but showed the error nowhere."""
     reader = sign_in(roles=("admin",))
     reader.get("/users/new")
 
@@ -128,7 +128,7 @@ def test_what_is_wrong_with_a_field_that_the_form_lacks_is_listed(sign_in: SignI
     assert "Nothing was saved. timezone:" in words(page)
 
 
-def test_where_all_is_marked_nothing_is_listed(sign_in: SignIn) -> None:
+def test_errors_with_a_field_are_not_listed_again(sign_in: SignIn) -> None:
     reader = sign_in(roles=("admin",))
     reader.get("/users/new")
 

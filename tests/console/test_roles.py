@@ -37,7 +37,7 @@ def version_of(page: str) -> str:
     return found[1]
 
 
-def test_a_role_is_made_shown_and_drawn_below_its_parents(boss: PageReader) -> None:
+def test_a_role_can_be_created_and_is_shown_below_its_parents(boss: PageReader) -> None:
     make_editor(boss)
 
     shown = words(boss.get("/roles/media-editor"))
@@ -100,7 +100,7 @@ def test_built_in_roles_have_no_form_and_refuse_to_change(boss: PageReader) -> N
     assert boss.post("/roles/admin?version=1", description="x").status_code == 409
 
 
-def test_a_role_in_use_stays_and_one_that_nobody_has_goes(
+def test_only_unused_roles_can_be_deleted(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:
     make_editor(boss)

@@ -1,4 +1,4 @@
-"""Signing in and out by the pages: the rules are those of the API."""
+"""Signing in and out on pages, by the rules of the API."""
 
 from collections.abc import Callable
 
@@ -16,9 +16,7 @@ from userapi.clock import ManualClock
 pytestmark = pytest.mark.both_databases
 
 
-def test_a_stranger_is_led_to_the_form_and_from_there_back(
-    reader: PageReader, make_user: MakeUser
-) -> None:
+def test_the_sign_in_returns_to_the_requested_page(reader: PageReader, make_user: MakeUser) -> None:
     robin = make_user("robin")
 
     asked = reader.get("/sessions")
@@ -51,7 +49,7 @@ def test_a_stranger_is_led_to_the_form_and_from_there_back(
         "/console/../api",
     ],
 )
-def test_nobody_is_led_away_from_the_console(
+def test_the_sign_in_never_redirects_to_another_host(
     reader: PageReader, make_user: MakeUser, onward: str
 ) -> None:
     robin = make_user("robin")
@@ -80,7 +78,7 @@ def test_a_wrong_password_and_an_unknown_name_get_the_same_page(
     assert "The user name or password is incorrect." in words(wrong)
 
 
-def test_failures_here_and_by_the_api_lock_together(
+def test_failures_in_console_and_api_count_together(
     app: Flask, reader: PageReader, make_user: MakeUser
 ) -> None:
     robin = make_user("robin")
@@ -111,7 +109,7 @@ def test_the_cookie_has_every_guard_and_another_value_after_signing_in(
     for header in headers:
         assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(header.split("; "))
         assert "Domain" not in header
-    # Nobody can plant a session: until somebody signs in there is none.
+    # No session can be fixated: none exists before the sign-in.
     assert before is None and reader.cookie
     before = reader.cookie
     reader.get("/profile")
@@ -231,9 +229,7 @@ def test_a_browser_that_is_used_stays_signed_in_to_the_absolute_end(
     assert browser.get("/profile").status_code == 303
 
 
-def test_a_browser_that_is_left_alone_is_signed_out(
-    app: Flask, make_user: MakeUser, clock: ManualClock
-) -> None:
+def test_an_idle_session_ends(app: Flask, make_user: MakeUser, clock: ManualClock) -> None:
     browser = PageReader(app)
     browser.sign_in(make_user("robin"), remember_me="on")
 
@@ -272,14 +268,14 @@ def test_signing_in_is_limited_by_address_like_the_api(
     assert [answer.status_code for answer in answers] == [401, 401, 429]
 
 
-def test_the_console_can_be_taken_away(make_app: Callable[..., Flask]) -> None:
+def test_the_console_can_be_disabled(make_app: Callable[..., Flask]) -> None:
     app = make_app(CONSOLE_ENABLED="false")
 
     assert app.test_client().get("/console/sign-in").status_code == 404
     assert "console" not in JsonClient(app).get("/").get_json()
 
 
-def test_pages_say_that_they_are_away_while_their_sessions_cannot_be_read(
+def test_pages_report_that_sessions_cannot_be_read(
     make_app: Callable[..., Flask],
     make_user: MakeUser,
     private_server: Callable[[type[RedisServer]], RedisServer],
@@ -309,7 +305,7 @@ def test_every_page_has_the_headers_that_guard_it(sign_in: SignIn) -> None:
     assert "Cookie" in headers["Vary"]
 
 
-def test_the_api_knows_no_cookies(sign_in: SignIn) -> None:
+def test_the_api_ignores_cookies(sign_in: SignIn) -> None:
     browser = sign_in(roles=("admin",))
 
     answer = browser.browser.get("/api/v1/users/")
@@ -336,7 +332,7 @@ def test_signing_up_makes_an_account_and_refuses_at_the_field(
     assert answer.status_code == 303
 
 
-def test_signing_up_with_a_taken_address_looks_like_any_other_and_is_confirmed_by_mail(
+def test_a_registration_with_an_address_in_use_looks_like_any_other(
     make_app: Callable[..., Flask], make_user: MakeUser
 ) -> None:
     make_user("robin")

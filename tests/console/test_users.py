@@ -1,4 +1,4 @@
-"""Pages of users: the list, one user, and many at once."""
+"""Pages of users: the list, one user, and bulk changes."""
 
 import re
 
@@ -46,14 +46,14 @@ def test_the_list_is_searched_filtered_sorted_and_paged(
     sorted_by_name = boss.get("/users?sort=username")
     second = boss.get("/users?sort=username&page_size=2&page=2")
 
-    # "reader" is whoever looks.
+    # "reader" is the user who views the page.
     assert sorted(names_in(found.text)) == ["bea", "reader"]
     assert names_in(sorted_by_name.text) == ["ada", "bea", "cleo", "reader"]
     assert names_in(second.text) == ["cleo", "reader"]
     assert "Page 2 of 2" in words(second) and 'aria-sort="ascending"' in second.text
 
 
-def test_a_faulty_filter_is_told_and_shows_nobody(boss: PageReader) -> None:
+def test_an_invalid_filter_is_explained_and_lists_no_user(boss: PageReader) -> None:
     answer = boss.get("/users?created_after=soon&sort=shoe_size")
 
     assert answer.status_code == 422
@@ -83,14 +83,16 @@ def test_a_user_is_invited_sets_a_password_and_signs_in(app: Flask, boss: PageRe
     assert signed_in.status_code == 303
 
 
-def test_a_taken_name_is_told_and_what_was_typed_stays(boss: PageReader, robin: MadeUser) -> None:
+def test_a_name_in_use_is_explained_and_the_form_keeps_its_values(
+    boss: PageReader, robin: MadeUser
+) -> None:
     answer = boss.post("/users/new", username="robin", email="other@example.com")
 
     assert answer.status_code == 409
     assert "taken" in words(answer) and 'value="other@example.com"' in answer.text
 
 
-def test_fields_are_changed_and_roles_and_status_are_left_alone(
+def test_changing_fields_does_not_change_roles_and_status(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:
     mod = make_user("mod", roles=["moderator"], last_name="Old")
@@ -142,7 +144,7 @@ def test_the_page_of_oneself_does_not_change_the_address(
     assert "Ada" in reader.get(path).text and boss.email in reader.get(path).text
 
 
-def test_a_change_that_somebody_else_made_is_not_overwritten(
+def test_a_concurrent_change_is_not_overwritten(
     boss: PageReader, robin: MadeUser, log_in: LogIn
 ) -> None:
     version = version_of(boss.get(f"/users/{robin.id}").text)
@@ -155,7 +157,7 @@ def test_a_change_that_somebody_else_made_is_not_overwritten(
     assert answer.status_code == 412 and "has changed since" in words(answer)
 
 
-def test_a_suspension_ends_every_session_and_an_activation_lets_in_again(
+def test_a_suspension_ends_every_session_and_an_activation_allows_log_ins(
     boss: PageReader, robin: MadeUser, log_in: LogIn
 ) -> None:
     client = log_in(robin)
@@ -172,7 +174,7 @@ def test_a_suspension_ends_every_session_and_an_activation_lets_in_again(
     assert log_in(robin).get("/api/v1/auth/me").status_code == 200
 
 
-def test_a_faulty_end_of_a_suspension_suspends_nobody(boss: PageReader, robin: MadeUser) -> None:
+def test_an_invalid_end_of_a_suspension_suspends_no_user(boss: PageReader, robin: MadeUser) -> None:
     boss.get(f"/users/{robin.id}")
 
     answer = boss.follow(boss.post(f"/users/{robin.id}/suspend", until="2001-01-01T00:00"))
@@ -269,7 +271,9 @@ def test_many_are_changed_after_a_question_and_each_has_a_result(
     assert "ada success" in words(done) and "chief failure insufficient rank" in words(done)
 
 
-def test_nobody_ticked_and_a_missing_role_are_told(boss: PageReader, robin: MadeUser) -> None:
+def test_a_bulk_action_without_users_or_role_is_explained(
+    boss: PageReader, robin: MadeUser
+) -> None:
     boss.get("/users")
 
     nobody = boss.follow(boss.post("/users/bulk", action="suspend"))

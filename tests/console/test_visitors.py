@@ -1,4 +1,4 @@
-"""Visitors: what the console keeps of browsers without a sign-in is in their cookie."""
+"""Anonymous visitors: the console stores their data only in their cookie."""
 
 import io
 import re
@@ -72,7 +72,7 @@ def test_a_form_without_a_token_of_its_own_visitor_is_refused(
     assert "Nothing was changed" in words(mine.follow(refused))
 
 
-def test_a_visitors_cookie_that_was_changed_counts_for_nothing(app: Flask) -> None:
+def test_a_modified_visitor_cookie_is_ignored(app: Flask) -> None:
     reader = PageReader(app)
     reader.get("/sign-in")
     cookie = reader.browser.get_cookie("console-visitor")
@@ -138,7 +138,7 @@ def test_messages_for_a_visitor_do_not_pile_up(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("role", ["user", "admin"])
-def test_every_form_needs_a_token_and_is_not_read_before_who_sends_it_is_known(
+def test_every_form_needs_a_token_and_is_read_after_the_authentication(
     app: Flask, make_user: MakeUser, role: str
 ) -> None:
     reader = PageReader(app)
@@ -165,7 +165,7 @@ def test_every_form_needs_a_token_and_is_not_read_before_who_sends_it_is_known(
             assert (asked.status_code, body.was_read) == (303, False), path
 
 
-def test_every_form_takes_64_kib_and_no_more_and_must_be_whole(
+def test_every_form_is_limited_to_64_kib_and_must_be_complete(
     app: Flask, make_user: MakeUser
 ) -> None:
     reader = PageReader(app)
@@ -201,15 +201,15 @@ def _access(app: Flask, endpoint: str) -> str:
 
 
 class UnreadBody(io.RawIOBase):
-    """A body that notes whether anybody reads it."""
+    """A body that records whether it is read."""
 
     was_read = False
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True: the body can be read."""
         return True
 
     def readinto(self, _buffer: object) -> int:
-        """Note it; there is nothing to read."""
+        """Record the call and return the end of the body."""
         self.was_read = True
         return 0

@@ -195,7 +195,7 @@ def test_a_changed_password_increases_the_session_version(
         json={"current_password": PASSWORD, "new_password": "granite-otter-57-teapot"},
     )
 
-    # Whatever version the first token has.
+    # Independent of the version in the first token.
     for session_version in (1, 2, 1):
         live = service.find(client.session_id, robin.id, session_version=session_version)
         assert live is not None and live.session_version == 2

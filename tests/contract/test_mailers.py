@@ -1,4 +1,4 @@
-"""What every mailer does, into files and through SMTP; and what only a real server can do."""
+"""Both mailers, to files and through SMTP, and behaviour that needs a real server."""
 
 import stat
 from collections.abc import Callable, Iterator
@@ -39,15 +39,15 @@ def send(mailer: Mailer, *messages: Message) -> None:
 
 
 class Bench(Protocol):
-    """A mailer with what a test does to where its mails go."""
+    """A mailer, and faults of its destination."""
 
     mailer: Mailer
 
     def take_away(self) -> None:
-        """Let it be impossible to send."""
+        """Make the destination unavailable."""
 
     def bring_back(self) -> None:
-        """Let it be possible again."""
+        """Make the destination available again."""
 
     def received(self) -> list[EmailMessage]:
         """Return what has arrived."""
@@ -167,8 +167,8 @@ def test_no_text_adds_a_header(bench: Bench, field: str) -> None:
     assert bench.received() == []
 
 
-def test_an_international_domain_is_written_as_every_server_knows_it(bench: Bench) -> None:
-    """The header held an encoded word in place of the domain, which no server can deliver."""
+def test_an_international_domain_is_encoded_for_every_server(bench: Bench) -> None:
+    """The header contained an encoded word instead of the domain, which no server can deliver."""
     send(bench.mailer, message("robin@bücher.example"))
 
     (mail,) = bench.received()
@@ -182,7 +182,7 @@ def test_a_local_part_beyond_ascii_arrives_as_it_is(bench: Bench) -> None:
     assert mail["To"] == "jürgen@xn--bcher-kva.example"
 
 
-def test_a_text_that_no_line_can_hold_arrives_whole(bench: Bench) -> None:
+def test_a_text_longer_than_a_line_arrives_complete(bench: Bench) -> None:
     long, beyond_ascii = "x" * 2000 + "\n", "Grüße\n"
     for plain in (long, beyond_ascii):
         with bench.mailer.batch() as hand_over:
@@ -192,7 +192,7 @@ def test_a_text_that_no_line_can_hold_arrives_whole(bench: Bench) -> None:
     assert [text.replace("\r\n", "\n") for text in texts] == [long] * 2 + [beyond_ascii] * 2
 
 
-def test_what_was_away_is_used_again_in_the_same_batch(bench: Bench) -> None:
+def test_a_recovered_server_is_used_in_the_same_batch(bench: Bench) -> None:
     with bench.mailer.batch() as hand_over:
         bench.take_away()
         with pytest.raises(ServerUnavailable):
@@ -215,7 +215,7 @@ def test_a_file_is_whole_and_for_its_owner_alone(tmp_path: Path, manual_clock: M
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_a_link_stands_in_the_file_as_it_is_followed(
+def test_the_file_contains_a_link_as_it_is_followed(
     tmp_path: Path, manual_clock: ManualClock
 ) -> None:
     """Links were longer than 78 characters, so each was broken in two and had =3D in it."""
@@ -246,7 +246,7 @@ def test_a_batch_is_one_connection(server: SmtpServer, make_mailer: MakeMailer) 
     assert connections[3] != connections[0]
 
 
-def test_nothing_is_connected_for_an_empty_batch(make_mailer: MakeMailer) -> None:
+def test_an_empty_batch_opens_no_connection(make_mailer: MakeMailer) -> None:
     send(make_mailer(SmtpServer().port))
 
 
@@ -265,7 +265,7 @@ def test_a_refused_recipient_is_final_and_the_others_are_served(
 
 
 @pytest.mark.parametrize("answer", ["450 try later", "421 too much at once"])
-def test_a_recipient_who_is_put_off_may_be_tried_again(
+def test_a_temporarily_rejected_recipient_may_be_retried(
     server: SmtpServer, make_mailer: MakeMailer, answer: str
 ) -> None:
     server.refusals["busy@example.com"] = answer
@@ -279,10 +279,8 @@ def test_a_recipient_who_is_put_off_may_be_tried_again(
     assert len(server.delivered) == 1
 
 
-def test_what_the_server_says_to_a_good_bye_does_not_matter(
-    server: SmtpServer, make_mailer: MakeMailer
-) -> None:
-    """A server that answered QUIT with an error got every mail again, up to twenty times."""
+def test_the_reply_to_quit_is_ignored(server: SmtpServer, make_mailer: MakeMailer) -> None:
+    """A server that replied to QUIT with an error received every mail again, up to twenty times."""
     server.answer_to_quit = "451 not yet"
 
     send(make_mailer(server.port), message())
@@ -290,7 +288,7 @@ def test_what_the_server_says_to_a_good_bye_does_not_matter(
     assert len(server.delivered) == 1
 
 
-def test_a_lost_connection_is_made_anew(server: SmtpServer, make_mailer: MakeMailer) -> None:
+def test_a_lost_connection_is_reopened(server: SmtpServer, make_mailer: MakeMailer) -> None:
     with FaultProxy(HOST, server.port) as proxy, make_mailer(proxy.port).batch() as hand_over:
         hand_over(message())
         proxy.refuse()
@@ -302,9 +300,7 @@ def test_a_lost_connection_is_made_anew(server: SmtpServer, make_mailer: MakeMai
     assert len(server.delivered) == 2
 
 
-def test_a_server_that_answers_nothing_costs_one_time_out(
-    server: SmtpServer, make_mailer: MakeMailer
-) -> None:
+def test_a_silent_server_costs_one_time_out(server: SmtpServer, make_mailer: MakeMailer) -> None:
     with FaultProxy(HOST, server.port) as proxy:
         proxy.black_hole()
 
@@ -358,7 +354,7 @@ def test_mails_go_encrypted_to_a_server_of_the_given_authority(
 def test_a_server_that_is_not_trusted_sees_neither_password_nor_mail(
     encrypting: SmtpServer, make_mailer: MakeMailer
 ) -> None:
-    """Whoever stood in between with any certificate got the links and the password."""
+    """A machine in the middle with any certificate received the links and the password."""
     with pytest.raises(ServerUnavailable) as refused:
         send(make_mailer(encrypting.port, **LOGGED_IN), message())
 
@@ -366,7 +362,7 @@ def test_a_server_that_is_not_trusted_sees_neither_password_nor_mail(
     assert (encrypting.passwords_seen, encrypting.delivered) == ([], [])
 
 
-def test_a_server_that_does_not_encrypt_gets_nothing(
+def test_a_server_without_encryption_receives_nothing(
     server: SmtpServer, make_mailer: MakeMailer
 ) -> None:
     with pytest.raises(ServerUnavailable) as refused:
@@ -376,7 +372,7 @@ def test_a_server_that_does_not_encrypt_gets_nothing(
     assert server.delivered == []
 
 
-def test_a_wrong_password_sends_nothing_and_is_not_told(
+def test_a_wrong_password_sends_nothing_and_is_not_in_the_error(
     encrypting: SmtpServer,
     make_mailer: MakeMailer,
     certificate: Path,
@@ -414,7 +410,7 @@ def test_mails_go_to_a_server_that_is_encrypted_from_the_first_byte(
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Port 465 of many providers: the service waited there for a greeting that never came."""
+    """On port 465 of many providers the service waited for a greeting that never came."""
     server = encrypted_from_the_start
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
@@ -424,7 +420,7 @@ def test_mails_go_to_a_server_that_is_encrypted_from_the_first_byte(
     assert server.passwords_seen == ["mail-password"]
 
 
-def test_a_server_that_is_not_trusted_sees_nothing_of_implicit_tls(
+def test_an_untrusted_server_receives_nothing_under_implicit_tls(
     encrypted_from_the_start: SmtpServer, make_mailer: MakeMailer
 ) -> None:
     server = encrypted_from_the_start
@@ -435,7 +431,7 @@ def test_a_server_that_is_not_trusted_sees_nothing_of_implicit_tls(
     assert (server.passwords_seen, server.delivered) == ([], [])
 
 
-def test_a_server_without_tls_gets_nothing_under_implicit_tls(
+def test_a_server_without_tls_receives_nothing_under_implicit_tls(
     server: SmtpServer, make_mailer: MakeMailer
 ) -> None:
     with pytest.raises(ServerUnavailable) as refused:

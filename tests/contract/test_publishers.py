@@ -1,4 +1,4 @@
-"""What every publisher does, in memory and on RabbitMQ; and what only a real broker can do."""
+"""Both publishers, in memory and on RabbitMQ, and behaviour that needs a real broker."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,18 +22,18 @@ def message(number: int, *, key: str = "user.updated", body: bytes = b"{}") -> M
 
 
 class Bench(Protocol):
-    """A publisher with what a test does to its broker."""
+    """A publisher, and faults of its broker."""
 
     publisher: Publisher
 
     def refuse(self, key: str) -> None:
-        """Let the broker refuse messages with this routing key."""
+        """Make the broker reject messages with this routing key."""
 
     def take_away(self) -> None:
-        """Let the broker be away."""
+        """Make the broker unavailable."""
 
     def bring_back(self) -> None:
-        """Let it be there again."""
+        """Make the broker available again."""
 
     def received(self) -> list[str]:
         """Return the ids of what has arrived."""
@@ -80,7 +80,7 @@ class AmqpBench:
             exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
         ).queue
         self.channel.queue_bind(full, self.exchange, key)
-        # Takes the only place: whatever comes after it is refused.
+        # Fills the queue: every later message is rejected.
         self.channel.basic_publish(amqp.Message("{}"), exchange="", routing_key=full)
         wait_until(lambda: self.channel.queue_declare(full, passive=True).message_count)
 
@@ -137,7 +137,7 @@ def test_a_refused_message_is_named_and_the_others_arrive(bench: Bench) -> None:
     assert receipt.outage is None
 
 
-def test_a_broker_that_is_away_is_told_and_confirms_nothing(bench: Bench) -> None:
+def test_an_unavailable_broker_is_reported_and_confirms_nothing(bench: Bench) -> None:
     bench.take_away()
 
     receipt = bench.publisher.publish([message(1)])
@@ -147,7 +147,7 @@ def test_a_broker_that_is_away_is_told_and_confirms_nothing(bench: Bench) -> Non
     assert bench.received() == []
 
 
-def test_a_publisher_goes_on_when_the_broker_is_back(bench: Bench) -> None:
+def test_a_publisher_continues_after_an_outage(bench: Bench) -> None:
     bench.publisher.publish([message(1)])
     bench.take_away()
     bench.publisher.publish([message(2)])
@@ -159,7 +159,7 @@ def test_a_publisher_goes_on_when_the_broker_is_back(bench: Bench) -> None:
     assert bench.received() == ["id-1", "id-2", "id-3"]
 
 
-def test_publishing_nothing_is_no_outage(bench: Bench) -> None:
+def test_publishing_no_messages_reports_no_outage(bench: Bench) -> None:
     assert bench.publisher.publish([]).outage is None
 
 
@@ -171,7 +171,7 @@ def test_a_publisher_can_be_closed_twice_and_used_again(bench: Bench) -> None:
     assert bench.publisher.publish([message(2)]).confirmed == ["id-2"]
 
 
-def test_a_message_is_persistent_and_says_what_it_is(rabbitmq: AmqpBench) -> None:
+def test_a_message_is_persistent_and_has_its_content_type(rabbitmq: AmqpBench) -> None:
     rabbitmq.publisher.publish([message(1, key="user.created", body=b'{"a":1}')])
 
     (found,) = rabbitmq.messages()
@@ -212,7 +212,7 @@ def test_a_handshake_ends_though_the_broker_does_not_answer_it(
 
 
 def test_confirms_that_trickle_in_end_with_the_bound_of_the_call(rabbitmq: AmqpBench) -> None:
-    """Each of them is progress, so the bound on a wait for the next would never end it."""
+    """Each confirm is progress, so the limit on waiting for the next one never ended the call."""
     publisher = AmqpPublisher(
         rabbitmq.url, exchange=rabbitmq.exchange, confirm_seconds=30, publish_seconds=1
     )
@@ -243,7 +243,7 @@ def test_an_idle_connection_that_the_broker_ended_costs_no_failed_publish(
     assert rabbitmq.publisher.publish([message(2)]).confirmed == ["id-2"]
 
 
-def test_a_broker_under_a_memory_alarm_holds_nobody_for_ever(
+def test_a_memory_alarm_delays_a_publisher_for_a_limited_time(
     private_server: Callable[[type[Server]], Server],
 ) -> None:
     server = private_server(RabbitmqServer)
@@ -253,7 +253,7 @@ def test_a_broker_under_a_memory_alarm_holds_nobody_for_ever(
     server.control("set_vm_memory_high_watermark", "0.00001")
     begun = time.monotonic()
 
-    # Far more than the buffers of both ends take.
+    # Far more than fits into the buffers of both ends.
     during = publisher.publish([message(n, body=b" " * 100_000) for n in range(2, 202)])
     took = time.monotonic() - begun
     server.control("set_vm_memory_high_watermark", "0.9")
@@ -290,7 +290,7 @@ def test_a_message_that_closes_the_channel_is_found_among_the_others(
 
 
 def test_five_thousand_events_a_second_are_confirmed(rabbitmq: AmqpBench) -> None:
-    """Publishing one by one makes 1 200. The bound leaves room for a slow machine."""
+    """One at a time, 1 200 are published. The bound has a margin for slow machines."""
     messages = [message(n, body=b" " * 600) for n in range(5000)]
     rabbitmq.publisher.publish(messages[:1])
 

@@ -1,4 +1,4 @@
-"""Lockout: how often an identifier may be tried, also by many at once and across databases."""
+"""Lockout: the number of attempts for an identifier, also concurrent ones and on both databases."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +53,7 @@ def at_once(times: int, call: Callable[[], Any]) -> list[Any]:
         return list(pool.map(lambda _: call(), range(times)))
 
 
-# How many tries there are
+# Number of attempts
 
 
 @pytest.mark.parametrize("username", ["robin", "robin@example.com", "nobody"])
@@ -72,7 +72,7 @@ def test_after_five_failures_the_sixth_is_not_checked(
 
 
 @pytest.mark.parametrize("username", ["robin", "nobody"])
-def test_thirty_at_once_get_at_most_five_checks(
+def test_thirty_concurrent_attempts_get_at_most_five_checks(
     client: JsonClient, services: Services, robin: MadeUser, username: str
 ) -> None:
     before = checks(services)
@@ -87,7 +87,7 @@ def test_thirty_at_once_get_at_most_five_checks(
     assert try_it(client, username, PASSWORD).status_code == 429
 
 
-def test_rightful_users_at_once_are_never_counted_as_failures(
+def test_concurrent_correct_passwords_are_never_counted_as_failures(
     client: JsonClient, robin: MadeUser
 ) -> None:
     answers = at_once(15, lambda: try_it(client, password=PASSWORD))
@@ -99,7 +99,7 @@ def test_rightful_users_at_once_are_never_counted_as_failures(
     assert statuses(client, 6) == [401] * 5 + [429]
 
 
-def test_a_right_password_gives_its_place_back_also_when_the_account_is_closed(
+def test_a_correct_password_releases_its_attempt_also_for_inactive_accounts(
     client: JsonClient, make_user: MakeUser
 ) -> None:
     make_user("sus", status=UserStatus.SUSPENDED)
@@ -150,7 +150,7 @@ def test_a_place_whose_process_died_is_free_again_after_a_while(
     assert try_it(client, password=PASSWORD).status_code == 200
 
 
-# How long a lock lasts
+# Duration of a lock
 
 
 @pytest.mark.parametrize("username", ["robin", "nobody"])
@@ -159,7 +159,7 @@ def test_each_further_lock_lasts_twice_as_long_up_to_the_longest(
 ) -> None:
     lasted = []
     for _ in range(6):
-        # The full number of tries each time.
+        # The full number of attempts each time.
         assert statuses(client, 5, username) == [401] * 5
         refused = try_it(client, username)
         lasted.append(int(refused.headers["Retry-After"]))
@@ -201,7 +201,7 @@ def test_tries_during_a_lock_do_not_make_it_longer(
     assert int(try_it(client).headers["Retry-After"]) <= 30
 
 
-# What others see of it
+# Audit, events and mails
 
 
 def test_sessions_go_on_while_their_user_is_locked(
@@ -259,7 +259,7 @@ def test_the_lock_of_the_address_is_shown_also_after_a_log_in_by_the_name(
     assert boss.get(f"/api/v1/users/{robin.id}").get_json()["locked_until"] == until
 
 
-def test_the_owner_is_told_once_for_a_row_of_locks(
+def test_the_owner_is_notified_once_for_consecutive_locks(
     app: Flask, client: JsonClient, robin: MadeUser, clock: ManualClock
 ) -> None:
     def told() -> int:
@@ -278,7 +278,7 @@ def test_the_owner_is_told_once_for_a_row_of_locks(
     assert told() == 2
 
 
-def test_nobody_is_told_of_an_unknown_identifier(app: Flask, client: JsonClient) -> None:
+def test_no_mail_is_sent_for_an_unknown_identifier(app: Flask, client: JsonClient) -> None:
     statuses(client, 6, "nobody@example.com")
 
     assert list(mails(app)) == []
@@ -306,7 +306,7 @@ def test_an_unlock_and_a_failure_that_locks_do_not_wait_for_each_other(
     make_user: MakeUser,
     log_in: LogIn,
 ) -> None:
-    """Each held the row that the other needed: one of them was answered 503."""
+    """Each locked the row that the other needed, so one of them got 503."""
     if not deployment.database.url.startswith("postgresql"):
         pytest.skip("SQLite has one lock for all")
     boss = log_in(make_user("boss", roles=["admin"]))
