@@ -215,6 +215,7 @@ def bench(
             SMTP_PORT=str(proxies[Dependency.SMTP].port),
             SMTP_STARTTLS="false",
             RATE_LIMIT_ENABLED="true",
+            DOCS_ENABLED="true",
             **{
                 f"RATE_LIMIT_{name}": "100000/minute"
                 for name in ("DEFAULT", "LOGIN", "REGISTER", "PASSWORD_RESET", "REFRESH")

@@ -56,6 +56,7 @@ class Api(flask_smorest.Api):
     ERROR_SCHEMA = Problem
 
     def __init__(self, app: Flask, settings: Settings) -> None:
+        self.is_served = settings.docs_enabled
         app.config.update(
             API_TITLE=settings.app_name,
             API_VERSION=VERSION,
