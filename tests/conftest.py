@@ -19,7 +19,12 @@ import redis
 from flask import Flask
 
 from tests.support.client import JsonClient
-from tests.support.databases import PostgresDatabase, SqliteDatabase, drop_template
+from tests.support.databases import (
+    RUN_DIRECTORY,
+    PostgresDatabase,
+    SqliteDatabase,
+    drop_template,
+)
 from tests.support.deployments import (
     Backend,
     Deployment,
@@ -47,8 +52,6 @@ from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
 from userapi.wiring import Services
-
-RUN_DIRECTORY = "TEST_RUN_DIRECTORY"
 
 # The duration of an example depends on the load of the machine, not on the code.
 hypothesis.settings.register_profile("suite", deadline=None)

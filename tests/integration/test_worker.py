@@ -228,7 +228,8 @@ def test_the_command_finishes_and_ends_on_sigterm(
 
 
 def test_in_the_embedded_default_the_service_sends_its_own_mails() -> None:
-    with GunicornService({"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}) as service:
+    environment = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}
+    with GunicornService(environment, migrated=False) as service:
         add_administrator(service, PASSWORD)
         asked = subprocess.run(
             [

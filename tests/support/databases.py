@@ -29,6 +29,9 @@ def patient_transaction() -> Iterator[Session]:
 
 Migrate = Callable[[str], None]
 
+# Names the directory that all workers of a run share.
+RUN_DIRECTORY = "TEST_RUN_DIRECTORY"
+
 # Lives in a schema of its own, which neither the models nor the migrations know about.
 _RESTORE = """
 CREATE FUNCTION pristine.restore() RETURNS void LANGUAGE plpgsql
@@ -110,17 +113,9 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, run_directory: Path, migrate: Migrate) -> None:
         self._path = path
-        self._template = run_directory / "template.sqlite3"
+        self._template = sqlite_template(run_directory, migrate)
         self.url = f"sqlite:///{path}"
         self.disconnect: Callable[[], None] = _nothing
-        with _only_one(run_directory / "sqlite.lock") as first:
-            if first:
-                draft = run_directory / "draft.sqlite3"
-                migrate(f"sqlite:///{draft}")
-                with sqlite3.connect(draft) as connection:
-                    # One file without a journal.
-                    connection.execute("VACUUM INTO ?", (str(self._template),))
-                connection.close()
         shutil.copyfile(self._template, self._path)
 
     def restore(self) -> None:
@@ -138,6 +133,20 @@ class SqliteDatabase:
     def _remove_journals(self) -> None:
         for suffix in ("-wal", "-shm"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def sqlite_template(run_directory: Path, migrate: Migrate) -> Path:
+    """Return a migrated SQLite database to copy; the first call of a run migrates it."""
+    template = run_directory / "template.sqlite3"
+    with _only_one(run_directory / "sqlite.lock") as first:
+        if first:
+            draft = run_directory / "draft.sqlite3"
+            migrate(f"sqlite:///{draft}")
+            with sqlite3.connect(draft) as connection:
+                # One file without a journal.
+                connection.execute("VACUUM INTO ?", (str(template),))
+            connection.close()
+    return template
 
 
 def drop_template(server_url: str, run_directory: Path) -> None:

@@ -1,6 +1,7 @@
 """The service as it is shipped: Gunicorn with the project's configuration, over TCP."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.support.deployments import disconnect
+from tests.support.databases import RUN_DIRECTORY, sqlite_template
+from tests.support.deployments import disconnect, migrate_with
 from tests.support.guardian import family, guardian, send
 from tests.support.ports import free_port
 from tests.support.servers import end_process
@@ -46,7 +48,8 @@ class ServiceFailed(Exception):
 class GunicornService:
     """The service with the given variables and no others, on a port of its own.
 
-    Without INSTANCE_DIR it gets a new directory, which it keeps when it is started again.
+    Without INSTANCE_DIR it gets a new directory, which it keeps when it is started again. In a
+    test run an embedded database is migrated already, unless `migrated` is false.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class GunicornService:
         *,
         port: int | None = None,
         release: Release = PRESENT_RELEASE,
+        migrated: bool = True,
     ) -> None:
         self.port = port or free_port()
         self._release = release
@@ -68,7 +72,10 @@ class GunicornService:
         }
         # Removed with the directory, also what a killed service leaves in it.
         self.environment.setdefault("TMPDIR", self._scratch.name)
+        is_embedded = not {"DATABASE_URL", "INSTANCE_DIR"} & self.environment.keys()
         self.environment.setdefault("INSTANCE_DIR", str(self.directory / "instance"))
+        if is_embedded and migrated and RUN_DIRECTORY in os.environ:
+            self._copy_migrated_database(Path(os.environ[RUN_DIRECTORY]))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -169,6 +176,12 @@ class GunicornService:
             self.kill()
         self._scratch.cleanup()
         guardian.keep(self.directory)
+
+    def _copy_migrated_database(self, run_directory: Path) -> None:
+        instance = Path(self.environment["INSTANCE_DIR"])
+        instance.mkdir(mode=0o700)
+        template = sqlite_template(run_directory, migrate_with(run_directory / "instance"))
+        shutil.copyfile(template, instance / "userapi.sqlite3")
 
     def _take(self) -> subprocess.Popen[bytes]:
         if self._process is None:
