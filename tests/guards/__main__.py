@@ -1,7 +1,7 @@
 """`make guards`: removes each guard from a copy, runs its tests there, and expects them to fail.
 
-Each run starts its own servers. A guard whose tests pass without it is not tested; the exit code is
-then 1.
+Each job has its own copy and servers. A guard whose tests pass without it is not tested; the exit
+code is then 1.
 """
 
 import argparse
@@ -11,24 +11,27 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.util import cache_from_source
 from pathlib import Path
-from threading import local
+from queue import Queue
 
 from tests.guards.guards import GUARDS
 from tests.guards.removal import Guard, GuardNotFound, file_without
 from tests.support.gunicorn import REPOSITORY
+from tests.support.servers import DATABASE_URL, REDIS_URL, Servers
 
 PARTS = ("userapi", "tests", "migrations", "docs", "examples", "deploy", "scripts")
 MAX_SECONDS = 900
 FAILED_TESTS = 1  # pytest's exit code; others say that it could not run them.
 
-_of_thread = local()
 
+class Bench:
+    """A copy of what the tests need, with its own PostgreSQL and Redis, for one guard at a time."""
 
-def _copy(copies: Path) -> Path:
-    """Return this thread's copy of what the tests need, a folder among the copies."""
-    if not hasattr(_of_thread, "folder"):
-        folder = Path(tempfile.mkdtemp(dir=copies))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._servers = Servers()
         for part in PARTS:
             shutil.copytree(
                 REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
@@ -36,38 +39,57 @@ def _copy(copies: Path) -> Path:
         for file in REPOSITORY.iterdir():
             if file.is_file():
                 shutil.copy(file, folder)
-        _of_thread.folder = folder
-    found: Path = _of_thread.folder
-    return found
+        self._environment = {**os.environ, **self._servers.launch(DATABASE_URL, REDIS_URL)}
+        # Without compiled modules each run would compile them all.
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._servers.wait()
+
+    def close(self) -> None:
+        """End the servers."""
+        self._servers.stop()
+
+    def noticed(self, guard: Guard) -> tuple[bool, str]:
+        """Return whether a test fails without the guard, and which test or what else happened."""
+        try:
+            file, without = file_without(guard, self.folder)
+        except GuardNotFound as exc:
+            return False, str(exc)
+        whole = file.read_text("utf-8")
+        _write(file, without)
+        try:
+            run = subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-x",
+                    "-q",
+                    "-p",
+                    "no:cacheprovider",
+                    *guard.tests,
+                ],
+                cwd=self.folder,
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                timeout=MAX_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return False, "its tests do not end"
+        finally:
+            _write(file, whole)
+        # A broken fixture, such as a server that does not start, does not count as a failed test.
+        lines = [line for line in run.stdout.splitlines() if line.startswith("FAILED ")]
+        said = lines[0].split(" - ")[0] if lines else (run.stdout + run.stderr).strip()[-200:]
+        return run.returncode == FAILED_TESTS and bool(lines), said.removeprefix("FAILED ")
 
 
-def noticed(guard: Guard, copies: Path) -> tuple[bool, str]:
-    """Return whether a test fails without the guard, and which test or what else happened."""
-    folder = _copy(copies)
-    try:
-        file, without = file_without(guard, folder)
-    except GuardNotFound as exc:
-        return False, str(exc)
-    whole = file.read_text("utf-8")
-    file.write_text(without, "utf-8")
-    try:
-        run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *guard.tests],
-            cwd=folder,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=MAX_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False, "its tests do not end"
-    finally:
-        file.write_text(whole, "utf-8")
-    # A broken fixture, such as a server that does not start, does not count as a failed test.
-    lines = [line for line in run.stdout.splitlines() if line.startswith("FAILED ")]
-    said = lines[0].split(" - ")[0] if lines else (run.stdout + run.stderr).strip()[-200:]
-    return run.returncode == FAILED_TESTS and bool(lines), said.removeprefix("FAILED ")
+def _write(file: Path, text: str) -> None:
+    """Write a module and remove its compiled form, which Python compares by seconds and size."""
+    file.write_text(text, "utf-8")
+    if file.suffix == ".py":
+        Path(cache_from_source(str(file))).unlink(missing_ok=True)
 
 
 def main() -> int:
@@ -78,12 +100,23 @@ def main() -> int:
     arguments = parser.parse_args()
     guards = [guard for guard in GUARDS if arguments.only in guard.rule]
     unnoticed = 0
-    with (
-        tempfile.TemporaryDirectory(prefix="userapi-guards-") as copies,
-        ThreadPoolExecutor(arguments.jobs) as threads,
-    ):
-        results = threads.map(lambda guard: noticed(guard, Path(copies)), guards)
-        for guard, (was, said) in zip(guards, results, strict=True):
+    benches: Queue[Bench] = Queue()
+
+    def noticed(guard: Guard) -> tuple[bool, str]:
+        bench = benches.get()
+        try:
+            return bench.noticed(guard)
+        finally:
+            benches.put(bench)
+
+    with ExitStack() as stack:
+        copies = stack.enter_context(tempfile.TemporaryDirectory(prefix="userapi-guards-"))
+        for _ in range(arguments.jobs):
+            bench = Bench(Path(tempfile.mkdtemp(dir=copies)))
+            stack.callback(bench.close)
+            benches.put(bench)
+        threads = stack.enter_context(ThreadPoolExecutor(arguments.jobs))
+        for guard, (was, said) in zip(guards, threads.map(noticed, guards), strict=True):
             unnoticed += not was
             print(f"{'ok' if was else 'NOT NOTICED':11} {guard.rule}\n{'':11} {said}", flush=True)
     print(f"\n{len(guards)} guards removed, {unnoticed} not noticed")
