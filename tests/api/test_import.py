@@ -15,6 +15,7 @@ from flask import Flask
 from werkzeug.security import generate_password_hash
 
 from tests.support.client import JsonClient
+from tests.support.deployments import Backend
 from tests.support.facts import audit_rows, events, mails
 from tests.support.polling import least_ratio
 from tests.support.users import LogIn, MakeUser, SignedInClient
@@ -332,6 +333,12 @@ def test_an_import_with_roles_requires_the_permission_to_assign_them(
     assert codes(send(admin, row_of("e1e", roles=["moderator"]))) == [None]
 
 
+@pytest.mark.parametrize(
+    "backend",
+    [Backend.POSTGRESQL, pytest.param(Backend.SQLITE, marks=pytest.mark.slow)],
+    ids=str,
+    indirect=True,
+)
 def test_the_time_of_an_import_grows_with_its_rows(admin: SignedInClient) -> None:
     sent = itertools.count()
 

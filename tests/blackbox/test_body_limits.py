@@ -130,8 +130,7 @@ def registration(name: str) -> bytes:
 
 
 def taken(service: GunicornService, name: str) -> bool:
-    run = service.flask("users", "show", name)
-    return run.returncode == 0
+    return service.command("users", "show", name).exit_code == 0
 
 
 @pytest.mark.parametrize(

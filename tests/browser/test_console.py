@@ -37,8 +37,8 @@ def sign_in(browser: Browser, site: Site, username: str = "", password: str = ""
 def add_user(site: Site, name: str) -> None:
     file = site.service.directory / f"{name}.csv"
     file.write_text(f"username,email,password\n{name},{name}@example.com,{NEW_PASSWORD}\n")
-    made = site.service.flask("users", "import", str(file))
-    assert made.returncode == 0, made.stderr
+    made = site.service.command("users", "import", str(file))
+    assert made.exit_code == 0, made.output
 
 
 def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site: Site) -> None:

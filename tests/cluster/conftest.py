@@ -21,7 +21,7 @@ from tests.support.clusters.sentinel import RedisSentinels
 from tests.support.databases import PostgresDatabase
 from tests.support.deployments import migrate_with
 from tests.support.guardian import guardian
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.persistent_client import PASSWORD
 from tests.support.servers import new_run_directory
 from tests.support.worker_process import WorkerProcess
@@ -184,11 +184,7 @@ class Deploy:
     def service(self, database_url: str, **environment: str) -> Deployed:
         """Start a service on a migrated database and log its administrator in."""
         service = self.process(database_url, **environment)
-        made = service.flask(
-            "users", "create-admin", "--username", "admin", "--email", "admin@example.com",
-            "--password-stdin", stdin=PASSWORD + "\n",
-        )  # fmt: skip
-        assert made.returncode == 0, made.stderr
+        add_administrator(service, PASSWORD)
         return Deployed(service, log_in(service.base_url, "admin"))
 
     def process(self, database_url: str, **environment: str) -> GunicornService:

@@ -320,7 +320,7 @@ def test_a_body_that_breaks_off_has_no_effect(fronted: Fronted, framing: str) ->
         with suppress(ConnectionClosed):
             assert problem_of(connection.receive()) == (400, "malformed_request")
 
-    assert fronted.service.flask("users", "show", name).returncode != 0
+    assert fronted.service.command("users", "show", name).exit_code != 0
 
 
 @pytest.mark.parametrize("path", IMPORTS)
@@ -498,7 +498,7 @@ def test_a_body_that_stalls_ends_with_its_connection_and_one_that_trickles_with_
 
         assert 8 < stalled.result() < 15
         assert problem_of(trickled.result()) == (408, "request_timeout")
-    assert fronted.service.flask("users", "show", "too-late").returncode != 0
+    assert fronted.service.command("users", "show", "too-late").exit_code != 0
 
 
 def test_bodies_are_buffered_but_for_files_of_those_who_may_send_them() -> None:

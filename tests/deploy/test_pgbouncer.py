@@ -14,7 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg2
 import pytest
+from click.testing import Result
 
+from tests.support.commands import run_command
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.polling import wait_until
@@ -129,6 +131,11 @@ def pooled(
             yield Pooled(service, database.url)
 
 
+def diagnose(pgbouncer: PgBouncer, folder: Path) -> Result:
+    variables = {**environment(pgbouncer.url), "INSTANCE_DIR": str(folder / "instance")}
+    return run_command(variables, "doctor")
+
+
 def sign_in(pooled: Pooled, username: str) -> str:
     add_administrator(pooled.service, PASSWORD, username=username)
     pair = pooled.call("/auth/login", {"username": username, "password": PASSWORD})
@@ -169,7 +176,7 @@ def test_times_are_in_utc_and_statements_have_an_end(pooled: Pooled) -> None:
     me = pooled.call("/auth/me", token=sign_in(pooled, "wren"))
 
     assert me["created_at"].endswith("Z")
-    doctor = pooled.service.flask("doctor").stdout
+    doctor = pooled.service.command("doctor").stdout
     assert "connected through a pooler" in doctor
     assert "the pooler drops session settings" not in doctor
 
@@ -205,13 +212,13 @@ def test_an_embedded_worker_rejects_a_pooler(pooled: Pooled) -> None:
     try:
         code = service.launch().wait(60)
         log = service.log
-        doctor = service.flask("doctor")
+        doctor = service.command("doctor")
     finally:
         service.__exit__()
 
     assert code == 1
     assert "DATABASE_DIRECT_URL: must be PostgreSQL's own address" in log
-    assert doctor.returncode == 1
+    assert doctor.exit_code == 1
     assert "Set DATABASE_DIRECT_URL to PostgreSQL's own address" in doctor.stdout
 
 
@@ -225,7 +232,7 @@ def test_worker_and_migrations_use_the_direct_url(pooled: Pooled) -> None:
     with GunicornService(given) as service:
         wait_until(lambda: "worker.started" in service.log)
         upgraded = service.flask("db", "upgrade")
-        doctor = service.flask("doctor").stdout
+        doctor = service.command("doctor").stdout
 
     assert upgraded.returncode == 0, upgraded.stderr
     assert "worker.behind_pooler" not in service.log
@@ -238,8 +245,7 @@ def test_the_doctor_finds_a_role_without_time_outs(
 ) -> None:
     database = make_database("behind_pgbouncer_alone")
     with PgBouncer(tmp_path, database.url, CONFIGURATION) as pgbouncer:
-        with GunicornService(environment(pgbouncer.url)) as service:
-            doctor = service.flask("doctor").stdout
+        doctor = diagnose(pgbouncer, tmp_path).stdout
 
     kept = "the pooler drops session settings of the service: statement_timeout, lock_"
     assert kept in doctor
@@ -249,9 +255,8 @@ def test_the_doctor_finds_a_role_without_time_outs(
 def test_the_doctor_finds_a_pgbouncer_that_refuses(pooled: Pooled, tmp_path: Path) -> None:
     refusing = CONFIGURATION.replace("ignore_startup_parameters = options", "")
     with PgBouncer(tmp_path, pooled.direct_url, refusing) as pgbouncer:
-        with GunicornService(environment(pgbouncer.url)) as service:
-            doctor = service.flask("doctor")
+        doctor = diagnose(pgbouncer, tmp_path)
 
-    assert doctor.returncode == 1
+    assert doctor.exit_code == 1
     assert "a PgBouncer that rejects the startup options of the service" in doctor.stdout
     assert "Set `ignore_startup_parameters = options` there" in doctor.stdout

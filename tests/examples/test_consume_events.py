@@ -24,10 +24,7 @@ def service(rabbitmq_url: str, rabbitmq_exchange: str) -> Iterator[GunicornServi
         "RABBITMQ_EXCHANGE": rabbitmq_exchange,
         "WORKER_EMBEDDED": "true",
     }
-    service = GunicornService(environment)
-    migrated = service.flask("db", "upgrade")
-    assert migrated.returncode == 0, migrated.stderr
-    with service:
+    with GunicornService(environment) as service:
         yield service
 
 
@@ -80,8 +77,8 @@ def test_the_list_follows_the_events_over_a_kill_and_counts_each_once(
         # Killed, it misses nothing, and what comes again changes nothing.
         program.kill()
         program.wait(10)
-        replayed = service.flask("events", "replay", "--since", "2020-01-01T00:00:00")
-        assert replayed.returncode == 0, replayed.stderr
+        replayed = service.command("events", "replay", "--since", "2020-01-01T00:00:00")
+        assert replayed.exit_code == 0, replayed.output
         exchange = library.Exchange(rabbitmq_exchange, type="topic", durable=True)
         library.Producer(connection.channel(), exchange).publish(b"{", routing_key="user.updated")
         program = start_program("consume_events.py", **environment)

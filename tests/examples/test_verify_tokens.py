@@ -143,8 +143,8 @@ def test_tokens_of_a_new_key_are_believed(service: GunicornService, media: str) 
     old = log_in(service)["access_token"]
     assert call("GET", media, token=old)[0] == 200
 
-    rotated = service.flask("keys", "rotate")
-    assert rotated.returncode == 0, rotated.stderr
+    rotated = service.command("keys", "rotate")
+    assert rotated.exit_code == 0, rotated.output
 
     fresh: list[str] = []
 

@@ -191,7 +191,7 @@ def service(tmp_path: Path) -> Iterator[GunicornService]:
     environment = {**FAST, "JWT_ALGORITHM": "ES256", "WEB_CONCURRENCY": "2"}
     service = GunicornService(environment)
     try:
-        assert service.flask("keys", "generate").returncode == 0
+        assert service.command("keys", "generate").exit_code == 0
         service.start()
         add_administrator(service, PASSWORD)
         yield service

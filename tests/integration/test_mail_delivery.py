@@ -197,8 +197,8 @@ def test_an_outage_of_a_day_is_not_a_failed_attempt_and_causes_few_connections(
             assert deliver(sending_app, 3) == 0
             clock.advance(seconds=1)
         in_two_minutes = len(connections)
-        for _ in range(24 * 4):
-            clock.advance(minutes=15)
+        for _ in range(24):
+            clock.advance(hours=1)
             assert deliver(sending_app, 3) == 0
     waiting = mails(sending_app)
     server.start()
@@ -206,7 +206,7 @@ def test_an_outage_of_a_day_is_not_a_failed_attempt_and_causes_few_connections(
 
     assert deliver(sending_app) == 3
     assert 1 < in_two_minutes <= 7
-    assert len(connections) == in_two_minutes + 24 * 4
+    assert len(connections) == in_two_minutes + 24
     assert [(mail.attempts, mail.parked_at) for mail in waiting] == [(0, None)] * 3
     order = [delivered.recipients[0].split("@")[0] for delivered in server.delivered]
     assert order == ["ada", "robin", "zoe"]

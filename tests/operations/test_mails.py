@@ -38,5 +38,5 @@ def test_parked_mails_are_sent_again(stage: Stage) -> None:
     output = stage.run("MailsParked")
 
     assert "admin@example.com" in output
-    waiting = stage.service.flask("mails", "list", "--state", "waiting").stdout
+    waiting = stage.service.command("mails", "list", "--state", "waiting").stdout
     assert "admin@example.com" in waiting

@@ -45,7 +45,7 @@ def test_by_hand(stage: Stage) -> None:
 
 
 def _shown(stage: Stage) -> str:
-    return stage.service.flask("users", "show", "admin").stdout
+    return stage.service.command("users", "show", "admin").stdout
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:

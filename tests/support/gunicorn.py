@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from click.testing import Result
+
+from tests.support.commands import run_command
 from tests.support.databases import RUN_DIRECTORY, sqlite_template
-from tests.support.deployments import disconnect, migrate_with
+from tests.support.deployments import migrate_with
 from tests.support.guardian import family, guardian, send
 from tests.support.ports import free_port
 from tests.support.servers import end_process
-from userapi import create_app
-from userapi.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_SECONDS = 120.0
@@ -151,8 +152,12 @@ class GunicornService:
         """Resume master and workers."""
         send(reversed(family(self.pid)), signal.SIGCONT)
 
+    def command(self, *arguments: str, stdin: str = "") -> Result:
+        """Run a `flask` command with the settings of the service, within this process."""
+        return run_command(self.environment, *arguments, stdin=stdin)
+
     def flask(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a `flask` command with the same settings as the service."""
+        """Run a `flask` command with the settings of the service, as shipped."""
         return subprocess.run(
             [self._release.python, "-m", "flask", *arguments],
             cwd=self._release.folder,
@@ -204,15 +209,10 @@ def service_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def add_administrator(service: GunicornService, password: str, *, username: str = "admin") -> None:
-    """Create an administrator, within this process: a command would take ten times as long."""
-    folder = Path(service.environment["INSTANCE_DIR"])
-    app = create_app(Settings.from_env(service.environment, instance_dir=folder), web=False)
-    created = app.test_cli_runner().invoke(
-        args=[
-            *("users", "create-admin", "--username", username),
-            *("--email", f"{username}@example.com", "--password-stdin"),
-        ],
-        input=password + "\n",
+    """Create an administrator with the address `<username>@example.com`."""
+    created = service.command(
+        *("users", "create-admin", "--username", username),
+        *("--email", f"{username}@example.com", "--password-stdin"),
+        stdin=password + "\n",
     )
-    disconnect(app)
     assert created.exit_code == 0, created.output
