@@ -7,14 +7,21 @@ from collections.abc import Callable
 # seconds, so no test relies on less.
 PATIENCE_SECONDS = 60.0
 ATTEMPTS = 8
+MIN_PAUSE_SECONDS = 0.005
+MAX_PAUSE_SECONDS = 0.05
 
 
 def wait_until(happened: Callable[[], object], *, seconds: float = PATIENCE_SECONDS) -> None:
-    """Return as soon as it has happened. Raises AssertionError after so many seconds."""
+    """Return as soon as it has happened. Raises AssertionError after so many seconds.
+
+    The pauses between the checks grow: a long wait leaves the processors to what it waits for.
+    """
     deadline = time.monotonic() + seconds
+    pause = MIN_PAUSE_SECONDS
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.2, MAX_PAUSE_SECONDS)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
