@@ -21,6 +21,7 @@ from tests.support.databases import RUN_DIRECTORY, sqlite_template
 from tests.support.deployments import migrate_with
 from tests.support.guardian import family, guardian, send
 from tests.support.ports import free_port
+from tests.support.preloaded import AnyProcess, Order, forker, start_interpreter
 from tests.support.servers import end_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,6 +38,23 @@ class Release:
 
     folder: Path
     python: Path
+
+    def start(
+        self, module: str, *arguments: str, environment: Mapping[str, str], log: Path
+    ) -> AnyProcess:
+        """Run a module of the release as a program; its output is appended to the log."""
+        # Other releases have other libraries.
+        start = forker.start if self == PRESENT_RELEASE else start_interpreter
+        return start(
+            Order(
+                python=str(self.python),
+                module=module,
+                arguments=list(arguments),
+                folder=str(self.folder),
+                environment=dict(environment),
+                log=str(log),
+            )
+        )
 
 
 PRESENT_RELEASE = Release(folder=REPOSITORY, python=Path(sys.executable))
@@ -77,7 +95,7 @@ class GunicornService:
         self.environment.setdefault("INSTANCE_DIR", str(self.directory / "instance"))
         if is_embedded and migrated and RUN_DIRECTORY in os.environ:
             self._copy_migrated_database(Path(os.environ[RUN_DIRECTORY]))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: AnyProcess | None = None
 
     @property
     def base_url(self) -> str:
@@ -113,18 +131,13 @@ class GunicornService:
             time.sleep(0.05)
         return self
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self) -> AnyProcess:
         """Start without waiting, for a service that is expected to fail."""
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._release.python, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
-                cwd=self._release.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = self._release.start(
+            *("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"),
+            environment=self.environment,
+            log=self.log_path,
+        )
         guardian.watch(self._process.pid, ended_by=signal.SIGKILL)
         return self._process
 
@@ -188,7 +201,7 @@ class GunicornService:
         template = sqlite_template(run_directory, migrate_with(run_directory / "instance"))
         shutil.copyfile(template, instance / "userapi.sqlite3")
 
-    def _take(self) -> subprocess.Popen[bytes]:
+    def _take(self) -> AnyProcess:
         if self._process is None:
             raise RuntimeError("the service is not running")
         process, self._process = self._process, None

@@ -31,6 +31,7 @@ import redis
 from tests.support import npm, programs
 from tests.support.guardian import family, freeze, guardian, is_alive, send
 from tests.support.ports import free_port
+from tests.support.preloaded import AnyProcess
 
 DATABASE_URL = "TEST_DATABASE_URL"
 REDIS_URL = "TEST_REDIS_URL"
@@ -163,7 +164,7 @@ class Server(ABC):
         self._process = None
 
 
-def end_process(process: subprocess.Popen[bytes], signal_number: signal.Signals) -> None:
+def end_process(process: AnyProcess, signal_number: signal.Signals) -> None:
     """End a process by a signal, after a time-out by SIGKILL, and then its descendants."""
     if signal_number == signal.SIGKILL:
         members = freeze(process.pid)

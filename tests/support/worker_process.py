@@ -1,7 +1,6 @@
 """`flask worker` as a separate process."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,16 +26,9 @@ class WorkerProcess:
         release: Release = PRESENT_RELEASE,
     ) -> None:
         self.log = log
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [release.python, "-m", "flask", "worker", *options],
-                cwd=release.folder,
-                env=service_environment(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = release.start(
+            *("flask", "worker", *options), environment=service_environment(environment), log=log
+        )
         guardian.watch(self.process.pid, ended_by=signal.SIGKILL)
 
     def wait_until_started(self) -> None:
