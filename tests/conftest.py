@@ -95,6 +95,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     _servers.stop()
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one worker more than there are processors: tests wait for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests marked `both_databases` on PostgreSQL and on SQLite."""
     marked = metafunc.definition.get_closest_marker("both_databases") is not None

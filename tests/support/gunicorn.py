@@ -21,15 +21,13 @@ from tests.support.databases import RUN_DIRECTORY, sqlite_template
 from tests.support.deployments import migrate_with
 from tests.support.guardian import family, guardian, send
 from tests.support.ports import free_port
-from tests.support.preloaded import AnyProcess, Order, forker, start_interpreter
+from tests.support.preloaded import INHERITED, AnyProcess, Order, forker, start_interpreter
 from tests.support.servers import end_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT_SECONDS = 120.0
 STOP_TIMEOUT_SECONDS = 60.0
 LIVE = "/api/v1/health/live"
-# The other variables of this process would change the settings of the service.
-INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "COVERAGE_PROCESS_START")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

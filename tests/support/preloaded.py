@@ -20,11 +20,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+# The other variables of this process would change the settings of the service.
+INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "COVERAGE_PROCESS_START")
+AT_START = ("LANG", "LC_", "LD_", "PYTHON", "TZ")
 LIBRARIES = (
     *("alembic.autogenerate", "amqp", "apispec.ext.marshmallow", "argon2", "babel", "bcrypt"),
     *("cachetools", "cryptography.hazmat.primitives.serialization", "email_validator"),
@@ -56,15 +60,17 @@ class ForkedProcess:
         self.pid = pid
         self.returncode: int | None = None
         self._descriptor = os.pidfd_open(pid)
+        self._lock = threading.Lock()
 
     def poll(self) -> int | None:
         """Return the exit code, negative for a signal, or None while the process runs."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-                os.close(self._descriptor)
-        return self.returncode
+        with self._lock:
+            if self.returncode is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+                    os.close(self._descriptor)
+            return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end and return the exit code. Raises subprocess.TimeoutExpired."""
@@ -103,12 +109,14 @@ class Forker:
 
     def start(self, order: Order) -> AnyProcess:
         """Run the program of the order."""
-        # Coverage of subprocesses begins when an interpreter starts.
-        if sys.platform != "linux" or "COVERAGE_PROCESS_START" in order.environment:
+        present = _variables()
+        differs = _read_at_start(order.environment) != _read_at_start(present)
+        # Coverage of other processes begins when their interpreter starts.
+        if differs or "COVERAGE_PROCESS_START" in present or sys.platform != "linux":
             return start_interpreter(order)
         with self._lock:
             if self._process is None:
-                self._process = _start_forking(order.folder)
+                self._process = _start_forking(order.folder, present)
             assert self._process.stdin is not None and self._process.stdout is not None
             self._process.stdin.write(json.dumps(asdict(order)) + "\n")
             self._process.stdin.flush()
@@ -132,13 +140,22 @@ def start_interpreter(order: Order) -> subprocess.Popen[bytes]:
         )
 
 
-def _start_forking(folder: str) -> subprocess.Popen[str]:
+def _variables() -> dict[str, str]:
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    return {**inherited, "PYTHONUNBUFFERED": "1"}
+
+
+def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that have no effect on an interpreter that has started."""
+    return {name: value for name, value in environment.items() if name.startswith(AT_START)}
+
+
+def _start_forking(folder: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
     adopt_orphans()
-    kept = {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.preloaded"],
         cwd=folder,
-        env={**kept, "PYTHONUNBUFFERED": "1"},
+        env=dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
