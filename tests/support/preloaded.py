@@ -203,6 +203,7 @@ def _run(order: Order) -> None:
     os.chdir(order.folder)
     os.environ.clear()
     os.environ.update(order.environment)
+    sys.path[0] = order.folder
     sys.argv[1:] = order.arguments
     runpy.run_module(order.module, run_name="__main__", alter_sys=True)
 
