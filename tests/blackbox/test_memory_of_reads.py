@@ -14,8 +14,8 @@ import pytest
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
 
-ROWS = 150_000
-USERS = 30_000
+ROWS = 50_000
+USERS = 20_000
 ALLOWED_MIB = 20
 ADMINISTRATOR = "admin"
 PASSWORD = "violet-harbour-93-lantern"
