@@ -133,7 +133,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
 def test_bad_settings_end_the_master_with_a_line_each() -> None:
     service = GunicornService({"SMTP_PORT": "many", "JWT_SECRET_KEY": "short-secret"})
     try:
-        code = service.launch().wait(20)
+        code = service.launch().wait(60)
         lines = service.log.splitlines()
     finally:
         service.__exit__()

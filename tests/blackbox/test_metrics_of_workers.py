@@ -3,13 +3,13 @@
 import os
 import re
 import signal
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService
+from tests.support.polling import wait_until
 
 
 def counted(service: GunicornService) -> float:
@@ -39,19 +39,13 @@ def test_counts_of_all_workers_are_added_up_and_never_go_back(
         before = {counted(service) for _ in range(6)}
         killed = service.worker_pids[0]
         os.kill(killed, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while killed in service.worker_pids or len(service.worker_pids) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: killed not in service.worker_pids and len(service.worker_pids) == 2)
         ask(service, 10)
         after_a_death = counted(service)
         # A reload reads the configuration again and replaces every worker.
         former = set(service.worker_pids)
         os.kill(service.pid, signal.SIGHUP)
-        deadline = time.monotonic() + 20
-        while former & set(service.worker_pids) or len(service.worker_pids) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: len(set(service.worker_pids) - former) == len(service.worker_pids) == 2)
         ask(service, 10)
 
         assert before == {40.0}

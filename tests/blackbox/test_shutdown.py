@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise
 
 from tests.support.databases import PostgresDatabase
@@ -21,6 +21,12 @@ READY = "/api/v1/health/ready"
 SERVING = "/api/v1/health/serving"
 # A hash of this cost takes long enough to be stopped in the middle of.
 SLOW_HASH = "14"
+LOG_IN = request_bytes(
+    "POST",
+    "/api/v1/auth/login",
+    headers=("Content-Type: application/json",),
+    body=json.dumps({"username": "nobody", "password": "wrong-password-1"}).encode(),
+)
 
 
 def ready(service: GunicornService, path: str = READY) -> int | None:
@@ -34,19 +40,6 @@ def ready(service: GunicornService, path: str = READY) -> int | None:
         return None
 
 
-def log_in(service: GunicornService) -> int:
-    request = urllib.request.Request(
-        service.base_url + "/api/v1/auth/login",
-        data=json.dumps({"username": "nobody", "password": "wrong-password-1"}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    try:
-        urllib.request.urlopen(request, timeout=60).close()
-    except urllib.error.HTTPError as exc:
-        return exc.code
-    return 200
-
-
 def test_it_says_not_ready_first_and_finishes_what_is_under_way(
     make_database: Callable[[str], PostgresDatabase],
 ) -> None:
@@ -57,16 +50,21 @@ def test_it_says_not_ready_first_and_finishes_what_is_under_way(
         "PASSWORD_HASH_ROUNDS": SLOW_HASH,
         "RATE_LIMIT_ENABLED": "false",
     }
-    with GunicornService(environment) as service, ThreadPoolExecutor(4) as pool:
+    with GunicornService(environment) as service, ExitStack() as stack:
+        under_way = [
+            stack.enter_context(RawConnection("127.0.0.1", service.port, timeout_seconds=120))
+            for _ in range(3)
+        ]
+        for connection in under_way:
+            connection.send(LOG_IN)
+        # Connections are accepted in turn, so those of the log-ins have been when this returns.
         before = ready(service)
-        under_way = [pool.submit(log_in, service) for _ in range(3)]
-        time.sleep(0.3)
         os.kill(service.pid, signal.SIGTERM)
         seen = []
         while (status := ready(service)) is not None:
             seen += [status, ready(service, SERVING)]
             time.sleep(0.02)
-        answers = [request.result() for request in under_way]
+        answers = [connection.receive().status for connection in under_way]
         code = service.stop()
 
     assert before == 200
