@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,10 @@ def order(folder: Path, *arguments: str, **variables: str) -> Order:
 
 
 @pytest.mark.parametrize("start", [forker.start, start_interpreter], ids=["fork", "interpreter"])
-def test_a_program_gets_its_arguments_variables_and_folder(start: object, tmp_path: Path) -> None:
-    process: AnyProcess = start(order(tmp_path, "a", "b", COLOUR="red"))  # type: ignore[operator]
+def test_a_program_gets_its_arguments_variables_and_folder(
+    start: Callable[[Order], AnyProcess], tmp_path: Path
+) -> None:
+    process = start(order(tmp_path, "a", "b", COLOUR="red"))
 
     assert process.wait(60) == 3
     assert process.poll() == 3
