@@ -116,7 +116,7 @@ class Forker:
             return start_interpreter(order)
         with self._lock:
             if self._process is None:
-                self._process = _start_forking(order.folder, present)
+                self._process = _start_forking(present)
             assert self._process.stdin is not None and self._process.stdout is not None
             self._process.stdin.write(json.dumps(asdict(order)) + "\n")
             self._process.stdin.flush()
@@ -150,11 +150,11 @@ def _read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(AT_START)}
 
 
-def _start_forking(folder: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+def _start_forking(environment: Mapping[str, str]) -> subprocess.Popen[str]:
     adopt_orphans()
     return subprocess.Popen(
         [sys.executable, "-m", "tests.support.preloaded"],
-        cwd=folder,
+        cwd=Path(__file__).resolve().parents[2],
         env=dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
