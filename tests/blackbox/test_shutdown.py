@@ -74,6 +74,16 @@ def test_it_says_not_ready_first_and_finishes_what_is_under_way(
     assert "Traceback" not in service.log
 
 
+def test_a_second_sigterm_stops_at_once() -> None:
+    """It delayed the stop again: in the shutdown the timer ended the master by SIGALRM."""
+    environment = {"ENVIRONMENT": "testing", "DRAIN_SECONDS": "300"}
+    with GunicornService(environment) as service:
+        os.kill(service.pid, signal.SIGTERM)
+        wait_until(lambda: ready(service) == 503)
+
+        assert service.stop() == 0
+
+
 def test_a_kept_connection_is_told_to_close() -> None:
     with (
         GunicornService({"ENVIRONMENT": "testing"}) as service,

@@ -21,10 +21,12 @@ def drain_before_stopping(seconds: int) -> None:
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def begin(number: int, frame: FrameType | None) -> None:
-        if is_draining() or not seconds:
-            stop(number, frame)
+        ends_now = is_draining() or not seconds
         _flag[0] = 1
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # A timer that rings during the shutdown would end the process by SIGALRM.
+        signal.setitimer(signal.ITIMER_REAL, 0 if ends_now else seconds)
+        if ends_now:
+            stop(number, frame)
 
     def end(_number: int, frame: FrameType | None) -> None:
         stop(signal.SIGTERM, frame)
