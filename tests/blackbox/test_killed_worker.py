@@ -3,10 +3,10 @@
 import http.client
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import psycopg2
 import pytest
@@ -18,6 +18,7 @@ from tests.support.persistent_client import PASSWORD, Answer, PersistentClient
 
 USERS = 60
 TOGETHER = 6
+KILL_EVERY = 4
 
 
 @pytest.fixture
@@ -55,7 +56,6 @@ def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer
     client = PersistentClient(service.base_url)
     client.log_in("admin")
     first_answers: dict[int, Answer] = {}
-    over = threading.Event()
 
     def create(number: int) -> Answer:
         new = {
@@ -66,27 +66,21 @@ def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer
         return client.once("POST", "/api/v1/users/", new, key=f"key-{number}")
 
     def try_once(number: int) -> None:
-        try:
+        with suppress(OSError, http.client.HTTPException):
             first_answers[number] = create(number)
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.1)  # Killed. What came of it is looked at below.
+        # The requests of the other threads are under way.
+        if number % KILL_EVERY == 0 and len(pids := service.worker_pids) == 2:
+            send([random.choice(pids)], signal.SIGKILL)
 
-    def kill() -> None:
-        while not over.wait(random.uniform(0.02, 0.4)):
-            if len(pids := service.worker_pids) == 2:
-                send([random.choice(pids)], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
     with ThreadPoolExecutor(TOGETHER) as pool:
         list(pool.map(try_once, range(USERS)))
-    over.set()
-    killer.join()
+    # Finishes what a client has not waited for.
+    assert service.stop() == 0
     users = rows(database, "SELECT id FROM users")
     audited = rows(database, "SELECT target_id FROM audit_logs WHERE action = 'user.created'")
     told = rows(database, "SELECT subject FROM outbox_events WHERE type = 'user.created'")
     kept = rows(database, "SELECT scope_hash FROM idempotency_keys")
-    client.persist("GET", "/api/v1/health/live")
+    service.start()
     second_answers = {number: _persist(create, number) for number in range(USERS)}
 
     assert users == audited == told
