@@ -8,9 +8,10 @@ from userapi.settings.assembly import Settings
 from userapi.settings.authorities import requires_tls
 from userapi.settings.environment import files_with_secrets, read_environment
 from userapi.settings.errors import SettingsError, faults_end_the_process
-from userapi.settings.fields import JWT_ALGORITHMS, Variable, variables
+from userapi.settings.fields import JWT_ALGORITHMS
 from userapi.settings.parsers import PROJECT_ROOT
 from userapi.settings.production_checks import weak_secrets
+from userapi.settings.variables import Variable, variables
 
 __all__ = [
     "JWT_ALGORITHMS",

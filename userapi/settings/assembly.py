@@ -11,7 +11,7 @@ from urllib.parse import quote
 from userapi.settings.authorities import database_with, rabbitmq_with, redis_with
 from userapi.settings.environment import parse_variables, read_environment
 from userapi.settings.errors import SettingsError
-from userapi.settings.fields import Fields, variables
+from userapi.settings.fields import Fields
 from userapi.settings.instance_secrets import GENERATED, instance_secrets
 from userapi.settings.parsers import is_host
 from userapi.settings.production_checks import production_faults
@@ -20,6 +20,7 @@ from userapi.settings.redis_urls import (
     parse_sentinel_url,
     with_sentinel_password,
 )
+from userapi.settings.variables import variables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from userapi.settings.fields import Variable, variables
 from userapi.settings.parsers import PROJECT_ROOT
+from userapi.settings.variables import Variable, variables
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 

@@ -4,8 +4,7 @@ The docstring of a field is its description in `docs/configuration.md` and `.env
 """
 
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -245,44 +244,3 @@ class Fields:
     """json, or console (readable); default: console on a terminal, otherwise json."""
     log_file: Path | None = setting(parse.path, None)
     """Log file, instead of standard output."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """An environment variable: the field that it sets, and what the documents say about it."""
-
-    field: str
-    parse: Callable[[str], Any]
-    default: str
-    secret: bool
-
-    @property
-    def name(self) -> str:
-        """Return the name of the variable."""
-        return self.field.upper()
-
-
-@cache
-def variables() -> tuple[Variable, ...]:
-    """Return every variable, in the order of `.env.example`."""
-    return tuple(map(_variable, fields(Fields)))
-
-
-def _variable(declared: Field[Any]) -> Variable:
-    return Variable(
-        field=declared.name,
-        parse=declared.metadata["parse"],
-        default=_shown(declared.default),
-        secret=declared.metadata["secret"],
-    )
-
-
-def _shown(default: object) -> str:
-    """Return a default as the documents show it; empty if there is none."""
-    if default is None or default == ():
-        return ""
-    if isinstance(default, bool):
-        return str(default).lower()
-    if isinstance(default, Path):
-        return default.name
-    return str(default)

@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping
 from urllib.parse import unquote, urlsplit
 
 from userapi.rabbitmq_nodes import rabbitmq_nodes
-from userapi.settings.fields import Fields, variables
+from userapi.settings.fields import Fields
 from userapi.settings.parsers import MIN_SECRET_BYTES
+from userapi.settings.variables import variables
 
 SAME_WORDS_AS_AN_EXAMPLE = re.compile(
     r"change.?(me|this|it)|your.?(secret|key|password)|example|placeholder|insecure|"
