@@ -75,6 +75,24 @@ BAD_VALUES = [
     ("PASSWORD_MIN_LENGTH", "7", "must be a whole number from 8 to 128"),
     ("PASSWORD_MIN_SCORE", "5", "must be a whole number from 0 to 4"),
     ("LOCKOUT_THRESHOLD", "0", "must be a whole number from 1 to 1000"),
+    ("MFA_ISSUER", "Acme: ID", "must have 1 to 64 characters without a colon"),
+    ("MFA_ISSUER", "\u200b", "must have 1 to 64 characters, one of them visible"),
+    ("MFA_REQUIRED_ROLES", "admin," + "r" * 65, "must have 1 to 64 printable characters"),
+    ("MFA_TOKEN_SECONDS", "4", "must be a whole number from 5 to 900"),
+    ("MFA_TOKEN_SECONDS", "901", "must be a whole number from 5 to 900"),
+    ("STEP_UP_MAX_AGE_SECONDS", "4", "must be a whole number from 5 to 86400"),
+    ("STEP_UP_MAX_AGE_SECONDS", "86401", "must be a whole number from 5 to 86400"),
+    ("STEP_UP_PERMISSIONS", "users:delete,Users", "must be permissions such as users:delete"),
+    ("WEBAUTHN_RP_ID", "https://id.example", "must be a domain name such as id.example.com, not"),
+    ("WEBAUTHN_RP_ID", "192.0.2.1", "must be a domain name such as id.example.com, not"),
+    ("WEBAUTHN_RP_ID", "id.example.", "must be a domain name such as id.example.com, not"),
+    ("WEBAUTHN_RP_NAME", "n" * 65, "must have 1 to 64 printable characters"),
+    ("WEBAUTHN_ORIGINS", "http://id.example", "must be origins such as https://id.example.com"),
+    ("WEBAUTHN_ORIGINS", "https://id.example/x", "must be origins such as https://id.example.com"),
+    ("WEBAUTHN_ORIGINS", "https://192.0.2.1", "must be origins such as https://id.example.com"),
+    ("WEBAUTHN_ORIGINS", "https://a:99999", "must be origins such as https://id.example.com"),
+    ("WEBAUTHN_ORIGINS", "https://u@id.example", "must be origins such as https://id.example.com"),
+    ("WEBAUTHN_ORIGINS", "android:apk-key-hash:x", "must be origins such as https://id.example"),
     (
         "RATE_LIMIT_LOGIN",
         "twenty",
@@ -305,6 +323,122 @@ def test_the_first_lock_is_not_longer_than_the_longest(tmp_path: Path) -> None:
     assert problems(given, tmp_path) == [
         "LOCKOUT_MAX_SECONDS: must be at least LOCKOUT_BASE_SECONDS"
     ]
+
+
+ANDROID = "android:apk-key-hash:" + "a" * 43
+
+
+@pytest.mark.parametrize(
+    ("given", "rp_id", "origins"),
+    [
+        ({}, "localhost", ("http://localhost:8000",)),
+        ({"BIND": "0.0.0.0:9000"}, "localhost", ("http://localhost:9000",)),
+        ({"PUBLIC_BASE_URL": "http://127.0.0.1:8000"}, "localhost", ("http://localhost:8000",)),
+        ({"PUBLIC_BASE_URL": "http://[::1]"}, "localhost", ("http://localhost",)),
+        (
+            {"PUBLIC_BASE_URL": "https://ID.example.com:443/users"},
+            "id.example.com",
+            ("https://id.example.com",),
+        ),
+        (
+            {"PUBLIC_BASE_URL": "https://id.example.com:8443"},
+            "id.example.com",
+            ("https://id.example.com:8443",),
+        ),
+        ({"PUBLIC_BASE_URL": "http://id.example.com"}, "", ()),
+        ({"PUBLIC_BASE_URL": "https://192.0.2.1"}, "", ()),
+        ({"PUBLIC_BASE_URL": "https://[2001:db8::1]"}, "", ()),
+        (
+            {"PUBLIC_BASE_URL": "https://id.example.com", "WEBAUTHN_RP_ID": "Example.com"},
+            "example.com",
+            ("https://id.example.com",),
+        ),
+        (
+            {
+                "PUBLIC_BASE_URL": "https://id.example.com",
+                "WEBAUTHN_ORIGINS": "https://id.example.com, https://APP.example.org:443",
+            },
+            "id.example.com",
+            ("https://id.example.com", "https://app.example.org"),
+        ),
+        (
+            {
+                "PUBLIC_BASE_URL": "http://id.internal",
+                "WEBAUTHN_RP_ID": "example.com",
+                "WEBAUTHN_ORIGINS": f"https://id.example.com,{ANDROID}",
+            },
+            "example.com",
+            ("https://id.example.com", ANDROID),
+        ),
+    ],
+)
+def test_passkeys_belong_to_the_host_of_the_service(
+    given: dict[str, str], rp_id: str, origins: tuple[str, ...], tmp_path: Path
+) -> None:
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    assert (settings.webauthn_rp_id, settings.webauthn_origins) == (rp_id, origins)
+    assert settings.adds_passkeys == bool(rp_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ({"PUBLIC_BASE_URL": "https://id.example.com"}, "PUBLIC_BASE_URL"),
+        ({"PUBLIC_BASE_URL": "http://example.org"}, "PUBLIC_BASE_URL"),
+        ({"WEBAUTHN_ORIGINS": "https://org,https://example.org.uk"}, "WEBAUTHN_ORIGINS"),
+        ({"WEBAUTHN_ORIGINS": "https://notexample.org"}, "WEBAUTHN_ORIGINS"),
+        ({"WEBAUTHN_ORIGINS": ANDROID}, "WEBAUTHN_ORIGINS"),
+    ],
+)
+def test_an_rp_id_that_fits_no_origin_is_rejected(
+    given: dict[str, str], source: str, tmp_path: Path
+) -> None:
+    assert problems({"WEBAUTHN_RP_ID": "example.org", **given}, tmp_path) == [
+        f"WEBAUTHN_RP_ID: must be the domain of an origin in {source}, or above it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "accepted"),
+    [
+        ({}, True),
+        ({"FEATURE_MFA": "false"}, True),
+        ({"FEATURE_PASSKEYS": "false"}, True),
+        ({"FEATURE_MFA": "false", "FEATURE_PASSKEYS": "false"}, False),
+        ({"FEATURE_MFA": "false", "PUBLIC_BASE_URL": "http://id.example.com"}, False),
+    ],
+)
+def test_a_demand_for_factors_needs_a_way_to_add_them(
+    given: dict[str, str], accepted: bool, tmp_path: Path
+) -> None:
+    found = problems({"MFA_REQUIRED_ROLES": "admin", **given}, tmp_path)
+
+    assert [problem.split(":")[0] for problem in found] == (
+        [] if accepted else ["MFA_REQUIRED_ROLES"]
+    )
+
+
+def test_lists_of_roles_and_permissions_are_separated_by_commas(tmp_path: Path) -> None:
+    given = {
+        "MFA_REQUIRED_ROLES": "admin, Of Nobody,admin",
+        "STEP_UP_PERMISSIONS": "users:delete, roles:*",
+    }
+
+    settings = Settings.from_env(given, instance_dir=tmp_path)
+
+    assert settings.mfa_required_roles == ("admin", "Of Nobody")
+    assert settings.step_up_permissions == ("users:delete", "roles:*")
+
+
+def test_second_factors_are_named_like_the_service(tmp_path: Path) -> None:
+    settings = Settings.from_env({"APP_NAME": "Acme: Accounts"}, instance_dir=tmp_path)
+    named = Settings.from_env(
+        {"MFA_ISSUER": "Acme", "WEBAUTHN_RP_NAME": "Acme: ID"}, instance_dir=tmp_path
+    )
+
+    assert (settings.mfa_issuer, settings.webauthn_rp_name) == ("Acme Accounts", "Acme: Accounts")
+    assert (named.mfa_issuer, named.webauthn_rp_name) == ("Acme", "Acme: ID")
 
 
 def test_the_parts_of_a_url_of_sentinels(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from userapi.settings.redis_urls import (
     parse_sentinel_url,
     with_sentinel_password,
 )
+from userapi.settings.relying_party import fits, host_of, origin_of
 from userapi.settings.variables import variables
 
 
@@ -52,11 +53,18 @@ class Settings(Fields):
         problems += _mail_contradictions(settings, given)
         if problems:
             raise SettingsError(problems)
-        for complete in (_server_urls, _own_urls, _authorities, _signature, _mail_encryption):
+        for complete in (
+            _server_urls,
+            _own_urls,
+            _authorities,
+            _signature,
+            _mail_encryption,
+            _second_factors,
+        ):
             settings = replace(settings, **complete(settings, given))
         if not settings.is_production:
             settings = replace(settings, **_missing_secrets(settings))
-        problems = _contradictions(settings)
+        problems = _contradictions(settings) + _factor_contradictions(settings, given)
         if settings.is_production:
             problems += production_faults(settings, given)
         if problems:
@@ -87,6 +95,14 @@ class Settings(Fields):
     def is_https(self) -> bool:
         """Return whether people reach the service over https."""
         return self.public_base_url.startswith("https://")
+
+    @property
+    def adds_passkeys(self) -> bool:
+        """Return whether users may add passkeys and sign in with them alone.
+
+        Without an RP ID browsers know no passkeys of this service.
+        """
+        return self.feature_passkeys and bool(self.webauthn_rp_id)
 
     @property
     def local_url(self) -> str:
@@ -188,6 +204,23 @@ def _mail_encryption(settings: Settings, given: Collection[str]) -> Completion:
     }
 
 
+def _second_factors(settings: Settings, given: Collection[str]) -> Completion:
+    """Return how apps and passkeys name the service, and the RP ID with its origins.
+
+    The RP ID stays empty if the service has an address that passkeys cannot belong to.
+    """
+    own = origin_of(settings.public_base_url)
+    origins = settings.webauthn_origins
+    if "webauthn_origins" not in given:
+        origins = () if own is None else (own,)
+    return {
+        "mfa_issuer": settings.mfa_issuer or settings.app_name.replace(":", ""),
+        "webauthn_rp_name": settings.webauthn_rp_name or settings.app_name,
+        "webauthn_rp_id": settings.webauthn_rp_id or host_of(own or ""),
+        "webauthn_origins": origins,
+    }
+
+
 def _missing_secrets(settings: Settings) -> Completion:
     """Return the secrets that are left out, from `secrets.json` of the instance."""
     missing = [name for name in GENERATED if not getattr(settings, name)]
@@ -218,6 +251,17 @@ def _contradictions(settings: Settings) -> list[str]:
         credentials = parse_sentinel_url(settings.redis_url).sentinel_options
         if "username" in credentials and "password" not in credentials:
             problems.append("REDIS_SENTINEL_PASSWORD: must be set with sentinel_username")
+    return problems
+
+
+def _factor_contradictions(settings: Settings, given: Collection[str]) -> list[str]:
+    """Return what is contradictory in the settings of second factors."""
+    problems = []
+    if "webauthn_rp_id" in given and not fits(settings.webauthn_rp_id, settings.webauthn_origins):
+        source = "WEBAUTHN_ORIGINS" if "webauthn_origins" in given else "PUBLIC_BASE_URL"
+        problems.append(f"WEBAUTHN_RP_ID: must be the domain of an origin in {source}, or above it")
+    if settings.mfa_required_roles and not (settings.feature_mfa or settings.adds_passkeys):
+        problems.append("MFA_REQUIRED_ROLES: leave it out; users can add neither apps nor passkeys")
     return problems
 
 

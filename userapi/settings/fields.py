@@ -12,6 +12,8 @@ from userapi.settings import parsers as parse
 from userapi.settings.database_urls import database_url as parse_database_url
 from userapi.settings.database_urls import postgresql_url as parse_postgresql_url
 from userapi.settings.redis_urls import redis_url as parse_redis_url
+from userapi.settings.relying_party import origins as parse_webauthn_origins
+from userapi.settings.relying_party import rp_id as parse_rp_id
 
 DEFAULT_INSTANCE_DIR = parse.PROJECT_ROOT / "instance"
 JWT_ALGORITHMS = ("HS256", "ES256", "EdDSA", "RS256")
@@ -142,8 +144,30 @@ class Fields:
     """Allow self-registration."""
     feature_email_verification: bool = setting(parse.boolean, False)
     """A new account stays pending until its address is verified."""
+    feature_mfa: bool = setting(parse.boolean, True)
+    """Users may add authenticator apps."""
+    feature_passkeys: bool = setting(parse.boolean, True)
+    """Users may add passkeys, and sign in with them alone."""
     health_detailed_public: bool = setting(parse.boolean, False)
     """Show /api/v1/health/detailed without a token."""
+
+    # Second factors
+    mfa_issuer: str = setting(parse.issuer_name, "")
+    """Name of the service in authenticator apps; default: APP_NAME."""
+    mfa_required_roles: tuple[str, ...] = setting(parse.names, ())
+    """Roles whose users must have a second factor, also those who inherit one of them."""
+    mfa_token_seconds: int = setting(parse.integer(5, 900), 300)
+    """Time for the second step of a sign-in, in seconds."""
+    step_up_max_age_seconds: int = setting(parse.integer(5, 86400), 900)
+    """Age of an authentication after which sensitive operations require another, in seconds."""
+    step_up_permissions: tuple[str, ...] = setting(parse.permissions, ())
+    """Permissions whose use requires a fresh authentication."""
+    webauthn_rp_id: str = setting(parse_rp_id, "")
+    """Domain that passkeys belong to; default: the host of PUBLIC_BASE_URL."""
+    webauthn_rp_name: str = setting(parse.visible_text(64), "")
+    """Name of the service in the dialogs of passkeys; default: APP_NAME."""
+    webauthn_origins: tuple[str, ...] = setting(parse_webauthn_origins, ())
+    """Origins whose pages and apps may use passkeys; default: the origin of PUBLIC_BASE_URL."""
 
     # Rate limits
     rate_limit_enabled: bool = setting(parse.boolean, True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from userapi.characters import is_blank
+from userapi.permissions import is_permission
 from userapi.rabbitmq_nodes import rabbitmq_nodes
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +46,29 @@ def visible_text(maximum: int) -> Callable[[str], str]:
         return parse_text(raw)
 
     return parse
+
+
+def issuer_name(raw: str) -> str:
+    """Parse the name of a service in authenticator apps; a colon would end it."""
+    name = visible_text(64)(raw)
+    if ":" in name:
+        raise ValueError("must have 1 to 64 characters without a colon")
+    return name
+
+
+def names(raw: str) -> tuple[str, ...]:
+    """Parse names of at most 64 characters, separated by commas."""
+    return tuple(dict.fromkeys(text(64)(part) for part in _parts(raw)))
+
+
+def permissions(raw: str) -> tuple[str, ...]:
+    """Parse permissions separated by commas, such as users:delete or roles:*."""
+    parsed = _parts(raw)
+    if not all(map(is_permission, parsed)):
+        raise ValueError(
+            "must be permissions such as users:delete, roles:* or *, separated by commas"
+        )
+    return tuple(dict.fromkeys(parsed))
 
 
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:
