@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
@@ -22,6 +23,11 @@ ISSUER = os.environ.get("ISSUER", "aima-user-service")
 AUDIENCE = os.environ.get("AUDIENCE", "aima")
 ALGORITHM = os.environ.get("ALGORITHM", "ES256")  # Ours to choose, never the token's.
 
+# What deleting requires: how recently the user proved who they are, and how strongly (RFC 9470).
+STEP_UP_SECONDS = int(os.environ.get("STEP_UP_SECONDS", "900"))
+STEP_UP_LEVEL = os.environ.get("STEP_UP_LEVEL", "aal1")
+LEVELS = ("aal1", "aal2")  # The values of `acr`, the weakest first.
+
 KEYS_FRESH_SECONDS = 300  # As long as the answer's Cache-Control allows.
 KEYS_USABLE_SECONDS = 3600  # While the service is away, the keys of before go on.
 MIN_SECONDS_BETWEEN_FETCHES = 10  # Whoever sends made-up kids does not make us ask each time.
@@ -30,6 +36,24 @@ REQUIRED = ["iss", "aud", "sub", "sid", "jti", "iat", "nbf", "exp", "roles"]
 
 class Refused(Exception):
     """The token is not good; the text says why, for the log."""
+
+
+class StepUpNeeded(Exception):
+    """The token is good, but its user must authenticate again, or more strongly (RFC 9470)."""
+
+    def __init__(self, max_age: int | None, acr: str | None) -> None:
+        super().__init__("a more recent or stronger authentication is required")
+        self.max_age, self.acr = max_age, acr
+
+    @property
+    def challenge(self) -> str:
+        """Return the value of WWW-Authenticate (RFC 9470 section 3)."""
+        wanted = {"error": "insufficient_user_authentication", "error_description": str(self)}
+        if self.max_age is not None:
+            wanted["max_age"] = str(self.max_age)
+        if self.acr is not None:
+            wanted["acr_values"] = self.acr
+        return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in wanted.items())
 
 
 class Unsure(Exception):
@@ -74,11 +98,12 @@ class PublishedKeys:
 keys = PublishedKeys(f"{USERS_URL}/.well-known/jwks.json")
 
 
-def verify(token: str) -> dict:
-    """Return what a token says, by its signature alone. Raises Refused, Unsure.
+def verify(token: str, *, max_age: int | None = None, acr: str | None = None) -> dict:
+    """Return what a token says, by its signature alone. Raises Refused, StepUpNeeded, Unsure.
 
-    A token that would be too long to send leaves its permissions out and has the claim
-    `permissions_omitted`.
+    `max_age` is how many seconds ago the user may have authenticated at most, and `acr` the level
+    that is needed at least. A token that would be too long to send leaves its permissions out and
+    has the claim `permissions_omitted`.
     """
     try:
         header = jwt.get_unverified_header(token)
@@ -98,12 +123,20 @@ def verify(token: str) -> dict:
         raise Refused(str(exc)) from exc
     if ("permissions" in said) == (said.get("permissions_omitted") is True):
         raise Refused("the permissions are missing")
+    # Tokens of earlier releases lack these claims: their users authenticate again.
+    is_too_old = max_age is not None and time.time() - said.get("auth_time", 0) > max_age
+    is_too_weak = acr is not None and LEVELS.index(said.get("acr", LEVELS[0])) < LEVELS.index(acr)
+    if is_too_old or is_too_weak:
+        raise StepUpNeeded(max_age, acr if is_too_weak else None)
     return said
 
 
-def verify_now(token: str) -> dict:
-    """Return what the service says of a token at this moment. Raises Refused, Unsure."""
-    verify(token)  # Made-up tokens cost no request.
+def verify_now(token: str, *, max_age: int | None = None, acr: str | None = None) -> dict:
+    """Return what the service says of a token at this moment.
+
+    Raises Refused, StepUpNeeded, Unsure.
+    """
+    verify(token, max_age=max_age, acr=acr)  # Made-up tokens cost no request.
     request = urllib.request.Request(
         f"{USERS_URL}/api/v1/auth/verify", headers={"Authorization": f"Bearer {token}"}
     )
@@ -126,8 +159,9 @@ class Media(BaseHTTPRequestHandler):
         self._answer_to(verify, permission=None)
 
     def do_DELETE(self) -> None:
-        """Delete something, which takes a permission and a session that lives."""
-        self._answer_to(verify_now, permission="media:delete")
+        """Delete something: this needs a permission, a live session and a recent authentication."""
+        check = partial(verify_now, max_age=STEP_UP_SECONDS, acr=STEP_UP_LEVEL)
+        self._answer_to(check, permission="media:delete")
 
     def _answer_to(self, check, *, permission: str | None) -> None:
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
@@ -139,17 +173,20 @@ class Media(BaseHTTPRequestHandler):
                 said = verify_now(token)  # The service knows what the token leaves out.
         except Refused as exc:
             return self._send(401, {"error": str(exc)})
+        except StepUpNeeded as exc:
+            body = {"error": "insufficient_user_authentication", "max_age": exc.max_age}
+            return self._send(401, body, challenge=exc.challenge)
         except Unsure as exc:
             return self._send(503, {"error": str(exc)})
         if permission is not None and not allows(said["permissions"], permission):
             return self._send(403, {"error": f"needs {permission}"})
         self._send(200, {"user_id": said.get("sub") or said["user_id"]})
 
-    def _send(self, status: int, body: dict) -> None:
+    def _send(self, status: int, body: dict, *, challenge: str = "Bearer") -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         if status == 401:
-            self.send_header("WWW-Authenticate", "Bearer")
+            self.send_header("WWW-Authenticate", challenge)
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
-from userapi.errors import Forbidden, NotFound
+from userapi.errors import Forbidden, NotFound, Unauthenticated
 from userapi.permissions import NO_PERMISSIONS, PermissionSet
 
 
@@ -33,6 +33,30 @@ class Concealed(NotFound):
         self.permission = str(permission)
 
 
+class InsufficientUserAuthentication(Unauthenticated):
+    """The session is not fresh. The token stays valid; a step-up is needed (RFC 9470 §3)."""
+
+    code = "insufficient_user_authentication"
+    title = "A more recent or stronger authentication is required."
+
+    def __init__(self, *, max_age: int, acr_values: str | None) -> None:
+        """`max_age` is in seconds; `acr_values` is the level that the session lacks, if any."""
+        if acr_values is None:
+            super().__init__(max_age=max_age)
+        else:
+            super().__init__(max_age=max_age, acr_values=acr_values)
+        self.max_age = max_age
+        self.acr_values = acr_values
+
+
+@dataclass(frozen=True, slots=True)
+class WithheldPermissions:
+    """Permissions that an actor holds and may not use before a step-up, and the refusal."""
+
+    permissions: PermissionSet
+    refusal: InsufficientUserAuthentication
+
+
 class ActorType(StrEnum):
     """The kinds of actors."""
 
@@ -51,6 +75,7 @@ class Actor:
     username: str | None = None
     session_id: UUID | None = None
     permissions: PermissionSet = NO_PERMISSIONS
+    withheld: WithheldPermissions | None = None
     ip_address: str | None = None
     user_agent: str | None = None
     correlation_id: str | None = None
@@ -61,9 +86,18 @@ class Actor:
         return self.type is ActorType.USER and self.id == user_id
 
     def require(self, permission: str) -> None:
-        """Raise PermissionDenied unless this actor holds the permission."""
+        """Raise PermissionDenied unless this actor holds the permission.
+
+        Raises InsufficientUserAuthentication if its use needs a step-up.
+        """
         if permission not in self.permissions:
             raise PermissionDenied(permission)
+        self.require_step_up(permission)
+
+    def require_step_up(self, permission: str) -> None:
+        """Raise InsufficientUserAuthentication if the use of a permission needs a step-up."""
+        if self.withheld is not None and permission in self.withheld.permissions:
+            raise self.withheld.refusal
 
 
 def system_actor(name: str, *, correlation_id: str | None = None) -> Actor:

@@ -24,6 +24,8 @@ class Members(TypedDict, total=False):
     The OpenAPI document lists them all; `errors` comes from `Invalid`.
     """
 
+    acr_values: str
+    max_age: int
     missing_permissions: list[str]
     permission: str
     role: str

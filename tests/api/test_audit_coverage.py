@@ -239,6 +239,16 @@ CAUSES: dict[str, Cause] = {
         target="session",
         outcome="denied",
     ),
+    "auth.step_up": Cause(
+        before=lambda w: w.log_robin_in(),
+        request=lambda w: send(
+            w.log_robin_in(), "POST", "/api/v1/auth/step-up", {"password": PASSWORD}
+        ),
+        status=200,
+        actor="robin",
+        target="session",
+        details={"acr": "aal1", "amr": ["pwd"], "factor": "password"},
+    ),
     "role.created": Cause(
         request=lambda w: send(w.as_chief, "POST", "/api/v1/roles/", EDITOR),
         status=201,

@@ -16,6 +16,7 @@ from userapi.actor import system_actor
 from userapi.authentication.tokens import AccessGrant
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import transaction
+from userapi.sessions.authentication_level import PWD, authenticated_by
 from userapi.wiring import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
@@ -280,6 +281,9 @@ def test_sessions_are_listed_with_readable_devices(
     ]
     assert listed[0]["ip_address"] == "127.0.0.1"
     assert listed[0].keys() == {
+        "acr",
+        "amr",
+        "authenticated_at",
         "id",
         "created_at",
         "last_used_at",
@@ -436,6 +440,7 @@ def test_a_genuine_token_that_does_not_fit_its_session_is_refused(
                 session_version=session_version,
                 roles=(),
                 permissions=(),
+                authentication=authenticated_by(PWD, at=services.clock.now()),
             )
         ).token
 

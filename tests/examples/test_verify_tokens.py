@@ -128,6 +128,56 @@ def test_permissions_that_a_token_omits_are_asked_for(
     assert call("DELETE", media, token=token)[0] == status
 
 
+def challenge_of(url: str, token: str) -> tuple[int, dict[str, Any], str]:
+    """Return the status, the body and the challenge of a refused deletion."""
+    request = urllib.request.Request(
+        url, method="DELETE", headers={"Authorization": f"Bearer {token}"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    with refused.value as error:
+        return error.code, json.loads(error.read()), error.headers["WWW-Authenticate"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"STEP_UP_SECONDS": "0"}, 'max_age="0"'),
+        ({"STEP_UP_LEVEL": "aal2"}, 'max_age="900", acr_values="aal2"'),
+    ],
+)
+def test_deleting_needs_a_recent_and_strong_authentication(
+    service: GunicornService,
+    start_program: StartProgram,
+    media: str,
+    settings: dict[str, str],
+    wanted: str,
+) -> None:
+    port, token = free_port(), log_in(service)["access_token"]
+    start_program("verify_tokens.py", USERS_URL=service.base_url, PORT=str(port), **settings)
+    strict = f"http://127.0.0.1:{port}/"
+    wait_until(lambda: call("GET", strict)[0] == 401)
+
+    status, body, challenge = challenge_of(strict, token)
+
+    assert (status, body["error"]) == (401, "insufficient_user_authentication")
+    assert challenge.startswith('Bearer error="insufficient_user_authentication", ')
+    assert challenge.endswith(wanted)
+    assert call("GET", strict, token=token)[0] == 200  # The token itself stays good.
+    assert call("DELETE", media, token=token)[0] == 200
+
+
+def test_the_tokens_of_a_step_up_are_accepted(service: GunicornService, media: str) -> None:
+    former = log_in(service)["access_token"]
+    url = f"{service.base_url}/api/v1/auth/step-up"
+
+    status, pair = call("POST", url, token=former, body={"password": PASSWORD})
+
+    assert status == 200
+    assert call("DELETE", media, token=pair["access_token"])[0] == 200
+    assert call("DELETE", media, token=former) == (401, {"error": "token_revoked"})
+
+
 def test_an_outage_of_the_service_is_no_401(service: GunicornService, media: str) -> None:
     token = log_in(service)["access_token"]
     assert call("GET", media, token=token)[0] == 200

@@ -27,6 +27,8 @@ LIMITS = tuple(
 )
 PRIVATE = ("tests/integration/test_private_files.py",)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
+STEP_UP = ("tests/api/test_step_up.py",)
+ENFORCED = ("tests/api/test_enforced_factors.py",)
 BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
 GUARDS = [
@@ -395,7 +397,7 @@ GUARDS = [
         "A password change ends the other sessions",
         "PasswordChange.change",
         "self._sessions.end_all(\n"
-        "    user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=own.id\n"
+        "    user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=locked.id\n"
         ")",
         "",
         (*REFRESHING, "tests/api/test_login.py", "tests/api/test_user_sessions.py"),
@@ -454,8 +456,8 @@ GUARDS = [
     ),
     Guard(
         "A password change revokes the earlier tokens of the session",
-        "PasswordChange._revoke_tokens",
-        "own.version += 1",
+        "PasswordChange.change",
+        "self._renewal.renew(locked)",
         "",
         ("tests/api/test_sessions.py",),
     ),
@@ -761,15 +763,15 @@ GUARDS = [
     # Access
     Guard(
         "An endpoint requires its permission",
-        "api.access.requires.decorate.guarded",
-        "not is_self and not any(p in actor.permissions for p in permissions)",
+        "api.access._require_one_of",
+        "not held",
         "False",
         ("tests/api/test_access.py",),
     ),
     Guard(
         "A user who must change the password cannot do anything else",
-        "authenticate",
-        "live.must_change_password and not password_change_pending",
+        "restrictions.require_open",
+        'not hasattr(view, "open_to_password_change")',
         "False",
         (
             "tests/api/test_users.py",
@@ -786,17 +788,147 @@ GUARDS = [
     ),
     Guard(
         "Tokens contain no roles while the user must change the password",
-        "_role_names_for_tokens",
-        "() if owner.must_change_password else owner.roles",
-        "owner.roles",
+        "MfaEnforcement.is_restricted",
+        "user.must_change_password",
+        "False",
         ("tests/api/test_long_tokens.py",),
     ),
     Guard(
         "Introspection returns no roles while the user must change the password",
         "Introspection.inspect",
-        "() if live.must_change_password else live.roles",
+        "() if is_restricted else live.roles",
         "live.roles",
         ("tests/api/test_introspection.py",),
+    ),
+    # How sessions were authenticated, and step-up
+    Guard(
+        "Of several renewals with one access token exactly one succeeds",
+        "SessionRenewal.lock",
+        "if locked.version != own.session_version:\n    raise TokenRevoked()",
+        "",
+        STEP_UP,
+    ),
+    Guard(
+        "A session that has ended is not renewed",
+        "SessionRenewal.lock",
+        "not self._sessions.is_live(locked)",
+        "False",
+        ("tests/integration/test_step_up_races.py",),
+    ),
+    Guard(
+        "A renewal revokes every token that was issued before",
+        "SessionRenewal.renew",
+        "own.version += 1",
+        "",
+        STEP_UP,
+    ),
+    Guard(
+        "A renewal takes effect on the next request in every process",
+        "SessionRenewal.renew",
+        "after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))",
+        "",
+        ("tests/integration/test_step_up_races.py",),
+    ),
+    Guard(
+        "A step-up keeps what the session has proved before",
+        "SessionRenewal.renew",
+        "union(own.authentication.amr, proved)",
+        "proved",
+        STEP_UP,
+    ),
+    Guard(
+        "With a second factor a step-up by the password is refused",
+        "StepUp.with_password",
+        "if own.mfa_enabled:\n    raise MfaRequired()",
+        "",
+        STEP_UP,
+    ),
+    Guard(
+        "A session of the first level is too weak with a second factor",
+        "Freshness.shortfall",
+        "live.mfa_enabled and proof.acr != Level.AAL2",
+        "False",
+        STEP_UP,
+    ),
+    Guard(
+        "A session is fresh for a limited time",
+        "Freshness.shortfall",
+        "age <= timedelta(seconds=self._max_age_seconds)",
+        "True",
+        STEP_UP,
+    ),
+    Guard(
+        "Sensitive changes need a fresh session of users with a second factor",
+        "require_fresh",
+        "needed is FreshSession.WITH_MFA and live.mfa_enabled",
+        "False",
+        STEP_UP,
+    ),
+    Guard(
+        "The use of STEP_UP_PERMISSIONS needs a fresh session before the body is read",
+        "api.access._require_one_of",
+        "all(permission in actor.withheld.permissions for permission in held)",
+        "False",
+        STEP_UP,
+    ),
+    Guard(
+        "The permission of a bulk action may need a step-up",
+        "Actor.require",
+        "self.require_step_up(permission)",
+        "",
+        STEP_UP,
+    ),
+    Guard(
+        "Imports that assign roles may need a step-up",
+        "api.transfers.import_users",
+        "require_step_up_for(rows, current_actor())",
+        "",
+        STEP_UP,
+    ),
+    Guard(
+        "A refresh does not change how the session was authenticated",
+        "_ROTATE",
+        'rotated_at=bindparam("now")',
+        'rotated_at=bindparam("now"), authenticated_at=bindparam("now")',
+        (
+            "tests/api/test_authentication_of_sessions.py",
+            "tests/integration/test_refresh_parity.py",
+        ),
+    ),
+    Guard(
+        "Who must add a second factor cannot do anything else",
+        "restrictions.require_open",
+        "request_state().may_only_enroll",
+        "False",
+        ENFORCED,
+    ),
+    Guard(
+        "A demanding role also demands of those who inherit from it",
+        "RoleGraph.includes_any",
+        "self._ancestors.get(role, ())",
+        "(role,)",
+        ENFORCED,
+    ),
+    Guard(
+        "Tokens contain no roles before a demanded factor exists",
+        "TokenPairs.issue",
+        "() if is_restricted else owner.roles",
+        "owner.roles",
+        (*ENFORCED, "tests/api/test_long_tokens.py"),
+    ),
+    Guard(
+        "A session that may only add a factor has no permissions",
+        "act_as_user_of",
+        "NO_PERMISSIONS if is_restricted else graph.effective(live.roles)",
+        "graph.effective(live.roles)",
+        ENFORCED,
+    ),
+    Guard(
+        "The check of a token returns no roles before a demanded factor exists",
+        "api.auth.verify",
+        "() if request_state().may_only_enroll else live.roles",
+        "live.roles",
+        ENFORCED,
     ),
     Guard(
         "A token without permissions must state that they are omitted",

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from userapi.authentication.key_folder import KeyFolder
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
 from userapi.clock import ManualClock
+from userapi.sessions.authentication_level import PWD, authenticated_by
 from userapi.settings import Settings
 from userapi.wiring.tokens import (
     build_access_tokens,
@@ -39,6 +41,7 @@ GRANT = AccessGrant(
     session_version=3,
     roles=("user", "moderator"),
     permissions=("users:read",),
+    authentication=authenticated_by(PWD, at=datetime(2026, 1, 31, 12, tzinfo=UTC)),
 )
 
 

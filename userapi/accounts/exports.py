@@ -32,6 +32,7 @@ COLUMNS = (
     "roles",
     "metadata",
     "must_change_password",
+    "mfa_enabled",
     "created_at",
     "updated_at",
     "last_login_at",

@@ -15,12 +15,14 @@ from . import (
     limits,
     metrics,
     own_account,
+    own_sessions,
     problems,
     proxies,
     requests,
     responses,
     roles,
     statistics,
+    step_up,
     transfers,
     user_sessions,
     user_status,
@@ -28,7 +30,8 @@ from . import (
     wellknown,
 )
 
-# Each adds its endpoints to the blueprint of `users`.
+# Each adds its endpoints to the blueprint of `auth` or of `users`.
+MODULES_OF_AUTH = (own_sessions, step_up)
 MODULES_OF_USERS = (own_account, user_status, user_sessions)
 
 
@@ -71,6 +74,7 @@ def _allow_origins(app: Flask, origins: tuple[str, ...]) -> None:
             "Location",
             "Preference-Applied",
             "Retry-After",
+            "WWW-Authenticate",
             "X-Correlation-ID",
             "X-RateLimit-Limit",
             "X-RateLimit-Remaining",

@@ -16,22 +16,16 @@ from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
 from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
 from userapi.authentication.token_status import SessionReference
 from userapi.characters import without_controls
-from userapi.errors import Forbidden, Unauthenticated
-from userapi.permissions import Permission
+from userapi.errors import Unauthenticated
+from userapi.permissions import NO_PERMISSIONS, Permission
 from userapi.sessions.status import LiveSession
 
 from .blueprint import declare
 from .bodies import refuse_query
 from .context import SessionKey, current_actor, request_state, services, unproxied
+from .restrictions import declare_restrictions, require_fresh, require_open
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-
-class PasswordChangeRequired(Forbidden):
-    """The user must set a new password before any other request."""
-
-    code = "password_change_required"
-    title = "Change your password first."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +56,17 @@ def requires(
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if unless is None or not unless():
                 authenticate()
-                actor = current_actor()
-                is_self = or_self is not None and actor.is_user(cast(UUID, kwargs[or_self]))
-                if not is_self and not any(p in actor.permissions for p in permissions):
-                    hidden = or_self is not None and request.method in {"GET", "HEAD"}
-                    if hidden and Permission.USERS_READ not in actor.permissions:
-                        raise Concealed(permissions[0])
-                    named = missing() if missing is not None else None
-                    raise PermissionDenied(named or permissions[0])
+                require_open(view)
+                if or_self is None or not current_actor().is_user(cast(UUID, kwargs[or_self])):
+                    _require_one_of(permissions, hides=or_self is not None, needed=missing)
+                require_fresh(view)
             _check_query(view)
             return view(*args, **kwargs)
 
         access = " or ".join(permissions)
-        return _tagged(guarded, view, access=access, or_self=or_self is not None)
+        return declare_restrictions(
+            _tagged(guarded, view, access=access, or_self=or_self is not None)
+        )
 
     return decorate
 
@@ -84,11 +76,13 @@ def signed_in(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        authenticate(password_change_pending=getattr(view, "open_to_password_change", False))
+        authenticate()
+        require_open(view)
+        require_fresh(view)
         _check_query(view)
         return view(*args, **kwargs)
 
-    return _tagged(guarded, view, access="self")
+    return declare_restrictions(_tagged(guarded, view, access="self"))
 
 
 def token_holder(view: View) -> View:
@@ -114,12 +108,6 @@ def public(view: View) -> View:
     return _tagged(guarded, view, access="public")
 
 
-def open_to_password_change(view: View) -> View:
-    """Allow the view in a session whose user must change the password."""
-    view.open_to_password_change = True  # type: ignore[attr-defined]
-    return view
-
-
 def bearer_token() -> str:
     """Return the token of the request. Raises AuthenticationRequired, TokenInvalid.
 
@@ -137,30 +125,70 @@ def bearer_token() -> str:
     return token
 
 
-def authenticate(*, password_change_pending: bool = False) -> None:
-    """Make the user of the token the actor of this request.
+def authenticate() -> None:
+    """Make the user of the token the actor of this request."""
+    state = request_state()
+    claims = state.claims or services().token_status.verify_access(bearer_token())
+    live = require_live(claims)
+    state.claims = claims
+    act_as_user_of(live)
+
+
+def act_as_user_of(live: LiveSession) -> None:
+    """Make the user of a live session the actor of this request.
 
     Permissions come from the live session and not from the token, so a change of roles or status
-    applies to the next request.
+    applies to the next request. A restricted session has none.
     """
     all_services, state = services(), request_state()
-    claims = state.claims or all_services.token_status.verify_access(bearer_token())
-    live = require_live(claims)
+    graph = all_services.roles.graph(live.catalogue_version)
+    state.live_session = live
+    state.may_only_enroll = all_services.mfa_enforcement.may_only_enroll(
+        live.authentication, live, graph
+    )
+    is_restricted = live.must_change_password or state.may_only_enroll
     caller = state.actor
-    state.claims, state.live_session = claims, live
     state.actor = Actor(
         type=ActorType.USER,
         id=live.user_id,
         username=live.username,
         session_id=live.session_id,
-        permissions=all_services.roles.graph(live.catalogue_version).effective(live.roles),
+        permissions=NO_PERMISSIONS if is_restricted else graph.effective(live.roles),
+        withheld=all_services.freshness.withheld(live),
         ip_address=caller.ip_address,
         user_agent=caller.user_agent,
         correlation_id=caller.correlation_id,
         traceparent=caller.traceparent,
     )
-    if live.must_change_password and not password_change_pending:
-        raise PasswordChangeRequired()
+
+
+def _require_one_of(
+    permissions: tuple[Permission, ...],
+    *,
+    hides: bool,
+    needed: Callable[[], Permission | None] | None,
+) -> None:
+    """Raise PermissionDenied or Concealed without one of the permissions.
+
+    Raises InsufficientUserAuthentication if a step-up must precede the use of the permission. If
+    several would do and `needed` does not return which, the use case requires the one it needs.
+    """
+    actor = current_actor()
+    held = [permission for permission in permissions if permission in actor.permissions]
+    if not held:
+        hidden = hides and request.method in {"GET", "HEAD"}
+        if hidden and Permission.USERS_READ not in actor.permissions:
+            raise Concealed(permissions[0])
+        named = needed() if needed is not None else None
+        raise PermissionDenied(named or permissions[0])
+    if actor.withheld is None:
+        return
+    named = needed() if needed is not None else None
+    if named is not None:
+        if named in held:
+            actor.require_step_up(named)
+    elif all(permission in actor.withheld.permissions for permission in held):
+        actor.require_step_up(held[0])
 
 
 def browser_session() -> BrowserSession | None:

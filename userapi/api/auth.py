@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 from flask import Response
@@ -18,13 +17,13 @@ from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 from userapi.passwords.one_time_tokens import InvalidToken
 from userapi.permissions import Permission
-from userapi.sessions.service import EndReason, SessionNotFound
 
-from .access import open_to_password_change, public, requires, signed_in, token_holder
+from .access import public, requires, signed_in, token_holder
 from .blueprint import Blueprint
-from .context import current_actor, current_claims, current_session, services
+from .context import current_actor, current_claims, current_session, request_state, services
 from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import as_json, user_response
+from .restrictions import fresh_with_mfa, open_to_enrollment, open_to_password_change
 from .schemas.auth import (
     Accepted,
     EmailChange,
@@ -40,12 +39,10 @@ from .schemas.auth import (
     PasswordResetRequest,
     PasswordStrength,
     Refresh,
-    SessionList,
     TokenQuestion,
     Tokens,
     Verified,
 )
-from .schemas.common import Revoked
 from .schemas.users import Registration, User
 from .users import new_user
 
@@ -122,6 +119,7 @@ def logout(body: dict[str, Any]) -> None:
 
 @blp.route("/me", methods=["GET"])
 @signed_in
+@open_to_enrollment
 @blp.response(200, Myself)
 def me() -> Any:
     """Get the signed-in user and their permissions."""
@@ -136,12 +134,17 @@ def me() -> Any:
             **user,
             "permissions": list(current_actor().permissions),
             "session_id": live.session_id,
+            "acr": live.authentication.acr,
+            "amr": live.authentication.amr,
+            "authenticated_at": live.authentication.authenticated_at,
+            "mfa_enrollment_required": request_state().may_only_enroll,
         }
     )
 
 
 @blp.route("/verify", methods=["GET"])
 @signed_in
+@open_to_enrollment
 @blp.response(200, Verified)
 def verify() -> Any:
     """Check that this token is valid, and get its permissions."""
@@ -151,15 +154,20 @@ def verify() -> Any:
             "active": True,
             "user_id": live.user_id,
             "session_id": live.session_id,
-            "roles": live.roles,
+            # A session that may only add a factor has no roles, here and in its tokens.
+            "roles": () if request_state().may_only_enroll else live.roles,
             "permissions": list(current_actor().permissions),
             "expires_at": datetime.fromtimestamp(current_claims().expires_at, UTC),
+            "acr": live.authentication.acr,
+            "amr": live.authentication.amr,
+            "authenticated_at": live.authentication.authenticated_at,
         }
     )
 
 
 @blp.route("/change-password", methods=["POST"])
 @signed_in
+@fresh_with_mfa
 @open_to_password_change
 @blp.arguments(PasswordChange)
 @blp.response(200, Tokens)
@@ -167,7 +175,10 @@ def verify() -> Any:
 def change_password(body: dict[str, Any]) -> Any:
     """Set a new password. This session continues with new tokens; all others end."""
     return services().password_change.change(
-        current=body["current_password"], new=body["new_password"], actor=current_actor()
+        current_session(),
+        current=body["current_password"],
+        new=body["new_password"],
+        actor=current_actor(),
     )
 
 
@@ -182,38 +193,6 @@ def password_strength(body: dict[str, Any]) -> Any:
             body["password"], username=body.get("username"), email=body.get("email")
         )
     )
-
-
-@blp.route("/sessions", methods=["GET"])
-@signed_in
-@blp.response(200, SessionList)
-def sessions() -> Any:
-    """List the sessions of the signed-in user."""
-    live = current_session()
-    return {"items": services().sessions.list_of(live.user_id, current=live.session_id)}
-
-
-@blp.route("/sessions/<uuid:session_id>", methods=["DELETE"])
-@signed_in
-@blp.response(204)
-@blp.raises(SessionNotFound)
-def end_session(session_id: UUID) -> None:
-    """End one session of the signed-in user."""
-    services().session_revocation.end_session(
-        current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
-    )
-
-
-@blp.route("/sessions", methods=["DELETE"])
-@signed_in
-@blp.response(200, Revoked)
-def end_other_sessions() -> Any:
-    """End all other sessions of the signed-in user."""
-    live = current_session()
-    revoked = services().session_revocation.end_sessions(
-        live.user_id, actor=current_actor(), keep=live.session_id
-    )
-    return {"revoked": revoked}
 
 
 @blp.route("/introspect", methods=["POST"])
@@ -278,6 +257,7 @@ def resend_verification(body: dict[str, Any]) -> Any:
 
 @blp.route("/change-email", methods=["POST"])
 @signed_in
+@fresh_with_mfa
 @blp.arguments(EmailChange)
 @blp.response(202, Accepted)
 @blp.raises(InvalidCredentials, TooManyAttempts, Busy)

@@ -35,6 +35,8 @@ class RequestState:
 
     claims: AccessClaims | None = None
     live_session: LiveSession | None = None
+    may_only_enroll: bool = False
+    """Whether the user must add a second factor before any other request."""
     cached_session: tuple[SessionKey, object] | None = None
     """The reply of Redis about a session, fetched together with the rate limit."""
     checked_session: tuple[SessionKey, LiveSession | Unauthenticated] | None = None

@@ -36,6 +36,15 @@ REFRESH_OUTCOMES = {
     "token_revoked": "revoked",
     "rate_limited": "limited",
 }
+STEP_UP_OUTCOMES = {
+    "": "success",
+    "invalid_credentials": "failure",
+    "mfa_required": "mfa_required",
+    "too_many_attempts": "locked",
+    "rate_limited": "limited",
+    "token_revoked": "revoked",
+    "busy": "busy",
+}
 OTHER = "error"
 
 
@@ -98,6 +107,8 @@ def _start_at_zero(app: Flask, metrics: Metrics) -> None:
         metrics.logins.labels(outcome)
     for outcome in {*REFRESH_OUTCOMES.values(), OTHER}:
         metrics.refreshes.labels(outcome)
+    for outcome in {*STEP_UP_OUTCOMES.values(), OTHER}:
+        metrics.step_ups.labels(outcome)
     for endpoint in {
         name for limit in NAMED_LIMITS for name in limit.endpoints
     } & app.view_functions.keys():
@@ -109,6 +120,8 @@ def _count_outcome(metrics: Metrics, endpoint: str, code: str) -> None:
         metrics.logins.labels(LOGIN_OUTCOMES.get(code, OTHER)).inc()
     elif endpoint == "auth.refresh":
         metrics.refreshes.labels(REFRESH_OUTCOMES.get(code, OTHER)).inc()
+    elif endpoint == "auth.step_up":
+        metrics.step_ups.labels(STEP_UP_OUTCOMES.get(code, OTHER)).inc()
     if code == "rate_limited":
         metrics.rate_limited.labels(endpoint).inc()
 

@@ -23,7 +23,7 @@ OPTIONAL_MEMBERS: dict[str, frozenset[str]] = {
     "Index": frozenset({"console", "docs", "redoc", "openapi"}),
     "Introspected": frozenset(
         {"sub", "sid", "username", "scope", "roles", "token_type", "exp", "iat", "iss", "aud"}
-        | {"jti"}
+        | {"jti", "acr", "amr", "auth_time"}
     ),
     "JsonWebKey": frozenset({"crv", "x", "y", "n", "e"}),
 }

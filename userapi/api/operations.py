@@ -6,6 +6,7 @@ from typing import Any
 
 from apispec import APISpec
 
+from userapi.actor import InsufficientUserAuthentication
 from userapi.errors import Invalid, Members, OutcomeUnknown, Unavailable
 
 from .problems import CONTENT_TYPE
@@ -37,7 +38,9 @@ WITH_A_TOKEN: Problems = {
         "token_expired": "The token has expired.",
         "token_revoked": "The session of this token has ended.",
     },
-    403: {"password_change_required": "Change your password first."},
+}
+INSUFFICIENT: Problems = {
+    401: {InsufficientUserAuthentication.code: InsufficientUserAuthentication.title}
 }
 # Request headers that an operation accepts if it can return the problem.
 HEADERS_BY_PROBLEM = {
@@ -52,12 +55,13 @@ HEADERS_BY_PROBLEM = {
     ),
 }
 MEMBERS_BY_PROBLEM: dict[str, Members] = {
+    "insufficient_user_authentication": {"max_age": 900, "acr_values": "aal2"},
     "permission_denied": {"permission": "users:read"},
     "permission_escalation": {"missing_permissions": ["users:delete"]},
     "role_in_use": {"role": "media-editor"},
 }
 RESPONSE_HEADERS = {
-    401: {"WWW-Authenticate": "How to authenticate (RFC 6750)."},
+    401: {"WWW-Authenticate": "How to authenticate (RFC 6750, RFC 9470)."},
     429: {"Retry-After": "Seconds to wait."},
     503: {"Retry-After": "Seconds to wait."},
 }
@@ -87,6 +91,10 @@ def complete_operation(
     else:
         doc["security"] = [{"bearer": []}]
         merge_problems(problems, WITH_A_TOKEN)
+        merge_problems(problems, doc_info.get("restrictions", {}))
+        # STEP_UP_PERMISSIONS can name any permission.
+        if access != "self" or doc_info.get("needs_freshness"):
+            merge_problems(problems, INSUFFICIENT)
         if access != "self":
             merge_problems(
                 problems, {403: {"permission_denied": f"Needs the permission {access}."}}

@@ -16,6 +16,7 @@ from .access import signed_in
 from .context import current_actor, current_session, services
 from .exports import document_response
 from .responses import if_match, profile_response, user_response
+from .restrictions import fresh_with_mfa
 from .schemas.users import OwnDeletion, PersonalExport, ProfileUpdate, User
 from .users import blp
 
@@ -48,6 +49,7 @@ def update_me(body: dict[str, Any]) -> Any:
 
 @blp.route("/me", methods=["DELETE"])
 @signed_in
+@fresh_with_mfa
 @blp.arguments(OwnDeletion)
 @blp.response(204)
 @blp.raises(InvalidCredentials, TooManyAttempts, LastSuperadmin, Busy)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as PathNotFound
 
-from userapi.actor import Concealed
+from userapi.actor import Concealed, InsufficientUserAuthentication
 from userapi.authentication.refusals import AuthenticationRequired, TokenRefused
 from userapi.errors import (
     Conflict,
@@ -149,10 +149,24 @@ def handle_service_error(error: ServiceError) -> Response:
 
 def challenge(error: Unauthenticated) -> str:
     """Return the challenge of a 401, with an error only if a token was sent (RFC 6750 §3)."""
+    if isinstance(error, InsufficientUserAuthentication):
+        return _step_up_challenge(error)
     sent = isinstance(error, TokenRefused) or "Authorization" in request.headers
     if isinstance(error, AuthenticationRequired) or not sent:
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{error.title}"'
+
+
+def _step_up_challenge(error: InsufficientUserAuthentication) -> str:
+    """Return the challenge that names the authentication that is needed (RFC 9470 §3)."""
+    parameters = {
+        "error": error.code,
+        "error_description": error.title,
+        "max_age": str(error.max_age),
+    }
+    if error.acr_values is not None:
+        parameters["acr_values"] = error.acr_values
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
 def handle_http_exception(error: HTTPException) -> Response:

@@ -14,7 +14,7 @@ from userapi.accounts.imports.errors import ImportNotFound, MalformedFile
 from userapi.accounts.imports.files import ENCODINGS, ImportFormat, UserFile, open_text
 from userapi.accounts.imports.job_models import ImportView
 from userapi.accounts.imports.results import ImportResult
-from userapi.accounts.imports.rows import Row
+from userapi.accounts.imports.rows import Row, require_step_up_for
 from userapi.accounts.search import UserFilter
 from userapi.errors import invalid_field
 from userapi.infrastructure.pagination import InvalidCursor, Page, PageRequest, PageTooDeep
@@ -106,6 +106,7 @@ def import_users(query: dict[str, Any]) -> Any:
     worker imports the rows, and `Location` is the URL of the progress.
     """
     rows, ignored = _rows_of_body()
+    require_step_up_for(rows, current_actor())
     if _prefers_async() or takes_long(rows):
         job = services().import_jobs.create(
             rows, actor=current_actor(), dry_run=query["dry_run"], ignored_columns=ignored

@@ -18,6 +18,7 @@ class AuditAction(StrEnum):
     AUTH_PERMISSION_DENIED = "auth.permission_denied"
     AUTH_REFRESH = "auth.refresh"
     AUTH_REFRESH_REUSE_DETECTED = "auth.refresh_reuse_detected"
+    AUTH_STEP_UP = "auth.step_up"
     IMPORT_CANCELLED = "import.cancelled"
     KEY_REVOKED = "key.revoked"
     ROLE_CREATED = "role.created"

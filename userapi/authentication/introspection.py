@@ -1,13 +1,15 @@
 """Introspection: whether a token is active, for services that cannot verify it (RFC 7662)."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 
-from userapi.authentication.token_claims import AccessClaims, RefreshClaims
+from userapi.authentication.token_claims import RefreshClaims
 from userapi.authentication.token_status import TokenStatus
 from userapi.errors import Unauthenticated
+from userapi.factors.enforcement import MfaEnforcement
 from userapi.infrastructure.database import reading, table_of
 from userapi.roles.service import Roles
 from userapi.sessions.models import UserSession
@@ -33,16 +35,32 @@ class ActiveToken:
     jti: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveAccessToken(ActiveToken):
+    """An access token that is valid now, with its authentication (RFC 9470 §6.2)."""
+
+    acr: str
+    amr: tuple[str, ...]
+    auth_time: int
+
+
 class Introspection:
     """Describes tokens. A token is active here if and only if the endpoints accept it."""
 
     def __init__(
-        self, *, issuer: str, audience: str, token_status: TokenStatus, roles: Roles
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        token_status: TokenStatus,
+        roles: Roles,
+        enforcement: MfaEnforcement,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
         self._token_status = token_status
         self._roles = roles
+        self._enforcement = enforcement
 
     def inspect(self, token: str) -> ActiveToken | None:
         """Return the description of an active token, or None for any other text."""
@@ -53,21 +71,29 @@ class Introspection:
             return None
         if isinstance(claims, RefreshClaims) and not _is_current(claims):
             return None
-        # Until a required password change, the user has no permissions here or elsewhere.
-        roles = () if live.must_change_password else live.roles
-        permissions = self._roles.graph(live.catalogue_version).effective(roles)
-        return ActiveToken(
-            sub=live.user_id,
-            sid=live.session_id,
-            username=live.username,
-            scope=" ".join(permissions),
-            roles=roles,
-            token_type="access" if isinstance(claims, AccessClaims) else "refresh",
-            exp=claims.expires_at,
-            iat=claims.issued_at,
-            iss=self._issuer,
-            aud=self._audience,
-            jti=claims.jti,
+        graph = self._roles.graph(live.catalogue_version)
+        is_restricted = self._enforcement.is_restricted(live.authentication, live, graph)
+        roles = () if is_restricted else live.roles
+        described: dict[str, Any] = {
+            "sub": live.user_id,
+            "sid": live.session_id,
+            "username": live.username,
+            "scope": " ".join(graph.effective(roles)),
+            "roles": roles,
+            "exp": claims.expires_at,
+            "iat": claims.issued_at,
+            "iss": self._issuer,
+            "aud": self._audience,
+            "jti": claims.jti,
+        }
+        if isinstance(claims, RefreshClaims):
+            return ActiveToken(token_type="refresh", **described)
+        return ActiveAccessToken(
+            token_type="access",
+            acr=live.authentication.acr,
+            amr=live.authentication.amr,
+            auth_time=int(live.authentication.authenticated_at.timestamp()),
+            **described,
         )
 
 

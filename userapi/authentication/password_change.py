@@ -7,17 +7,16 @@ from userapi.accounts.views import find_user
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.authentication.new_passwords import NewPasswords, password_unchanged
-from userapi.authentication.owners import lock_session
 from userapi.authentication.password_check import PasswordCheck
 from userapi.authentication.refusals import TokenRevoked
+from userapi.authentication.session_renewal import SessionRenewal
 from userapi.authentication.token_pairs import TokenPair, TokenPairs
+from userapi.authentication.token_status import SessionReference
 from userapi.errors import require_all
-from userapi.infrastructure.database import after_commit, reading, transaction
+from userapi.infrastructure.database import reading, transaction
 from userapi.passwords.tools import PasswordTools
 from userapi.recorder import Recorder
-from userapi.sessions.models import UserSession
 from userapi.sessions.service import EndReason, Sessions
-from userapi.sessions.status import LiveSessions
 
 
 class PasswordChange:
@@ -31,7 +30,7 @@ class PasswordChange:
         passwords: PasswordTools,
         new_passwords: NewPasswords,
         sessions: Sessions,
-        live: LiveSessions,
+        renewal: SessionRenewal,
         token_pairs: TokenPairs,
     ) -> None:
         self._recorder = recorder
@@ -39,19 +38,18 @@ class PasswordChange:
         self._passwords = passwords
         self._new_passwords = new_passwords
         self._sessions = sessions
-        self._live = live
+        self._renewal = renewal
         self._token_pairs = token_pairs
 
-    def change(self, *, current: str, new: str, actor: Actor) -> TokenPair:
+    def change(self, own: SessionReference, *, current: str, new: str, actor: Actor) -> TokenPair:
         """Set a new password and return a new pair for the same session; all others end.
 
-        Raises Busy, InvalidCredentials, TooManyAttempts, Invalid.
+        Raises Busy, InvalidCredentials, TooManyAttempts, Invalid, and TokenRevoked if the session
+        has ended or was renewed.
         """
-        if actor.id is None or actor.session_id is None:
-            raise TokenRevoked()
-        self._password_check.require_current(actor.id, current, actor=actor)
+        self._password_check.require_current(own.user_id, current, actor=actor)
         with reading() as connection:
-            known = find_user(connection, actor.id, self._recorder.now())
+            known = find_user(connection, own.user_id, self._recorder.now())
         if known is None:
             raise TokenRevoked()
         require_all(
@@ -62,30 +60,20 @@ class PasswordChange:
         )
         password_hash = self._passwords.hasher.hash(new)
         with transaction() as session:
-            user = session.get(User, actor.id, with_for_update=True)
-            own = lock_session(session, actor.session_id)
-            if user is None or own is None or not self._sessions.is_live(own):
+            user = session.get(User, own.user_id, with_for_update=True)
+            if user is None:
                 raise TokenRevoked()
+            locked = self._renewal.lock(session, own)
             view = self._new_passwords.store(user, password_hash, actor=actor)
             self._sessions.end_all(
-                user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=own.id
+                user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=locked.id
             )
-            self._revoke_tokens(own)
+            self._renewal.renew(locked)
             session.flush()
             self._recorder.audit.record(
                 AuditAction.AUTH_PASSWORD_CHANGED, actor=actor, target=("user", user.id)
             )
-        return self._token_pairs.issue(own, view)
-
-    def _revoke_tokens(self, own: UserSession) -> None:
-        """Give a locked session a new version, which revokes every token issued for it so far."""
-        now = self._recorder.now()
-        own.generation += 1
-        own.version += 1
-        own.rotated_at = now
-        own.last_used_at = now
-        session_id, version = own.id, own.version
-        after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))
+        return self._token_pairs.issue(locked, view)
 
 
 def _require_different(new: str, current: str) -> None:

@@ -35,7 +35,8 @@ from userapi.infrastructure.database import (
 )
 from userapi.recorder import Recorder
 from userapi.roles.graph import catalogue_version
-from userapi.sessions.models import UserSession, is_live
+from userapi.sessions.authentication_level import Authentication, stored_authentication
+from userapi.sessions.models import UserSession, authentication_columns, is_live
 from userapi.sessions.service import EndReason, Sessions
 from userapi.sessions.status import LiveSessions, role_names_column
 
@@ -58,7 +59,15 @@ class RotatedSession:
     rotated_at: datetime
     expires_at: datetime
     revoked_at: datetime | None
+    acr: str
+    amr: str
+    authenticated_at: datetime
     rotated: bool = field(kw_only=True)
+
+    @property
+    def authentication(self) -> Authentication:
+        """Return how the session has authenticated its user, which a refresh does not change."""
+        return stored_authentication(self.acr, self.amr, self.authenticated_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ class SessionOwner:
     roles: list[str]
     catalogue_version: int
     must_change_password: bool
+    mfa_enabled: bool
 
 
 class Refresh:
@@ -258,6 +268,7 @@ _session_columns = (
     _sessions.c.rotated_at,
     _sessions.c.expires_at,
     _sessions.c.revoked_at,
+    *authentication_columns(),
 )
 # The generation in the condition settles races: of concurrent refreshes, one finds it unchanged.
 _ROTATE = (
@@ -297,6 +308,7 @@ _LOCK_OWNER = (
         role_names_column(users.c.id),
         catalogue_version().label("catalogue_version"),
         users.c.must_change_password,
+        users.c.mfa_enabled,
     )
     .where(users.c.id == bindparam("of_user"))
     .with_for_update(read=True, of=users)

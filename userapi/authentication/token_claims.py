@@ -7,11 +7,13 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from userapi.authentication.refusals import TokenInvalid
 from userapi.infrastructure import strict_json
+from userapi.sessions.authentication_level import Authentication
 
 MAX_TOKEN_LENGTH = 16 * 1024
 MAX_TIMESTAMP = 253402300799  # The last second of the year 9999.
@@ -30,6 +32,8 @@ class AccessClaims:
     roles: tuple[str, ...]
     permissions: tuple[str, ...] | None
     """None if the token would have been too long with them."""
+    authentication: Authentication | None
+    """None in tokens of releases that did not write these claims."""
     issued_at: int
     not_before: int
     expires_at: int
@@ -75,6 +79,13 @@ class ClaimReader:
         if self._payload["permissions_omitted"] is not True or "permissions" in self._payload:
             raise TokenInvalid()
         return None
+
+    def authentication(self) -> Authentication | None:
+        """Return how the user was authenticated (RFC 9068 §2.2.1), or None."""
+        if not {"acr", "amr", "auth_time"} & self._payload.keys():
+            return None
+        at = datetime.fromtimestamp(self.integer("auth_time"), UTC)
+        return Authentication(self.text("acr"), self.texts("amr"), at)
 
     def integer(self, name: str) -> int:
         """Return a claim that is a number, such as a time in seconds."""

@@ -10,7 +10,9 @@ from uuid import UUID
 from userapi.accounts.views import UserView
 from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
 from userapi.clock import Clock
+from userapi.factors.enforcement import MfaEnforcement
 from userapi.roles.service import Roles
+from userapi.sessions.authentication_level import Authentication
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,9 @@ class CurrentSession(Protocol):
     @property
     def expires_at(self) -> datetime: ...
 
+    @property
+    def authentication(self) -> Authentication: ...
+
 
 class TokenOwner(Protocol):
     """The user of a session, as far as tokens describe them."""
@@ -58,6 +63,9 @@ class TokenOwner(Protocol):
     @property
     def must_change_password(self) -> bool: ...
 
+    @property
+    def mfa_enabled(self) -> bool: ...
+
 
 class TokenPairs:
     """Issues token pairs."""
@@ -67,11 +75,13 @@ class TokenPairs:
         *,
         clock: Clock,
         roles: Roles,
+        enforcement: MfaEnforcement,
         access_tokens: AccessTokens,
         refresh_tokens: RefreshTokens,
     ) -> None:
         self._clock = clock
         self._roles = roles
+        self._enforcement = enforcement
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
 
@@ -87,8 +97,9 @@ class TokenPairs:
 
         A caller that has read the version of the role catalogue passes it, which saves a query.
         """
-        role_names = _role_names_for_tokens(owner)
         graph = self._roles.graph(catalogue_version)
+        is_restricted = self._enforcement.is_restricted(session.authentication, owner, graph)
+        role_names = () if is_restricted else owner.roles
         access = self._access_tokens.issue(
             AccessGrant(
                 user_id=session.user_id,
@@ -96,6 +107,7 @@ class TokenPairs:
                 session_version=session.version,
                 roles=tuple(sorted(role_names)),
                 permissions=tuple(graph.effective(role_names)),
+                authentication=session.authentication,
             )
         )
         refresh = self._refresh_tokens.issue(
@@ -117,14 +129,6 @@ class TokenPairs:
             session_version=session.version,
             user=user,
         )
-
-
-def _role_names_for_tokens(owner: TokenOwner) -> Sequence[str]:
-    """Return the roles that tokens contain.
-
-    None until a required password change: other services would grant access by them.
-    """
-    return () if owner.must_change_password else owner.roles
 
 
 def _seconds(span: timedelta) -> int:

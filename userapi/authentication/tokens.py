@@ -30,6 +30,7 @@ from userapi.authentication.token_claims import (
 )
 from userapi.clock import Clock
 from userapi.infrastructure.database import new_id
+from userapi.sessions.authentication_level import Authentication
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -51,6 +52,7 @@ class AccessGrant:
     session_version: int
     roles: tuple[str, ...]
     permissions: tuple[str, ...]
+    authentication: Authentication
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,9 @@ class AccessTokens:
             "iat": now,
             "nbf": now,
             "exp": expires_at,
+            "auth_time": int(grant.authentication.authenticated_at.timestamp()),
+            "acr": grant.authentication.acr,
+            "amr": list(grant.authentication.amr),
             "roles": list(grant.roles),
         }
         token = _sign(key, grant.user_id, {**claims, "permissions": list(grant.permissions)})
@@ -174,6 +179,7 @@ class AccessTokens:
             jti=read.text("jti"),
             roles=read.texts("roles"),
             permissions=read.permissions(),
+            authentication=read.authentication(),
             issued_at=read.integer("iat"),
             not_before=read.integer("nbf"),
             expires_at=read.integer("exp"),

@@ -5,17 +5,16 @@ A form is read only after its sender is known.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from flask import current_app, request, session
 
-from userapi.actor import ActorType, PermissionDenied
-from userapi.api.access import BrowserSession, browser_session, require_live
+from userapi.api.access import BrowserSession, act_as_user_of, browser_session, require_live
 from userapi.api.bodies import IMPORT_LIMIT_BYTES, IMPORT_SECONDS
 from userapi.api.context import current_actor, request_state, services
+from userapi.api.restrictions import MfaEnrollmentRequired, require_fresh
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
 from userapi.authentication.token_status import SessionReference
 from userapi.permissions import Permission
@@ -35,14 +34,17 @@ class PasswordChangePending(Exception):
 
 
 def requires(permission: Permission) -> Callable[[View], View]:
-    """Require the permission. Visitors who are not signed in are sent to the sign-in page."""
+    """Require the permission. Visitors who are not signed in are sent to the sign-in page.
+
+    The declarations of `api.restrictions` about fresh sessions apply to pages, too.
+    """
 
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             authenticate_by_cookie()
-            if permission not in current_actor().permissions:
-                raise PermissionDenied(permission)
+            current_actor().require(permission)
+            require_fresh(view)
             _receive_form(view)
             return view(*args, **kwargs)
 
@@ -57,6 +59,7 @@ def signed_in(view: View) -> View:
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         authenticate_by_cookie(password_change_pending=hasattr(view, "open_to_password_change"))
+        require_fresh(view)
         _receive_form(view)
         return view(*args, **kwargs)
 
@@ -133,7 +136,7 @@ def renew_session(own: SessionReference) -> None:
 def authenticate_by_cookie(*, password_change_pending: bool = False) -> None:
     """Make the user of the cookie's session the actor of this request.
 
-    Raises AuthenticationRequired, TokenRevoked, PasswordChangePending.
+    Raises AuthenticationRequired, TokenRevoked, PasswordChangePending, MfaEnrollmentRequired.
     """
     own = browser_session()
     if own is None:
@@ -143,19 +146,13 @@ def authenticate_by_cookie(*, password_change_pending: bool = False) -> None:
     except TokenRevoked:
         session.clear()
         raise
-    state = request_state()
-    state.live_session = live
-    state.actor = replace(
-        state.actor,
-        type=ActorType.USER,
-        id=live.user_id,
-        username=live.username,
-        session_id=live.session_id,
-        permissions=services().roles.graph(live.catalogue_version).effective(live.roles),
-    )
+    act_as_user_of(live)
     _keep_alive(own)
-    if live.must_change_password and not password_change_pending:
-        raise PasswordChangePending()
+    if live.must_change_password:
+        if not password_change_pending:
+            raise PasswordChangePending()
+    elif request_state().may_only_enroll:
+        raise MfaEnrollmentRequired()
 
 
 def _keep_alive(own: BrowserSession) -> None:

@@ -8,6 +8,7 @@ from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, current_session, services
 from userapi.api.own_account import personal_export
+from userapi.api.restrictions import fresh_with_mfa
 from userapi.api.schemas.auth import EmailChange, PasswordChange
 from userapi.api.schemas.users import OwnDeletion, ProfileUpdate
 from userapi.errors import ServiceError
@@ -51,6 +52,7 @@ def email_page() -> Response:
 
 @blp.route("/email", methods=["POST"])
 @signed_in
+@fresh_with_mfa
 def change_email() -> Response:
     """Mail a link to the new address, which confirms the change."""
     user_id = current_session().user_id
@@ -79,13 +81,17 @@ def password_page() -> Response:
 
 @blp.route("/password", methods=["POST"])
 @signed_in
+@fresh_with_mfa
 @open_to_password_change
 def change_password() -> Response:
     """Change the password. This browser stays signed in; all other sessions end."""
     try:
         body = read_form(PasswordChange)
         tokens = services().password_change.change(
-            current=body["current_password"], new=body["new_password"], actor=current_actor()
+            current_session(),
+            current=body["current_password"],
+            new=body["new_password"],
+            actor=current_actor(),
         )
     except ServiceError as error:
         return page_with_errors(error, "password.html")
@@ -156,6 +162,7 @@ def export_data() -> Response:
 
 @blp.route("/my-data/delete", methods=["POST"])
 @signed_in
+@fresh_with_mfa
 def delete_account() -> Response:
     """Delete the own account permanently."""
     try:

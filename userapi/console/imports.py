@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from userapi.accounts.imports.errors import MalformedFile
 from userapi.accounts.imports.files import ENCODINGS, ImportFormat, open_text
 from userapi.accounts.imports.results import ImportResult
-from userapi.accounts.imports.rows import Row
+from userapi.accounts.imports.rows import Row, require_step_up_for
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PageQuery
 from userapi.api.transfers import rows_of, takes_long
@@ -77,6 +77,7 @@ def import_users() -> Response:
     try:
         file = _submitted_file()
         rows, ignored = rows_of(file.content, file.format, charset=file.charset)
+        require_step_up_for(rows, current_actor())
         if takes_long(rows) and not dry_run:
             return _import_in_worker(rows, ignored)
         batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)

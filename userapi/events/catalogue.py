@@ -82,12 +82,14 @@ class UserEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionEvent:
-    """An event about a session of a user."""
+    """An event about a session of a user: why it ended, or how its user was authenticated."""
 
     type: EventType
     user: UserFacts
     session_id: UUID
     reason: str | None = None
+    acr: str | None = None
+    amr: Sequence[str] = ()
 
     @property
     def subject(self) -> str:
@@ -95,10 +97,12 @@ class SessionEvent:
         return str(self.user.id)
 
     def data(self) -> dict[str, Any]:
-        """Return the user's facts, the session and why it ended."""
+        """Return the user's facts, the session, and what is known about its end or its start."""
         data = _facts(self.user) | {"session_id": str(self.session_id)}
         if self.reason:
             data["reason"] = self.reason
+        if self.acr:
+            data |= {"acr": self.acr, "amr": sorted(self.amr)}
         return data
 
 

@@ -39,6 +39,9 @@ class Metrics:
         self.refreshes = Counter(
             "auth_refreshes_total", "Refreshes by outcome", ("outcome",), registry=self.registry
         )
+        self.step_ups = Counter(
+            "auth_step_ups_total", "Step-ups by outcome", ("outcome",), registry=self.registry
+        )
         self.lockouts = Counter(
             "auth_lockouts_total", "Accounts locked after failures", registry=self.registry
         )

@@ -30,6 +30,7 @@ class RoleGraph:
     ) -> None:
         """`ancestors` maps each role to itself and to all roles that it inherits from."""
         self.version = version
+        self._ancestors = ancestors
         self._effective = {
             role: PermissionSet(
                 name for ancestor in of_role for name in permissions.get(ancestor, ())
@@ -46,6 +47,12 @@ class RoleGraph:
     def effective(self, role_names: Iterable[str]) -> PermissionSet:
         """Return all that the roles grant together, inherited permissions included."""
         return self._combined(tuple(sorted(role_names)))
+
+    def includes_any(self, role_names: Iterable[str], wanted: Collection[str]) -> bool:
+        """Return whether one of the roles is in `wanted`, or inherits from one that is."""
+        return any(
+            ancestor in wanted for role in role_names for ancestor in self._ancestors.get(role, ())
+        )
 
     def _combine(self, role_names: tuple[str, ...]) -> PermissionSet:
         return PermissionSet(name for role in role_names for name in self._effective.get(role, ()))

@@ -35,6 +35,7 @@ import structlog
 from userapi.clock import Clock
 from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_client import SERVER_ID, Command, Redis, Script, command
+from userapi.sessions.authentication_level import Authentication
 from userapi.sessions.status import IN_DOUBT_SECONDS, LiveSession, LiveSessions, Profile
 
 log = structlog.get_logger(__name__)
@@ -306,6 +307,10 @@ def _encoded(live: LiveSession) -> bytes:
             live.must_change_password,
             live.ends_at.timestamp(),
             profile and profile.etag,
+            live.mfa_enabled,
+            live.authentication.acr,
+            live.authentication.amr,
+            live.authentication.authenticated_at.timestamp(),
         ]
     )
     versions = (live.session_version, live.access_version, live.catalogue_version)
@@ -326,7 +331,8 @@ def _parsed(copy: bytes) -> LiveSession:
     first_line, _, shown = copy[1:].partition(b"\n")
     session_version, access_version, catalogue_version, _, text = first_line.split(b" ", 4)
     fields: list[Any] = orjson.loads(text)
-    session_id, user_id, username, roles, must_change_password, ends_at, etag = fields
+    session_id, user_id, username, roles, must_change_password, ends_at, etag, *proof = fields
+    mfa_enabled, acr, amr, authenticated_at = proof
     return LiveSession(
         session_id=UUID(session_id),
         user_id=UUID(user_id),
@@ -336,6 +342,10 @@ def _parsed(copy: bytes) -> LiveSession:
         access_version=int(access_version),
         catalogue_version=int(catalogue_version),
         must_change_password=must_change_password,
+        mfa_enabled=mfa_enabled,
+        authentication=Authentication(
+            acr, tuple(amr), datetime.fromtimestamp(authenticated_at, UTC)
+        ),
         ends_at=datetime.fromtimestamp(ends_at, UTC),
         profile=None if etag is None else Profile(shown, etag),
     )

@@ -5,10 +5,11 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, and_
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, and_, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from userapi.infrastructure.database import Base, UuidKey, new_id, partial_index, table_of
+from userapi.sessions.authentication_level import Authentication, stored_authentication
 
 
 class SessionKind(StrEnum):
@@ -46,6 +47,11 @@ class UserSession(Base):
     authenticated_at: Mapped[datetime | None]
     acr: Mapped[str] = mapped_column(String(8), default="aal1", server_default="aal1")
     amr: Mapped[str] = mapped_column(String(64), default="pwd", server_default="pwd")
+
+    @property
+    def authentication(self) -> Authentication:
+        """Return how the session has authenticated its user."""
+        return stored_authentication(self.acr, self.amr, self.authenticated_at or self.created_at)
 
     __table_args__ = (
         CheckConstraint("kind IN ('api', 'browser')", name="kind"),
@@ -97,3 +103,13 @@ def is_live(now: Any, idle_since: Any) -> ColumnElement[bool]:
     return and_(
         columns.revoked_at.is_(None), columns.expires_at > now, columns.rotated_at > idle_since
     )
+
+
+def authentication_columns() -> tuple[ColumnElement[Any], ...]:
+    """Return the columns that `stored_authentication` accepts, in its order.
+
+    Sessions of releases that did not store the time were authenticated when they were created.
+    """
+    columns = table_of(UserSession).c
+    at = func.coalesce(columns.authenticated_at, columns.created_at)
+    return columns.acr, columns.amr, at.label("authenticated_at")

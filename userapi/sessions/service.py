@@ -22,6 +22,7 @@ from userapi.infrastructure.database import (
     transaction,
 )
 from userapi.recorder import Recorder
+from userapi.sessions.authentication_level import PWD, Authentication, authenticated_by
 from userapi.sessions.models import SessionKind, UserSession, is_live
 from userapi.sessions.status import LiveSessions
 from userapi.sessions.views import SessionView, all_sessions, session_view
@@ -95,10 +96,12 @@ class Sessions:
         actor: Actor,
         remember_me: bool = False,
         kind: SessionKind = SessionKind.API,
+        authentication: Authentication | None = None,
     ) -> UserSession:
         """Start a session in the open transaction, which holds the lock on the user's row.
 
-        Above the cap the oldest sessions end.
+        `authentication` is how the user has signed in; None means by the password, now. Above the
+        cap the oldest sessions end.
         """
         session = require_transaction()
         surplus = session.execute(
@@ -108,9 +111,17 @@ class Sessions:
         ).all()
         self._end(surplus[::-1], user=user, actor=actor, reason=EndReason.CAP_REACHED)
         started = self._new_row(user.id, actor=actor, remember_me=remember_me, kind=kind)
+        proved = authentication or authenticated_by(PWD, at=started["created_at"])
+        started |= proved.columns
         session.execute(_INSERT, started)
         self._recorder.outbox.append(
-            SessionEvent(type=EventType.SESSION_CREATED, user=user, session_id=started["id"]),
+            SessionEvent(
+                type=EventType.SESSION_CREATED,
+                user=user,
+                session_id=started["id"],
+                acr=proved.acr,
+                amr=proved.amr,
+            ),
             actor=actor,
         )
         return UserSession(**started)

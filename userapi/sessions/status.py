@@ -19,7 +19,8 @@ from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_client import Command
 from userapi.roles.graph import catalogue_version
 from userapi.roles.models import UserRole
-from userapi.sessions.models import UserSession
+from userapi.sessions.authentication_level import Authentication, stored_authentication
+from userapi.sessions.models import UserSession, authentication_columns
 
 # How long a client may repeat a refresh whose reply was lost with the database connection.
 IN_DOUBT_SECONDS = 15 * 60
@@ -98,6 +99,8 @@ class LiveSession:
     access_version: int
     catalogue_version: int
     must_change_password: bool
+    mfa_enabled: bool
+    authentication: Authentication
     ends_at: datetime
     profile: Profile | None
 
@@ -166,6 +169,7 @@ class DatabaseLiveSessions:
                 _sessions.c.version.label("session_version"),
                 _sessions.c.expires_at,
                 _sessions.c.rotated_at,
+                *authentication_columns(),
                 catalogue_version().label("catalogue_version"),
             )
             .select_from(_sessions.join(users, users.c.id == _sessions.c.user_id))
@@ -204,6 +208,8 @@ class DatabaseLiveSessions:
             access_version=row.access_version,
             catalogue_version=row.catalogue_version,
             must_change_password=row.must_change_password,
+            mfa_enabled=row.mfa_enabled,
+            authentication=stored_authentication(row.acr, row.amr, row.authenticated_at),
             ends_at=ends_at,
             profile=self._profiles.profile(row, now),
         )

@@ -12,6 +12,7 @@ from sqlalchemy import Row, Select, select
 from userapi.characters import without_controls
 from userapi.infrastructure.database import reading, table_of
 from userapi.infrastructure.network_addresses import canonical_address
+from userapi.sessions.authentication_level import stored_authentication
 from userapi.sessions.devices import device_label
 from userapi.sessions.models import UserSession
 
@@ -33,10 +34,14 @@ class SessionView:
     user_agent: str | None
     device: str
     current: bool
+    acr: str
+    amr: tuple[str, ...]
+    authenticated_at: datetime
 
 
 def session_view(row: Row[Any], current: UUID | None = None) -> SessionView:
     """Return the view of a row; `current` is the session of the request."""
+    proved = stored_authentication(row.acr, row.amr, row.authenticated_at or row.created_at)
     return SessionView(
         id=row.id,
         created_at=row.created_at,
@@ -46,6 +51,9 @@ def session_view(row: Row[Any], current: UUID | None = None) -> SessionView:
         user_agent=without_controls(row.user_agent or "") or None,
         device=device_label(row.user_agent),
         current=row.id == current,
+        acr=proved.acr,
+        amr=proved.amr,
+        authenticated_at=proved.authenticated_at,
     )
 
 
@@ -71,4 +79,10 @@ def _chunks(first: list[dict[str, Any]], query: Select[Any]) -> Iterator[list[di
 def _read_rows(query: Select[Any]) -> list[dict[str, Any]]:
     with reading() as connection:
         rows = connection.execute(query.limit(ROWS_PER_CHUNK))
-        return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+        return [_exported(row) for row in rows]
+
+
+def _exported(row: Row[Any]) -> dict[str, Any]:
+    proved = stored_authentication(row.acr, row.amr, row.authenticated_at or row.created_at)
+    stored = dict(zip(_COLUMNS, row, strict=True))
+    return stored | {"amr": proved.amr, "authenticated_at": proved.authenticated_at}

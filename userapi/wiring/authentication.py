@@ -6,6 +6,7 @@ from datetime import timedelta
 from userapi.authentication.email_change import EmailChange
 from userapi.authentication.email_verification import EmailVerification
 from userapi.authentication.forced_reset import ForcedReset
+from userapi.authentication.freshness import Freshness
 from userapi.authentication.log_in import LogIn
 from userapi.authentication.log_out import LogOut
 from userapi.authentication.new_passwords import NewPasswords
@@ -15,6 +16,8 @@ from userapi.authentication.password_change import PasswordChange
 from userapi.authentication.password_check import PasswordCheck
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.refresh import Refresh
+from userapi.authentication.session_renewal import SessionRenewal
+from userapi.authentication.step_up import StepUp
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.passwords import PasswordServices
@@ -29,6 +32,7 @@ class AuthenticationServices:
     email_change: EmailChange
     email_verification: EmailVerification
     forced_reset: ForcedReset
+    freshness: Freshness
     log_in: LogIn
     log_out: LogOut
     own_account_deletion: OwnAccountDeletion
@@ -36,6 +40,8 @@ class AuthenticationServices:
     password_change: PasswordChange
     recovery: Recovery
     refresh: Refresh
+    session_renewal: SessionRenewal
+    step_up: StepUp
 
 
 def build_authentication(
@@ -63,6 +69,9 @@ def build_authentication(
         one_time_tokens=one_time_tokens,
         mails=mails,
     )
+    renewal = SessionRenewal(
+        recorder=recorder, sessions=sessions.sessions, live=sessions.live_sessions
+    )
     return AuthenticationServices(
         email_change=EmailChange(
             recorder=recorder,
@@ -78,6 +87,11 @@ def build_authentication(
             accounts=accounts.accounts,
             one_time_tokens=one_time_tokens,
             sessions=sessions.sessions,
+        ),
+        freshness=Freshness(
+            foundation.clock,
+            max_age_seconds=foundation.settings.step_up_max_age_seconds,
+            step_up_permissions=foundation.settings.step_up_permissions,
         ),
         log_in=LogIn(
             recorder=recorder,
@@ -106,7 +120,7 @@ def build_authentication(
             passwords=passwords.password_tools,
             new_passwords=new_passwords,
             sessions=sessions.sessions,
-            live=sessions.live_sessions,
+            renewal=renewal,
             token_pairs=tokens.token_pairs,
         ),
         recovery=Recovery(
@@ -126,5 +140,12 @@ def build_authentication(
             reuse_grace=timedelta(seconds=foundation.settings.refresh_reuse_grace_seconds),
             live=sessions.live_sessions,
             count_ahead=foundation.metrics.sessions_ahead.inc,
+        ),
+        session_renewal=renewal,
+        step_up=StepUp(
+            recorder=recorder,
+            password_check=password_check,
+            renewal=renewal,
+            token_pairs=tokens.token_pairs,
         ),
     )

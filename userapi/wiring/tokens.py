@@ -10,6 +10,7 @@ from userapi.authentication.token_pairs import TokenPairs
 from userapi.authentication.token_status import TokenStatus
 from userapi.authentication.tokens import AccessTokens, RefreshTokens
 from userapi.clock import Clock
+from userapi.factors.enforcement import MfaEnforcement
 from userapi.settings import Settings
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.foundation import Foundation
@@ -24,6 +25,7 @@ class TokenServices:
     introspection: Introspection
     key_folder: KeyFolder
     keys: KeyRing
+    mfa_enforcement: MfaEnforcement
     refresh_tokens: RefreshTokens
     token_pairs: TokenPairs
     token_status: TokenStatus
@@ -37,6 +39,7 @@ def build_tokens(
     keys = build_key_ring(settings, clock)
     access_tokens = build_access_tokens(settings, clock, keys)
     refresh_tokens = build_refresh_tokens(settings, clock)
+    enforcement = MfaEnforcement(settings.mfa_required_roles)
     token_status = TokenStatus(
         access_tokens=access_tokens, refresh_tokens=refresh_tokens, live=sessions.live_sessions
     )
@@ -47,13 +50,16 @@ def build_tokens(
             audience=settings.jwt_audience,
             token_status=token_status,
             roles=accounts.roles,
+            enforcement=enforcement,
         ),
         key_folder=build_key_folder(settings, clock),
         keys=keys,
+        mfa_enforcement=enforcement,
         refresh_tokens=refresh_tokens,
         token_pairs=TokenPairs(
             clock=clock,
             roles=accounts.roles,
+            enforcement=enforcement,
             access_tokens=access_tokens,
             refresh_tokens=refresh_tokens,
         ),

@@ -5,7 +5,7 @@ Nothing here queries the database. An error of one row does not affect other row
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 from userapi.accounts import exports
 from userapi.accounts.addresses import EmailAddress, parse_email, parse_username
 from userapi.accounts.models import UserStatus
+from userapi.actor import Actor
 from userapi.characters import is_blank
 from userapi.errors import FieldError, Invalid, faults_of
 from userapi.passwords.legacy_hashes import check_legacy_hash
+from userapi.permissions import Permission
 from userapi.roles.models import MAX_ROLES
 
 COLUMNS = (
@@ -72,6 +74,12 @@ class ImportedUser:
     last_name: str | None
     roles: tuple[str, ...]
     status: UserStatus | None
+
+
+def require_step_up_for(rows: Iterable[Row], actor: Actor) -> None:
+    """Raise InsufficientUserAuthentication if a row has roles and assigning needs a step-up."""
+    if actor.withheld is not None and any(row.values.get("roles") for row in rows):
+        actor.require_step_up(Permission.ROLES_ASSIGN)
 
 
 def checked_form(row: Row) -> Row:

@@ -87,6 +87,12 @@ class PasswordChange(StrictSchema):
             )
 
 
+class StepUpProof(StrictSchema):
+    """The current password."""
+
+    password = Password(required=True, min_length=1)
+
+
 class PasswordQuestion(StrictSchema):
     """A password to check, and its user."""
 
@@ -118,6 +124,10 @@ class Myself(User):
 
     permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
     session_id = fields.UUID()
+    acr = fields.String(metadata={"enum": ["aal1", "aal2"], "example": "aal1"})
+    amr = fields.List(fields.String(), metadata={"example": ["pwd"]})
+    authenticated_at = Moment()
+    mfa_enrollment_required = fields.Boolean(metadata={"example": False})
 
 
 class Verified(Schema):
@@ -129,6 +139,9 @@ class Verified(Schema):
     roles = fields.List(fields.String(), metadata={"example": ["moderator"]})
     permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
     expires_at = Moment()
+    acr = fields.String(metadata={"enum": ["aal1", "aal2"], "example": "aal1"})
+    amr = fields.List(fields.String(), metadata={"example": ["pwd"]})
+    authenticated_at = Moment()
 
 
 class PasswordResetRequest(StrictSchema):
@@ -208,6 +221,9 @@ class Introspected(Schema):
     iss = fields.String(metadata={"example": "aima-user-service"})
     aud = fields.String(metadata={"example": "aima"})
     jti = fields.String(metadata={"example": "019a2f6e-4a00-7c11-8f00-000000000000"})
+    acr = fields.String(metadata={"enum": ["aal1", "aal2"], "example": "aal1"})
+    amr = fields.List(fields.String(), metadata={"example": ["pwd"]})
+    auth_time = fields.Integer(metadata={"example": 1789998200})
 
 
 class SessionItem(Schema):
@@ -224,6 +240,9 @@ class SessionItem(Schema):
     )
     device = fields.String(metadata={"example": "Firefox on Windows"})
     current = fields.Boolean()
+    acr = fields.String(metadata={"enum": ["aal1", "aal2"], "example": "aal1"})
+    amr = fields.List(fields.String(), metadata={"example": ["pwd"]})
+    authenticated_at = Moment()
 
 
 class SessionList(Schema):

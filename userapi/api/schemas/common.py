@@ -45,6 +45,20 @@ class Problem(Schema):
             "example": ["users:delete"],
         },
     )
+    max_age = fields.Integer(
+        metadata={
+            "description": "In `insufficient_user_authentication`: the maximum age of the "
+            "authentication, in seconds (RFC 9470).",
+            "example": 900,
+        }
+    )
+    acr_values = fields.String(
+        metadata={
+            "description": "In `insufficient_user_authentication`: the level that the session "
+            "lacks; absent if its level is high enough.",
+            "example": "aal2",
+        }
+    )
     role = fields.String(
         metadata={"description": "In `role_in_use`: the role.", "example": "media-editor"}
     )

@@ -116,6 +116,7 @@ class User(Schema):
     roles = fields.List(fields.String(), metadata={"example": ["user"]})
     metadata = fields.Dict(metadata={"example": {"team": "vision"}})
     must_change_password = fields.Boolean(metadata={"example": False})
+    mfa_enabled = fields.Boolean(metadata={"example": False})
     created_at = Moment(metadata={"example": "2026-01-31T12:00:00Z"})
     updated_at = Moment(metadata={"example": "2026-01-31T12:00:00Z"})
     last_login_at = Moment(allow_none=True, metadata={"example": "2026-01-31T12:00:00Z"})
@@ -143,6 +144,7 @@ class UserFilterQuery(StrictSchema):
     last_login_after = Moment()
     last_login_before = Moment()
     locked = QueryBoolean()
+    mfa_enabled = QueryBoolean()
 
 
 class UserQuery(UserFilterQuery, SortedPageQuery):

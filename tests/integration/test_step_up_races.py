@@ -1,0 +1,180 @@
+"""Step-ups that meet other changes of their session, in this process and in two workers."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from tests.support.client import JsonClient
+from tests.support.databases import PostgresDatabase
+from tests.support.gunicorn import GunicornService, add_administrator
+from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+
+MakeApp = Callable[..., Flask]
+NEW_PASSWORD = "granite-otter-57-teapot"
+MANY = 20
+REVOKED = (401, "token_revoked")
+
+
+def at_once(*calls: Callable[[], Any]) -> list[Any]:
+    """Run calls concurrently and return their results."""
+    barrier = Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        barrier.wait(60)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def outcome(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.get_json().get("code", "")
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    return make_user("robin")
+
+
+@pytest.fixture
+def session(robin: MadeUser, log_in: LogIn) -> SignedInClient:
+    return log_in(robin)
+
+
+def step_up(client: JsonClient) -> Any:
+    return client.post("/api/v1/auth/step-up", json={"password": PASSWORD})
+
+
+def refresh(client: SignedInClient) -> Any:
+    return client.post("/api/v1/auth/refresh", json={"refresh_token": client.refresh_token})
+
+
+def change_password(client: JsonClient) -> Any:
+    body = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+    return client.post("/api/v1/auth/change-password", json=body)
+
+
+def is_signed_in(app: Flask, pair: Any) -> bool:
+    client = JsonClient(app, token=pair.get_json()["access_token"])
+    return client.get("/api/v1/auth/me").status_code == 200
+
+
+@pytest.mark.both_databases
+def test_a_step_up_beside_refreshes_leaves_one_pair(
+    app: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    """Whichever comes first, only the pair of the step-up is valid, and the session lives."""
+    for _ in range(5):
+        session = log_in(robin)
+
+        stepped, *refreshed = at_once(lambda: step_up(session), *[lambda: refresh(session)] * 4)
+
+        assert stepped.status_code == 200
+        assert {outcome(answer) for answer in refreshed} <= {(200, ""), REVOKED}
+        assert is_signed_in(app, stepped)
+        assert not any(is_signed_in(app, r) for r in refreshed if r.status_code == 200)
+        assert outcome(refresh(session)) == REVOKED
+
+
+@pytest.mark.both_databases
+def test_of_step_ups_and_password_changes_one_gets_a_pair(
+    app: Flask, session: SignedInClient
+) -> None:
+    answers = at_once(*[lambda: step_up(session)] * 2, *[lambda: change_password(session)] * 2)
+
+    pairs = [answer for answer in answers if answer.status_code == 200]
+    others = {outcome(answer) for answer in answers if answer.status_code != 200}
+    assert len(pairs) == 1
+    # A new password that was stored before the check of the former one makes that one wrong.
+    assert others <= {REVOKED, (401, "invalid_credentials")}
+    assert is_signed_in(app, pairs[0])
+
+
+@pytest.mark.both_databases
+def test_a_step_up_beside_a_log_out_revives_nothing(
+    app: Flask, robin: MadeUser, log_in: LogIn
+) -> None:
+    for _ in range(5):
+        session, other = log_in(robin), log_in(robin)
+
+        stepped, _ = at_once(
+            lambda: step_up(session), lambda: other.delete("/api/v1/auth/sessions")
+        )
+
+        assert stepped.status_code in (200, 401)
+        assert stepped.status_code == 401 or not is_signed_in(app, stepped)
+
+
+def test_the_former_token_is_dead_in_another_process(
+    make_app: MakeApp, app: Flask, session: SignedInClient
+) -> None:
+    """The copy of the session in Redis would live for five minutes."""
+    here = make_app(SESSION_CACHE_SECONDS="300")
+    there = make_app(SESSION_CACHE_SECONDS="300")
+    client = JsonClient(there, token=session.access_token)
+    assert client.get("/api/v1/auth/me").status_code == 200
+
+    renewed = step_up(JsonClient(here, token=session.access_token))
+
+    assert renewed.status_code == 200
+    assert outcome(client.get("/api/v1/auth/me")) == REVOKED
+    assert is_signed_in(there, renewed)
+
+
+@pytest.fixture
+def service(
+    make_database: Callable[[str], PostgresDatabase], redis_url: str
+) -> Iterator[GunicornService]:
+    environment = {
+        "ENVIRONMENT": "testing",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
+        "LOCKOUT_THRESHOLD": "100",
+        "DATABASE_URL": make_database("step_up").url,
+        "REDIS_URL": redis_url,
+        "WEB_CONCURRENCY": "2",
+    }
+    with GunicornService(environment) as service:
+        add_administrator(service, PASSWORD)
+        yield service
+
+
+def call(service: GunicornService, path: str, body: Any, *, token: str = "") -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    request = urllib.request.Request(
+        f"{service.base_url}/api/v1/auth/{path}", json.dumps(body).encode(), headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, json.loads(exc.read())
+
+
+def test_of_twenty_step_ups_on_two_workers_one_gets_a_pair(service: GunicornService) -> None:
+    _, pair = call(service, "login", {"username": "admin", "password": PASSWORD})
+    token = pair["access_token"]
+
+    answers = at_once(
+        *[lambda: call(service, "step-up", {"password": PASSWORD}, token=token)] * MANY
+    )
+
+    pairs = [body for status, body in answers if status == 200]
+    refused = {(status, body["code"]) for status, body in answers if status != 200}
+    assert len(pairs) == 1
+    assert refused == {REVOKED}
+    renewed = pairs[0]
+    status, _ = call(service, "refresh", {"refresh_token": renewed["refresh_token"]})
+    assert status == 200
+    status, body = call(service, "refresh", {"refresh_token": pair["refresh_token"]})
+    assert (status, body["code"]) == REVOKED
