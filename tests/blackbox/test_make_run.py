@@ -98,6 +98,7 @@ def test_ctrl_c_is_quiet_while_it_prepares(tmp_path: Path) -> None:
     assert "Listening at" not in terminal.text
 
 
+@pytest.mark.slow  # tests/blackbox/test_logs.py reads each line of the service itself.
 def test_without_a_terminal_each_line_of_the_log_is_json(start_run: StartRun) -> None:
     port = free_port()
 
@@ -143,6 +144,7 @@ def test_with_real_servers_mails_leave(
     assert "No worker is running: it runs inside the service." in log.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_there_is_left_to_its_work(
     start_run: StartRun, make_database: Callable[[str], PostgresDatabase]
 ) -> None:
