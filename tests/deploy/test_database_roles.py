@@ -1,6 +1,7 @@
 """The database roles of the shipped deployments: what the service can and cannot do."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from psycopg2.errors import InsufficientPrivilege
 from tests.integration.test_doctor import PRODUCTION
 from tests.support.client import JsonClient
 from tests.support.deployments import ENVIRONMENT, build_app, disconnect
+from tests.support.guardian import guardian
 from tests.support.programs import POSTGRES
-from tests.support.servers import PostgresServer, Server
+from tests.support.servers import PostgresServer, Server, new_run_directory
 from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
@@ -90,22 +92,28 @@ class Database:
         disconnect(app)
 
 
+def empty_database(server: Server, folder: Path) -> Database:
+    execute(server.url, "CREATE DATABASE userapi ENCODING 'UTF8' TEMPLATE template0")
+    return Database(server.url, folder)
+
+
 @pytest.fixture
 def database(private_server: Callable[[type[Server]], Server], tmp_path: Path) -> Database:
-    server = private_server(PostgresServer)
-    assert isinstance(server, PostgresServer)
-    execute(server.url, "CREATE DATABASE userapi ENCODING 'UTF8' TEMPLATE template0")
-    return Database(server.url, tmp_path)
+    """Return an empty database without roles."""
+    return empty_database(private_server(PostgresServer), tmp_path)
 
 
-@pytest.fixture
-def served(database: Database) -> Iterator[Flask]:
-    """Return the application as it is with the role of the service."""
-    database.make_roles()
-    database.migrate(database.owner_url)
-    app = database.app(database.service_url)
-    yield app
-    disconnect(app)
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Return a database that its owner has migrated. Tests only use it as the service."""
+    directory = new_run_directory()
+    with PostgresServer(directory) as server:
+        database = empty_database(server, tmp_path_factory.mktemp("roles"))
+        database.make_roles()
+        database.migrate(database.owner_url)
+        yield database
+    shutil.rmtree(directory, ignore_errors=True)
+    guardian.keep(directory)
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -166,9 +174,11 @@ def use(app: Flask) -> None:
         assert result.exit_code == 0, (arguments, result.output)
 
 
-def test_the_service_needs_no_more_than_its_role_has(served: Flask) -> None:
+def test_the_service_needs_no_more_than_its_role_has(deployed: Database) -> None:
     """Compose made it a superuser, which no trigger holds back."""
-    use(served)
+    app = deployed.app(deployed.service_url)
+    use(app)
+    disconnect(app)
 
 
 FORBIDDEN = [
@@ -187,16 +197,13 @@ FORBIDDEN = [
 ]
 
 
-def test_the_service_cannot_switch_off_what_protects_the_audit_log(
-    served: Flask, database: Database
-) -> None:
-    use(served)
+def test_the_service_cannot_switch_off_what_protects_the_audit_log(deployed: Database) -> None:
     for statement in FORBIDDEN:
         with pytest.raises(InsufficientPrivilege):
-            execute(database.service_url, statement)
+            execute(deployed.service_url, statement)
 
     row = execute(
-        database.service_url,
+        deployed.service_url,
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls,"
         " (SELECT count(*) FROM pg_class WHERE relowner = pg_roles.oid)"
         " FROM pg_roles WHERE rolname = current_user",
@@ -229,20 +236,18 @@ def test_the_owner_migrates_down_and_up(database: Database) -> None:
     disconnect(app)
 
 
-def test_the_doctor_tells_of_a_role_that_owns_the_tables(database: Database) -> None:
-    database.make_roles()
-    database.migrate(database.owner_url)
+def test_the_doctor_tells_of_a_role_that_owns_the_tables(deployed: Database) -> None:
     found = {}
-    for url in (database.owner_url, database.service_url):
+    for url in (deployed.owner_url, deployed.service_url):
         app = build_app(
-            {**PRODUCTION, "DATABASE_URL": url}, clock=ManualClock(), instance_dir=database.folder
+            {**PRODUCTION, "DATABASE_URL": url}, clock=ManualClock(), instance_dir=deployed.folder
         )
         found[url] = app.test_cli_runner().invoke(args=["doctor"]).output
         disconnect(app)
 
-    assert "the service owns its tables" in found[database.owner_url]
-    assert "deploy/postgresql/roles.sql" in found[database.owner_url]
-    assert "the service owns its tables" not in found[database.service_url]
+    assert "the service owns its tables" in found[deployed.owner_url]
+    assert "deploy/postgresql/roles.sql" in found[deployed.owner_url]
+    assert "the service owns its tables" not in found[deployed.service_url]
 
 
 def test_only_the_migration_of_the_deployments_has_the_role_that_owns() -> None:
