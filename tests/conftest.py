@@ -4,6 +4,7 @@ The servers start once in a run: in the controller of pytest-xdist before its wo
 when the first test asks for one. Databases come from one migrated template (`support.databases`).
 """
 
+import gc
 import itertools
 import os
 import shutil
@@ -78,6 +79,12 @@ def pytest_configure(config: pytest.Config) -> None:
                 pytest.exit(str(exc), returncode=1)
         except ServerFailed as exc:
             pytest.exit(str(exc), returncode=1)
+
+
+def pytest_collection_finish() -> None:
+    """Take modules and tests out of the garbage collector's search: they live until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -269,10 +269,7 @@ def guarded_app(tmp_path_factory: pytest.TempPathFactory, run_directory: Path) -
         clock=ManualClock(),
         instance_dir=directory,
     )
-    gc.collect()
-    gc.freeze()  # So that collecting before each test does not search the whole process.
     yield app
-    gc.unfreeze()
     disconnect(app)
     database.drop()
 

@@ -53,7 +53,6 @@ def app(url: str, tmp_path: Path) -> Iterator[Flask]:
     disconnect(app)
 
 
-on_both = pytest.mark.parametrize("url", list(Backend), ids=str, indirect=True)
 on_postgresql = pytest.mark.parametrize("url", [Backend.POSTGRESQL], ids=str, indirect=True)
 
 
@@ -132,7 +131,12 @@ def facts() -> tuple[str, dict[str, int], list[str]]:
     return schema(), {table: len(found) for table, found in rows.items()}, rows.get("tallies", [])
 
 
-@on_both
+@pytest.mark.parametrize(
+    "url",
+    [Backend.POSTGRESQL, pytest.param(Backend.SQLITE, marks=pytest.mark.slow)],
+    ids=str,
+    indirect=True,
+)
 def test_each_migration_can_be_repeated_after_a_failure_at_any_statement(
     app: Flask, url: str
 ) -> None:
@@ -197,7 +201,8 @@ def _waits_for_lock(connection: sa.Connection) -> bool:
     ("url", "first"),
     [
         pytest.param(Backend.POSTGRESQL, "base", marks=pytest.mark.slow),
-        (Backend.POSTGRESQL, "0010"),
+        # tests/cluster/test_migrations_at_once.py does the same with four of them.
+        pytest.param(Backend.POSTGRESQL, "0010", marks=pytest.mark.slow),
         pytest.param(Backend.SQLITE, "base", marks=pytest.mark.slow),
     ],
     indirect=["url"],
