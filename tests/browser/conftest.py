@@ -76,6 +76,8 @@ def _browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def browser(_browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[Browser]:
     """Return a selenium driver without cookies or storage; its tests fail for what pages do."""
     _browser.get("about:blank")
+    _browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    _browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     _browser.execute_cdp_cmd(
         "Storage.clearDataForOrigin", {"origin": site.url, "storageTypes": "all"}
     )

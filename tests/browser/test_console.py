@@ -188,43 +188,45 @@ def long_name(site: Site) -> str:
 
 @pytest.mark.browser(expects=["status of 404", "status of 422"])
 @pytest.mark.parametrize(
-    ("scheme", "width"),
+    "views",
     [
-        ("light", 1280),
-        ("dark", 360),
+        [("dark", 360), ("light", 1280)],
         # Each scheme and each width is checked above.
-        pytest.param("light", 360, marks=pytest.mark.slow),
-        pytest.param("dark", 1280, marks=pytest.mark.slow),
+        pytest.param([("light", 360), ("dark", 1280)], marks=pytest.mark.slow),
     ],
+    ids=lambda views: "-".join(f"{scheme}-{width}" for scheme, width in views),
 )
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
-    browser: Browser, site: Site, long_name: str, scheme: str, width: int
+    browser: Browser, site: Site, long_name: str, views: list[tuple[str, int]]
 ) -> None:
     found: dict[str, list[str]] = {}
 
     def check(name: str) -> None:
         browser.find("h1")
         browser.execute_script(AXE.read_text("utf-8"))
-        found[name] = browser.execute_async_script(CHECK, STANDARDS)
-        overflow = "return document.documentElement.scrollWidth - window.innerWidth"
-        if browser.execute_script(overflow) > 0:
-            found[name].append("wider than the window")
-        if found[name]:
-            browser.screenshot(f"{re.sub('[^a-z-]', '-', name)}-{scheme}-{width}")
+        for scheme, width in views:
+            show(browser, scheme=scheme, width=width)
+            faults = browser.execute_async_script(CHECK, STANDARDS)
+            overflow = "return document.documentElement.scrollWidth - window.innerWidth"
+            if browser.execute_script(overflow) > 0:
+                faults.append("wider than the window")
+            if faults:
+                view = f"{re.sub('[^a-z-]', '-', name)}-{scheme}-{width}"
+                browser.screenshot(view)
+                found[view] = faults
 
     def check_at(path: str) -> None:
         browser.get(f"{site.url}/console/{path}")
         check(path)
 
-    with emulated(browser, scheme=scheme, width=width):
-        for path in OPEN_PAGES:
-            check_at(path)
-        sign_in(browser, site)
-        for path in PAGES:
-            check_at(path)
-        check_what_comes_after_a_form(browser, site, long_name, check)
+    for path in OPEN_PAGES:
+        check_at(path)
+    sign_in(browser, site)
+    for path in PAGES:
+        check_at(path)
+    check_what_comes_after_a_form(browser, site, long_name, check)
 
-    assert {name: faults for name, faults in found.items() if faults} == {}
+    assert found == {}
 
 
 def check_what_comes_after_a_form(
@@ -282,21 +284,12 @@ def second_browser(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -
     other.quit()
 
 
-class emulated:  # noqa: N801 - reads as a statement
-    """Shows pages in a colour scheme and on a screen of a width, while the block lasts."""
-
-    def __init__(self, browser: Browser, *, scheme: str, width: int) -> None:
-        self._browser = browser
-        self._media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        self._screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-
-    def __enter__(self) -> None:
-        self._browser.execute_cdp_cmd("Emulation.setEmulatedMedia", self._media)
-        self._browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", self._screen)
-
-    def __exit__(self, *_: object) -> None:
-        self._browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-        self._browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+def show(browser: Browser, *, scheme: str, width: int) -> None:
+    """Show pages in a colour scheme and on a screen of a width, from now on."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
 
 
 def _link(browser: Browser, text: str) -> WebElement:

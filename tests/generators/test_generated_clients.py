@@ -51,6 +51,7 @@ def run(*command: str | Path, directory: Path) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow  # The TypeScript client below is made of the same document.
 def test_a_python_client_is_typed_and_logs_in(
     service: GunicornService, document: Path, tmp_path: Path
 ) -> None:

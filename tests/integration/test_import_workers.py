@@ -10,13 +10,19 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from tests.support.deployments import Deployment
+from tests.support.deployments import Backend, Deployment
 from tests.support.facts import audit_rows, events
 from tests.support.polling import wait_until
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = pytest.mark.both_databases
+# Imports continue by the same code on both databases; only their locks differ.
+on_both = pytest.mark.parametrize(
+    "backend",
+    [Backend.POSTGRESQL, pytest.param(Backend.SQLITE, marks=pytest.mark.slow)],
+    ids=str,
+    indirect=True,
+)
 
 ROWS = 80
 PASSWORD = "marble-heron-58-lantern"
@@ -87,6 +93,7 @@ def assert_each_row_once(app: Flask, client: SignedInClient, location: str) -> N
     assert len(audit_rows(app, action="user.imported")) == ROWS
 
 
+@on_both
 def test_a_worker_that_is_killed_is_followed_by_one_that_continues(
     app: Flask, admin: SignedInClient, worker_process: Callable[[], WorkerProcess]
 ) -> None:
@@ -102,6 +109,7 @@ def test_a_worker_that_is_killed_is_followed_by_one_that_continues(
     assert_each_row_once(app, admin, location)
 
 
+@pytest.mark.both_databases
 def test_two_workers_never_do_one_import_at_once(
     app: Flask, admin: SignedInClient, worker_process: Callable[[], WorkerProcess]
 ) -> None:
@@ -113,6 +121,7 @@ def test_two_workers_never_do_one_import_at_once(
     assert_each_row_once(app, admin, location)
 
 
+@on_both
 def test_a_worker_that_is_stopped_finishes_its_batch(
     app: Flask, admin: SignedInClient, worker_process: Callable[[], WorkerProcess]
 ) -> None:

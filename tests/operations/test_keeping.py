@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psycopg2
+import pytest
 
 from tests.operations.stage import Stage
 from tests.support.deployments import ENVIRONMENT, migrate_with
@@ -17,6 +18,7 @@ OLD_ROWS = """
     """
 
 
+@pytest.mark.slow
 def test_pruning_leaves_a_log_that_verifies(stage: Stage) -> None:
     with psycopg2.connect(stage.environment["DATABASE_URL"]) as connection:
         connection.cursor().execute(OLD_ROWS)
@@ -28,6 +30,7 @@ def test_pruning_leaves_a_log_that_verifies(stage: Stage) -> None:
     assert output.count("The audit log verifies.") == 2
 
 
+@pytest.mark.slow  # tests/deploy/test_database_roles.py runs the same file.
 def test_the_tables_are_taken_from_the_service(
     private_server: Callable[[type[Server]], Server], redis_url: str, tmp_path: Path
 ) -> None:

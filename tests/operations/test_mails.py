@@ -29,6 +29,7 @@ def test_mails_that_wait_are_shown_with_the_reason(stage: Stage) -> None:
     assert "the mail server" in output
 
 
+@pytest.mark.slow
 def test_parked_mails_are_sent_again(stage: Stage) -> None:
     ask_for_a_mail(stage)
     with psycopg2.connect(stage.environment["DATABASE_URL"]) as connection:
