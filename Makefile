@@ -36,7 +36,7 @@ test-slow: browser ## Run the slow tests (minutes)
 
 cluster-test: install ## Run the tests of failovers and upgrades on real clusters (minutes)
 	@$(BIN)/python -m tests.support.servers install --clusters </dev/null
-	@$(BIN)/pytest --dist loadgroup --numprocesses 2 -m cluster tests/cluster $(ARGS) </dev/null
+	@$(BIN)/pytest -m cluster tests/cluster $(ARGS) </dev/null
 
 test-busy: browser ## Run all tests three times on a busy machine: none may depend on its speed
 	@for _ in 1 2 3; do scripts/busy.sh $(PYTEST) $(ARGS) </dev/null || exit 1; done

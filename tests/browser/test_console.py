@@ -286,7 +286,9 @@ def second_browser(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -
 
 def show(browser: Browser, *, scheme: str, width: int) -> None:
     """Show pages in a colour scheme and on a screen of a width, from now on."""
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    # With motion, colours would change gradually.
+    features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    media = {"features": [{"name": name, "value": value} for name, value in features.items()]}
     screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)

@@ -44,14 +44,9 @@ _numbers = count(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests by the cluster that they use, and give each of them more time.
-
-    A worker of pytest-xdist runs all tests of a group.
-    """
+    """Group the tests by the cluster that they use, and give each of them more time."""
     ours = [item for item in items if item.get_closest_marker("cluster")]
     for item in ours:
-        if number := _kind_number(item):
-            item.add_marker(pytest.mark.xdist_group(KINDS[number - 1]))
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT_SECONDS))
     items.sort(key=_kind_number)
