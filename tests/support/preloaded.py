@@ -114,6 +114,8 @@ class Forker:
         # Coverage of other processes begins when their interpreter starts.
         if differs or "COVERAGE_PROCESS_START" in present or sys.platform != "linux":
             return start_interpreter(order)
+        # Tests read it before the fork has opened it.
+        Path(order.log).touch()
         with self._lock:
             if self._process is None:
                 self._process = _start_forking(present)
