@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from tests.cluster.conftest import COUNTED, Deploy, scripts_run
 from tests.cluster.guarantees import hold
 from tests.support.clusters.load import Checks, summary
 from tests.support.clusters.redis_nodes import PASSWORD, RedisPair
+from tests.support.persistent_client import PersistentClient
 from tests.support.polling import wait_until
-from tests.support.proxy import FaultProxy
+from tests.support.proxy import FaultProxy, proxy_to, url_through
 
 pytestmark = pytest.mark.cluster
 
@@ -58,3 +60,51 @@ def test_no_request_with_a_revoked_token_is_accepted_after_a_failover(
     hold("G6", len(after_logout.record.acknowledged), bound=0)
     # Or the promoted server was never read, and the test would prove nothing.
     assert scripts_run(pair.replica) > before + 100
+
+
+def test_a_fill_that_is_under_way_during_a_failover_revives_no_session(
+    pair: RedisPair, single_database: str, deploy: Deploy
+) -> None:
+    """The process has read the live session; the replica has its placeholder and no tombstone."""
+    redis_url = f"redis://:{PASSWORD}@127.0.0.1"
+    with (
+        FaultProxy("127.0.0.1", pair.master.port) as route,
+        proxy_to(single_database) as database,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        revoking = deploy.service(
+            single_database, REDIS_URL=f"{redis_url}:{pair.master.port}/0", **COUNTED
+        )
+        filling = deploy.process(
+            url_through(database, single_database),
+            REDIS_URL=f"{redis_url}:{route.port}/0",
+            **COUNTED,
+        )
+        session, other = revoking.log_in(2)
+        other.client.base_url = filling.base_url
+        # Its connection to the database is in use, so the next read needs no question before it.
+        assert other.client.once("GET", "/api/v1/users/me").status == 200
+        before = database.answers_held
+        database.delay(60)
+        reader = PersistentClient(filling.base_url, token=session.client.token)
+        answer = pool.submit(reader.once, "GET", "/api/v1/users/me")
+        wait_until(lambda: database.answers_held > before)
+        pair.wait_until_in_step()
+        pair.cut_replica_off()
+        assert session.client.once("POST", "/api/v1/auth/logout").status == 204
+
+        pair.master.crash()
+        pair.promote_replica()
+        route.lead_to(pair.replica.port)
+        route.refuse()
+        route.pass_on()
+        database.pass_on()
+        # It was live when it was read, or the test would prove nothing.
+        assert answer.result(60).status == 200
+        accepted = [
+            status
+            for status in (reader.once("GET", "/api/v1/users/me").status for _ in range(20))
+            if status != 401
+        ]
+
+    hold("G6", len(accepted), bound=0)

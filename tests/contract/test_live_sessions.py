@@ -4,26 +4,46 @@ Copies live for five minutes here, so a change that shows at once did not wait f
 Each session is looked up twice before a change: the second time from the copy, if there is one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from tests.support.client import JsonClient
+from tests.support.clusters.topologies import Kind, Topology
+from tests.support.polling import wait_until
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
+from userapi.infrastructure.database import table_of, transaction
+from userapi.infrastructure.rate_counters import RateCounter
+from userapi.sessions.models import UserSession
 from userapi.sessions.status import LiveSession
 from userapi.wiring import Services
 
 NOBODY = UUID("01900000-0000-7000-8000-000000000000")
 
 
-@pytest.fixture(params=["database", "redis"])
-def app(request: pytest.FixtureRequest, make_app: Callable[..., Flask]) -> Flask:
+@pytest.fixture(params=[None, *Kind])
+def store(
+    request: pytest.FixtureRequest, topologies: Callable[[Kind], Topology]
+) -> Iterator[Topology | None]:
+    """Return a Redis of each kind, or none."""
+    topology = topologies(request.param) if request.param else None
+    yield topology
+    if topology is not None:
+        topology.empty()
+
+
+@pytest.fixture
+def app(store: Topology | None, make_app: Callable[..., Flask]) -> Flask:
     """Return an application that reads the database only, or Redis first."""
-    redis_url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
-    return make_app(REDIS_URL=redis_url, SESSION_CACHE_SECONDS="300")
+    app = make_app(REDIS_URL=store.url if store else "", SESSION_CACHE_SECONDS="300")
+    if store is not None:
+        rates: RateCounter = app.extensions["userapi"].rates
+        wait_until(lambda: rates.hit("warm", seconds=1).count and store.scripts_run())
+    return app
 
 
 class Service:
@@ -80,6 +100,28 @@ def test_a_live_session_has_all_that_a_request_needs(service: Service, robin: Ma
     assert (live.username, live.roles) == ("robin", ("user",))
     assert (live.session_version, live.must_change_password) == (1, False)
     assert live.ends_at.utcoffset() is not None
+
+
+def test_the_copy_is_read_and_not_the_database(
+    service: Service, robin: MadeUser, store: Topology | None
+) -> None:
+    """Or the other tests of this module would prove nothing about Redis."""
+    session_id = service.log_in(robin).session_id
+    if store is None:
+        assert service.find(session_id, robin.id)
+        return
+
+    wait_until(
+        lambda: (
+            service.find(session_id, robin.id)
+            and any(copy.startswith(b"D") for copy in store.values("userapi:live:*").values())
+        )
+    )
+    with service.app.app_context(), transaction() as database:
+        ended = {"revoked_at": service.services.clock.now(), "revoked_reason": "revoked"}
+        database.execute(update(table_of(UserSession)).values(ended))
+
+    assert service.find(session_id, robin.id) is not None
 
 
 def test_an_unknown_session_is_not_found(service: Service, robin: MadeUser) -> None:
@@ -253,11 +295,11 @@ def test_a_lookup_that_is_sent_with_the_rate_limit_finds_the_same(
         lookup = live.lookup(session_id, user_id=user_id, session_version=1)
         reply = None
         if lookup is not None:
-            condition = live.liveness(session_id, session_version=1)
-            decided = service.services.rates.hit_one_of(
-                ("user", "network"), seconds=60, condition=condition, after=lookup
+            condition = live.liveness(session_id, user_id=user_id, session_version=1)
+            decided = service.services.rates.hit_if(
+                user_id, seconds=60, condition=condition, after=lookup
             )
-            assert decided.key == "user"
+            assert decided.hit is not None and decided.is_met
             reply = decided.reply
         found = live.find(session_id, user_id=user_id, session_version=1, reply=reply)
 

@@ -1,6 +1,7 @@
 """The Kubernetes manifests: valid, locked down, and in step with the service."""
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from userapi.settings import Settings, variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
+EXAMPLE = Path(__file__).parent / "kustomize_example"
 OVERLAYS = ("single", "ha")
 GUNICORN_VARIABLES = {
     "BIND",
@@ -58,18 +60,49 @@ def test_a_cluster_would_accept_each_overlay(overlay: str, version: str) -> None
         kubernetes_validate.validate(resource, version, strict=True)
 
 
+def test_the_builder_of_these_tests_does_what_kubectl_has_done() -> None:
+    recorded = (EXAMPLE / "rendered.yaml").read_text("utf-8")
+
+    assert by_name(kustomize.built(EXAMPLE / "overlay")) == by_name(yaml.safe_load_all(recorded))
+
+
+def test_the_example_of_the_builder_uses_all_that_it_builds() -> None:
+    used: set[str] = set()
+    for folder in ("base", "overlay"):
+        file = EXAMPLE / folder / "kustomization.yaml"
+        used |= set(yaml.safe_load(file.read_text("utf-8")))
+
+    # The tests of nginx read the files of which a configuration is generated.
+    assert used | {"configMapGenerator"} == kustomize.KNOWN
+
+
+def by_name(resources: Iterable[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(one["kind"], one["metadata"]["name"]): one for one in resources}
+
+
 @pytest.mark.skipif(KUBECTL.find() is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("folder", ["overlays/single", "overlays/ha", "examples/redis-sentinel"])
+def test_kubectl_still_builds_the_example_like_this() -> None:
+    command = [str(KUBECTL.require()), "kustomize", str(EXAMPLE / "overlay")]
+    rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert rendered == (EXAMPLE / "rendered.yaml").read_text("utf-8")
+
+
+@pytest.mark.skipif(KUBECTL.find() is None, reason="kubectl is not installed")
+@pytest.mark.parametrize(
+    "folder",
+    ["overlays/single", "overlays/ha", "examples/redis-sentinel", "examples/redis-cluster"],
+)
 def test_kustomize_builds_the_same_resources(folder: str) -> None:
     command = [str(KUBECTL.require()), "kustomize", str(FOLDER / folder)]
     rendered = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     # The configuration of nginx has a name with a hash of its content.
-    theirs = {
-        (resource["kind"], resource["metadata"]["name"]): resource
+    theirs = by_name(
+        resource
         for resource in yaml.safe_load_all(rendered)
         if not resource["metadata"]["name"].startswith("userapi-nginx-")
-    }
-    ours = {(r["kind"], r["metadata"]["name"]): r for r in kustomize.built(FOLDER / folder)}
+    )
+    ours = by_name(kustomize.built(FOLDER / folder))
 
     assert set(theirs) == set(ours)
     for key, resource in theirs.items():
@@ -173,6 +206,23 @@ def test_the_examples_replicate_what_is_acknowledged() -> None:
     assert sentinel["clusterSize"] == 3
     assert int(sentinel["redisSentinelConfig"]["quorum"]) == 2
     assert sentinel["redisSentinelConfig"]["masterGroupName"] == "mymaster"
+
+
+def test_the_example_of_a_redis_cluster_keeps_its_shards_independent() -> None:
+    cluster = example("redis-cluster/redis.yaml")["spec"]
+    options = example("redis-cluster/configuration.yaml")["data"]["redis-additional.conf"]
+    guide = (REPOSITORY / "docs" / "operating.md").read_text("utf-8")
+    section = guide.partition("### Redis Cluster")[2].partition("### ")[0]
+
+    leaders, followers = cluster["redisLeader"], cluster["redisFollower"]
+    assert leaders["replicas"] == cluster["clusterSize"] == 3
+    # Or a promoted master would have no replica and refuse writes.
+    assert followers["replicas"] == 2 * leaders["replicas"]
+    assert leaders["redisConfig"] == followers["redisConfig"]
+    for option in ("cluster-require-full-coverage no", "cluster-node-timeout 3000"):
+        assert option in options and option in section
+    for option in ("min-replicas-to-write 1", "maxmemory-policy noeviction", 'save ""'):
+        assert option in options and option in section
 
 
 @pytest.mark.parametrize("fault", ["replica", "ports"])

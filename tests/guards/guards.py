@@ -57,7 +57,7 @@ GUARDS = [
     Guard(
         "After the grace period the predecessor is accepted only if its rotation is in doubt",
         "Refresh._is_predecessor",
-        "self._live.is_in_doubt(own.id, generation=claims.generation)",
+        "self._live.is_in_doubt(own.id, user_id=own.user_id, generation=claims.generation)",
         "True",
         REFRESHING,
     ),
@@ -84,8 +84,8 @@ GUARDS = [
     ),
     Guard(
         "An idle session expires",
-        "Sessions.is_live",
-        "min(session.expires_at, session.rotated_at + self._limits.idle_timeout)",
+        "SessionLimits.is_live",
+        "min(session.expires_at, session.rotated_at + self.idle_timeout)",
         "session.expires_at",
         REFRESHING,
     ),
@@ -173,15 +173,15 @@ GUARDS = [
     ),
     Guard(
         "Sessions are read from the database while an invalidation is pending",
-        "RedisLiveSessions._publish",
-        "self._pending.update(dict.fromkeys(invalidations, until))",
+        "Invalidations.publish",
+        "self._pending.setdefault(tag, {}).update(dict.fromkeys(group, until))",
         "",
         (*LIVE, "tests/integration/test_redis_away.py"),
     ),
     Guard(
         "Sessions are read from the database shortly after Redis reconnects",
-        "RedisLiveSessions.find",
-        "self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS)",
+        "RedisLiveSessions._has_reconnected",
+        "self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, lookup)",
         "False",
         LIVE,
     ),
@@ -200,6 +200,29 @@ GUARDS = [
         "",
         ("tests/integration/test_redis_failover.py",),
         in_string=True,
+    ),
+    Guard(
+        "A session that the previous release has ended is rejected",
+        "_LOOKUP",
+        "if found[4] == 'E' and found[1] ~= 'E' then",
+        "if false then",
+        ("tests/integration/test_previous_keys.py",),
+        in_string=True,
+    ),
+    Guard(
+        "A copy is a miss if the previous release has changed its user",
+        "_LOOKUP",
+        "      and tonumber(found[5] or 0) <= tonumber(user)\n",
+        "",
+        ("tests/integration/test_previous_keys.py",),
+        in_string=True,
+    ),
+    Guard(
+        "The previous release finds sessions that have ended",
+        "RedisLiveSessions.sessions_ended",
+        "self._is_shared",
+        "False",
+        ("tests/integration/test_previous_keys.py",),
     ),
     Guard(
         "A suspension ends every session of the user",
@@ -825,7 +848,9 @@ GUARDS = [
     Guard(
         "A renewal takes effect on the next request in every process",
         "SessionRenewal.renew",
-        "after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))",
+        "after_commit(\n"
+        "    lambda: self._live.session_changed(session_id, user_id=user_id, version=version)\n"
+        ")",
         "",
         ("tests/integration/test_step_up_races.py",),
     ),
@@ -1004,17 +1029,17 @@ GUARDS = [
     ),
     Guard(
         "Redis counts a request for a user only if the session is live",
-        "_HIT_ONE_OF",
-        "if string.sub(value, 1, #ARGV[1]) == ARGV[1] then chosen = 2 end\n",
-        "chosen = 2\n",
+        "_HIT_IF",
+        "if string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return {0, 0, 2} end\n",
+        "",
         LIMITS,
         in_string=True,
     ),
     Guard(
         "The database counts a request for a user only if the session is live",
         "_count_caller",
-        "require_live(own)\nkey = user",
-        "key = user\nrequire_live(own)",
+        "require_live(own)\nkey = key_of_user(own.user_id)",
+        "key = key_of_user(own.user_id)\nrequire_live(own)",
         LIMITS,
     ),
     Guard(

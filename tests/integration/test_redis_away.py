@@ -10,7 +10,9 @@ import pytest
 from tests.support.polling import ATTEMPTS, least_seconds, wait_until
 from tests.support.proxy import proxy_to, url_through
 from tests.support.servers import RedisServer
-from userapi.infrastructure.redis_client import CircuitBreaker, Redis, Script, command
+from userapi.infrastructure.circuit_breaker import CircuitBreaker
+from userapi.infrastructure.redis_client import Redis
+from userapi.infrastructure.redis_commands import Script, command
 
 PING = command("PING")
 DOUBLE = Script("return ARGV[1] * 2")
@@ -52,7 +54,7 @@ def test_a_rejected_command_has_no_reply(store: Redis) -> None:
         store.execute(command("SET", "a", "text"), command("INCR", "a"), command("GET", "a"))
         is None
     )
-    assert store.is_unavailable
+    assert store.is_unavailable(PING)
 
 
 def test_a_restart_of_redis_is_no_outage(
@@ -66,7 +68,7 @@ def test_a_restart_of_redis_is_no_outage(
     server.start()
 
     assert store.execute(PING) == [b"PONG"]
-    assert not store.is_unavailable
+    assert not store.is_unavailable(PING)
     store.close()
 
 
@@ -123,7 +125,7 @@ def test_one_caller_tries_to_reconnect_for_all(redis_url: str) -> None:
     seconds[0] = 2.0
 
     assert store.execute(PING) == [b"PONG"]
-    assert not store.is_unavailable
+    assert not store.is_unavailable(PING)
     store.close()
     proxy.close()
 
@@ -144,3 +146,10 @@ def test_a_child_process_has_its_own_connections(store: Redis) -> None:
 
     assert theirs is not None and theirs != ours
     assert store.execute(command("CLIENT", "ID")) == ours
+
+
+def test_any_number_of_connections_can_be_opened_one_after_the_other(store: Redis) -> None:
+    """redis-py counts every connection, so the 101st of a process failed, and all after it."""
+    for _ in range(150):
+        assert store.execute(PING) == [b"PONG"]
+        store.close()

@@ -12,10 +12,12 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.proxy import proxy_to, url_through
+from tests.support.redis_keys import forget_previous_keys, session_key_of
 from tests.support.servers import RedisServer
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts.views import ShownUsers
-from userapi.infrastructure.redis_client import CircuitBreaker, Redis
+from userapi.infrastructure.circuit_breaker import CircuitBreaker
+from userapi.infrastructure.redis_client import Redis
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession
 from userapi.wiring import Services
@@ -34,15 +36,11 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def key_of(session: SignedInClient) -> str:
-    return f"userapi:live:s:{UUID(session.session_id).hex}"
-
-
 def copy_of(server: redis.Redis, session: SignedInClient) -> bytes:
     """Look the session up twice and return the copy that Redis then holds."""
     for _ in range(2):
         assert verify(session) == 200
-    copy = server.get(key_of(session))
+    copy = server.get(session_key_of(server, session.session_id))
     assert isinstance(copy, bytes) and copy.startswith(b"D")
     return copy
 
@@ -64,7 +62,8 @@ def test_a_copy_of_another_server_process_is_a_miss(
     """After a failover, a revoked session was accepted 178 times in 9.6 s."""
     stale = of_another_server(server, copy_of(server, session))
     assert session.post("/api/v1/auth/logout").status_code == 204
-    server.set(key_of(session), stale, px=60_000)
+    server.set(session_key_of(server, session.session_id), stale, px=60_000)
+    forget_previous_keys(server)
 
     assert verify(session) == 401
 
@@ -73,11 +72,11 @@ def test_a_placeholder_of_another_server_process_is_replaced(
     app: Flask, session: SignedInClient, server: redis.Redis
 ) -> None:
     copy = copy_of(server, session)
-    server.set(key_of(session), b"P" + OTHER_SERVER + b":1.2", px=60_000)
+    server.set(session_key_of(server, session.session_id), b"P" + OTHER_SERVER + b":1.2", px=60_000)
 
     assert verify(session) == 200
 
-    assert server.get(key_of(session)) == copy
+    assert server.get(session_key_of(server, session.session_id)) == copy
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_a_value_in_an_unknown_form_is_a_miss(
     app: Flask, session: SignedInClient, server: redis.Redis, unreadable: bytes
 ) -> None:
     copy_of(server, session)
-    server.set(key_of(session), unreadable, px=60_000)
+    server.set(session_key_of(server, session.session_id), unreadable, px=60_000)
 
     assert {verify(session) for _ in range(3)} == {200}
     assert session.post("/api/v1/auth/logout").status_code == 204
@@ -101,7 +100,7 @@ def test_a_copy_of_this_server_in_an_unknown_form_is_a_miss(
 ) -> None:
     copy = copy_of(server, session)
     head = copy[: copy.index(b"[")]
-    server.set(key_of(session), head + text, px=60_000)
+    server.set(session_key_of(server, session.session_id), head + text, px=60_000)
 
     assert verify(session) == 200
 
@@ -121,10 +120,11 @@ def test_a_fill_that_a_failover_overtakes_is_rejected(
 
             def fail_over() -> None:
                 with redis.Redis.from_url(first.url) as master:
-                    placeholder = master.get(key_of(session))
+                    key = session_key_of(master, session.session_id)
+                    placeholder = master.get(key)
                 assert isinstance(placeholder, bytes) and placeholder.startswith(b"P")
                 promoted.auth(password)
-                promoted.set(key_of(session), placeholder, px=60_000)
+                promoted.set(key, placeholder, px=60_000)
                 proxy.lead_to(second.port)
                 proxy.refuse()
                 proxy.pass_on()
@@ -143,7 +143,7 @@ def test_a_fill_that_a_failover_overtakes_is_rejected(
             )
 
             assert found is not None
-            stored = promoted.get(key_of(session))
+            stored = promoted.get(session_key_of(promoted, session.session_id))
             assert isinstance(stored, bytes) and stored.startswith(b"P")
 
 

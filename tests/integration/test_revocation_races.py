@@ -19,13 +19,17 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.polling import wait_until
 from tests.support.proxy import FaultProxy, proxy_to, url_through
+from tests.support.redis_keys import forget_previous_keys, session_key_of
 from tests.support.servers import RedisServer
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.views import ShownUsers
 from userapi.clock import ManualClock
-from userapi.infrastructure.redis_client import CircuitBreaker, Redis, command
+from userapi.infrastructure.circuit_breaker import CircuitBreaker
+from userapi.infrastructure.redis_client import Redis
+from userapi.infrastructure.redis_commands import command
 from userapi.sessions.cache import RedisLiveSessions
-from userapi.sessions.status import DatabaseLiveSessions, LiveSession
+from userapi.sessions.copies import session_key, user_key
+from userapi.sessions.status import DatabaseLiveSessions, LiveSession, SessionOfUser
 from userapi.wiring import Services
 
 VERIFY = "/api/v1/auth/verify"
@@ -78,7 +82,7 @@ def verify(app: Flask, session: SignedInClient) -> int:
 
 def copy_of(server: redis.Redis, session: SignedInClient) -> bytes:
     """Return the copy of a session in Redis."""
-    copy = server.get(f"userapi:live:s:{UUID(session.session_id).hex}")
+    copy = server.get(session_key_of(server, session.session_id))
     assert isinstance(copy, bytes)
     return copy
 
@@ -212,7 +216,7 @@ def test_an_emptied_redis_ends_nothing_and_brings_nothing_back(
     assert (verify(app, live), verify(app, ended)) == (200, 401)
 
 
-@pytest.mark.parametrize("pattern", ["userapi:live:u:*", "userapi:live:roles"])
+@pytest.mark.parametrize("pattern", ["userapi:live:*:u:*", "userapi:live:*:roles"])
 def test_a_copy_without_its_versions_is_not_trusted(
     elsewhere: Flask,
     robin: MadeUser,
@@ -227,7 +231,8 @@ def test_a_copy_without_its_versions_is_not_trusted(
     copy = copy_of(server, session)
     suspend(boss, robin, session)
 
-    server.set(f"userapi:live:s:{UUID(session.session_id).hex}", copy)
+    server.set(session_key_of(server, session.session_id), copy)
+    forget_previous_keys(server)
     for key in server.scan_iter(pattern):
         server.delete(key)
 
@@ -379,8 +384,8 @@ def test_the_life_of_a_copy_begins_before_its_state_is_read(
     robin: MadeUser, log_in: LogIn, begin_to_fill: BeginToFill, server: redis.Redis
 ) -> None:
     session = log_in(robin)
-    key = f"userapi:live:s:{UUID(session.session_id).hex}"
     filling = begin_to_fill(session, robin)
+    key = session_key_of(server, session.session_id)
     server.pexpire(key, 5_000)  # As if the database had taken almost all the time there is.
 
     filling.finish()
@@ -516,7 +521,7 @@ def test_a_process_publishes_pending_invalidations_later_and_trusts_no_copy_befo
     )
     assert verify(elsewhere, session) == 200
     proxy.refuse()
-    live.session_changed(session_id, version=2, live=False)
+    live.sessions_ended([SessionOfUser(session_id, user_id)])
     proxy.pass_on()
 
     assert verify(elsewhere, session) == 200  # The invalidation is not published yet.
@@ -563,14 +568,14 @@ def test_a_late_invalidation_does_not_undo_a_newer_one(redis_url: str, clock: Ma
         database=EmptyDatabase(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
-    ended = command("GET", f"userapi:live:s:{session_id.hex}")
+    ended = command("GET", session_key(session_id, user_id))
 
     live.user_changed(user_id, access_version=3)
     live.user_changed(user_id, access_version=2)
-    live.session_changed(session_id, version=3, live=False)
-    live.session_changed(session_id, version=2, live=True)
+    live.sessions_ended([SessionOfUser(session_id, user_id)])
+    live.session_changed(session_id, user_id=user_id, version=2)
 
-    assert store.execute(command("GET", f"userapi:live:u:{user_id.hex}"), ended) == [b"3", b"E"]
+    assert store.execute(command("GET", user_key(user_id)), ended) == [b"3", b"E"]
     store.execute(command("FLUSHDB"))
     store.close()
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 from flask import Flask
 
+from tests.support.clusters.certificates import Certificates, make_certificates
 from tests.support.clusters.redis_nodes import PASSWORD, RedisNode
 from tests.support.clusters.sentinel import MASTER, SentinelNode
 from tests.support.pages import PageReader
@@ -15,7 +17,9 @@ from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.proxy import proxy_to, url_through
 from tests.support.users import MakeUser
-from userapi.infrastructure.redis_client import CircuitBreaker, Redis, command
+from userapi.infrastructure.circuit_breaker import CircuitBreaker
+from userapi.infrastructure.redis_client import Redis
+from userapi.infrastructure.redis_commands import command
 from userapi.infrastructure.redis_pools import Sentinels, SentinelsUnavailable
 from userapi.settings.redis_urls import parse_sentinel_url, with_sentinel_password
 
@@ -246,3 +250,47 @@ def test_an_error_of_a_command_does_not_end_the_connection(master: RedisNode) ->
 
     assert after - before == 1
     store.close()
+
+
+def test_sentinels_and_masters_with_the_certificate_of_another_machine_are_refused(
+    tmp_path: Path,
+) -> None:
+    own = make_certificates(tmp_path / "own")
+    other = make_certificates(tmp_path / "other", for_this_machine=False)
+    both = tmp_path / "authorities.pem"
+    both.write_bytes(own.authority.read_bytes() + other.authority.read_bytes())
+
+    own, other = replace(own, authority=both), replace(other, authority=both)
+
+    def reached(master_has: Certificates, sentinel_has: Certificates, name: str) -> object:
+        with (
+            RedisNode(tmp_path / f"master-{name}", certificates=master_has) as master,
+            SentinelNode(tmp_path / f"sentinel-{name}", master, sentinel_has) as sentinel,
+        ):
+            url = url_of(sentinel.port, query=f"?ssl_ca_certs={both}")
+            store = client_of(url.replace("redis+", "rediss+"))
+            try:
+                return store.execute(command("PING"))
+            finally:
+                store.close()
+
+    assert reached(own, own, "both") == [b"PONG"]
+    assert reached(own, other, "sentinel") is None
+    assert reached(other, own, "master") is None
+
+
+def test_an_invalidation_that_a_former_master_accepted_is_repeated(
+    tmp_path: Path, master: RedisNode, sentinel: SentinelNode
+) -> None:
+    """After an ordered failover the former master accepts writes, and then loses them."""
+    store = client_of(url_of(sentinel.port))
+    tombstone = command("SET", "userapi:x", "E")
+    with RedisNode(tmp_path / "promoted") as promoted:
+        # The check of this second has found the former master.
+        assert store.execute(command("GET", "userapi:x")) == [None]
+        name_as_master(sentinel, promoted)
+
+        assert store.execute_each([tombstone]) == []
+
+        assert value_of(promoted, "userapi:x") == b"E"
+        store.close()

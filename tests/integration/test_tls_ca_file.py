@@ -21,14 +21,20 @@ from userapi.diagnosis import rabbitmq, redis_server
 from userapi.diagnosis.checks import Status, run_checks
 from userapi.events.rabbitmq import AmqpPublisher
 from userapi.infrastructure.database import connect_alone
-from userapi.infrastructure.redis_client import Redis, command
+from userapi.infrastructure.redis_client import Redis
+from userapi.infrastructure.redis_commands import command
 from userapi.settings import Settings
 
 StartServer = Callable[[type[Server]], Server]
 
 
 def certificates_of(server: Server) -> Certificates:
-    return make_certificates(server.directory / "tls")
+    is_named = not isinstance(server, Misnamed)
+    return make_certificates(server.directory / "tls", for_this_machine=is_named)
+
+
+class Misnamed:
+    """A server whose certificate is that of another machine."""
 
 
 class TlsPostgres(PostgresServer):
@@ -66,7 +72,8 @@ class TlsRedis(RedisServer):
         return super().options | tls_options(self.port, self.certificates)
 
     def _serves(self) -> bool:
-        return redis_serves(f"{self.url}?ssl_ca_certs={self.certificates.authority}")
+        authority = self.certificates.authority
+        return redis_serves(f"{self.url}?ssl_ca_certs={authority}&ssl_check_hostname=no")
 
 
 class TlsRabbitmq(RabbitmqServer):
@@ -93,6 +100,18 @@ class TlsRabbitmq(RabbitmqServer):
                 f"ssl_options.keyfile = {self.certificates.key}\n"
                 "ssl_options.verify = verify_none\n"
             )
+
+
+class MisnamedPostgres(Misnamed, TlsPostgres):
+    """PostgreSQL with the certificate of another machine."""
+
+
+class MisnamedRedis(Misnamed, TlsRedis):
+    """Redis with the certificate of another machine."""
+
+
+class MisnamedRabbitmq(Misnamed, TlsRabbitmq):
+    """RabbitMQ with the certificate of another machine."""
 
 
 @pytest.fixture
@@ -159,3 +178,42 @@ def test_rabbitmq(private_server: StartServer, tmp_path: Path, stranger: Path) -
         }
     )
     assert [check.status for check in checks.values()] == [Status.UP, Status.DOWN]
+
+
+def test_postgresql_with_the_certificate_of_another_machine_is_refused(
+    private_server: StartServer, tmp_path: Path
+) -> None:
+    server = private_server(MisnamedPostgres)
+    assert isinstance(server, MisnamedPostgres)
+    url = f"{server.url}?sslmode=require"
+
+    url = settings(server.certificates.authority, tmp_path, DATABASE_URL=url).database_url
+
+    with pytest.raises(psycopg2.OperationalError, match="does not match host name"):
+        connect_alone(url, "tests")
+
+
+def test_redis_with_the_certificate_of_another_machine_is_refused(
+    private_server: StartServer, tmp_path: Path
+) -> None:
+    server = private_server(MisnamedRedis)
+    assert isinstance(server, MisnamedRedis)
+
+    url = settings(server.certificates.authority, tmp_path, REDIS_URL=server.url).redis_url
+
+    assert Redis(url, timeout_seconds=5).execute(command("PING")) is None
+    # The certificate is trusted: only the name is wrong.
+    lenient = Redis(f"{url}&ssl_check_hostname=no", timeout_seconds=5)
+    assert lenient.execute(command("PING")) == [b"PONG"]
+
+
+def test_rabbitmq_with_the_certificate_of_another_machine_is_refused(
+    private_server: StartServer, tmp_path: Path
+) -> None:
+    server = private_server(MisnamedRabbitmq)
+    assert isinstance(server, MisnamedRabbitmq)
+    ca_file = server.certificates.authority
+
+    url = settings(ca_file, tmp_path, RABBITMQ_URL=server.tls_url).rabbitmq_url
+
+    assert AmqpPublisher(url, exchange="tls").obstacle() == "SSLCertVerificationError"

@@ -1,6 +1,7 @@
 """Builds a folder of Kubernetes manifests as kustomize does, as far as `deploy/` uses it.
 
-Not every machine has kubectl; where it is installed, a test compares both.
+Not every machine has kubectl. `tests/deploy/kustomize_example/` uses each feature that this module
+builds, with the result of kubectl. Where kubectl is installed, tests compare both.
 """
 
 from copy import deepcopy

@@ -45,6 +45,7 @@ class FaultProxy:
         self._listener: socket.socket | None = None
         self._closed = False
         self.round_trips = 0  # How often a client has sent data after an answer.
+        self.answers_held = 0  # How many pieces of answers `delay` has held back.
         self._listen(0)
 
     @property
@@ -122,6 +123,11 @@ class FaultProxy:
         """Count a round trip when a client sends data after an answer."""
         with self._changed:
             self.round_trips += 1
+
+    def count_held_answer(self) -> None:
+        """Count a piece of an answer that is held back."""
+        with self._changed:
+            self.answers_held += 1
 
     def remove(self, connection: "_Connection") -> None:
         """Remove a connection that has ended."""
@@ -279,6 +285,7 @@ class _Connection:
                 self._counting_for = behaviour
                 self._answered = 0
             if behaviour.mode is Mode.DELAY:
+                self._proxy.count_held_answer()
                 self._proxy.wait_while(behaviour, behaviour.delay_seconds)
                 piece = data
             elif behaviour.mode is Mode.TRICKLE:

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from userapi.infrastructure.redis_client import CircuitBreaker
+from userapi.infrastructure.circuit_breaker import CircuitBreaker
 
 
 class Seconds:

@@ -22,7 +22,7 @@ from limits.storage import Storage
 
 from userapi.authentication.token_status import SessionReference
 from userapi.errors import TooMany, Unauthenticated
-from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter
+from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter, key_of_user
 from userapi.wiring import Services
 
 from .access import bearer_token, browser_session, require_live, use_cached_session
@@ -177,21 +177,24 @@ def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
     network, own = client_network(), caller_reference()
     if own is None:
         return services.rates.hit(network, seconds=rate.seconds), network
-    user = f"user:{own.user_id}"
     live = services.live_sessions
     lookup = live.lookup(own.session_id, user_id=own.user_id, session_version=own.session_version)
     if lookup is not None:
-        condition = live.liveness(own.session_id, session_version=own.session_version)
-        decided = services.rates.hit_one_of(
-            (user, network), seconds=rate.seconds, condition=condition, after=lookup
+        condition = live.liveness(
+            own.session_id, user_id=own.user_id, session_version=own.session_version
+        )
+        decided = services.rates.hit_if(
+            own.user_id, seconds=rate.seconds, condition=condition, after=lookup
         )
         use_cached_session(own, decided.reply)
-        if decided.hit is not None and decided.key is not None:
-            return decided.hit, decided.key
+        if decided.hit is not None:
+            return decided.hit, key_of_user(own.user_id)
+        if decided.is_met is False:
+            return services.rates.hit(network, seconds=rate.seconds), network
     key = network
     try:
         require_live(own)
-        key = user
+        key = key_of_user(own.user_id)
     except Unauthenticated:
         pass  # The guard of the view rejects the request if it requires a session.
     finally:

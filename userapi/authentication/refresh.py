@@ -119,7 +119,9 @@ class Refresh:
         try:
             own, owner = self._rotate_fast_path(claims, actor) or self._rotate_locked(claims, actor)
         except OutcomeUnknown:
-            self._live.rotation_in_doubt(claims.session_id, generation=claims.generation)
+            self._live.rotation_in_doubt(
+                claims.session_id, user_id=claims.user_id, generation=claims.generation
+            )
             raise
         return self._token_pairs.issue(own, owner, catalogue_version=owner.catalogue_version)
 
@@ -174,7 +176,7 @@ class Refresh:
             self._recorder.now() <= own.rotated_at + self._reuse_grace
         ):
             return True
-        return self._live.is_in_doubt(own.id, generation=claims.generation)
+        return self._live.is_in_doubt(own.id, user_id=own.user_id, generation=claims.generation)
 
     def _catch_up(
         self,
@@ -206,8 +208,10 @@ class Refresh:
             target=("session", own.id),
             details={"state_lost": True},
         )
-        session_id, version = caught_up.id, caught_up.version
-        after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))
+        session_id, user_id, version = caught_up.id, caught_up.user_id, caught_up.version
+        after_commit(
+            lambda: self._live.session_changed(session_id, user_id=user_id, version=version)
+        )
         after_commit(self._count_ahead)
         return caught_up
 

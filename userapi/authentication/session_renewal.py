@@ -55,5 +55,7 @@ class SessionRenewal:
             proof = authenticated_by(union(own.authentication.amr, proved), at=now)
             own.acr, own.amr = proof.acr, " ".join(proof.amr)
             own.authenticated_at = now
-        session_id, version = own.id, own.version
-        after_commit(lambda: self._live.session_changed(session_id, version=version, live=True))
+        session_id, user_id, version = own.id, own.user_id, own.version
+        after_commit(
+            lambda: self._live.session_changed(session_id, user_id=user_id, version=version)
+        )

@@ -4,8 +4,9 @@ Only the pages have sessions. Visitors who are not signed in have no data on the
 their CSRF tokens and the messages for the next page are in a signed cookie. If Redis is configured
 and unavailable, so are the pages for signed-in users. The API is not affected.
 
-Only this module uses private names of Flask-Session: `_get_store_id` and `_delete_session`, because
-the library has no public way to delete a stored session without saving another in its place.
+Only this module uses private names of Flask-Session: those by which a store is implemented, because
+its own store for Redis accepts no Redis Cluster and asks no Sentinel again for the master; and
+`_get_store_id`, because it has no public way to delete a stored session without saving another.
 """
 
 import secrets
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import orjson
 import structlog
 from cachelib import FileSystemCache
@@ -20,18 +22,13 @@ from flask import Flask, Request, Response, render_template, request
 from flask.sessions import SecureCookieSessionInterface, SessionMixin
 from flask_session.base import ServerSideSession, ServerSideSessionInterface
 from flask_session.cachelib import CacheLibSessionInterface
-from flask_session.redis import RedisSessionInterface
 from flask_wtf import CSRFProtect
 from itsdangerous import BadData
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from userapi.api.problems import handle_service_error
 from userapi.errors import Unavailable
 from userapi.infrastructure.encryption import key_id
-from userapi.infrastructure.redis_pools import connection_pool
+from userapi.infrastructure.redis_commands import Command, RedisClient, command
 from userapi.private_files import make_folder
 from userapi.settings import Settings
 
@@ -40,6 +37,7 @@ log = structlog.get_logger(__name__)
 PREFIX = "/console/"
 KEY_PREFIX = "browser:"
 TIMEOUT_SECONDS = 0.5
+BREAKER_SECONDS = 0.1
 # Long enough to type a password. Every visitor of the sign-in page has this cookie.
 VISITOR_LIFETIME = timedelta(hours=2)
 # `_flashes` is where Flask stores the messages of `flash`.
@@ -129,7 +127,7 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
         if session_id:
             try:
                 session = super().open_session(app, request)
-            except (RedisError, OSError) as exc:
+            except OSError as exc:
                 log.warning("console.store_unavailable", error=type(exc).__name__)
                 return _UnavailableSession()
             if session.sid == session_id:
@@ -149,7 +147,7 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
                 self._visitors.delete(app, request, response)
             else:
                 self._save_in_cookie(app, session, response)
-        except (RedisError, OSError) as exc:
+        except OSError as exc:
             log.warning("console.store_unavailable", error=type(exc).__name__)
             _replace_by_problem(response, StoreUnavailable())
 
@@ -174,8 +172,43 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
         self._visitors.write(app, session, response)
 
 
-class _RedisSessions(_PageSessions, RedisSessionInterface):  # type: ignore[misc]
+class _RedisUnavailable(ConnectionError):
+    """Redis does not reply, or rejects the command."""
+
+
+class _RedisSessions(_PageSessions):
     """Browser sessions in Redis."""
+
+    def __init__(self, app: Flask, client: RedisClient, **options: Any) -> None:
+        self._client = client
+        super().__init__(app, **options)
+
+    def _retrieve_session_data(self, store_id: str) -> dict[str, Any] | None:
+        """Return a stored session; None, as for an expired one, if it cannot be read.
+
+        The serializer of Flask-Session would load a pickle, which can execute any code.
+        """
+        try:
+            return msgspec.msgpack.decode(self._execute(command("GET", store_id)) or b"", type=dict)
+        except msgspec.DecodeError:
+            return None
+
+    def _delete_session(self, store_id: str) -> None:
+        self._execute(command("DEL", store_id))
+
+    def _upsert_session(
+        self, session_lifetime: timedelta, session: ServerSideSession, store_id: str
+    ) -> None:
+        lifetime = int(session_lifetime.total_seconds())
+        text = self.serializer.encode(session)
+        self._execute(command("SET", store_id, text, "EX", lifetime))
+
+    def _execute(self, one: Command) -> Any:
+        """Return the reply. Raises _RedisUnavailable."""
+        replies = self._client.execute(one)
+        if replies is None:
+            raise _RedisUnavailable()
+        return replies[0]
 
 
 class _FileSessions(_PageSessions, CacheLibSessionInterface):  # type: ignore[misc]
@@ -230,7 +263,10 @@ def _store(app: Flask, settings: Settings) -> _PageSessions:
         make_folder(folder)
         cache = FileSystemCache(str(folder), threshold=MAX_FILES, mode=0o600)
         return _FileSessions(app, client=cache, **options)
-    pool = connection_pool(
-        settings.redis_url, timeout_seconds=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 1)
+    # Loads redis-py, which an installation without Redis does not need.
+    from userapi.infrastructure.redis_topologies import redis_client
+
+    client = redis_client(
+        settings.redis_url, timeout_seconds=TIMEOUT_SECONDS, open_seconds=BREAKER_SECONDS
     )
-    return _RedisSessions(app, client=Redis.from_pool(pool), **options)
+    return _RedisSessions(app, client, **options)

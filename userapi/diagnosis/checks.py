@@ -9,7 +9,6 @@ from datetime import datetime
 from enum import StrEnum
 
 import psycopg2
-import redis
 import structlog
 
 from userapi.infrastructure.schema_compatibility import SchemaState
@@ -58,6 +57,14 @@ class Check:
     missing_peppers: tuple[str, ...] = ()
 
 
+class DependencyDown(Exception):
+    """A dependency does not respond. `reason` is the name of the error of its driver."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 def run_checks(checks: Mapping[str, Callable[[], Check]]) -> dict[str, Check]:
     """Run all checks at the same time and return their results by name.
 
@@ -76,7 +83,11 @@ def run_checks(checks: Mapping[str, Callable[[], Check]]) -> dict[str, Check]:
 def _result_of(name: str, future: Future[Check]) -> Check:
     if future.done():
         return future.result()
-    log.warning("health.check_failed", dependency=name, error="too slow")
+    return _failed(name, "too slow")
+
+
+def _failed(name: str, reason: str) -> Check:
+    log.warning("health.check_failed", dependency=name, error=reason)
     return Check(status=Status.DOWN)
 
 
@@ -85,9 +96,10 @@ def _timed(name: str, check: Callable[[], Check]) -> Check:
     started = time.perf_counter()
     try:
         result = check()
-    except (psycopg2.Error, sqlite3.Error, redis.RedisError, OSError) as exc:
-        log.warning("health.check_failed", dependency=name, error=type(exc).__name__)
-        return Check(status=Status.DOWN)
+    except DependencyDown as exc:
+        return _failed(name, exc.reason)
+    except (psycopg2.Error, sqlite3.Error, OSError) as exc:
+        return _failed(name, type(exc).__name__)
     if not result.status.responds:
         return result
     latency = round((time.perf_counter() - started) * 1000, 2)

@@ -18,13 +18,12 @@ from userapi.diagnosis import (
     mail,
     passwords,
     rabbitmq,
-    redis_server,
     signing_keys,
     stored_secrets,
     worker,
 )
 from userapi.diagnosis.checks import Status, run_checks
-from userapi.diagnosis.findings import Finding
+from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.health_connection import HealthConnection
 from userapi.mail.mailer import MailServer
 from userapi.passwords.peppers import Peppers
@@ -55,7 +54,7 @@ def diagnose(
     yield from stored_secrets.findings(settings)
     yield from signing_keys.findings(settings, clock=clock, keys=keys, folder=key_folder)
     yield from database.findings(settings, state, clock=clock)
-    yield from redis_server.findings(settings.redis_url)
+    yield from _redis_findings(settings.redis_url)
     yield from rabbitmq.findings(
         _publisher(settings),
         settings.rabbitmq_url,
@@ -68,6 +67,20 @@ def diagnose(
         yield from passwords.findings(state, peppers)
         yield from audit.findings(seals)
     yield from mail.findings(settings, mail_server)
+
+
+def _redis_findings(url: str) -> Iterator[Finding]:
+    if not url:
+        yield Finding(
+            "redis",
+            Level.OK,
+            "not configured: sessions are checked in the database, limits count per process",
+        )
+        return
+    # Loads redis-py, which an installation without Redis does not need.
+    from userapi.diagnosis import redis_server
+
+    yield from redis_server.findings(url)
 
 
 def _publisher(settings: Settings) -> rabbitmq.Publisher | None:

@@ -1,51 +1,24 @@
 """Counting requests: how many a caller has made in the current window of a rate limit.
 
-In Redis for all processes; in the memory of this process without Redis or while it is unavailable.
-A window begins with its first request. Each count is one atomic operation, so concurrent requests
-get no more than consecutive ones.
+In Redis for all processes (`redis_rate_counter`); in the memory of this process without Redis or
+while it is unavailable. A window begins with its first request. Each count is one atomic operation,
+so concurrent requests get no more than consecutive ones.
 """
 
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
+from uuid import UUID
 
 from cachetools import TLRUCache
 
 from userapi.clock import Clock
-from userapi.infrastructure.redis_client import Command, Redis, Script, command
+from userapi.infrastructure.redis_commands import Command
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_USER_PREFIX = "user:"
 # Above this number of callers in one process, the window that was used least recently is dropped.
 MAX_CALLERS = 10_000
-# Encoding a command takes as long as reading its reply, and callers come again.
-MAX_CACHED_COMMANDS = 4096
-
-_HIT = Script("""
-local count = redis.call('INCRBY', KEYS[1], ARGV[1])
-local left = redis.call('PTTL', KEYS[1])
-if left < 0 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[2])
-  left = tonumber(ARGV[2])
-end
-return {count, left}
-""")
-
-# Counts under KEYS[2] if the value at KEYS[1] begins with ARGV[1], and under KEYS[3] if it does
-# not. Counts nothing if the value is missing or begins with ARGV[2].
-_HIT_ONE_OF = Script("""
-local value = redis.call('GET', KEYS[1])
-if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then return {0, 0, 0} end
-local chosen = 3
-if string.sub(value, 1, #ARGV[1]) == ARGV[1] then chosen = 2 end
-local count = redis.call('INCRBY', KEYS[chosen], 1)
-local left = redis.call('PTTL', KEYS[chosen])
-if left < 0 then
-  redis.call('PEXPIRE', KEYS[chosen], ARGV[3])
-  left = tonumber(ARGV[3])
-end
-return {count, left, chosen - 1}
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +45,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Chooses one of two counters by the beginning of the value at a key of Redis.
+    """Is met if the value at a key of Redis begins with `met`, undecided with `undecided`.
 
-    `met` chooses the first and `undecided` none; anything else chooses the second.
+    It is undecided for a missing value as well.
     """
 
     key: str
@@ -84,14 +57,25 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The hit and the key under which it was counted; both None if Redis could not decide.
+    """Whether a condition is met, and the hit that was counted if it is.
 
-    `reply` is the reply of Redis to the lookup; None if Redis is unavailable.
+    `is_met` is None if Redis could not decide. `reply` is the reply of Redis to the lookup; None if
+    Redis is unavailable.
     """
 
     hit: Hit | None = None
-    key: str | None = None
+    is_met: bool | None = None
     reply: object = None
+
+
+def key_of_user(user_id: UUID) -> str:
+    """Return the key that counts the requests of a user."""
+    return f"{_USER_PREFIX}{user_id}"
+
+
+def user_of_key(key: str) -> UUID | None:
+    """Return the user whose requests a key counts; None for other keys."""
+    return UUID(key[len(_USER_PREFIX) :]) if key.startswith(_USER_PREFIX) else None
 
 
 class RateCounter(Protocol):
@@ -101,13 +85,12 @@ class RateCounter(Protocol):
         """Count a request in a window of so many seconds."""
         ...
 
-    def hit_one_of(
-        self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
+    def hit_if(
+        self, user_id: UUID, *, seconds: int, condition: Condition, after: Command
     ) -> Decision:
-        """Execute `after`, then count a request under the key that the condition chooses.
+        """Execute `after`, then count a request of a user if the condition is met.
 
-        Both are one round trip. While Redis is unavailable, or if the condition is undecided,
-        nothing is counted.
+        Both are one round trip. The condition and `after` concern keys of the same user.
         """
         ...
 
@@ -136,8 +119,8 @@ class MemoryRateCounter:
             MAX_CALLERS, ttu=lambda _key, window, _now: window.ends_at, timer=self._now
         )
 
-    def hit_one_of(
-        self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
+    def hit_if(
+        self, user_id: UUID, *, seconds: int, condition: Condition, after: Command
     ) -> Decision:
         """Count nothing: without Redis the condition is undecided."""
         return Decision()
@@ -165,59 +148,3 @@ class MemoryRateCounter:
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
-
-
-class RedisRateCounter:
-    """Counts in Redis, and in this process while Redis is unavailable."""
-
-    def __init__(self, store: Redis, clock: Clock) -> None:
-        self._store = store
-        self._fallback = MemoryRateCounter(clock)
-
-    def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
-        """Count a request."""
-        replies = self._store.execute(_hit_of(key, cost, seconds))
-        if replies is None:
-            return self._fallback.hit(key, seconds=seconds, cost=cost)
-        count, milliseconds = replies[0]
-        return Hit(count, milliseconds / 1000)
-
-    def hit_one_of(
-        self, keys: tuple[str, str], *, seconds: int, condition: Condition, after: Command
-    ) -> Decision:
-        """Execute `after`, then count a request under the key that the condition chooses."""
-        replies = self._store.execute(after, _hit_one_of(keys, condition, seconds))
-        if replies is None:
-            return Decision()
-        reply, (count, milliseconds, chosen) = replies
-        if not chosen:
-            return Decision(reply=reply)
-        return Decision(Hit(count, milliseconds / 1000), keys[chosen - 1], reply)
-
-    def count(self, key: str) -> int:
-        """Return the number of requests in the current window."""
-        replies: list[Any] | None = self._store.execute(command("GET", _redis_key(key)))
-        return self._fallback.count(key) if replies is None else int(replies[0] or 0)
-
-    def reset(self, key: str) -> None:
-        """Begin a new window with the next request."""
-        self._fallback.reset(key)
-        self._store.execute(command("DEL", _redis_key(key)))
-
-
-@lru_cache(maxsize=MAX_CACHED_COMMANDS)
-def _hit_of(key: str, cost: int, seconds: int) -> Command:
-    return _HIT.on(_redis_key(key), arguments=(cost, seconds * 1000))
-
-
-@lru_cache(maxsize=MAX_CACHED_COMMANDS)
-def _hit_one_of(keys: tuple[str, str], condition: Condition, seconds: int) -> Command:
-    return _HIT_ONE_OF.on(
-        condition.key,
-        *map(_redis_key, keys),
-        arguments=(condition.met, condition.undecided, seconds * 1000),
-    )
-
-
-def _redis_key(key: str) -> str:
-    return f"userapi:rate:{key}"

@@ -8,31 +8,36 @@ Each connection knows the id of the server process that it reaches. A script tha
 tell whether a value was stored by this very process, or by another one that failed over.
 """
 
-import hashlib
 import os
 import re
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import redis
-import structlog
-from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AskError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 
+from userapi.infrastructure.circuit_breaker import CircuitBreaker
+from userapi.infrastructure.redis_commands import (
+    SERVER_ID,
+    SERVER_ID_CHARACTERS,
+    Command,
+    Word,
+)
 from userapi.infrastructure.redis_pools import connection_pool, master_watch
-
-log = structlog.get_logger(__name__)
 
 # A request that finds Redis unavailable takes less than 50 ms longer.
 TIMEOUT_SECONDS = 0.04
-OPEN_SECONDS = 2.0
-# Never exists.
-PROBE_KEY = "userapi:probe"
-
-SERVER_ID_CHARACTERS = 8
+_REDIRECTIONS = (AskError, MovedError, TryAgainError)
 # Redis before 7.0 reports the errors of commands in scripts behind other text. redis-py has no
 # class for the error of a master that has lost its replicas.
 _UNUSABLE = re.compile(r"(?:^|-)(?:READONLY|MASTERDOWN|NOREPLICAS) ")
@@ -40,102 +45,6 @@ _UNUSABLE = re.compile(r"(?:^|-)(?:READONLY|MASTERDOWN|NOREPLICAS) ")
 
 class ServerUnusable(redis.ConnectionError):
     """The server rejects writes because of a failover; another connection may reach the master."""
-
-
-class ServerId:
-    """A word that each connection replaces by the id of its server process."""
-
-
-SERVER_ID = ServerId()
-Word = bytes | str | int | ServerId
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command in the protocol of Redis, encoded once and sent any number of times.
-
-    `pieces` is the encoded command, cut where the id of the server belongs.
-    """
-
-    words: tuple[Word, ...]
-    pieces: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pieces", _encoded(self.words))
-
-
-def command(*words: Word) -> Command:
-    """Return the command with these words."""
-    return Command(words)
-
-
-class CircuitBreaker:
-    """Rejects calls for a while after a failure; then allows one call as a trial."""
-
-    def __init__(
-        self,
-        open_seconds: float = OPEN_SECONDS,
-        *,
-        seconds_now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._open_seconds = open_seconds
-        self._seconds_now = seconds_now
-        self._lock = threading.Lock()
-        self._open_until = 0.0
-        self._failures = 0
-        self._closed_at: float | None = None
-
-    @property
-    def is_closed(self) -> bool:
-        """Return whether every call is allowed."""
-        return not self._failures
-
-    def closed_within(self, seconds: float) -> bool:
-        """Return whether a success has ended a series of failures less than `seconds` ago."""
-        return self._closed_at is not None and self._seconds_now() - self._closed_at < seconds
-
-    def allows_call(self) -> bool:
-        """Return whether the caller may try. While open, one trial per interval may."""
-        if not self._failures:
-            return True
-        with self._lock:
-            now = self._seconds_now()
-            if now < self._open_until:
-                return False
-            self._open_until = now + self._open_seconds
-            return True
-
-    def succeeded(self) -> None:
-        """Allow every call again."""
-        if not self._failures:
-            return
-        with self._lock:
-            failures, self._failures = self._failures, 0
-            self._closed_at = self._seconds_now()
-        if failures:
-            log.info("redis.back", failures=failures)
-
-    def failed(self, error: Exception) -> None:
-        """Reject calls for a while."""
-        with self._lock:
-            self._failures += 1
-            first = self._failures == 1
-            self._open_until = self._seconds_now() + self._open_seconds
-        if first:
-            log.warning("redis.unavailable", error=type(error).__name__)
-
-
-class Script:
-    """A Lua script, which Redis executes atomically."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-        _scripts[self._sha] = self
-
-    def on(self, *keys: bytes | str, arguments: Sequence[Word] = ()) -> Command:
-        """Return the command that executes the script with these keys and arguments."""
-        return command("EVALSHA", self._sha, len(keys), *keys, *arguments)
 
 
 class Connection(Protocol):
@@ -160,9 +69,6 @@ class _Link:
     server_id: bytes
 
 
-_scripts: dict[Word, Script] = {}
-
-
 class Redis:
     """Connections to Redis behind a circuit breaker. Each process opens its own when needed."""
 
@@ -172,9 +78,14 @@ class Redis:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
         breaker: CircuitBreaker | None = None,
+        is_cluster_node: bool = False,
     ) -> None:
-        """`timeout_seconds` limits the time to connect, and the wait for each reply."""
+        """`timeout_seconds` limits the time to connect, and the wait for each reply.
+
+        A node of a Cluster may reply that another one has the keys: `execute` returns this error.
+        """
         self._breaker = breaker or CircuitBreaker()
+        self._returns_redirections = is_cluster_node
         # Only creates connections with the options of the URL; it does not pool them.
         self._factory = connection_pool(
             url, timeout_seconds=timeout_seconds, retry=None, protocol=2, driver_info=None
@@ -184,12 +95,11 @@ class Redis:
         self._idle: deque[_Link] = deque()
         self._server_id = b""
 
-    @property
-    def is_unavailable(self) -> bool:
+    def is_unavailable(self, command: Command) -> bool:
         """Return whether the last call failed."""
         return not self._breaker.is_closed
 
-    def reconnected_within(self, seconds: float) -> bool:
+    def reconnected_within(self, seconds: float, command: Command) -> bool:
         """Return whether Redis was unavailable and replied again less than `seconds` ago."""
         return self._breaker.closed_within(seconds)
 
@@ -207,6 +117,19 @@ class Redis:
             return None
         self._breaker.succeeded()
         return replies
+
+    def execute_each(self, commands: Sequence[Command]) -> list[Command]:
+        """Execute commands, and return all of them if Redis is unavailable.
+
+        Afterwards the Sentinels are asked for the master: a former one may accept commands for a
+        while, and then loses them.
+        """
+        if self.execute(*commands) is None:
+            return list(commands)
+        if self._master is None or not self._master.has_changed_now():
+            return []
+        self._reconnect()
+        return [] if self.execute(*commands) is not None else list(commands)
 
     def close(self) -> None:
         """Close the idle connections; the next call opens one again."""
@@ -241,12 +164,16 @@ class Redis:
             # A child that shared its parent's sockets would read its parent's replies.
             self._process, self._idle = os.getpid(), deque()
         if self._master is not None and self._master.has_changed():
-            self._server_id = b""
-            self.close()
+            self._reconnect()
         try:
             return self._idle.pop()
         except IndexError:
             return None
+
+    def _reconnect(self) -> None:
+        """Use no open connection again, whether it is idle or in use now."""
+        self._server_id = b""
+        self.close()
 
     def _send(self, link: _Link, commands: tuple[Command, ...]) -> list[Any]:
         connection, server_id = link.connection, link.server_id
@@ -255,11 +182,12 @@ class Redis:
         replies = [_read(connection) for _ in commands]
         for index, reply in enumerate(replies):
             if isinstance(reply, NoScriptError):
-                _, script, *rest = commands[index].words
-                words = [server_id if word is SERVER_ID else word for word in rest]
-                connection.send_command("EVAL", _scripts[script].text, *words)
+                words = commands[index].with_script_text().words
+                connection.send_command(*[server_id if w is SERVER_ID else w for w in words])
                 replies[index] = reply = _read(connection)
             if isinstance(reply, ResponseError):
+                if self._returns_redirections and isinstance(reply, _REDIRECTIONS):
+                    continue
                 if _is_unusable(reply):
                     connection.disconnect()
                     raise ServerUnusable("The server rejects writes.") from reply
@@ -274,29 +202,6 @@ class Redis:
             self._idle.append(link)
         else:
             link.connection.disconnect()
-
-
-def require_writable(client: redis.Redis) -> None:
-    """Raise RedisError unless Redis accepts writes now.
-
-    A full Redis, a replica and one that cannot save reply to PING and reads, but reject the writes
-    of sessions and counters. They reject before executing, so a write without effect is enough:
-    SET with XX changes only a key that exists.
-    """
-    client.set(PROBE_KEY, "", xx=True, px=1)
-
-
-def _encoded(words: tuple[Word, ...]) -> tuple[bytes, ...]:
-    """Return a command in the protocol of Redis, in half of the time that redis-py needs."""
-    pieces = [b"*%d\r\n" % len(words)]
-    for word in words:
-        if isinstance(word, ServerId):
-            pieces[-1] += b"$%d\r\n" % SERVER_ID_CHARACTERS
-            pieces.append(b"\r\n")
-        else:
-            raw = word if isinstance(word, bytes) else str(word).encode()
-            pieces[-1] += b"$%d\r\n%b\r\n" % (len(raw), raw)
-    return tuple(pieces)
 
 
 def _server_id(info: bytes) -> bytes:

@@ -21,6 +21,8 @@ SENTINEL_MAX_SECONDS = 0.2
 MASTER_CHECK_SECONDS = 1.0
 # Requests must not wait every second for Sentinels that do not reply.
 MASTER_CHECK_AGAIN_SECONDS = 10.0
+# The callers limit how many are open. redis-py counts all that it ever made.
+MAX_CONNECTIONS = 2**31
 
 
 class SentinelsUnavailable(RedisConnectionError):
@@ -72,18 +74,25 @@ class MasterWatch:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = cast(Any, pool)
         self._next_check = 0.0
+        self._available_at = 0.0
 
     def has_changed(self) -> bool:
         """Return whether the master is another one than at the last check or connection."""
+        if time.monotonic() < self._next_check:
+            return False
+        return self.has_changed_now()
+
+    def has_changed_now(self) -> bool:
+        """Return the same without regard to how long ago the last check was."""
         now = time.monotonic()
-        if now < self._next_check:
+        if now < self._available_at:
             return False
         self._next_check = now + MASTER_CHECK_SECONDS
         before = self._pool.master_address
         try:
             return before is not None and self._pool.get_master_address() != before
         except SentinelsUnavailable:
-            self._next_check = now + MASTER_CHECK_AGAIN_SECONDS
+            self._next_check = self._available_at = now + MASTER_CHECK_AGAIN_SECONDS
             return False
 
 
@@ -98,7 +107,11 @@ def connection_pool(url: str, *, timeout_seconds: float, **options: Any) -> Conn
     `timeout_seconds` limits the time to connect, and the wait for each reply. `options` are those
     of redis-py's connections. The options of the URL take precedence.
     """
-    options |= {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
+    options |= {
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+        "max_connections": MAX_CONNECTIONS,
+    }
     if not is_sentinel_url(url):
         return ConnectionPool.from_url(url, **options)
     parts = parse_sentinel_url(url)

@@ -1,10 +1,9 @@
 """Starting, listing and ending sessions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, func, insert, select, update
@@ -23,8 +22,9 @@ from userapi.infrastructure.database import (
 )
 from userapi.recorder import Recorder
 from userapi.sessions.authentication_level import PWD, Authentication, authenticated_by
+from userapi.sessions.limits import SessionEnds, SessionLimits
 from userapi.sessions.models import SessionKind, UserSession, is_live
-from userapi.sessions.status import LiveSessions
+from userapi.sessions.status import LiveSessions, SessionOfUser
 from userapi.sessions.views import SessionView, all_sessions, session_view
 
 USER_AGENT_LENGTH = 512
@@ -50,29 +50,6 @@ class EndReason(StrEnum):
     PASSWORD_RESET = "password_reset"
     REFRESH_REUSED = "refresh_reused"
     REVOKED = "revoked"
-
-
-class SessionEnds(Protocol):
-    """The times that determine whether a session is live."""
-
-    @property
-    def rotated_at(self) -> datetime: ...
-
-    @property
-    def expires_at(self) -> datetime: ...
-
-    @property
-    def revoked_at(self) -> datetime | None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLimits:
-    """How many sessions a user may have, and how long they live."""
-
-    max_per_user: int
-    idle_timeout: timedelta
-    lifetime: timedelta
-    remembered_lifetime: timedelta
 
 
 class Sessions:
@@ -143,8 +120,7 @@ class Sessions:
 
     def is_live(self, session: SessionEnds) -> bool:
         """Return whether a session has neither ended, expired, nor been idle for too long."""
-        ends_at = min(session.expires_at, session.rotated_at + self._limits.idle_timeout)
-        return session.revoked_at is None and self._recorder.now() < ends_at
+        return self._limits.is_live(session, self._recorder.now())
 
     def list_of(self, user_id: UUID, *, current: UUID | None = None) -> list[SessionView]:
         """Return a user's live sessions, most recently used first."""
@@ -236,12 +212,6 @@ class Sessions:
         self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
     ) -> dict[str, Any]:
         now = self._recorder.now()
-        # Never longer than a session with remember_me.
-        lifetime = (
-            self._limits.remembered_lifetime
-            if remember_me
-            else min(self._limits.lifetime, self._limits.remembered_lifetime)
-        )
         return {
             "id": new_id(),
             "user_id": user_id,
@@ -254,7 +224,7 @@ class Sessions:
             "user_agent": (actor.user_agent or "")[:USER_AGENT_LENGTH] or None,
             "created_at": now,
             "last_used_at": now,
-            "expires_at": now + lifetime,
+            "expires_at": now + self._limits.lifetime_of(remember_me=remember_me),
         }
 
     def _live_rows(self, user_id: UUID | None) -> Select[Any]:
@@ -308,5 +278,5 @@ class Sessions:
             ],
             actor=actor,
         )
-        ended = [row.id for row in rows]
+        ended = [SessionOfUser(row.id, row.user_id) for row in rows]
         after_commit(lambda: self._live.sessions_ended(ended))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from cachetools import TTLCache
@@ -16,7 +16,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading, table_of
 from userapi.infrastructure.rate_counters import Condition
-from userapi.infrastructure.redis_client import Command
+from userapi.infrastructure.redis_commands import Command
 from userapi.roles.graph import catalogue_version
 from userapi.roles.models import UserRole
 from userapi.sessions.authentication_level import Authentication, stored_authentication
@@ -105,6 +105,13 @@ class LiveSession:
     profile: Profile | None
 
 
+class SessionOfUser(NamedTuple):
+    """The id of a session and of its user."""
+
+    session_id: UUID
+    user_id: UUID
+
+
 class LiveSessions(Protocol):
     """Finds live sessions. Callers report each change of a session, a user or the roles."""
 
@@ -112,7 +119,7 @@ class LiveSessions(Protocol):
         """Return the command whose reply `find` accepts; None if Redis is not used."""
         ...
 
-    def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
+    def liveness(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Condition:
         """Return what Redis holds, after the lookup, for a session that is live."""
         ...
 
@@ -126,11 +133,11 @@ class LiveSessions(Protocol):
         """
         ...
 
-    def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
-        """Report, after the commit, that a session has a new version or has ended."""
+    def session_changed(self, session_id: UUID, *, user_id: UUID, version: int) -> None:
+        """Report, after the commit, that a session has a new version."""
         ...
 
-    def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
+    def sessions_ended(self, sessions: Sequence[SessionOfUser]) -> None:
         """Report, after the commit, that sessions have ended."""
         ...
 
@@ -142,11 +149,11 @@ class LiveSessions(Protocol):
         """Report, after the commit, that the permissions of a role have changed."""
         ...
 
-    def rotation_in_doubt(self, session_id: UUID, *, generation: int) -> None:
+    def rotation_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> None:
         """Report that it is unknown whether a session was rotated from this generation."""
         ...
 
-    def is_in_doubt(self, session_id: UUID, *, generation: int) -> bool:
+    def is_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> bool:
         """Return whether that was reported within `IN_DOUBT_SECONDS`, by any process if it can."""
         ...
 
@@ -184,7 +191,7 @@ class DatabaseLiveSessions:
         """Return None: Redis is not used."""
         return None
 
-    def liveness(self, session_id: UUID, *, session_version: int) -> Condition:
+    def liveness(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Condition:
         """Return a condition that Redis never decides."""
         return Condition("", met="", undecided="")
 
@@ -214,10 +221,10 @@ class DatabaseLiveSessions:
             profile=self._profiles.profile(row, now),
         )
 
-    def session_changed(self, session_id: UUID, *, version: int, live: bool) -> None:
+    def session_changed(self, session_id: UUID, *, user_id: UUID, version: int) -> None:
         """Do nothing: the next lookup reads the row."""
 
-    def sessions_ended(self, session_ids: Sequence[UUID]) -> None:
+    def sessions_ended(self, sessions: Sequence[SessionOfUser]) -> None:
         """Do nothing: the next lookup reads the rows."""
 
     def user_changed(self, user_id: UUID, *, access_version: int) -> None:
@@ -226,12 +233,12 @@ class DatabaseLiveSessions:
     def roles_changed(self, *, catalogue_version: int) -> None:
         """Do nothing: the next lookup reads the row."""
 
-    def rotation_in_doubt(self, session_id: UUID, *, generation: int) -> None:
+    def rotation_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> None:
         """Keep this in the memory of the process."""
         with self._lock:
             self._in_doubt[session_id] = generation
 
-    def is_in_doubt(self, session_id: UUID, *, generation: int) -> bool:
+    def is_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> bool:
         """Return whether it was reported in this process."""
         with self._lock:
             return self._in_doubt.get(session_id) == generation

@@ -209,7 +209,7 @@ class Fields:
 
     # Redis
     redis_url: str = setting(parse_redis_url, "", secret=True)
-    """redis://…, or redis+sentinel://… with several hosts; default: no Redis."""
+    """redis://…, redis+sentinel://… or redis+cluster://…; default: no Redis."""
     redis_host: str = setting(parse.host, "")
     """Host, instead of REDIS_URL."""
     redis_port: int = setting(parse.integer(1, 65535), 6379)

@@ -1,4 +1,4 @@
-"""Parsers of the URLs of Redis: a server, or Sentinels that know the address of the master."""
+"""Parsers of the URLs of Redis: a server, Sentinels that know the master, or nodes of a Cluster."""
 
 import re
 from dataclasses import dataclass, field
@@ -7,11 +7,13 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from userapi.settings.parsers import is_host, url
 
+SERVER_PORT = 6379
 SENTINEL_PORT = 26379
 _SENTINEL = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
-_CLUSTER = ("redis+cluster", "rediss+cluster")
+_CLUSTER = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _PATH = re.compile(r"/([A-Za-z0-9._-]{1,100})(/[0-9]{0,5})?", re.ASCII)
 _EXAMPLE = "redis+sentinel://:password@host1:26379,host2:26379,host3:26379/mymaster/0"
+_CLUSTER_EXAMPLE = "redis+cluster://:password@host1:6379,host2:6379,host3:6379"
 
 Address = tuple[str, int]
 
@@ -30,14 +32,33 @@ class SentinelUrl:
     sentinel_options: dict[str, Any] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterUrl:
+    """The parts of a URL such as redis+cluster://:password@host1:6379,host2:6379.
+
+    Any of the nodes can name the others.
+    """
+
+    nodes: tuple[Address, ...]
+    _scheme: str
+    _credentials: str = field(repr=False)
+    _query: str = field(repr=False)
+
+    def server_url(self, address: Address) -> str:
+        """Return the URL of one server of the Cluster."""
+        host, port = address
+        host = f"[{host}]" if ":" in host else host
+        return f"{self._scheme}://{self._credentials}{host}:{port}/0{self._query}"
+
+
 def redis_url(raw: str) -> str:
-    """Parse the URL of a Redis server, or of Sentinels."""
+    """Parse the URL of a Redis server, of Sentinels, or of a Cluster."""
     scheme = raw.partition("://")[0]
     if scheme in _CLUSTER:
-        raise ValueError("must be the URL of a server or of Sentinels; Cluster is not supported")
+        return _checked_cluster_url(raw)
     if scheme in _SENTINEL:
         return _checked_sentinel_url(raw)
-    parts = urlsplit(url("redis", "rediss", "unix", *_SENTINEL)(raw))
+    parts = urlsplit(url("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER)(raw))
     _require_known_options(raw, "redis://:password@host:6379/0")
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
         raise ValueError("must have the number of a database as its path, such as redis://host/0")
@@ -47,6 +68,11 @@ def redis_url(raw: str) -> str:
 def is_sentinel_url(redis_url: str) -> bool:
     """Return whether the URL names Sentinels."""
     return redis_url.partition("://")[0] in _SENTINEL
+
+
+def is_cluster_url(redis_url: str) -> bool:
+    """Return whether the URL names nodes of a Redis Cluster."""
+    return redis_url.partition("://")[0] in _CLUSTER
 
 
 def with_sentinel_password(redis_url: str, password: str) -> str:
@@ -72,6 +98,34 @@ def parse_sentinel_url(redis_url: str) -> SentinelUrl:
         server_options=server_options,
         sentinel_options=tls_options | sentinel_options,
     )
+
+
+def parse_cluster_url(redis_url: str) -> ClusterUrl:
+    """Return the parts of a URL that names nodes of a Cluster. Raises ValueError if invalid."""
+    parts = urlsplit(redis_url)
+    if parts.path.strip("/"):
+        raise ValueError("has the number of a database")
+    credentials, separator, hosts = parts.netloc.rpartition("@")
+    return ClusterUrl(
+        nodes=tuple(_address(host, SERVER_PORT) for host in hosts.split(",")),
+        _scheme=_CLUSTER[parts.scheme],
+        _credentials=credentials + separator,
+        _query=f"?{parts.query}" if parts.query else "",
+    )
+
+
+def _checked_cluster_url(raw: str) -> str:
+    try:
+        parts = parse_cluster_url(raw)
+        options = dict(parse_qsl(urlsplit(raw).query, keep_blank_values=True))
+    except ValueError as exc:
+        raise ValueError(
+            f"must be a URL such as {_CLUSTER_EXAMPLE}, without the number of a database"
+        ) from exc
+    if "db" in options:
+        raise ValueError("must not have db: a Redis Cluster has one database")
+    _require_known_options(parts.server_url(parts.nodes[0]), _CLUSTER_EXAMPLE)
+    return raw
 
 
 def _checked_sentinel_url(raw: str) -> str:
@@ -100,15 +154,15 @@ def _split(redis_url: str) -> tuple[str, tuple[Address, ...], str, dict[str, str
         else:
             options.append((name, value))
     server = f"{_SENTINEL[parts.scheme]}://{credentials}{separator}localhost{database or ''}"
-    addresses = tuple(_address(host) for host in hosts.split(","))
+    addresses = tuple(_address(host, SENTINEL_PORT) for host in hosts.split(","))
     return f"{server}?{urlencode(options)}", addresses, master, sentinel_options
 
 
-def _address(text: str) -> Address:
+def _address(text: str, default_port: int) -> Address:
     parts = re.fullmatch(r"(\[[^]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", text)
     if parts is None or not is_host(parts[1]):
         raise ValueError("has an invalid host")
-    port = int(parts[2] or SENTINEL_PORT)
+    port = int(parts[2] or default_port)
     if not 1 <= port <= 65535:
         raise ValueError("has an invalid port")
     return parts[1].strip("[]"), port

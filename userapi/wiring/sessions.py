@@ -4,14 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from userapi.accounts.views import ShownUsers
-from userapi.infrastructure.rate_counters import MemoryRateCounter, RateCounter, RedisRateCounter
-from userapi.infrastructure.redis_client import CircuitBreaker, Redis
-from userapi.sessions.cache import (
-    INVALIDATION_BREAKER_SECONDS,
-    INVALIDATION_TIMEOUT_SECONDS,
-    RedisLiveSessions,
-)
-from userapi.sessions.service import SessionLimits, Sessions
+from userapi.infrastructure.rate_counters import MemoryRateCounter, RateCounter
+from userapi.sessions.limits import SessionLimits
+from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
 from userapi.settings import Settings
 from userapi.wiring.foundation import Foundation
@@ -33,20 +28,10 @@ def build_sessions(foundation: Foundation) -> SessionServices:
     live: LiveSessions = DatabaseLiveSessions(clock, ShownUsers(), idle_timeout=limits.idle_timeout)
     rates: RateCounter = MemoryRateCounter(clock)
     if settings.redis_url:
-        store = Redis(settings.redis_url)
-        invalidations = Redis(
-            settings.redis_url,
-            timeout_seconds=INVALIDATION_TIMEOUT_SECONDS,
-            breaker=CircuitBreaker(INVALIDATION_BREAKER_SECONDS),
-        )
-        live = RedisLiveSessions(
-            clock,
-            copy_seconds=settings.session_cache_seconds,
-            lookups=store,
-            invalidations=invalidations,
-            database=live,
-        )
-        rates = RedisRateCounter(store, clock)
+        # Loads redis-py, which an installation without Redis does not need.
+        from userapi.wiring.redis import build_in_redis
+
+        live, rates = build_in_redis(settings, clock, database=live)
     return SessionServices(
         live_sessions=live,
         rates=rates,

@@ -22,8 +22,11 @@ class Certificates:
     key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """Write an authority and a certificate for `localhost`, 127.0.0.1 and ::1 that it signed."""
+def make_certificates(directory: Path, *, for_this_machine: bool = True) -> Certificates:
+    """Write an authority and a certificate that it signed.
+
+    The certificate names `localhost`, 127.0.0.1 and ::1, or a server on another machine.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("userapi tests authority")
@@ -37,18 +40,18 @@ def make_certificates(directory: Path) -> Certificates:
         .sign(authority_key, hashes.SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
-    names = x509.SubjectAlternativeName(
-        [
-            x509.DNSName("localhost"),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            x509.IPAddress(ipaddress.ip_address("::1")),
-        ]
-    )
+    names: list[x509.GeneralName] = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+    ]
+    if not for_this_machine:
+        names = [x509.DNSName("elsewhere.internal")]
     certificate = (
-        _builder(_name("localhost"), authority_name, key.public_key())
+        _builder(_name("server"), authority_name, key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(names, critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
             critical=False,

@@ -1,10 +1,12 @@
-"""Redis Cluster: three masters with a replica each."""
+"""Redis Cluster: three masters, with a replica each or without."""
 
 from pathlib import Path
 from typing import Self
 
 import redis
+from redis.crc import key_slot
 
+from tests.support.clusters.certificates import Certificates
 from tests.support.clusters.cluster import Cluster
 from tests.support.clusters.redis_nodes import PASSWORD, RedisNode
 from tests.support.polling import wait_until
@@ -18,9 +20,10 @@ NODE_TIMEOUT_MILLISECONDS = 2000
 class ClusterNode(RedisNode):
     """One node of a Redis Cluster."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, certificates: Certificates | None = None) -> None:
         super().__init__(
             directory,
+            certificates=certificates,
             options={
                 "cluster-enabled": "yes",
                 "cluster-config-file": "nodes.conf",
@@ -29,6 +32,7 @@ class ClusterNode(RedisNode):
                 # Otherwise it is the port plus 10000, which another program may have.
                 "cluster-port": str(free_port()),
                 "databases": "1",
+                **({"tls-cluster": "yes"} if certificates else {}),
             },
         )
         self.bus_port = int(self._options["cluster-port"])
@@ -65,9 +69,19 @@ class ClusterNode(RedisNode):
 class RedisShards(Cluster):
     """A Redis Cluster of three shards; `masters[i]` starts with the i-th third of the slots."""
 
-    def __init__(self, directory: Path) -> None:
-        self.masters = [ClusterNode(directory / f"master{n}") for n in range(1, SHARDS + 1)]
-        self.replicas = [ClusterNode(directory / f"replica{n}") for n in range(1, SHARDS + 1)]
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        with_replicas: bool = True,
+        certificates: Certificates | None = None,
+    ) -> None:
+        self._certificates = certificates
+        numbers = range(1, SHARDS + 1)
+        self.masters = [ClusterNode(directory / f"master{n}", certificates) for n in numbers]
+        self.replicas = [
+            ClusterNode(directory / f"replica{n}", certificates) for n in numbers if with_replicas
+        ]
 
     @property
     def nodes(self) -> list[ClusterNode]:
@@ -88,8 +102,8 @@ class RedisShards(Cluster):
         for node in self.nodes[1:]:
             self.nodes[0].call("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus_port)
         for node in self.nodes:
-            wait_until(lambda node=node: node.known_nodes() == 2 * SHARDS, seconds=30)  # type: ignore[misc]
-        for master, replica in zip(self.masters, self.replicas, strict=True):
+            wait_until(lambda node=node: node.known_nodes() == len(self.nodes), seconds=30)  # type: ignore[misc]
+        for master, replica in zip(self.masters, self.replicas, strict=False):
             master_id = master.id
             wait_until(
                 lambda replica=replica, name=master_id: _replicates(replica, name),  # type: ignore[misc]
@@ -106,10 +120,19 @@ class RedisShards(Cluster):
         for node in self.nodes:
             node.kill()
 
-    def url(self, credentials: str = f":{PASSWORD}") -> str:
+    def url(self, credentials: str = f":{PASSWORD}", query: str = "") -> str:
         """Return the URL that names all nodes as entry points."""
+        scheme = "redis" if self._certificates is None else "rediss"
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-        return f"redis+cluster://{credentials}@{hosts}"
+        return f"{scheme}+cluster://{credentials}@{hosts}{query}"
+
+    def owner_of(self, key: str) -> ClusterNode:
+        """Return the node that has the slot of a key."""
+        slot = int(key_slot(key.encode()))
+        with next(node for node in self.nodes if node.is_running).client as client:
+            ranges = client.execute_command("CLUSTER", "SLOTS")
+        port = next(int(each[2][1]) for each in ranges if each[0] <= slot <= each[1])
+        return next(node for node in self.nodes if node.port == port)
 
     def begin_move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
         """Open a slot for a move: keys that `source` no longer has are answered with ASK."""

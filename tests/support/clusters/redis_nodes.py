@@ -11,7 +11,7 @@ from redis.retry import Retry
 from tests.support.clusters.certificates import Certificates
 from tests.support.clusters.cluster import Cluster
 from tests.support.polling import wait_until
-from tests.support.servers import RedisServer
+from tests.support.servers import RedisServer, redis_serves
 
 PASSWORD = "tests-share-this-over-the-cluster-8wNz"
 
@@ -62,7 +62,15 @@ class RedisNode(RedisServer):
     @property
     def client(self) -> redis.Redis:
         """Return a client of this node alone. Close it after use."""
-        return client_of(self.url)
+        return client_of(self._url_for_tests)
+
+    @property
+    def _url_for_tests(self) -> str:
+        """The URL that accepts a certificate of another machine."""
+        return self.url if self._certificates is None else f"{self.url}&ssl_check_hostname=no"
+
+    def _serves(self) -> bool:
+        return redis_serves(self._url_for_tests)
 
     def role(self) -> str:
         """Return `master` or `slave`, or nothing while connections are reset to change it."""

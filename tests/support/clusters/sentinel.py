@@ -48,7 +48,8 @@ class SentinelNode(Server):
         """The URL of this Sentinel."""
         if self._certificates is None:
             return f"redis://127.0.0.1:{self.port}/0"
-        return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={self._certificates.authority}"
+        authority = self._certificates.authority
+        return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={authority}&ssl_check_hostname=no"
 
     @property
     def client(self) -> redis.Redis:
