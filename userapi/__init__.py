@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import structlog
 from flask import Flask
 
 from userapi import cli
@@ -16,6 +17,8 @@ from userapi.settings import Settings, faults_end_the_process
 
 if TYPE_CHECKING:
     from userapi.wiring import Services
+
+log = structlog.get_logger(__name__)
 
 LOADED_BEFORE_REQUESTS = (
     "email_validator",
@@ -36,6 +39,9 @@ def create_app(
     settings = settings or Settings.load()
     tighten_instance(settings.instance_dir)
     configure_logging(settings)
+    if web and settings.is_production:
+        for variable in settings.unverified_connections:
+            log.warning("settings.connection_not_verified", variable=variable)
     application = _class_for_web() if web else Flask
     app = application("userapi", instance_path=str(settings.instance_dir), static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key, DEBUG=settings.debug, TESTING=False)

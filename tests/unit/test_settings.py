@@ -716,7 +716,16 @@ def test_subjects_receive_values_and_not_the_settings() -> None:
             "postgresql://u:p@h1/x?sslmode=verify-full&sslrootcert=/etc/ca.pem",
             "postgresql+psycopg2://u:p@h1/x?sslmode=verify-full&sslrootcert=/etc/ca.pem",
         ),
-        ("DATABASE_URL", "postgresql://u:p@h1/x", "postgresql+psycopg2://u:p@h1/x"),
+        (
+            "DATABASE_URL",
+            "postgresql://u:p@h1/x",
+            "postgresql+psycopg2://u:p@h1/x?sslmode=verify-full&sslrootcert={file}",
+        ),
+        (
+            "DATABASE_URL",
+            "postgresql://u:p@h1/x?sslmode=prefer",
+            "postgresql+psycopg2://u:p@h1/x?sslmode=prefer",
+        ),
         (
             "DATABASE_DIRECT_URL",
             "postgresql://u:p@h1/x?sslmode=verify-ca",

@@ -4,9 +4,14 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from userapi.diagnosis.findings import Finding, Level, warnings
-from userapi.settings import Settings, requires_tls
+from userapi.settings import Settings
 
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
+VERIFIED_BY = {
+    "DATABASE_URL": "Add sslmode=verify-full, and set TLS_CA_FILE for an authority of your own.",
+    "REDIS_URL": "Use rediss://, and set TLS_CA_FILE for an authority of your own.",
+    "RABBITMQ_URL": "Use amqps://, and set TLS_CA_FILE for an authority of your own.",
+}
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
@@ -16,9 +21,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     yield from warnings(
         "settings",
         (
-            settings.tls_ca_file
-            and not settings.uses_sqlite
-            and not requires_tls(settings.database_url),
+            settings.tls_ca_file and "DATABASE_URL" in settings.unverified_connections,
             "TLS_CA_FILE does not protect the connection to PostgreSQL: DATABASE_URL allows"
             " connections without TLS",
             "Add sslmode=verify-full to DATABASE_URL.",
@@ -75,6 +78,14 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
 
 def _production(settings: Settings) -> Iterator[Finding]:
     """Yield what production allows and should not."""
+    for variable in settings.unverified_connections:
+        yield Finding(
+            "settings",
+            Level.WARNING,
+            f"{variable} leads over a network without a verified certificate: whoever controls the"
+            " network can read and change what is sent",
+            VERIFIED_BY[variable],
+        )
     yield from warnings(
         "settings",
         (

@@ -5,7 +5,6 @@ each fault. A line names the variable and the valid values, never the invalid va
 """
 
 from userapi.settings.assembly import Settings
-from userapi.settings.authorities import requires_tls
 from userapi.settings.environment import files_with_secrets, read_environment
 from userapi.settings.errors import SettingsError, faults_end_the_process
 from userapi.settings.fields import JWT_ALGORITHMS
@@ -22,7 +21,6 @@ __all__ = [
     "faults_end_the_process",
     "files_with_secrets",
     "read_environment",
-    "requires_tls",
     "variables",
     "weak_secrets",
 ]

@@ -21,6 +21,7 @@ from userapi.settings.redis_urls import (
     with_sentinel_password,
 )
 from userapi.settings.relying_party import fits, host_of, origin_of
+from userapi.settings.transport import unverified_connections
 from userapi.settings.variables import variables
 
 
@@ -113,6 +114,17 @@ class Settings(Fields):
     def mail_folder(self) -> Path:
         """Return the folder of the .eml files."""
         return self.mail_dir or self.instance_dir / "mail"
+
+    @property
+    def unverified_connections(self) -> tuple[str, ...]:
+        """Return the variables whose servers are reached over a network without verified TLS."""
+        return tuple(
+            unverified_connections(
+                database_url=self.database_url,
+                redis_url=self.redis_url,
+                rabbitmq_url=self.rabbitmq_url,
+            )
+        )
 
     @property
     def keys_folder(self) -> Path:

@@ -8,21 +8,23 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
 from userapi.rabbitmq_nodes import CA_OPTION
+from userapi.settings.transport import is_over_network, is_postgresql
 
 # Without one of these PostgreSQL may answer without TLS, and libpq then sends the password.
 _TLS_MODES = ("require", "verify-ca", "verify-full")
 _REDIS_OPTIONS = ("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data")
 
 
-def requires_tls(database_url: str) -> bool:
-    """Return whether connections to this PostgreSQL are always encrypted."""
-    return dict(_options(database_url)).get("sslmode") in _TLS_MODES
-
-
 def database_with(ca_file: Path, url: str) -> str:
-    """Return the URL of a database; libpq checks the server's name, too, only with verify-full."""
+    """Return the URL of a database; libpq checks the server's name, too, only with verify-full.
+
+    A URL without `sslmode` requires TLS by this if its server is on another machine.
+    """
+    if not is_postgresql(url):
+        return url
     options = dict(_options(url))
-    if not requires_tls(url) or "sslrootcert" in options:
+    needs_tls = options["sslmode"] in _TLS_MODES if "sslmode" in options else is_over_network(url)
+    if not needs_tls or "sslrootcert" in options:
         return url
     return _with_options(url, options | {"sslmode": "verify-full", "sslrootcert": str(ca_file)})
 
