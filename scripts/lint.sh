@@ -12,8 +12,9 @@ check() {
 check ruff format --check --diff --quiet .
 check ruff check --quiet .
 check mypy
+check mypy --config-file client/pyproject.toml
 check lint-imports --no-cache
-check bandit --quiet --recursive --ini setup.cfg userapi scripts gunicorn.conf.py wsgi.py
+check bandit --quiet --recursive --ini setup.cfg userapi client/src client/scripts scripts gunicorn.conf.py wsgi.py
 
 if ((${#failed[@]})); then
     echo "Not clean: ${failed[*]}" >&2

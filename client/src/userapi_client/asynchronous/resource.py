@@ -1,0 +1,127 @@
+"""What all resources of the REST API have in common."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import httpx2
+
+from userapi_client import requests
+from userapi_client.errors import Stale, Unavailable
+from userapi_client.model_base import Model
+from userapi_client.page import Page, read_page
+from userapi_client.replies import json_of
+
+T = TypeVar("T", bound=Model)
+Item = TypeVar("Item")
+
+CHANGE_TRIES = 4
+ITERATED_PAGE_SIZE = 100
+
+
+class AsyncSender(Protocol):
+    """Sends a request with credentials. Raises UserApiError for every reply that is an error."""
+
+    async def send(self, call: requests.Call) -> httpx2.Response:
+        """Return a reply below 400."""
+
+
+class AsyncResource:
+    """A part of the API."""
+
+    def __init__(self, sender: AsyncSender) -> None:
+        self._sender = sender
+
+    async def _value(self, method: str, path: str, **options: Any) -> Any:
+        return json_of(await self._sender.send(requests.call(method, path, **options)))
+
+    async def _done(self, method: str, path: str, **options: Any) -> None:
+        await self._sender.send(requests.call(method, path, **options))
+
+    async def _page(
+        self, path: str, read: Callable[[Any], Item], filters: Mapping[str, Any]
+    ) -> Page[Item]:
+        return read_page(await self._value("GET", path, params=filters), read)
+
+    async def _each(
+        self, path: str, read: Callable[[Any], Item], filters: Mapping[str, Any]
+    ) -> AsyncIterator[Item]:
+        """Follow the cursors of a list. Rows may be added meanwhile."""
+        query = {"page_size": ITERATED_PAGE_SIZE, **filters}
+        while True:
+            page = await self._page(path, read, query)
+            for item in page.items:
+                yield item
+            if page.next_cursor is None:
+                return
+            if page.next_cursor == query.get("cursor"):
+                raise Unavailable(detail="The list does not end: its cursor repeats.")
+            query["cursor"] = page.next_cursor
+
+
+class AsyncCollection(AsyncResource, Generic[T]):
+    """A list of objects that have an id of their own."""
+
+    def __init__(
+        self, sender: AsyncSender, *, path: str, read: Callable[[Any, str | None], T]
+    ) -> None:
+        super().__init__(sender)
+        self._path = path
+        self._read = read
+
+    async def page(self, **filters: Any) -> Page[T]:
+        """Return one page of those that the filters leave."""
+        return await self._page(self._path, self._item, filters)
+
+    async def iter(self, **filters: Any) -> AsyncIterator[T]:
+        """Walk through all that the filters leave, page by page."""
+        async for item in self._each(self._path, self._item, filters):
+            yield item
+
+    async def get(self, id: str) -> T:
+        """Return one object with its `etag`."""
+        return await self._one("GET", self._path_of(id))
+
+    async def create(self, *, idempotency_key: str | None = None, **fields: Any) -> T:
+        """Create one object, once, also when a reply is lost."""
+        key = idempotency_key or requests.new_idempotency_key()
+        return await self._one("POST", self._path, json=fields, idempotency_key=key)
+
+    async def update(self, id: str, *, if_match: str | None = None, **fields: Any) -> T:
+        """Change these fields. With `if_match`, only that version; raises Stale for another."""
+        return await self._one("PATCH", self._path_of(id), json=fields, if_match=if_match)
+
+    async def change(self, id: str, fn: Callable[[T], dict[str, Any]]) -> T:
+        """Change the object to what `fn` makes of its present state.
+
+        `fn` is called again if someone else changes the object at the same time, up to four times;
+        then Stale is raised. It returns the fields to set.
+        """
+        tries = CHANGE_TRIES
+        found = await self.get(id)
+        while True:
+            fields = fn(found)
+            try:
+                return await self.update(id, if_match=found.etag, **fields)
+            except Stale as exc:
+                tries -= 1
+                if not tries:
+                    raise
+                may_be_done = exc.may_be_own
+            found = await self.get(id)
+            # The reply to an earlier try was lost, and what it wanted is there.
+            if may_be_done and requests.holds(found.raw, fields):
+                return found
+
+    async def delete(self, id: str) -> None:
+        """Delete the object."""
+        await self._done("DELETE", self._path_of(id))
+
+    async def _one(self, method: str, path: str, **options: Any) -> T:
+        response = await self._sender.send(requests.call(method, path, **options))
+        return self._read(json_of(response), response.headers.get("ETag"))
+
+    def _item(self, value: Any) -> T:
+        return self._read(value, None)
+
+    def _path_of(self, id: str, *more: str) -> str:
+        return "/".join([self._path.rstrip("/"), requests.segment(id), *more])

@@ -1,0 +1,274 @@
+"""The resources of the REST API, in the words of the service."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from userapi_client import requests
+from userapi_client.asynchronous.resource import AsyncCollection, AsyncResource, AsyncSender
+from userapi_client.credentials import Tokens
+from userapi_client.model_base import each, member, text
+from userapi_client.models import (
+    AuditEntry,
+    BulkAnswer,
+    ExplainedPermission,
+    ImportAnswer,
+    ImportJob,
+    ImportResult,
+    KnownPermission,
+    Myself,
+    PasswordStrength,
+    Role,
+    Session,
+    Statistics,
+    TokenPair,
+    User,
+)
+from userapi_client.page import Page, read_page
+from userapi_client.token_pair import HeldToken, held
+
+
+class AsyncAuthApi(AsyncResource):
+    """The caller's own account, session and tokens."""
+
+    def __init__(self, sender: AsyncSender, *, adopt: Callable[[HeldToken], None]) -> None:
+        super().__init__(sender)
+        self._adopt = adopt
+
+    async def me(self) -> Myself:
+        """Return the user of this client and their permissions."""
+        return Myself.read(await self._value("GET", "/auth/me"))
+
+    async def sessions(self) -> tuple[Session, ...]:
+        """Return the sessions of this user."""
+        return read_page(await self._value("GET", "/auth/sessions"), Session.read).items
+
+    async def end_session(self, id: str) -> None:
+        """End one session of this user."""
+        await self._done("DELETE", f"/auth/sessions/{requests.segment(id)}")
+
+    async def end_other_sessions(self) -> int:
+        """End all sessions of this user but the present one; return how many."""
+        return _revoked(await self._value("DELETE", "/auth/sessions"))
+
+    async def logout(self, *, all_sessions: bool = False) -> None:
+        """End the session of this client, or all sessions of its user."""
+        await self._done("POST", "/auth/logout", json={"all_sessions": all_sessions})
+
+    async def change_password(self, current_password: str, new_password: str) -> Tokens:
+        """Set a new password. All other sessions end; this client goes on with the new tokens."""
+        body = {"current_password": current_password, "new_password": new_password}
+        return await self._continued("/auth/change-password", body)
+
+    async def step_up(self, **proof: Any) -> Tokens:
+        """Authenticate again, by `password`, `code` or `credential`.
+
+        This client goes on with the new tokens; the former ones end.
+        """
+        return await self._continued("/auth/step-up", proof)
+
+    async def change_email(self, new_email: str, current_password: str) -> None:
+        """Request another address, which gets a mail to confirm it."""
+        body = {"new_email": new_email, "current_password": current_password}
+        await self._done("POST", "/auth/change-email", json=body)
+
+    async def password_strength(self, password: str, **context: str) -> PasswordStrength:
+        """Estimate a password. `username` and `email` may be given."""
+        body = {"password": password, **context}
+        return PasswordStrength.read(
+            await self._value("POST", "/auth/password-strength", json=body)
+        )
+
+    async def register(self, *, idempotency_key: str | None = None, **fields: Any) -> User | None:
+        """Register an account; None where the service does not say whether the address was free."""
+        answer = await self._value(
+            "POST",
+            "/auth/register",
+            json=fields,
+            idempotency_key=idempotency_key or requests.new_idempotency_key(),
+        )
+        return User.read(answer) if isinstance(answer, dict) and "id" in answer else None
+
+    async def request_password_reset(self, email: str) -> None:
+        """Have a mail sent to set a new password. The outcome is the same for every address."""
+        await self._done("POST", "/auth/reset-password", json={"email": email})
+
+    async def confirm_password_reset(self, token: str, new_password: str) -> None:
+        """Set a new password with the token of a mail."""
+        body = {"token": token, "new_password": new_password}
+        await self._done("POST", "/auth/reset-password/confirm", json=body)
+
+    async def verify_email(self, token: str) -> None:
+        """Verify an address with the token of a mail."""
+        await self._done("POST", "/auth/verify-email", json={"token": token})
+
+    async def introspect(self, token: str) -> dict[str, Any]:
+        """Return the state of a token (RFC 7662)."""
+        answer = await self._value("POST", "/auth/introspect", data={"token": token})
+        return dict(answer) if isinstance(answer, dict) else {"active": False}
+
+    async def revoke(self, token: str) -> None:
+        """End the session of a token, or burn a key (RFC 7009). A bad token is no error."""
+        await self._done("POST", "/auth/revoke", data={"token": token})
+
+    async def _continued(self, path: str, body: dict[str, Any]) -> Tokens:
+        """Send a request that replaces the tokens of this session, and go on with the new pair."""
+        answer = await self._value("POST", path, json=body)
+        pair = TokenPair.read(answer)
+        self._adopt(held(answer, with_refresh=True))
+        return Tokens(pair.access_token, pair.refresh_token)
+
+
+class AsyncUsersApi(AsyncCollection[User]):
+    """The users."""
+
+    def __init__(self, sender: AsyncSender) -> None:
+        super().__init__(sender, path="/users/", read=User.read)
+
+    async def suspend(
+        self, id: str, *, reason: str | None = None, until: datetime | None = None
+    ) -> User:
+        """Suspend a user; all their sessions end."""
+        body = {"reason": reason, "until": until}
+        return await self._one("POST", self._path_of(id, "suspend"), json=requests.given(body))
+
+    async def activate(self, id: str, *, reason: str | None = None) -> User:
+        """Activate a pending or suspended user."""
+        body = requests.given({"reason": reason})
+        return await self._one("POST", self._path_of(id, "activate"), json=body)
+
+    async def unlock(self, id: str, *, reason: str | None = None) -> User:
+        """End the lock after failed log-ins."""
+        body = requests.given({"reason": reason})
+        return await self._one("POST", self._path_of(id, "unlock"), json=body)
+
+    async def reset_password(self, id: str) -> None:
+        """Mail a link to set a new password, and end all sessions of the user."""
+        await self._done("POST", self._path_of(id, "reset-password"))
+
+    async def roles(self, id: str) -> tuple[str, ...]:
+        """Return the roles of a user."""
+        return _names(await self._value("GET", self._path_of(id, "roles")))
+
+    async def set_roles(
+        self, id: str, roles: Iterable[str], *, if_match: str | None = None
+    ) -> tuple[str, ...]:
+        """Replace the roles of a user."""
+        body = {"roles": list(roles)}
+        path = self._path_of(id, "roles")
+        return _names(await self._value("PUT", path, json=body, if_match=if_match))
+
+    async def permissions(self, id: str) -> tuple[ExplainedPermission, ...]:
+        """Return the permissions of a user, each with the roles that give it."""
+        answer = await self._value("GET", self._path_of(id, "permissions"))
+        return read_page(answer, ExplainedPermission.read).items
+
+    async def sessions(self, id: str) -> tuple[Session, ...]:
+        """Return the sessions of a user."""
+        answer = await self._value("GET", self._path_of(id, "sessions"))
+        return read_page(answer, Session.read).items
+
+    async def end_sessions(self, id: str) -> int:
+        """End all sessions of a user; return how many."""
+        return _revoked(await self._value("DELETE", self._path_of(id, "sessions")))
+
+    async def end_session(self, id: str, session_id: str) -> None:
+        """End one session of a user."""
+        path = self._path_of(id, "sessions", requests.segment(session_id))
+        await self._done("DELETE", path)
+
+    async def activity(self, id: str, **filters: Any) -> AsyncIterator[AuditEntry]:
+        """Walk through the audit entries of a user, newest first."""
+        async for entry in self._each(self._path_of(id, "activity"), AuditEntry.read, filters):
+            yield entry
+
+    async def bulk(
+        self,
+        action: str,
+        user_ids: Sequence[str],
+        *,
+        reason: str | None = None,
+        role: str | None = None,
+    ) -> BulkAnswer:
+        """Do the same with up to 1000 users, each by itself."""
+        body = {"action": action, "user_ids": list(user_ids), "reason": reason, "role": role}
+        return BulkAnswer.read(await self._value("POST", "/users/bulk", json=requests.given(body)))
+
+    async def import_rows(
+        self, content: bytes, *, content_type: str = "application/x-ndjson", dry_run: bool = False
+    ) -> ImportAnswer | ImportJob:
+        """Import users from NDJSON or CSV. Many rows become a job, which the worker does."""
+        answer = await self._value(
+            "POST",
+            "/users/import",
+            content=content,
+            headers={"Content-Type": content_type},
+            params={"dry_run": dry_run},
+        )
+        is_job = isinstance(answer, dict) and "state" in answer
+        return ImportJob.read(answer) if is_job else ImportAnswer.read(answer)
+
+    async def import_job(self, id: str) -> ImportJob:
+        """Return the progress of an import."""
+        path = f"/users/imports/{requests.segment(id)}"
+        return ImportJob.read(await self._value("GET", path))
+
+    async def import_results(self, id: str) -> AsyncIterator[ImportResult]:
+        """Walk through the results of an import, row by row."""
+        path = f"/users/imports/{requests.segment(id)}/results"
+        async for result in self._each(path, ImportResult.read, {}):
+            yield result
+
+    async def cancel_import(self, id: str) -> None:
+        """Cancel what an import has not done yet."""
+        await self._done("DELETE", f"/users/imports/{requests.segment(id)}")
+
+    async def statistics(self, *, days: int = 30) -> Statistics:
+        """Return figures about all users."""
+        return Statistics.read(await self._value("GET", "/users/stats", params={"days": days}))
+
+
+class AsyncRolesApi(AsyncCollection[Role]):
+    """The roles. Their id is their name."""
+
+    def __init__(self, sender: AsyncSender) -> None:
+        super().__init__(sender, path="/roles/", read=Role.read)
+
+    async def page(self, **filters: Any) -> Page[Role]:
+        """Return all roles: the list has no pages."""
+        return await self._page(self._path, self._item, filters)
+
+    async def iter(self, **filters: Any) -> AsyncIterator[Role]:
+        """Walk through all roles."""
+        for role in (await self.page(**filters)).items:
+            yield role
+
+    async def update(self, id: str, *, if_match: str | None = None, **fields: Any) -> Role:
+        """Change these fields of a custom role. The others stay."""
+        return await self._one("PUT", self._path_of(id), json=fields, if_match=if_match)
+
+    async def permissions(self) -> tuple[KnownPermission, ...]:
+        """Return the permissions that the service knows."""
+        answer = await self._value("GET", "/roles/permissions")
+        return read_page(answer, KnownPermission.read).items
+
+
+class AsyncAuditApi(AsyncResource):
+    """The audit log, newest entries first."""
+
+    async def page(self, **filters: Any) -> Page[AuditEntry]:
+        """Return one page of the entries that the filters leave."""
+        return await self._page("/audit-logs/", AuditEntry.read, filters)
+
+    async def iter(self, **filters: Any) -> AsyncIterator[AuditEntry]:
+        """Walk through the entries that the filters leave."""
+        async for entry in self._each("/audit-logs/", AuditEntry.read, filters):
+            yield entry
+
+
+def _revoked(answer: Any) -> int:
+    return int(answer["revoked"]) if isinstance(answer, dict) and "revoked" in answer else 0
+
+
+def _names(answer: Any) -> tuple[str, ...]:
+    return member(answer if isinstance(answer, dict) else {}, "roles", each(text))

@@ -1,0 +1,197 @@
+"""Follows the events of the service. Needs the extra `events`."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import kombu
+from kombu.exceptions import OperationalError
+
+from userapi_client.errors import UserApiError
+
+log = logging.getLogger("userapi_client")
+_library: Any = kombu  # It has no annotations.
+
+HEARTBEAT_SECONDS = 30
+CONNECT_TIMEOUT_SECONDS = 10
+POLL_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 15.0
+
+
+class Reject(UserApiError):
+    """Raised by a handler for an event that it will never be able to apply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event (CloudEvents 1.0)."""
+
+    id: str
+    type: str
+    subject: str
+    """The id of a user or a service account, or the name of a role."""
+    sequence: int
+    """Increases for each subject. An event that is delivered again has the same number."""
+    time: datetime
+    data: Mapping[str, Any] = field(repr=False)
+    correlation_id: str | None
+    traceparent: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+def read_event(body: bytes | str) -> Event:
+    """Return the event that a message contains. Raises ValueError for any other body."""
+    try:
+        found = json.loads(body)
+    except RecursionError as exc:
+        raise ValueError("The body is nested too deeply.") from exc
+    if not isinstance(found, dict):
+        raise ValueError("The body is no object.")
+    texts = {name: found.get(name) for name in ("id", "type", "subject", "sequence", "time")}
+    for name, value in texts.items():
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"{name} is missing.")
+    sequence, data = str(texts["sequence"]), found.get("data")
+    if not (sequence.isascii() and sequence.isdigit()) or not isinstance(data, dict):
+        raise ValueError("sequence or data has another form.")
+    return Event(
+        id=str(texts["id"]),
+        type=str(texts["type"]),
+        subject=str(texts["subject"]),
+        sequence=int(sequence),
+        time=datetime.fromisoformat(str(texts["time"])),
+        data=data,
+        correlation_id=_optional(found.get("correlationid")),
+        traceparent=_optional(found.get("traceparent")),
+        raw=found,
+    )
+
+
+class EventConsumer:
+    """Hands every event to a function, at least once, and acknowledges it afterwards.
+
+    The queue is durable: while no process reads it, the broker keeps its events. Several processes
+    may read the same queue.
+    """
+
+    def __init__(
+        self,
+        amqp_url: str,
+        queue: str,
+        *,
+        bindings: Iterable[str] = ("#",),
+        exchange: str = "user_events",
+        prefetch: int = 20,
+        dead_letters: bool = True,
+    ) -> None:
+        """`bindings` are types of events, also with wildcards such as `user.*`.
+
+        Messages that cannot be read, and those that the handler rejects, go to the queue
+        `<queue>.dead`. Without `dead_letters` they are dropped.
+        """
+        self._amqp_url = amqp_url
+        self._queue = queue
+        self._bindings = tuple(bindings)
+        self._exchange = exchange
+        self._prefetch = prefetch
+        self._dead_letters = dead_letters
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+
+    def run(self, handler: Callable[[Event], None]) -> None:
+        """Receive events until `stop`. Connects again when the broker was away.
+
+        An error of the handler other than Reject leaves the event in the queue and is raised.
+        Raises amqp.AMQPError if the broker rejects the user or the queue.
+        """
+        wait, self._failure = POLL_SECONDS, None
+        while not self._stopping.is_set():
+            connection = _library.Connection(
+                self._amqp_url,
+                heartbeat=HEARTBEAT_SECONDS,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            )
+            interruptions = (OperationalError, *connection.connection_errors)
+            try:
+                connection.connect()
+                wait = POLL_SECONDS
+                self._receive(connection, handler)
+            except interruptions as exc:
+                if self._failure is not None:
+                    raise
+                # Not the text: it may contain the URL with its password.
+                log.warning("userapi.events_interrupted: %s", type(exc).__name__)
+                self._stopping.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            finally:
+                # What is not acknowledged goes back into the queue.
+                with suppress(*interruptions):
+                    connection.release()
+
+    def stop(self) -> None:
+        """End `run` after the event that is being handled. Signal handlers may call it."""
+        self._stopping.set()
+
+    def _receive(self, connection: Any, handler: Callable[[Event], None]) -> None:
+        channel = connection.channel()
+        queue = self._declare(channel)
+
+        def take(message: Any) -> None:
+            self._take(message, handler)
+
+        with _library.Consumer(
+            channel, [queue], on_message=take, accept=None, prefetch_count=self._prefetch
+        ):
+            while not self._stopping.is_set():
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=POLL_SECONDS)
+                if self._failure is not None:
+                    raise self._failure  # A TimeoutError of the handler.
+                connection.heartbeat_check()
+
+    def _declare(self, channel: Any) -> Any:
+        arguments = {}
+        if self._dead_letters:
+            name = f"{self._queue}.dead"
+            dead = _library.Exchange(name, type="fanout", durable=True)
+            _library.Queue(name, dead, durable=True)(channel).declare()
+            arguments = {"x-dead-letter-exchange": name}
+        exchange = _library.Exchange(self._exchange, type="topic", durable=True)
+        exchange(channel).declare()
+        queue = _library.Queue(
+            self._queue, exchange=None, durable=True, queue_arguments=arguments or None
+        )(channel)
+        queue.queue_declare()
+        for binding in self._bindings:
+            queue.bind_to(exchange=exchange, routing_key=binding)
+        return queue
+
+    def _take(self, message: Any, handler: Callable[[Event], None]) -> None:
+        if self._failure is not None or self._stopping.is_set():
+            return  # Delivered while the consumer ends. It goes back into the queue.
+        try:
+            event = read_event(message.body)
+        except ValueError as exc:
+            log.warning("userapi.event_rejected: %s", exc)
+            message.reject(requeue=False)
+            return
+        try:
+            handler(event)
+        except Reject as exc:
+            log.warning("userapi.event_rejected: %s %s: %s", event.type, event.id, exc)
+            message.reject(requeue=False)
+        except BaseException as exc:
+            # Also an OSError of the handler is its own, not one of the connection.
+            self._failure = exc
+            raise
+        else:
+            message.ack()
+
+
+def _optional(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,1 @@
+"""The parts that wait, for threads. Generated from `asynchronous/`, but for `runtime`."""

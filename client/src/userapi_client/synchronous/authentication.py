@@ -1,0 +1,246 @@
+# Generated from asynchronous/authentication.py by scripts/generate_synchronous.py; do not edit.
+"""Where the bearer token of a request comes from, and what happens when it is refused."""
+
+import time
+from typing import Protocol
+
+import httpx2
+
+from userapi_client import requests
+from userapi_client.credentials import ClientCredentials, Login, Tokens
+from userapi_client.errors import OAuthError, Problem, SessionEnded, Unavailable
+from userapi_client.replies import ENDED, body_of, problem_of, retry_after_of, session_ended
+from userapi_client.synchronous.exchange import Exchange
+from userapi_client.synchronous.flights import Flights
+from userapi_client.token_pair import HeldToken, given, held
+
+# How long a refused client secret, or a refused new token, is not tried again.
+REFUSAL_SECONDS = 5
+
+
+class Authentication(Protocol):
+    """Gives out tokens. Every method can be called by many callers at once."""
+
+    def token(self) -> str | None:
+        """Return the token to send, or None to send none. Raises UserApiError."""
+
+    def replace(self, token: str, problem: Problem) -> bool:
+        """Return whether there is another token than the refused one. Raises UserApiError."""
+
+    def note_accepted(self, token: str) -> None:
+        """Note that the service has accepted this token."""
+
+    def renew(self) -> None:
+        """Make locks anew, after a fork or in another event loop."""
+
+
+class KeyAuthentication:
+    """An API key, or nothing. Neither can be replaced."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def token(self) -> str | None:
+        """Return the key."""
+        return self._key
+
+    def replace(self, token: str, problem: Problem) -> bool:
+        """Return False: a refused key stays refused."""
+        return False
+
+    def note_accepted(self, token: str) -> None:
+        """Nothing depends on it."""
+
+    def renew(self) -> None:
+        """There are no locks."""
+
+
+class ClientAuthentication:
+    """Tokens of a service account: fetched once for all callers, renewed before they end."""
+
+    def __init__(self, credentials: ClientCredentials, exchange: Exchange) -> None:
+        self._credentials = credentials
+        self._exchange = exchange
+        self._flights: Flights[HeldToken] = Flights()
+        self._held: HeldToken | None = None
+        self._refusal: OAuthError | None = None
+        self._refused_at = float("-inf")
+
+    def token(self) -> str:
+        """Return a token. Raises OAuthError, Unavailable."""
+        current = self._held
+        if current is None or current.is_over:
+            current = self._flights.run("fetch", self._fetch)
+        elif current.is_due:
+            current = self._renewed(current)
+        return current.access_token
+
+    def replace(self, token: str, problem: Problem) -> bool:
+        """Fetch another token, unless the refused one was itself new."""
+        current = self._held
+        if current is not None and current.access_token == token:
+            if not current.was_accepted and current.age < REFUSAL_SECONDS:
+                return False
+            self._held = None
+        current = self._held or self._flights.run("fetch", self._fetch)
+        return current.access_token != token
+
+    def note_accepted(self, token: str) -> None:
+        """Note that a later refusal of this token is news."""
+        current = self._held
+        if current is not None and current.access_token == token:
+            current.was_accepted = True
+
+    def renew(self) -> None:
+        """Make locks anew, after a fork or in another event loop."""
+        self._flights = Flights()
+
+    def _renewed(self, current: HeldToken) -> HeldToken:
+        """Return a new token, or the current one while none can be had and it is valid."""
+        try:
+            return self._flights.run("fetch", self._fetch)
+        except Unavailable:
+            if current.is_over:
+                raise
+            return current
+
+    def _fetch(self) -> HeldToken:
+        current = self._held
+        if current is not None and not current.is_due:
+            return current  # Another caller has fetched it since this one looked.
+        if self._refusal is not None and time.monotonic() - self._refused_at < REFUSAL_SECONDS:
+            raise OAuthError(*self._refusal.args)
+        try:
+            found = self._request()
+        except OAuthError as exc:
+            if exc.error == "invalid_client":
+                self._refusal, self._refused_at = exc, time.monotonic()
+            raise
+        self._held = found
+        return found
+
+    def _request(self) -> HeldToken:
+        credentials = self._credentials
+        form = {"grant_type": "client_credentials"}
+        if credentials.scope is not None:
+            form["scope"] = credentials.scope
+        # Fetching a token again after a lost reply has no effect that matters.
+        call = requests.call("POST", "/auth/token", data=form)
+        basic = httpx2.BasicAuth(credentials.client_id, credentials.client_secret)
+        authorization = next(basic.auth_flow(httpx2.Request("POST", "http://localhost"))).headers[
+            "Authorization"
+        ]
+        response = self._exchange.send(requests.repeatable(call), authorization=authorization)
+        answer = body_of(response)
+        if response.status_code == 200:
+            return held(answer, with_refresh=False)
+        error, description = answer.get("error"), answer.get("error_description")
+        if isinstance(error, str) and response.status_code in (400, 401, 403):
+            raise OAuthError(error, description if isinstance(description, str) else None)
+        if response.status_code == 429:
+            raise Unavailable(retry_after_of(response), "Too many tokens were requested.")
+        raise problem_of(response)
+
+
+class SessionAuthentication:
+    """The session of a person: logs in once, refreshes in one place for all callers."""
+
+    def __init__(self, source: Login | Tokens, exchange: Exchange) -> None:
+        self._login = source if isinstance(source, Login) else None
+        self._exchange = exchange
+        self._flights: Flights[HeldToken] = Flights()
+        self._held = (
+            given(source.access_token, source.refresh_token) if isinstance(source, Tokens) else None
+        )
+        self._end: SessionEnded | None = None
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """The present pair, to be stored; None before the log-in."""
+        current = self._held
+        if current is None or current.refresh_token is None:
+            return None
+        return Tokens(current.access_token, current.refresh_token)
+
+    def token(self) -> str:
+        """Return an access token. Raises SessionEnded, Problem, Unavailable."""
+        self._require_session()
+        current = self._held
+        if current is None:
+            current = self._flights.run("pair", self._log_in)
+        elif current.is_nearly_over:
+            current = self._refreshed_early(current)
+        return current.access_token
+
+    def replace(self, token: str, problem: Problem) -> bool:
+        """Refresh an expired token. A revoked one ends the session, unless it was replaced."""
+        current = self._held
+        if current is not None and current.access_token != token:
+            return True  # Another caller has refreshed, or changed the password.
+        if problem.code == "token_expired":
+            return (self._refreshed(token)).access_token != token
+        if problem.code in ENDED:
+            raise self._ended(problem)
+        return False
+
+    def note_accepted(self, token: str) -> None:
+        """Nothing depends on it."""
+
+    def renew(self) -> None:
+        """Make locks anew, after a fork or in another event loop."""
+        self._flights = Flights()
+
+    def adopt(self, pair: HeldToken) -> None:
+        """Go on with another pair of the same session."""
+        self._held = pair
+
+    def _refreshed_early(self, current: HeldToken) -> HeldToken:
+        try:
+            return self._refreshed(current.access_token)
+        except Unavailable:
+            if current.is_over:
+                raise
+            return current
+
+    def _refreshed(self, refused: str) -> HeldToken:
+        def refresh() -> HeldToken:
+            return self._refresh(refused)
+
+        return self._flights.run("pair", refresh)
+
+    def _refresh(self, refused: str) -> HeldToken:
+        self._require_session()
+        current = self._held
+        if current is None or current.refresh_token is None:
+            raise Unavailable(detail="There is no refresh token.")
+        if current.access_token != refused:
+            return current  # Another caller has refreshed since this one looked.
+        # A repetition after a lost reply gets the same successor (REFRESH_REUSE_GRACE_SECONDS).
+        call = requests.call("POST", "/auth/refresh", json={"refresh_token": current.refresh_token})
+        response = self._exchange.send(requests.repeatable(call))
+        if response.status_code == 401:
+            raise self._ended(problem_of(response))
+        if response.status_code != 200:
+            raise problem_of(response)
+        self._held = found = held(body_of(response), with_refresh=True)
+        return found
+
+    def _log_in(self) -> HeldToken:
+        if self._held is not None:
+            return self._held
+        if self._login is None:
+            raise Unavailable(detail="There are no tokens.")
+        body = {"username": self._login.username, "password": self._login.password}
+        response = self._exchange.send(requests.call("POST", "/auth/login", json=body))
+        if response.status_code != 200:
+            raise problem_of(response)
+        self._held = found = held(body_of(response), with_refresh=True)
+        return found
+
+    def _ended(self, problem: Problem) -> SessionEnded:
+        self._end = session_ended(problem)
+        return self._end
+
+    def _require_session(self) -> None:
+        if self._end is not None:
+            raise SessionEnded(*self._end.args)

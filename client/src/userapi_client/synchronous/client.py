@@ -1,0 +1,152 @@
+# Generated from asynchronous/client.py by scripts/generate_synchronous.py; do not edit.
+"""A client of the REST API that keeps its promises when the network does not."""
+
+import threading
+from typing import Any, Self
+
+import httpx2
+
+from userapi_client import requests
+from userapi_client.base_url import checked_base_url
+from userapi_client.credentials import ApiKey, ClientCredentials, Login, Tokens
+from userapi_client.errors import UserApiError
+from userapi_client.replies import problem_of
+from userapi_client.synchronous.authentication import (
+    Authentication,
+    ClientAuthentication,
+    KeyAuthentication,
+    SessionAuthentication,
+)
+from userapi_client.synchronous.exchange import Exchange
+from userapi_client.synchronous.machine_resources import (
+    ApiKeysApi,
+    ServiceAccountsApi,
+)
+from userapi_client.synchronous.resources import (
+    AuditApi,
+    AuthApi,
+    RolesApi,
+    UsersApi,
+)
+from userapi_client.synchronous.runtime import (
+    HttpClient,
+    Transport,
+    new_http_client,
+    owner,
+)
+from userapi_client.token_pair import HeldToken
+
+
+class Client:
+    """Calls the service for one user or one service account. Share one client in a process."""
+
+    def __init__(
+        self,
+        base_url: str,
+        auth: ApiKey | ClientCredentials | Login | Tokens | None = None,
+        *,
+        timeout: float = 10,
+        retries: int = 3,
+        budget: float = 30,
+        transport: Transport | None = None,
+    ) -> None:
+        """`timeout` and `budget` are seconds: for one try, and for all tries and waits of a call.
+
+        Requests are sent again, up to `retries` times, where sending twice has the effect of
+        sending once. No redirect is followed.
+        """
+        self._base_url = checked_base_url(base_url)
+        self._timeout = timeout
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._http_client: HttpClient | None = None
+        self._owner: object = None
+        self._closed = False
+        self._exchange = Exchange(retries=retries, budget=budget, http=self._http)
+        self._session: SessionAuthentication | None = None
+        self._authentication = self._authentication_with(auth)
+        self.auth = AuthApi(self, adopt=self._adopt)
+        self.users = UsersApi(self)
+        self.roles = RolesApi(self)
+        self.service_accounts = ServiceAccountsApi(self)
+        self.api_keys = ApiKeysApi(self)
+        self.audit = AuditApi(self)
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """The present pair of a session, to be stored; None for other credentials."""
+        return None if self._session is None else self._session.tokens
+
+    def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        """Send a request and return its reply. Raises UserApiError for a reply of 400 and above.
+
+        `path` is on the service; `/users/` is short for `/api/v1/users/`. Options are `params`,
+        `json`, `data`, `content`, `headers`, `idempotency_key`, `if_match` and `timeout`.
+        """
+        return self.send(requests.call(method, path, **options))
+
+    def send(self, call: requests.Call) -> httpx2.Response:
+        """Send a request with a token; once more with another one if the first is refused."""
+        self._require_own()
+        token = self._authentication.token()
+        response = self._exchange.send(call, authorization=_bearer(token))
+        if response.status_code == 401 and token is not None:
+            if self._authentication.replace(token, problem_of(response)):
+                token = self._authentication.token()
+                response = self._exchange.send(call, authorization=_bearer(token))
+        if response.status_code >= 300:
+            raise problem_of(response)
+        if token is not None:
+            self._authentication.note_accepted(token)
+        return response
+
+    def close(self) -> None:
+        """Close all connections. Closing again is no error."""
+        self._closed = True
+        http, self._http_client = self._http_client, None
+        if http is not None and self._owner is owner():
+            http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _authentication_with(
+        self, auth: ApiKey | ClientCredentials | Login | Tokens | None
+    ) -> Authentication:
+        if isinstance(auth, ClientCredentials):
+            return ClientAuthentication(auth, self._exchange)
+        if isinstance(auth, Login | Tokens):
+            self._session = SessionAuthentication(auth, self._exchange)
+            return self._session
+        return KeyAuthentication(None if auth is None else auth.key)
+
+    def _adopt(self, pair: HeldToken) -> None:
+        if self._session is not None:
+            self._session.adopt(pair)
+
+    def _http(self) -> HttpClient:
+        self._require_own()
+        with self._lock:
+            if self._http_client is None:
+                self._http_client = new_http_client(
+                    self._base_url, timeout=self._timeout, transport=self._transport
+                )
+            return self._http_client
+
+    def _require_own(self) -> None:
+        """Make locks and sockets anew after a fork, and in another event loop."""
+        if self._closed:
+            raise UserApiError("This client is closed.")
+        current = owner()
+        if self._owner is not current:
+            self._lock = threading.Lock()
+            self._http_client = None
+            self._authentication.renew()
+            self._owner = current
+
+
+def _bearer(token: str | None) -> str | None:
+    return None if token is None else f"Bearer {token}"

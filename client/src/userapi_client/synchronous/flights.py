@@ -1,0 +1,55 @@
+# Generated from asynchronous/flights.py by scripts/generate_synchronous.py; do not edit.
+"""One piece of work at a time for each key; everyone who wants it meanwhile shares its outcome."""
+
+import copy
+import threading
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from userapi_client.errors import UserApiError
+from userapi_client.synchronous.runtime import Event
+
+T = TypeVar("T")
+
+
+class _Flight(Generic[T]):
+    """Work that is under way, and its outcome. Without one, who did it was interrupted."""
+
+    __slots__ = ("error", "landed", "values")
+
+    def __init__(self) -> None:
+        self.landed = Event()
+        self.values: list[T] = []
+        self.error: UserApiError | None = None
+
+
+class Flights(Generic[T]):
+    """Shares outcomes, also errors. Nothing is kept after the work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[Hashable, _Flight[T]] = {}
+
+    def run(self, key: Hashable, work: Callable[[], T]) -> T:
+        """Return the outcome of `work`, or of the same work that is under way."""
+        while True:
+            with self._lock:
+                flight = self._open.get(key)
+                if flight is None:
+                    own = self._open[key] = _Flight()
+                    break
+            flight.landed.wait()
+            if flight.error is not None:
+                raise copy.copy(flight.error)
+            if flight.values:
+                return flight.values[0]
+        try:
+            own.values.append(work())
+        except UserApiError as exc:
+            own.error = exc
+            raise
+        finally:
+            with self._lock:
+                del self._open[key]
+            own.landed.set()
+        return own.values[0]

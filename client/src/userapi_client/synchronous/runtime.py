@@ -1,0 +1,106 @@
+"""What waiting means for threads. `asynchronous/runtime.py` has the same names for event loops."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from threading import Event
+
+import httpx2
+
+from userapi_client.base_url import tls_context
+from userapi_client.permissions import DeferredPermissions, Permissions
+
+__all__ = [
+    "Event",
+    "HttpClient",
+    "Tasks",
+    "Transport",
+    "new_http_client",
+    "owner",
+    "permissions_from",
+    "read_limited",
+    "sleep",
+    "wait_for",
+]
+
+HttpClient = httpx2.Client
+Transport = httpx2.BaseTransport
+sleep = time.sleep
+
+
+class _Process:
+    """Identifies this process; a fork gets another object."""
+
+    current: object = object()
+
+    @classmethod
+    def renew(cls) -> None:
+        cls.current = object()
+
+
+os.register_at_fork(after_in_child=_Process.renew)
+
+
+def owner() -> object:
+    """Return what locks and sockets belong to: this process."""
+    return _Process.current
+
+
+def new_http_client(base_url: str, *, timeout: float, transport: Transport | None) -> HttpClient:
+    """Return an HTTP client that follows no redirect and reads no variable of the environment."""
+    return httpx2.Client(
+        base_url=base_url,
+        timeout=timeout,
+        transport=transport,
+        follow_redirects=False,
+        trust_env=False,
+        verify=tls_context(base_url),
+        limits=httpx2.Limits(max_connections=100, max_keepalive_connections=20),
+    )
+
+
+def wait_for(event: Event, seconds: float) -> bool:
+    """Wait for an event; return whether it happened."""
+    return event.wait(seconds)
+
+
+def read_limited(
+    http: HttpClient, request: httpx2.Request, *, seconds: float, max_bytes: int
+) -> tuple[httpx2.Response, bytes]:
+    """Send a request and read an answer of bounded length within bounded time.
+
+    Raises httpx2.HTTPError, and ValueError for a longer answer.
+    """
+    deadline = time.monotonic() + seconds
+    response = http.send(request, stream=True)
+    try:
+        body = bytearray()
+        for piece in response.iter_bytes():
+            body += piece
+            if len(body) > max_bytes:
+                raise ValueError("The answer is too long.")
+            if time.monotonic() > deadline:
+                raise httpx2.ReadTimeout("The answer takes too long.", request=request)
+    finally:
+        response.close()
+    return response, bytes(body)
+
+
+def permissions_from(load: Callable[[], Permissions]) -> tuple[Permissions, bool]:
+    """Return permissions that the service has to be asked for, and whether they may be kept.
+
+    They are read when they are first needed.
+    """
+    return DeferredPermissions(load), True
+
+
+class Tasks:
+    """Work in the background, on threads that do not keep the process alive."""
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin to work and return at once."""
+        threading.Thread(target=work, name="userapi-client", daemon=True).start()
+
+    def end(self) -> None:
+        """Leave what still runs: it ends by its time-out."""
