@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.conftest import ADMINISTRATOR, FAST, PASSWORD
+from tests.client.conftest import ADMINISTRATOR, FAST, PASSWORD
 from tests.operations.guide import blocks_of
 from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.npm import NpmFailed, installed_packages

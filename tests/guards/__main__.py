@@ -21,7 +21,7 @@ from tests.guards.removal import Guard, GuardNotFound, file_without
 from tests.support.gunicorn import REPOSITORY
 from tests.support.servers import DATABASE_URL, REDIS_URL, Servers
 
-PARTS = ("userapi", "tests", "migrations", "docs", "examples", "deploy", "scripts")
+PARTS = ("userapi", "tests", "migrations", "docs", "client", "deploy", "scripts")
 MAX_SECONDS = 900
 FAILED_TESTS = 1  # pytest's exit code; others say that it could not run them.
 

@@ -34,7 +34,7 @@ def anchors_of(path: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=str)
+@pytest.mark.parametrize("guide", [*GUIDES, Path("client/README.md")], ids=str)
 def test_no_link_is_dead(guide: Path) -> None:
     dead = []
     for target in LINK.findall(without_code((REPOSITORY / guide).read_text("utf-8"))):
