@@ -496,6 +496,35 @@ def test_without_a_factor_they_need_the_password_alone(
     assert session.request(method, path, json=body).status_code == status
 
 
+def test_the_document_names_the_refusals_of_each_operation(client: JsonClient) -> None:
+    paths = client.get("/openapi.json").get_json()["paths"]
+
+    def codes(method: str, path: str, status: int) -> set[str]:
+        answer = paths[f"/api/v1{path}"][method]["responses"].get(str(status), {})
+        content = answer.get("content", {}).get("application/problem+json", {})
+        return set(content.get("examples", {}))
+
+    def may_be_stale(method: str, path: str) -> bool:
+        return "insufficient_user_authentication" in codes(method, path, 401)
+
+    def must_enroll(method: str, path: str) -> bool:
+        return "mfa_enrollment_required" in codes(method, path, 403)
+
+    assert may_be_stale("post", "/auth/change-password")
+    assert may_be_stale("post", "/auth/change-email")
+    assert may_be_stale("delete", "/users/me")
+    assert may_be_stale("delete", "/users/{user_id}")  # By STEP_UP_PERMISSIONS.
+    assert not may_be_stale("get", "/users/me")
+    assert not may_be_stale("post", "/auth/step-up")
+    assert must_enroll("get", "/users/me") and must_enroll("post", "/auth/change-password")
+    for method, path in (("get", "/auth/me"), ("get", "/auth/verify"), ("post", "/auth/step-up")):
+        assert not must_enroll(method, path)
+    assert "password_change_required" not in codes("post", "/auth/step-up", 403)
+    assert {"mfa_required", "invalid_credentials"} <= codes("post", "/auth/step-up", 403) | codes(
+        "post", "/auth/step-up", 401
+    )
+
+
 def test_browsers_of_other_origins_may_read_the_challenge(make_app: MakeApp) -> None:
     client = JsonClient(make_app(CORS_ORIGINS="https://app.example"))
 

@@ -89,6 +89,11 @@ SETTINGS = [
         "SESSION_IDLE_TIMEOUT_DAYS has no effect",
         "Set it to at most",
     ),
+    (
+        {"STEP_UP_PERMISSIONS": "users:*,user:delete,media:*"},
+        "STEP_UP_PERMISSIONS names user:delete, media:*, which",
+        "Correct the names",
+    ),
     ({}, "the service is a superuser of PostgreSQL", "Create a separate role"),
     ({}, "no mail is delivered", "Set SMTP_HOST"),
 ]

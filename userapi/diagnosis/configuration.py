@@ -1,9 +1,10 @@
 """The settings: how the service is reached, and what production should not allow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from userapi.diagnosis.findings import Finding, Level, warnings
+from userapi.permissions import OWN_PERMISSIONS, PermissionSet
 from userapi.settings import Settings
 
 LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
@@ -18,6 +19,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Yield which settings do not fit together, and in production which are insecure."""
     yield Finding("settings", Level.OK, f"{settings.environment}, all valid")
     yield from _addresses(settings)
+    ineffective = _without_effect(settings.step_up_permissions)
     yield from warnings(
         "settings",
         (
@@ -26,9 +28,22 @@ def findings(settings: Settings) -> Iterator[Finding]:
             " connections without TLS",
             "Add sslmode=verify-full to DATABASE_URL.",
         ),
+        (
+            ineffective,
+            f"STEP_UP_PERMISSIONS names {', '.join(ineffective)}, which no endpoint of this service"
+            " requires",
+            "Correct the names; other services ask for a step-up themselves.",
+        ),
     )
     if settings.is_production:
         yield from _production(settings)
+
+
+def _without_effect(names: Iterable[str]) -> list[str]:
+    """Return the permissions that include none of this service."""
+    return [
+        name for name in names if not any(own in PermissionSet([name]) for own in OWN_PERMISSIONS)
+    ]
 
 
 def _addresses(settings: Settings) -> Iterator[Finding]:
