@@ -1,7 +1,7 @@
 """Both publishers, in memory and on RabbitMQ, and behaviour that needs a real broker."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
@@ -12,7 +12,7 @@ from kombu.connection import Connection as Broker
 
 from tests.support.polling import least, least_seconds, wait_until
 from tests.support.proxy import FaultProxy
-from tests.support.servers import RabbitmqServer, Server
+from tests.support.servers import RabbitmqServer, started
 from userapi.events.publisher import MemoryPublisher, Message, Publisher
 from userapi.events.rabbitmq import AmqpPublisher
 
@@ -243,20 +243,31 @@ def test_an_idle_connection_that_the_broker_ended_costs_no_failed_publish(
     assert rabbitmq.publisher.publish([message(2)]).confirmed == ["id-2"]
 
 
-def test_a_memory_alarm_delays_a_publisher_for_a_limited_time(
-    private_server: Callable[[type[Server]], Server],
-) -> None:
-    server = private_server(RabbitmqServer)
-    assert isinstance(server, RabbitmqServer)
-    publisher = AmqpPublisher(server.url, exchange="alarmed", confirm_seconds=1)
+class LimitedRabbitmq(RabbitmqServer):
+    """A broker that closes the channel over a message of more than 150 000 bytes."""
+
+    def _write_configuration(self, home: Path) -> None:
+        super()._write_configuration(home)
+        with (home / "rabbitmq.conf").open("a") as file:
+            file.write("max_message_size = 150000\n")
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[LimitedRabbitmq]:
+    with started(LimitedRabbitmq) as server:
+        yield server
+
+
+def test_a_memory_alarm_delays_a_publisher_for_a_limited_time(limited: LimitedRabbitmq) -> None:
+    publisher = AmqpPublisher(limited.url, exchange="alarmed", confirm_seconds=1)
     publisher.publish([message(1)])
-    server.control("set_vm_memory_high_watermark", "0.00001")
+    limited.control("set_vm_memory_high_watermark", "0.00001")
     begun = time.monotonic()
 
     # Far more than fits into the buffers of both ends.
     during = publisher.publish([message(n, body=b" " * 100_000) for n in range(2, 202)])
     took = time.monotonic() - begun
-    server.control("set_vm_memory_high_watermark", "0.9")
+    limited.control("set_vm_memory_high_watermark", "0.9")
     after = publisher.publish([message(300)])
 
     publisher.close()
@@ -265,21 +276,11 @@ def test_a_memory_alarm_delays_a_publisher_for_a_limited_time(
     assert after.confirmed == ["id-300"]
 
 
-class SmallMessagesOnly(RabbitmqServer):
-    """A broker that closes the channel over a message of more than 1 000 bytes."""
-
-    def _write_configuration(self, home: Path) -> None:
-        super()._write_configuration(home)
-        with (home / "rabbitmq.conf").open("a") as file:
-            file.write("max_message_size = 1000\n")
-
-
 def test_a_message_that_closes_the_channel_is_found_among_the_others(
-    private_server: Callable[[type[Server]], Server],
+    limited: LimitedRabbitmq,
 ) -> None:
-    server = private_server(SmallMessagesOnly)
-    publisher = AmqpPublisher(server.url, exchange="small", confirm_seconds=2)
-    messages: Sequence[Message] = [message(1), message(2, body=b" " * 2000), message(3)]
+    publisher = AmqpPublisher(limited.url, exchange="small", confirm_seconds=2)
+    messages: Sequence[Message] = [message(1), message(2, body=b" " * 200_000), message(3)]
 
     receipt = publisher.publish(messages)
 

@@ -1,7 +1,6 @@
 """The database roles of the shipped deployments: what the service can and cannot do."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from psycopg2.errors import InsufficientPrivilege
 from tests.integration.test_doctor import PRODUCTION
 from tests.support.client import JsonClient
 from tests.support.deployments import ENVIRONMENT, build_app, disconnect
-from tests.support.guardian import guardian
 from tests.support.programs import POSTGRES
-from tests.support.servers import PostgresServer, Server, new_run_directory
+from tests.support.servers import PostgresServer, Server, started
 from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
@@ -106,14 +104,11 @@ def database(private_server: Callable[[type[Server]], Server], tmp_path: Path) -
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """Return a database that its owner has migrated. Tests only use it as the service."""
-    directory = new_run_directory()
-    with PostgresServer(directory) as server:
+    with started(PostgresServer) as server:
         database = empty_database(server, tmp_path_factory.mktemp("roles"))
         database.make_roles()
         database.migrate(database.owner_url)
         yield database
-    shutil.rmtree(directory, ignore_errors=True)
-    guardian.keep(directory)
 
 
 def execute(url: str, statement: str) -> list[tuple[Any, ...]]:

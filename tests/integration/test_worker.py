@@ -20,7 +20,7 @@ from tests.support.facts import audit_rows, events
 from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.mailbox import Mailbox
 from tests.support.polling import wait_until
-from tests.support.servers import RabbitmqServer
+from tests.support.proxy import proxy_to, url_through
 from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
@@ -101,19 +101,21 @@ def test_events_reach_a_consumer_in_order_and_as_cloudevents(
 def test_events_wait_while_the_broker_is_away_and_go_out_when_it_is_back(
     make_app: Callable[..., Flask],
     make_user: MakeUser,
-    private_server: Callable[[type[RabbitmqServer]], RabbitmqServer],
+    rabbitmq_url: str,
+    rabbitmq_exchange: str,
 ) -> None:
-    server = private_server(RabbitmqServer)
-    app = make_app(RABBITMQ_URL=server.url)
-    server.stop()
-    with working(app):
-        make_user("robin")
-        time.sleep(1.5)
-        assert [e.sent_at for e in events(app)] == [None]
+    with proxy_to(rabbitmq_url) as proxy:
+        url = url_through(proxy, rabbitmq_url)
+        app = make_app(RABBITMQ_URL=url, RABBITMQ_EXCHANGE=rabbitmq_exchange)
+        proxy.refuse()
+        with working(app):
+            make_user("robin")
+            time.sleep(1.5)
+            assert [e.sent_at for e in events(app)] == [None]
 
-        server.start()
+            proxy.pass_on()
 
-        wait_until(lambda: all(e.sent_at is not None for e in events(app)))
+            wait_until(lambda: all(e.sent_at is not None for e in events(app)))
     assert all(e.parked_at is None for e in events(app))
 
 

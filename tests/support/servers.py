@@ -18,10 +18,11 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import amqp
@@ -162,6 +163,9 @@ class Server(ABC):
             return
         end_process(self._process, signal_number)
         self._process = None
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 def end_process(process: AnyProcess, signal_number: signal.Signals) -> None:
@@ -506,6 +510,16 @@ def new_run_directory() -> Path:
     directory.chmod(0o711)
     guardian.remove(directory)
     return directory
+
+
+@contextmanager
+def started(kind: type[AnyServer]) -> Iterator[AnyServer]:
+    """Start a server that several tests share, in a directory that is removed with it."""
+    directory = new_run_directory()
+    with kind(directory) as server:
+        yield server
+    shutil.rmtree(directory, ignore_errors=True)
+    guardian.keep(directory)
 
 
 def run(command: Sequence[str]) -> int:
