@@ -193,10 +193,15 @@ FORBIDDEN = [
 
 
 def test_the_service_cannot_switch_off_what_protects_the_audit_log(deployed: Database) -> None:
+    execute(
+        deployed.service_url,
+        "INSERT INTO audit_logs (id, occurred_at, action, outcome, actor_type)"
+        " VALUES (gen_random_uuid(), now(), 'user.updated', 'success', 'system')",
+    )
+
     for statement in FORBIDDEN:
         with pytest.raises(InsufficientPrivilege):
             execute(deployed.service_url, statement)
-
     row = execute(
         deployed.service_url,
         "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls,"
