@@ -16,6 +16,7 @@ from userapi.infrastructure.database import table_of, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
+from userapi.lockout.service import CODE_KEY_PREFIX
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
 from userapi.sessions.models import PendingSignIn, UserSession
@@ -81,7 +82,12 @@ class CleanUp:
             (
                 LoginAttempt,
                 (LoginAttempt.last_attempt_at < now - FAILURES_KEPT)
-                & or_(LoginAttempt.locked_until.is_(None), LoginAttempt.locked_until < now),
+                & or_(LoginAttempt.locked_until.is_(None), LoginAttempt.locked_until < now)
+                # Wrong codes are counted until a right one, however long that takes.
+                & or_(
+                    LoginAttempt.identifier_hash.not_like(f"{CODE_KEY_PREFIX}%"),
+                    LoginAttempt.total_failures == 0,
+                ),
             ),
             (OutboxEvent, OutboxEvent.sent_at < now - SENT_EVENTS_KEPT),
             (OutgoingMail, OutgoingMail.sent_at < now - SENT_MAILS_KEPT),

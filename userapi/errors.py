@@ -24,6 +24,9 @@ class Members(TypedDict, total=False):
     The OpenAPI document lists them all; `errors` comes from `Invalid`.
     """
 
+    expires_in: int
+    methods: list[str]
+    mfa_token: str
     acr_values: str
     max_age: int
     missing_permissions: list[str]

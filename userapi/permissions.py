@@ -28,6 +28,7 @@ class Permission(StrEnum):
     USERS_EXPORT = "users:export"
     USERS_IMPORT = "users:import"
     USERS_READ = "users:read"
+    USERS_RESET_MFA = "users:reset_mfa"
     USERS_SUSPEND = "users:suspend"
     USERS_UNLOCK = "users:unlock"
     USERS_UPDATE = "users:update"
@@ -48,6 +49,7 @@ DESCRIPTIONS: dict[Permission, str] = {
     Permission.USERS_EXPORT: "Export users.",
     Permission.USERS_IMPORT: "Import users.",
     Permission.USERS_READ: "List users and read their profiles.",
+    Permission.USERS_RESET_MFA: "Take away a user's second factors.",
     Permission.USERS_SUSPEND: "Suspend and activate users.",
     Permission.USERS_UNLOCK: "Unlock users after failed log-ins.",
     Permission.USERS_UPDATE: "Change users.",

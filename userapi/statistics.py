@@ -33,6 +33,7 @@ from userapi.accounts.views import users
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditDailyCount, AuditLog, AuditUnsealed
 from userapi.clock import Clock
+from userapi.factors.figures import MfaCounts, MfaFigures
 from userapi.infrastructure.database import counting, table_of
 from userapi.infrastructure.user_counts import UserCountKind, counts_of, last_logins_from
 from userapi.roles.models import Role
@@ -82,6 +83,7 @@ class Figures:
     locked: int
     live_sessions: int
     active_users: Mapping[str, int]
+    mfa: MfaCounts
     days: tuple[DayFigures, ...]
 
 
@@ -96,9 +98,10 @@ class _Cached:
 class Statistics:
     """Counts in one thread at a time; concurrent callers get the same result."""
 
-    def __init__(self, *, clock: Clock, sessions: Sessions) -> None:
+    def __init__(self, *, clock: Clock, sessions: Sessions, mfa: MfaFigures) -> None:
         self._clock = clock
         self._sessions = sessions
+        self._mfa = mfa
         self._counting = threading.Lock()
         self._started = 0
         self._cached: _Cached | None = None
@@ -145,6 +148,7 @@ class Statistics:
                 locked=connection.execute(select(locked)).scalar_one(),
                 live_sessions=self._sessions.count_live_now(connection),
                 active_users=_active(connection, now),
+                mfa=self._mfa.counts(connection),
                 days=_days(connection, now.date()),
             )
 

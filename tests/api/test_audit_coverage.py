@@ -13,6 +13,7 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
 from tests.support.mailbox import Mailbox
+from tests.support.second_factors import App, add_app, code_of, mfa_token, set_up_app
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
 from userapi.audit.actions import AuditAction
@@ -49,6 +50,33 @@ class World:
         client = self.facts["robin"]
         assert isinstance(client, SignedInClient)
         return client
+
+    def robin_with_app(self) -> App:
+        if "app" not in self.facts:
+            self.facts["app"] = add_app(self.log_robin_in(), self.clock)
+        app = self.facts["app"]
+        assert isinstance(app, App)
+        return app
+
+
+def second_step_of(world: World, code: str) -> Any:
+    body = {"mfa_token": world.facts["mfa_token"], "code": code}
+    return send(world.anyone, "POST", "/api/v1/auth/login/mfa", body)
+
+
+def token_of_robin(world: World) -> str:
+    world.robin_with_app()
+    return mfa_token(world.app, world.robin)
+
+
+def confirm(world: World, client: JsonClient) -> Any:
+    set_up = world.facts["set_up"]
+    body = {"code": code_of(set_up["secret"], world.clock)}
+    return send(client, "POST", f"/api/v1/auth/mfa/totp/{set_up['id']}/confirm", body)
+
+
+def factor_path(world: World) -> str:
+    return f"/api/v1/auth/mfa/{world.robin_with_app().id}"
 
 
 def send(client: JsonClient, method: str, path: str, json: Any = None) -> Any:
@@ -153,6 +181,86 @@ CAUSES: dict[str, Cause] = {
         status=429,
         actor=None,
         outcome="denied",
+    ),
+    "auth.login (second step)": Cause(
+        before=lambda w: w.facts.update(mfa_token=token_of_robin(w)),
+        request=lambda w: second_step_of(w, w.robin_with_app().code(1)),
+        status=200,
+        actor="robin",
+        details={
+            "method": "password",
+            "step": "mfa",
+            "factor": "totp",
+            "acr": "aal2",
+            "amr": ["pwd", "otp", "mfa"],
+        },
+    ),
+    "auth.login (wrong code)": Cause(
+        before=lambda w: w.facts.update(mfa_token=token_of_robin(w)),
+        request=lambda w: second_step_of(w, "wrong"),
+        status=401,
+        actor=None,
+        outcome="failure",
+        details={
+            "method": "password",
+            "step": "mfa",
+            "factor": "recovery_code",
+            "reason": "wrong_code",
+        },
+    ),
+    "auth.mfa_required": Cause(
+        before=lambda w: w.robin_with_app(),
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/login", {"username": "robin", "password": PASSWORD}
+        ),
+        status=403,
+        actor="robin",
+        details={"methods": ["totp", "recovery_code"]},
+    ),
+    "mfa.factor_added": Cause(
+        before=lambda w: w.facts.update(set_up=set_up_app(w.log_robin_in(), name="Phone")),
+        request=lambda w: confirm(w, w.log_robin_in()),
+        status=200,
+        actor="robin",
+        details={"type": "totp", "name": "Phone"},
+    ),
+    "mfa.factor_removed": Cause(
+        before=lambda w: w.robin_with_app(),
+        request=lambda w: send(w.robin_with_app().client, "DELETE", factor_path(w)),
+        status=204,
+        actor="robin",
+        details={"type": "totp", "name": "Authenticator app"},
+    ),
+    "mfa.factor_renamed": Cause(
+        before=lambda w: w.robin_with_app(),
+        request=lambda w: send(
+            w.robin_with_app().client, "PATCH", factor_path(w), {"name": "Phone"}
+        ),
+        status=200,
+        actor="robin",
+        changes={"name": ["Authenticator app", "Phone"]},
+        details={"type": "totp"},
+    ),
+    "mfa.recovery_codes_created": Cause(
+        before=lambda w: w.robin_with_app(),
+        request=lambda w: send(
+            w.robin_with_app().client, "POST", "/api/v1/auth/mfa/recovery-codes"
+        ),
+        status=201,
+        actor="robin",
+    ),
+    "mfa.recovery_code_used": Cause(
+        before=lambda w: w.facts.update(mfa_token=token_of_robin(w)),
+        request=lambda w: second_step_of(w, w.robin_with_app().recovery_codes[0]),
+        status=200,
+        actor="robin",
+        details={"left": 9},
+    ),
+    "mfa.reset": Cause(
+        before=lambda w: w.robin_with_app(),
+        request=lambda w: send(w.as_chief, "DELETE", user_path(w, "/mfa")),
+        status=204,
+        details={"totp": 1, "passkey": 0},
     ),
     "auth.logout": Cause(
         before=lambda w: w.log_robin_in(),

@@ -9,7 +9,8 @@ from sqlalchemy import update
 
 from tests.support.client import JsonClient
 from tests.support.metrics import sample
-from tests.support.users import PASSWORD, MakeUser
+from tests.support.second_factors import add_app, mfa_token, second_step
+from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.clock import ManualClock
 from userapi.events.models import OutboxEvent
 from userapi.infrastructure.database import db, transaction
@@ -22,7 +23,7 @@ def series(client: JsonClient) -> set[str]:
     return {line.rsplit(" ", 1)[0] for line in text.splitlines() if line[:1] != "#"}
 
 
-def log_in(client: JsonClient, username: str, password: str) -> None:
+def send_password(client: JsonClient, username: str, password: str) -> None:
     client.post("/api/v1/auth/login", json={"username": username, "password": password})
 
 
@@ -46,6 +47,10 @@ def test_what_has_not_happened_yet_is_zero_and_not_absent(make_app: Callable[...
     assert 'auth_logins_total{outcome="locked"}' in present
     assert 'rate_limited_total{endpoint="auth.login"}' in present
     assert {"auth_lockouts_total", "events_published_total"} <= present
+    assert 'auth_logins_total{outcome="mfa_required"}' in present
+    assert 'auth_sign_ins_total{method="passkey"}' in present
+    assert 'auth_mfa_total{method="totp",outcome="failure"}' in present
+    assert {'users_mfa{method="passkey"}', "totp_secrets_unreadable"} <= present
 
 
 def test_log_ins_and_locks_are_counted_by_outcome(
@@ -53,9 +58,9 @@ def test_log_ins_and_locks_are_counted_by_outcome(
 ) -> None:
     make_user("robin")
     client = JsonClient(make_app())
-    log_in(client, "robin", PASSWORD)
+    send_password(client, "robin", PASSWORD)
     for _ in range(6):
-        log_in(client, "robin", "wrong-password-1")
+        send_password(client, "robin", "wrong-password-1")
 
     assert sample(client, "auth_logins_total", outcome="success") == 1
     assert sample(client, "auth_logins_total", outcome="failure") == 5
@@ -65,6 +70,33 @@ def test_log_ins_and_locks_are_counted_by_outcome(
     assert sample(client, "password_hash_queue") == 0
 
 
+def test_second_steps_are_counted_by_method_and_outcome(
+    make_app: Callable[..., Flask], make_user: MakeUser, log_in: LogIn, clock: ManualClock
+) -> None:
+    robin = make_user("robin")
+    phone = add_app(log_in(robin), clock)
+    app = make_app()
+    client = JsonClient(app)
+    second_step(app, mfa_token(app, robin), phone.code(1))
+    second_step(app, mfa_token(app, robin), phone.recovery_codes[0])
+    for _ in range(5):
+        second_step(app, mfa_token(app, robin), "000000")
+    second_step(app, mfa_token(app, robin), phone.recovery_codes[1])
+
+    assert sample(client, "auth_logins_total", outcome="mfa_required") == 8
+    assert sample(client, "auth_logins_total", outcome="success") == 0
+    assert sample(client, "auth_sign_ins_total", method="password") == 2
+    assert sample(client, "auth_mfa_total", method="totp", outcome="success") == 1
+    assert sample(client, "auth_mfa_total", method="totp", outcome="failure") == 5
+    assert sample(client, "auth_mfa_total", method="recovery_code", outcome="success") == 1
+    assert sample(client, "auth_mfa_total", method="recovery_code", outcome="locked") == 1
+    assert sample(client, "users_mfa", method="totp") == 1
+    assert sample(client, "users_mfa", method="passkey") == 0
+    assert sample(client, "totp_secrets_unreadable") == 0
+    lost = make_app(ENCRYPTION_KEY="tests-encrypt-with-this-key-from-now-on-3Kd8")
+    assert sample(JsonClient(lost), "totp_secrets_unreadable") == 1
+
+
 @pytest.mark.parametrize("username", ["robin", "nobody"])
 def test_a_wrong_password_costs_one_hash_whether_or_not_the_user_is_there(
     make_app: Callable[..., Flask], make_user: MakeUser, username: str
@@ -72,7 +104,7 @@ def test_a_wrong_password_costs_one_hash_whether_or_not_the_user_is_there(
     make_user("robin")
     client = JsonClient(make_app())
 
-    log_in(client, username, "wrong-password-1")
+    send_password(client, username, "wrong-password-1")
 
     assert sample(client, "password_hash_seconds_count") == 1
 
@@ -82,7 +114,7 @@ def test_figures_of_the_database_are_exported(
 ) -> None:
     make_user("robin")
     client = JsonClient(make_app())
-    log_in(client, "robin", PASSWORD)
+    send_password(client, "robin", PASSWORD)
 
     assert sample(client, "users_total", status="active") == 1
     assert sample(client, "sessions_active") == 1
@@ -149,14 +181,14 @@ def test_no_caller_adds_a_series(make_app: Callable[..., Flask], make_user: Make
         client.get("/api/v1/auth/me", headers={"Authorization": f"Bearer {number}"})
 
     be_hostile(0)
-    log_in(client, "nobody", PASSWORD)
+    send_password(client, "nobody", PASSWORD)
     client.get("/metrics")
     before = series(client)
 
     for number in range(1, 200):
         be_hostile(number)
     for number in range(20):
-        log_in(client, f"nobody{number}", PASSWORD)
+        send_password(client, f"nobody{number}", PASSWORD)
 
     assert series(client) == before
 

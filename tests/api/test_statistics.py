@@ -91,6 +91,7 @@ def test_the_answer_has_the_promised_shape(moderator: SignedInClient, clock: Man
         "by_role",
         "locked",
         "live_sessions",
+        "mfa",
         "active_users",
         "days",
     }
@@ -99,6 +100,7 @@ def test_the_answer_has_the_promised_shape(moderator: SignedInClient, clock: Man
     assert body["by_role"] == {"admin": 0, "moderator": 1, "superadmin": 0, "user": 0}
     assert (body["locked"], body["live_sessions"]) == (0, 1)
     assert body["active_users"] == {"1d": 1, "7d": 1, "30d": 1}
+    assert body["mfa"] == {"enabled": 0, "demanded_without": 0}
     assert len(body["days"]) == 30
     assert body["days"][-1] == {
         "date": clock.now().date().isoformat(),
@@ -221,7 +223,9 @@ def fresh(app: Flask) -> Callable[[int], Figures]:
 
     def figures(days: int) -> Figures:
         with app.app_context():
-            return Statistics(clock=services.clock, sessions=services.sessions).figures(days)
+            return Statistics(
+                clock=services.clock, sessions=services.sessions, mfa=services.mfa_figures
+            ).figures(days)
 
     return figures
 
@@ -307,7 +311,12 @@ def test_expensive_figures_are_cached_for_less_than_a_minute(
     app: Flask, clock: ManualClock
 ) -> None:
     slow = SlowSessions()
-    statistics = Statistics(clock=clock, sessions=slow)  # type: ignore[arg-type]
+    services: Services = app.extensions["userapi"]
+    statistics = Statistics(
+        clock=clock,
+        sessions=slow,  # type: ignore[arg-type]
+        mfa=services.mfa_figures,
+    )
     seen = []
 
     with app.app_context():
@@ -320,7 +329,12 @@ def test_expensive_figures_are_cached_for_less_than_a_minute(
 
 def test_concurrent_requests_cause_one_count(app: Flask, clock: ManualClock) -> None:
     slow = SlowSessions()
-    statistics = Statistics(clock=clock, sessions=slow)  # type: ignore[arg-type]
+    services: Services = app.extensions["userapi"]
+    statistics = Statistics(
+        clock=clock,
+        sessions=slow,  # type: ignore[arg-type]
+        mfa=services.mfa_figures,
+    )
 
     def ask(_: int) -> int:
         with app.app_context():

@@ -29,6 +29,10 @@ PRIVATE = ("tests/integration/test_private_files.py",)
 LOG_IN = ("tests/api/test_login.py", "tests/integration/test_races.py")
 STEP_UP = ("tests/api/test_step_up.py",)
 ENFORCED = ("tests/api/test_enforced_factors.py",)
+SECOND_STEP = ("tests/api/test_second_step.py",)
+SECOND_STEP_RACES = "tests/blackbox/test_second_step_races.py"
+CODE_LOCKOUT = ("tests/integration/test_code_lockout.py",)
+APPS = ("tests/api/test_authenticator_apps.py",)
 BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
 GUARDS = [
@@ -291,8 +295,8 @@ GUARDS = [
     ),
     Guard(
         "Each lock lasts longer than the one before",
-        "Lockout.fail",
-        "self._base * 2 ** min(row.locks, 30)",
+        "Lockout._duration",
+        "self._base * 2 ** min(locks, 30)",
         "self._base",
         LOCKING,
     ),
@@ -333,16 +337,16 @@ GUARDS = [
     ),
     Guard(
         "A successful log-in clears the failure count",
-        "LogIn._try_password",
-        "self._lockout.clear([verified.lockout_key])",
-        "self._lockout.release_attempt(verified.lockout_key)",
+        "SignInCompletion.complete",
+        "self._lockout.clear(passed)",
+        "self._lockout.release_attempt(passed[0])",
         LOCKING,
     ),
     Guard(
         "A log-in keeps the lock of the other identifier visible",
-        "LogIn._record_log_in",
-        "self._lockout.longest_lock(self._accounts.lockout_keys(user))",
-        "None",
+        "SignInCompletion.complete",
+        "self._accounts.show_longest_lock(user)",
+        "user.locked_until = None",
         LOCKING,
     ),
     Guard(
@@ -355,14 +359,14 @@ GUARDS = [
     Guard(
         "The owner receives one mail for consecutive locks",
         "PasswordCheck._lock",
-        "not was_locked",
+        "user.locked_until is None",
         "True",
         ("tests/integration/test_lockout.py",),
     ),
     Guard(
         "An unlock clears the failure count",
         "AccountSuspension.unlock",
-        "self._accounts.clear_failed_logins(user)",
+        "self._accounts.clear_all_failures(user)",
         "",
         ("tests/integration/test_lockout.py",),
     ),
@@ -864,8 +868,8 @@ GUARDS = [
     Guard(
         "With a second factor a step-up by the password is refused",
         "StepUp.with_password",
-        "if own.mfa_enabled:\n    raise MfaRequired()",
-        "",
+        "own.mfa_enabled",
+        "False",
         STEP_UP,
     ),
     Guard(
@@ -975,6 +979,219 @@ GUARDS = [
         "drop_answers_about(user.id)",
         "",
         ("tests/api/test_idempotency.py",),
+    ),
+    # Codes of second factors, and the second step
+    Guard(
+        "An account with a second factor is not signed in by the password alone",
+        "LogIn._try_password",
+        "user.mfa_enabled",
+        "False",
+        (*SECOND_STEP, "tests/integration/test_first_factor_races.py"),
+    ),
+    Guard(
+        "A time step of an app is accepted once",
+        "CodeCheck._accept_step",
+        "_apps.c.last_step < match.step",
+        "",
+        (*SECOND_STEP, SECOND_STEP_RACES),
+    ),
+    Guard(
+        "The code that confirms an app is used up",
+        "AppSetup.confirm",
+        "last_step=app.step",
+        "",
+        SECOND_STEP,
+    ),
+    Guard(
+        "A recovery code is accepted once",
+        "RecoveryCodes.use",
+        "_table.c.used_at.is_(None)",
+        "",
+        (*SECOND_STEP, SECOND_STEP_RACES),
+    ),
+    Guard(
+        "Only digits of ASCII are a code of an app",
+        "_CODE",
+        're.compile(r"[0-9]{6}", re.ASCII)',
+        're.compile(r"\\d{6}")',
+        ("tests/unit/test_totp.py",),
+    ),
+    Guard(
+        "Wrong codes count for the account and not for the token",
+        "CodeCheck.begin",
+        "self._lockout.key_of_codes(user_id)",
+        "self._lockout.key_of(code)",
+        CODE_LOCKOUT,
+    ),
+    Guard(
+        "A right password does not clear the failures of an account with a second factor",
+        "LogIn._try_password",
+        "self._lockout.release_attempt(verified.lockout_key)\n"
+        "refusal = self._second_step.open(\n"
+        "    session,\n"
+        "    user,\n"
+        "    lockout_key=verified.lockout_key,\n"
+        "    amr=PWD,\n"
+        "    remember_me=remember_me,\n"
+        "    actor=actor,\n"
+        ")",
+        "self._lockout.clear(self._accounts.lockout_keys(user))\n"
+        "refusal = self._second_step.open(\n"
+        "    session,\n"
+        "    user,\n"
+        "    lockout_key=verified.lockout_key,\n"
+        "    amr=PWD,\n"
+        "    remember_me=remember_me,\n"
+        "    actor=actor,\n"
+        ")",
+        CODE_LOCKOUT,
+    ),
+    Guard(
+        "A right code clears the wrong ones",
+        "CodeCheck.finish",
+        "self._locks.clear_wrong_codes(user)",
+        "self._lockout.release_attempt(tried.key)",
+        CODE_LOCKOUT,
+    ),
+    Guard(
+        "From the hundredth wrong code on a lock lasts a day",
+        "Lockout._duration",
+        "failures >= MAX_CODE_FAILURES",
+        "False",
+        CODE_LOCKOUT,
+    ),
+    Guard(
+        "Wrong codes are not deleted by age",
+        "CleanUp._rules",
+        'LoginAttempt.identifier_hash.not_like(f"{CODE_KEY_PREFIX}%")',
+        "LoginAttempt.identifier_hash.is_not(None)",
+        CODE_LOCKOUT,
+    ),
+    Guard(
+        "A code that cannot be checked uses no try",
+        "CodeCheck.begin",
+        "with transaction():\n    self._lockout.release_attempt(key)",
+        "",
+        (*CODE_LOCKOUT, "tests/integration/test_encryption_key_rotation.py"),
+    ),
+    Guard(
+        "Codes cannot be guessed without limit while the secret of one app is unreadable",
+        "CodeCheck._matching_steps",
+        "readable == 0",
+        "",
+        ("tests/integration/test_encryption_key_rotation.py",),
+    ),
+    Guard(
+        "The secret of an app is bound to its user and factor",
+        "totp_secrets._bound_to",
+        'f"{user_id}:{factor_id}".encode()',
+        'b""',
+        ("tests/integration/test_encryption_key_rotation.py",),
+    ),
+    Guard(
+        "A token of the second step is good for one sign-in",
+        "SecondStep._try_code",
+        "self._pending.end(sign_in)",
+        "",
+        (*SECOND_STEP, SECOND_STEP_RACES),
+    ),
+    Guard(
+        "The fifth failure ends a token of the second step",
+        "PendingSignIns.fail",
+        "sign_in.tries_left <= 1",
+        "False",
+        SECOND_STEP,
+    ),
+    Guard(
+        "A token of the second step expires",
+        "PendingSignIns._query",
+        "_table.c.expires_at > self._clock.now()",
+        "",
+        SECOND_STEP,
+    ),
+    Guard(
+        "A user has ten open tokens of the second step at most",
+        "PendingSignIns.open",
+        "MAX_PER_USER - 1",
+        "MAX_PER_USER + 1000",
+        SECOND_STEP,
+    ),
+    Guard(
+        "What ends all sessions ends open tokens of the second step",
+        "Sessions.end_all",
+        "end_sign_ins_of([user.id])",
+        "pass",
+        SECOND_STEP,
+    ),
+    Guard(
+        "A changed password ends open tokens of the second step",
+        "PasswordChange.change",
+        "end_sign_ins_of([user.id])",
+        "",
+        SECOND_STEP,
+    ),
+    Guard(
+        "The first factor ends all other sessions",
+        "Factors.added",
+        "self._sessions.end_all(\n"
+        "    user=view.facts, actor=actor, reason=EndReason.MFA_ENABLED, keep=keep\n"
+        ")",
+        "",
+        (*APPS, "tests/integration/test_first_factor_races.py"),
+    ),
+    Guard(
+        "A removed factor ends all other sessions",
+        "FactorRemoval.remove",
+        "self._sessions.end_all(\n"
+        "    user=view.facts,\n"
+        "    actor=actor,\n"
+        "    reason=EndReason.FACTOR_REMOVED,\n"
+        "    keep=actor.session_id,\n"
+        ")",
+        "",
+        APPS,
+    ),
+    Guard(
+        "The last factor stays where a role demands one",
+        "FactorRemoval.remove",
+        "is_last and self._enforcement.demands(role_names, self._roles.graph_now())",
+        "False",
+        (*APPS, "tests/integration/test_first_factor_races.py"),
+    ),
+    Guard(
+        "An unconfirmed app expires",
+        "AppSetup._is_pending",
+        "_table.c.expires_at > self._recorder.now()",
+        "",
+        APPS,
+    ),
+    Guard(
+        "Only the own app can be confirmed",
+        "AppSetup._is_pending",
+        "_table.c.user_id == user_id",
+        "",
+        APPS,
+    ),
+    Guard(
+        "A reset of the factors ends all sessions",
+        "MfaReset.reset",
+        "self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.MFA_RESET)",
+        "",
+        ("tests/api/test_mfa_reset.py", SECOND_STEP_RACES),
+    ),
+    Guard(
+        "A reset needs a higher rank",
+        "MfaReset.reset",
+        "self._accounts.locked_for(actor, session, user_id)",
+        "self._accounts.locked(session, user_id)",
+        ("tests/api/test_mfa_reset.py",),
+    ),
+    Guard(
+        "What changes factors needs a fresh session",
+        "require_fresh",
+        "needed is FreshSession.ALWAYS",
+        "False",
+        ("tests/api/test_fresh_sessions.py",),
     ),
     # Rank
     Guard(

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
+from tests.support.second_factors import add_app
 from tests.support.users import PASSWORD, LogIn, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 from userapi.events.catalogue import EventType
@@ -79,6 +80,8 @@ def live_through_everything(
         did(anybody.post("/api/v1/auth/login", json=wrong), 401)
 
     did(boss.post(f"{ada}/unlock"))
+    add_app(log_in(NEW_PASSWORD), clock)
+    did(boss.delete(f"{ada}/mfa"))
     did(boss.patch(ada, json={"first_name": "Ada"}))
     role = {"name": "editor", "permissions": ["media:upload"], "parents": ["user"]}
     did(boss.post("/api/v1/roles/", json=role))

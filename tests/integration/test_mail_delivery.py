@@ -455,7 +455,14 @@ def test_links_start_with_the_public_address_whatever_the_request_says(
 def test_every_kind_of_mail_has_a_text_and_a_safe_page(kind: MailKind) -> None:
     messages = Messages(service_name="<b>Ann & Co</b>", base_url="https://a.example")
     link = messages.link("/console/verify-email", "T" * 43)
-    data = {"username": "robin", "token": "T" * 43, "link": link, "until": "2026-11-23T09:00:00Z"}
+    data = {
+        "username": "robin",
+        "token": "T" * 43,
+        "link": link,
+        "until": "2026-11-23T09:00:00Z",
+        "factor": "<b>Phone</b>",
+        "left": 3,
+    }
 
     message = messages.write(kind, recipient="robin@example.com", data=data)
 

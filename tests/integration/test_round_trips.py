@@ -16,7 +16,9 @@ from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.gunicorn import REPOSITORY
 from tests.support.proxy import FaultProxy, proxy_to, url_through
-from tests.support.users import PASSWORD, MakeUser
+from tests.support.second_factors import add_app, mfa_token, second_step
+from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
+from userapi.clock import ManualClock
 
 API = "/api/v1"
 # Operation: round trips to PostgreSQL and to Redis.
@@ -29,6 +31,7 @@ EXPECTED = {
     "GET /audit-logs/": (5, 1),
     "POST /auth/refresh": (1, 1),
     "POST /auth/login": (13, 2),
+    "POST /auth/login/mfa": (17, 2),
     "POST /auth/logout": (11, 2),
     "POST /users/": (9, 1),
     "PATCH /users/me": (10, 2),
@@ -45,6 +48,7 @@ class Wire:
     database: FaultProxy
     redis: FaultProxy
     make_user: MakeUser
+    clock: ManualClock
 
     def asked_by(self, operation: str) -> tuple[int, int]:
         """Return the round trips to PostgreSQL and Redis, once everything about it is warm."""
@@ -64,6 +68,8 @@ class Wire:
         credentials = {"username": name, "password": PASSWORD}
         tokens = JsonClient(self.app).post(f"{API}/auth/login", json=credentials).get_json()
         client = JsonClient(self.app, token=tokens["access_token"])
+        if path == "/auth/login/mfa":
+            return self._second_step(tokens, user)
         client.get(f"{API}/auth/verify")
         path = API + path.replace("{id}", user.id).replace("search=", f"search={name[:8]}")
         made = {"username": f"{name}a", "email": f"{name}a@example.com", "password": PASSWORD}
@@ -78,6 +84,12 @@ class Wire:
             options["json"] = bodies[operation]
         return lambda: client.request(method, path, **options)
 
+    def _second_step(self, tokens: dict[str, str], user: MadeUser) -> Callable[[], TestResponse]:
+        """Return what sends a code of an app that the user has just added."""
+        phone = add_app(SignedInClient(self.app, tokens), self.clock)
+        token, code = mfa_token(self.app, user), phone.code(1)
+        return lambda: second_step(self.app, token, code)
+
 
 @pytest.fixture
 def wire(
@@ -91,7 +103,7 @@ def wire(
             RATE_LIMIT_ENABLED="true",
             **{f"RATE_LIMIT_{name}": "1000/minute" for name in ("DEFAULT", "LOGIN", "REFRESH")},
         )
-        yield Wire(app, database, redis, make_user)
+        yield Wire(app, database, redis, make_user, deployment.clock)
 
 
 def test_requests_ask_as_often_as_the_guide_says(wire: Wire) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
-from tests.support.users import PASSWORD, LogIn, MakeUser
+from tests.support.second_factors import add_app, second_step
+from tests.support.users import PASSWORD, LogIn, MakeUser, SignedInClient
 from userapi.authentication.refusals import TokenInvalid
 from userapi.infrastructure.database import Base, reading
 from userapi.passwords.models import TokenPurpose
@@ -56,7 +57,13 @@ def live_a_little(app: Flask, make_user: MakeUser, log_in: LogIn) -> set[str]:
     secrets.add(mailbox.token())
     register = new | {"username": "bea", "email": "bea@example.com", "password": NEW_PASSWORD}
     client.post("/api/v1/auth/register", json=register, headers={"Idempotency-Key": "bea-once"})
-    return secrets | {boss.access_token, boss.refresh_token}
+    phone = add_app(SignedInClient(app, changed), app.extensions["userapi"].clock)
+    secrets |= {phone.secret, *phone.recovery_codes, phone.client.refresh_token}
+    robin = {"username": "robin", "password": NEW_PASSWORD}
+    token = client.post("/api/v1/auth/login", json=robin).get_json()["mfa_token"]
+    second_step(app, token, phone.recovery_codes[0])
+    open_token = client.post("/api/v1/auth/login", json=robin).get_json()["mfa_token"]
+    return secrets | {boss.access_token, boss.refresh_token, token, open_token}
 
 
 def cells(app: Flask, server: redis.Redis) -> Iterator[str]:

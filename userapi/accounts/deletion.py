@@ -56,7 +56,7 @@ class AccountDeletion:
         require_not_last_superadmin(user, role_names)
         view = self._accounts.view(session, user.id)
         self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.ACCOUNT_DELETED)
-        self._accounts.clear_failed_logins(user)
+        self._accounts.clear_all_failures(user)
         self._accounts.record(
             view,
             AuditAction.USER_DELETED,

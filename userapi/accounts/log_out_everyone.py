@@ -17,6 +17,7 @@ from userapi.accounts.views import ALL_USERS, user_view, users
 from userapi.actor import Actor
 from userapi.clock import Clock
 from userapi.infrastructure.database import transaction
+from userapi.sessions.pending_sign_ins import end_every_sign_in
 from userapi.sessions.service import EndReason, Sessions
 
 log = structlog.get_logger(__name__)
@@ -37,8 +38,10 @@ class LogOutEveryone:
         """End every session that was live when this began, and return how many ended.
 
         `progress` receives the number of each batch. A user who logs in after their batch stays
-        logged in.
+        logged in. Sign-ins whose second step is missing end first.
         """
+        with transaction():
+            end_every_sign_in()
         ended, after = 0, None
         while batch := self._next_users(after):
             count = self._end_of(batch, actor=actor)

@@ -176,13 +176,31 @@ class Accounts:
         after_commit(lambda: self._live.user_changed(user_id, access_version=version))
 
     def lockout_keys(self, user: User) -> list[str]:
-        """Return the keys that count the failed log-ins of this user."""
-        return [self._lockout.key_of(name) for name in (user.username, user.email_normalized)]
+        """Return the keys that count the failures of this user: of log-ins, and of codes."""
+        return [*self._identifier_keys(user), self._lockout.key_of_codes(user.id)]
 
     def clear_failed_logins(self, user: User) -> None:
-        """Clear the failed log-ins of a locked user's name and address."""
+        """Clear the failed log-ins of a locked user's name and address, but not wrong codes."""
+        self._lockout.clear(self._identifier_keys(user))
+        self.show_longest_lock(user)
+
+    def clear_wrong_codes(self, user: User) -> None:
+        """Clear the wrong codes of a locked user, but not the failed log-ins."""
+        self._lockout.clear([self._lockout.key_of_codes(user.id)])
+        if user.locked_until is not None:
+            self.show_longest_lock(user)
+
+    def clear_all_failures(self, user: User) -> None:
+        """Clear the failed log-ins and the wrong codes of a locked user."""
         self._lockout.clear(self.lockout_keys(user))
         user.locked_until = None
+
+    def show_longest_lock(self, user: User) -> None:
+        """Store in the row of a locked user when the last of the user's locks ends."""
+        user.locked_until = self._lockout.longest_lock(self.lockout_keys(user))
+
+    def _identifier_keys(self, user: User) -> list[str]:
+        return [self._lockout.key_of(name) for name in (user.username, user.email_normalized)]
 
 
 def require_not_last_superadmin(user: User, role_names: Collection[str]) -> None:

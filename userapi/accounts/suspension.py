@@ -69,10 +69,10 @@ class AccountSuspension:
         return view
 
     def unlock(self, user_id: UUID, *, actor: Actor, reason: str | None = None) -> UserView:
-        """Clear the failed log-ins of a user, so that they can log in again at once."""
+        """Clear the failed log-ins and wrong codes of a user, who can then log in at once."""
         with transaction() as session:
             user, _ = self._accounts.locked_for(actor, session, user_id)
-            self._accounts.clear_failed_logins(user)
+            self._accounts.clear_all_failures(user)
             view = self._accounts.save(
                 session,
                 user,

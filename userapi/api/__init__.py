@@ -14,6 +14,7 @@ from . import (
     health,
     limits,
     metrics,
+    mfa,
     own_account,
     own_sessions,
     problems,
@@ -24,6 +25,7 @@ from . import (
     statistics,
     step_up,
     transfers,
+    user_mfa,
     user_sessions,
     user_status,
     users,
@@ -31,8 +33,8 @@ from . import (
 )
 
 # Each adds its endpoints to the blueprint of `auth` or of `users`.
-MODULES_OF_AUTH = (own_sessions, step_up)
-MODULES_OF_USERS = (own_account, user_status, user_sessions)
+MODULES_OF_AUTH = (own_sessions, mfa, step_up)
+MODULES_OF_USERS = (own_account, user_status, user_sessions, user_mfa)
 
 
 def init_app(app: Flask, services: Services) -> None:

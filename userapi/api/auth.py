@@ -13,6 +13,7 @@ from userapi.authentication.log_in import AccountPending, AccountSuspended
 from userapi.authentication.password_check import InvalidCredentials
 from userapi.authentication.refresh import RefreshTokenReused
 from userapi.authentication.refusals import TokenExpired, TokenInvalid, TokenRevoked
+from userapi.factors.errors import MfaRequired
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 from userapi.passwords.one_time_tokens import InvalidToken
@@ -85,9 +86,15 @@ def register(body: dict[str, Any], *, idempotency: Any) -> None:
 @public
 @blp.arguments(Login)
 @blp.response(200, LoginResult)
-@blp.raises(InvalidCredentials, AccountSuspended, AccountPending, TooManyAttempts, Busy)
+@blp.raises(
+    InvalidCredentials, AccountSuspended, AccountPending, MfaRequired, TooManyAttempts, Busy
+)
 def login(body: dict[str, Any]) -> Any:
-    """Log in with a user name or e-mail address."""
+    """Log in with a user name or e-mail address.
+
+    An account with a second factor gets 403 `mfa_required` with an `mfa_token`, which
+    `/auth/login/mfa` accepts with a code.
+    """
     return services().log_in.with_password(
         body["username"],
         body["password"],

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_flask_exporter import PrometheusMetrics
 
 from userapi.authentication.refusals import TokenInvalid
+from userapi.factors.methods import Method, MfaOutcome
 from userapi.metrics import Metrics
 from userapi.settings import Settings
 from userapi.wiring import Services
@@ -24,6 +25,7 @@ LOGIN_OUTCOMES = {
     "invalid_credentials": "failure",
     "account_suspended": "suspended",
     "account_pending": "pending",
+    "mfa_required": "mfa_required",
     "too_many_attempts": "locked",
     "rate_limited": "limited",
     "busy": "busy",
@@ -38,14 +40,17 @@ REFRESH_OUTCOMES = {
 }
 STEP_UP_OUTCOMES = {
     "": "success",
+    "invalid_code": "failure",
     "invalid_credentials": "failure",
-    "mfa_required": "mfa_required",
+    "passkey_invalid": "failure",
     "too_many_attempts": "locked",
     "rate_limited": "limited",
+    "mfa_required": "mfa_required",
     "token_revoked": "revoked",
     "busy": "busy",
 }
 OTHER = "error"
+SIGN_IN_METHODS = ("passkey", "password")
 
 
 class _RequestCounter:
@@ -107,6 +112,11 @@ def _start_at_zero(app: Flask, metrics: Metrics) -> None:
         metrics.logins.labels(outcome)
     for outcome in {*REFRESH_OUTCOMES.values(), OTHER}:
         metrics.refreshes.labels(outcome)
+    for method in SIGN_IN_METHODS:
+        metrics.sign_ins.labels(method)
+    for factor in Method:
+        for result in MfaOutcome:
+            metrics.second_steps.labels(factor, result)
     for outcome in {*STEP_UP_OUTCOMES.values(), OTHER}:
         metrics.step_ups.labels(outcome)
     for endpoint in {

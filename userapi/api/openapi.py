@@ -18,13 +18,16 @@ METHODS = ("get", "post", "put", "patch", "delete")
 
 # Members of responses that are sometimes absent; all other members are always present.
 OPTIONAL_MEMBERS: dict[str, frozenset[str]] = {
+    "AddedFactorAnswer": frozenset({"recovery_codes"}),
     "BulkResult": frozenset({"code"}),
+    "Factor": frozenset({"credential_id", "backed_up", "transports"}),
     "ImportResult": frozenset({"id", "code", "errors"}),
     "Index": frozenset({"console", "docs", "redoc", "openapi"}),
     "Introspected": frozenset(
         {"sub", "sid", "username", "scope", "roles", "token_type", "exp", "iat", "iss", "aud"}
         | {"jti", "acr", "amr", "auth_time"}
     ),
+    "SecondStepAnswer": frozenset({"recovery_codes_left"}),
     "JsonWebKey": frozenset({"crv", "x", "y", "n", "e"}),
 }
 # The other members of a problem depend on its code.

@@ -55,6 +55,11 @@ HEADERS_BY_PROBLEM = {
     ),
 }
 MEMBERS_BY_PROBLEM: dict[str, Members] = {
+    "mfa_required": {
+        "mfa_token": "Zm9yIHRoZSBzZWNvbmQgc3RlcA",
+        "methods": ["totp", "recovery_code"],
+        "expires_in": 300,
+    },
     "insufficient_user_authentication": {"max_age": 900, "acr_values": "aal2"},
     "permission_denied": {"permission": "users:read"},
     "permission_escalation": {"missing_permissions": ["users:delete"]},

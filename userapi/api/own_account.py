@@ -76,7 +76,10 @@ def personal_export(user_id: UUID) -> Response:
     It is streamed, so its memory does not depend on the length of the audit log.
     """
     pieces = document_pieces(
-        {"profile": services().accounts.get(user_id)},
+        {
+            "profile": services().accounts.get(user_id),
+            "mfa": services().factor_list.of(user_id, own=True),
+        },
         {
             "sessions": services().sessions.all_of(user_id),
             "audit": services().audit_reader.all_about(user_id, actor=current_actor()),

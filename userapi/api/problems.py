@@ -28,6 +28,7 @@ from userapi.errors import (
     Unauthenticated,
     Unavailable,
 )
+from userapi.factors.errors import ProofRefused
 
 from .context import request_state
 from .denials import record_denial
@@ -152,7 +153,7 @@ def challenge(error: Unauthenticated) -> str:
     if isinstance(error, InsufficientUserAuthentication):
         return _step_up_challenge(error)
     sent = isinstance(error, TokenRefused) or "Authorization" in request.headers
-    if isinstance(error, AuthenticationRequired) or not sent:
+    if isinstance(error, AuthenticationRequired | ProofRefused) or not sent:
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{error.title}"'
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from userapi.authentication.password_check import InvalidCredentials
-from userapi.factors.errors import MfaRequired
+from userapi.factors.errors import InvalidCode, MfaNotEnabled, MfaRequired
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 
@@ -11,7 +11,8 @@ from .access import signed_in
 from .auth import blp
 from .context import current_actor, current_session, services
 from .restrictions import open_to_enrollment, open_to_password_change
-from .schemas.auth import StepUpProof, Tokens
+from .schemas.auth import Tokens
+from .schemas.proofs import StepUpProof
 
 
 @blp.route("/step-up", methods=["POST"])
@@ -20,12 +21,14 @@ from .schemas.auth import StepUpProof, Tokens
 @open_to_enrollment
 @blp.arguments(StepUpProof)
 @blp.response(200, Tokens)
-@blp.raises(MfaRequired, InvalidCredentials, TooManyAttempts, Busy)
+@blp.raises(MfaRequired, MfaNotEnabled, InvalidCredentials, InvalidCode, TooManyAttempts, Busy)
 def step_up(body: dict[str, Any]) -> Any:
     """Authenticate again, so that the session is fresh (RFC 9470).
 
-    The session continues with new tokens; its former tokens are dead.
+    With a second factor send a `code` of an authenticator app or a recovery code, otherwise the
+    `password`. The session continues with new tokens; its former tokens are dead.
     """
-    return services().step_up.with_password(
-        current_session(), body["password"], actor=current_actor()
-    )
+    use_case, own, actor = services().step_up, current_session(), current_actor()
+    if "code" in body:
+        return use_case.with_code(own, body["code"], actor=actor)
+    return use_case.with_password(own, body["password"], actor=actor)

@@ -1,29 +1,22 @@
 """Log-in with a password: starts a session and returns its tokens."""
 
-from dataclasses import dataclass, replace
-from datetime import datetime
-from uuid import UUID
-
-from sqlalchemy import bindparam
-from sqlalchemy.orm import Session
-
 from userapi.accounts.activation import lift_suspension
 from userapi.accounts.addresses import canonical_identifier
 from userapi.accounts.models import User, UserStatus
 from userapi.accounts.service import Accounts
-from userapi.accounts.views import ALL_USERS, COLUMNS, UserView, user_view, users
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.authentication.owners import as_user
 from userapi.authentication.password_check import InvalidCredentials, PasswordCheck
+from userapi.authentication.second_step_demand import SecondStepDemand
+from userapi.authentication.sign_in_completion import SignInCompletion
 from userapi.authentication.token_pairs import TokenPair, TokenPairs
 from userapi.errors import Forbidden, ServiceError
 from userapi.infrastructure.database import transaction
 from userapi.lockout.service import Lockout
 from userapi.recorder import Recorder
-from userapi.roles.graph import catalogue_version
+from userapi.sessions.authentication_level import PWD
 from userapi.sessions.models import SessionKind
-from userapi.sessions.service import Sessions
 
 # Two concurrent log-ins that both rehash the password change the hash once under each other.
 MAX_ATTEMPTS = 3
@@ -43,14 +36,6 @@ class AccountPending(Forbidden):
     title = "This account is not yet active."
 
 
-@dataclass(frozen=True, slots=True)
-class UserSnapshot:
-    """A user and the version of the role catalogue, read by one statement."""
-
-    view: UserView
-    catalogue_version: int
-
-
 class LogIn:
     """Logs users in."""
 
@@ -61,14 +46,16 @@ class LogIn:
         password_check: PasswordCheck,
         lockout: Lockout,
         accounts: Accounts,
-        sessions: Sessions,
+        completion: SignInCompletion,
+        second_step: SecondStepDemand,
         token_pairs: TokenPairs,
     ) -> None:
         self._recorder = recorder
         self._password_check = password_check
         self._lockout = lockout
         self._accounts = accounts
-        self._sessions = sessions
+        self._completion = completion
+        self._second_step = second_step
         self._token_pairs = token_pairs
 
     def with_password(
@@ -83,7 +70,8 @@ class LogIn:
         """Start a session for the user with this name or address and password.
 
         Raises Busy, TooManyAttempts, InvalidCredentials, and after the correct password
-        AccountSuspended or AccountPending. An unknown identifier takes the same time and raises
+        AccountSuspended, AccountPending, or MfaRequired for an account with a second factor. An
+        unknown identifier takes the same time and raises
         the same error as a wrong password.
         """
         # Before any query: most log-ins of a sudden burst end here.
@@ -111,39 +99,41 @@ class LogIn:
             lift_suspension(self._accounts, session, user, actor=actor, now=self._recorder.now())
             refusal = _status_refusal(user)
             actor = as_user(actor, user)
-            if refusal is None:
-                self._lockout.clear([verified.lockout_key])
-                snapshot = self._record_log_in(session, user, new_hash)
-                own = self._sessions.start(
-                    snapshot.view.facts, actor=actor, remember_me=remember_me, kind=kind
-                )
-                self._recorder.audit.record(
-                    AuditAction.AUTH_LOGIN,
-                    actor=replace(actor, session_id=own.id),
-                    target=("user", user.id),
-                )
-            else:
+            if refusal is not None:
                 self._record_refusal(user, refusal, key=verified.lockout_key, actor=actor)
+            else:
+                if new_hash is not None:
+                    user.password_hash = new_hash
+                if user.mfa_enabled:
+                    # The failures stay until the sign-in is complete: otherwise a correct password
+                    # between two guesses of a code would clear them.
+                    self._lockout.release_attempt(verified.lockout_key)
+                    refusal = self._second_step.open(
+                        session,
+                        user,
+                        lockout_key=verified.lockout_key,
+                        amr=PWD,
+                        remember_me=remember_me,
+                        actor=actor,
+                    )
+                else:
+                    signed_in = self._completion.complete(
+                        user,
+                        actor=actor,
+                        methods=PWD,
+                        passed=[verified.lockout_key],
+                        remember_me=remember_me,
+                        kind=kind,
+                        details={"method": "password", "step": "password"},
+                    )
         if refusal is not None:
             raise refusal
         return self._token_pairs.issue(
-            own,
-            snapshot.view,
-            catalogue_version=snapshot.catalogue_version,
-            user=snapshot.view,
+            signed_in.session,
+            signed_in.user,
+            catalogue_version=signed_in.catalogue_version,
+            user=signed_in.user,
         )
-
-    def _record_log_in(self, session: Session, user: User, new_hash: str | None) -> UserSnapshot:
-        """Store the log-in in the locked row of the user, and return the user after that."""
-        now = self._recorder.now()
-        # User name and address are locked separately: the other one may still be locked.
-        user.locked_until = self._lockout.longest_lock(self._accounts.lockout_keys(user))
-        user.last_login_at = now
-        if new_hash is not None:
-            user.password_hash = new_hash
-        self._accounts.invalidate_cached_sessions(user)
-        session.flush()
-        return _read_snapshot(session, user.id, now)
 
     def _record_refusal(self, user: User, refusal: ServiceError, *, key: str, actor: Actor) -> None:
         """Record that the correct password does not log in; this does not count as a failure."""
@@ -163,12 +153,3 @@ def _status_refusal(user: User) -> ServiceError | None:
     if user.status == UserStatus.PENDING:
         return AccountPending()
     return None
-
-
-_SNAPSHOT = ALL_USERS.add_columns(catalogue_version()).where(users.c.id == bindparam("of_user"))
-
-
-def _read_snapshot(session: Session, user_id: UUID, now: datetime) -> UserSnapshot:
-    """Return a user whose row the open transaction has locked."""
-    row = session.execute(_SNAPSHOT, {"of_user": user_id}).one()
-    return UserSnapshot(user_view(row, now), row[COLUMNS])

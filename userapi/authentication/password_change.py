@@ -16,6 +16,7 @@ from userapi.errors import require_all
 from userapi.infrastructure.database import reading, transaction
 from userapi.passwords.tools import PasswordTools
 from userapi.recorder import Recorder
+from userapi.sessions.pending_sign_ins import end_sign_ins_of
 from userapi.sessions.service import EndReason, Sessions
 
 
@@ -68,6 +69,7 @@ class PasswordChange:
             self._sessions.end_all(
                 user=view.facts, actor=actor, reason=EndReason.PASSWORD_CHANGED, keep=locked.id
             )
+            end_sign_ins_of([user.id])
             self._renewal.renew(locked)
             session.flush()
             self._recorder.audit.record(

@@ -1,28 +1,22 @@
 """Checks a password and counts failures: for log-in and for re-authentication."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 import structlog
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from userapi.accounts.locks import AccountLocks
 from userapi.accounts.models import User
-from userapi.accounts.service import Accounts
 from userapi.accounts.views import identifying_column, users
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.authentication.owners import view_of
 from userapi.authentication.refusals import TokenRevoked
-from userapi.clock import rfc3339
 from userapi.errors import ServiceError, Unauthenticated, Unavailable
-from userapi.events.catalogue import EventType, UserEvent
-from userapi.infrastructure.database import after_commit, reading, transaction
-from userapi.lockout.service import Lockout, TooManyAttempts
+from userapi.infrastructure.database import reading, transaction
+from userapi.lockout.service import Lock, Lockout, TooManyAttempts
 from userapi.mail.models import MailKind
-from userapi.mail.queue import MailQueue
 from userapi.passwords.hashing import PasswordHasher, Verification
 from userapi.passwords.one_time_tokens import NOBODY
 from userapi.passwords.peppers import PepperMissing, Peppers
@@ -69,17 +63,13 @@ class PasswordCheck:
         lockout: Lockout,
         hasher: PasswordHasher,
         peppers: Peppers,
-        accounts: Accounts,
-        mails: MailQueue,
-        count_lock: Callable[[], None],
+        locks: AccountLocks,
     ) -> None:
         self._recorder = recorder
         self._lockout = lockout
         self._hasher = hasher
         self._peppers = peppers
-        self._accounts = accounts
-        self._mails = mails
-        self._count_lock = count_lock
+        self._locks = locks
 
     def require_capacity(self) -> None:
         """Raise Busy if the queue for hashing is full, before any query."""
@@ -179,7 +169,7 @@ class PasswordCheck:
             session.execute(
                 select(users.c.id).where(users.c.id == (user_id or NOBODY)).with_for_update()
             )
-            locked_until = self._lockout.fail(key)
+            lock = self._lockout.fail(key)
             self._recorder.audit.record(
                 AuditAction.AUTH_LOGIN,
                 actor=actor,
@@ -187,37 +177,17 @@ class PasswordCheck:
                 outcome=Outcome.FAILURE,
                 details={"reason": InvalidCredentials.code, "identifier_hash": key[:16]},
             )
-            if locked_until is not None and user_id is not None:
-                self._lock(session, user_id, locked_until, actor)
+            if lock is not None and user_id is not None:
+                self._lock(session, user_id, lock, actor)
 
-    def _lock(self, session: Session, user_id: UUID, until: datetime, actor: Actor) -> None:
-        """Show in the user's row that an identifier is locked, and notify the owner."""
+    def _lock(self, session: Session, user_id: UUID, lock: Lock, actor: Actor) -> None:
+        """Record that an identifier is locked, and notify the owner."""
         user = session.get(User, user_id)
         if user is None:
             return
-        after_commit(self._count_lock)
-        was_locked = user.locked_until is not None
-        # User name and e-mail address are locked separately; the row shows the later end.
-        user.locked_until = max(until, user.locked_until or until)
-        self._accounts.invalidate_cached_sessions(user)
-        session.flush()
-        facts = view_of(session, user_id, self._recorder.now()).facts
-        self._recorder.audit.record(
-            AuditAction.USER_LOCKED,
-            actor=actor,
-            target=_target(user_id),
-            details={"until": rfc3339(until)},
-        )
-        self._recorder.outbox.append(UserEvent(type=EventType.USER_LOCKED, user=facts), actor=actor)
-        if not was_locked:
-            # One mail for consecutive locks, so that an attacker cannot flood the mailbox.
-            self._mails.enqueue(
-                MailKind.ACCOUNT_LOCKED,
-                recipient=user.email,
-                user_id=user_id,
-                data={"until": rfc3339(until)},
-                correlation_id=actor.correlation_id,
-            )
+        # One mail for consecutive locks, so that an attacker cannot flood the mailbox.
+        mail = MailKind.ACCOUNT_LOCKED if user.locked_until is None else None
+        self._locks.record(user, lock, actor=actor, mail=mail)
 
 
 def _target(user_id: UUID | None) -> tuple[str, UUID] | None:

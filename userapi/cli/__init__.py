@@ -22,12 +22,17 @@ COMMANDS = {
         "userapi.cli.doctor",
         "Report what is misconfigured or insecure, and how to fix it.",
     ),
+    "encryption": (
+        "userapi.cli.encryption",
+        "Encrypt stored secrets with the current key.",
+    ),
     "events": ("userapi.cli.events", "List the events of the outbox, and publish them again."),
     "keys": (
         "userapi.cli.keys",
         "Create, rotate, revoke and list the keys that sign access tokens.",
     ),
     "mails": ("userapi.cli.mails", "List, retry and discard unsent mails."),
+    "mfa": ("userapi.cli.mfa", "Show who has a second factor, by role."),
     "roles": ("userapi.cli.roles", "Export roles, and apply roles from a file."),
     "seed": ("userapi.cli.seed", "Fill the database with realistic test users."),
     "sessions": ("userapi.cli.sessions", "List and end sessions."),

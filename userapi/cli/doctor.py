@@ -26,6 +26,7 @@ def command(as_json: bool) -> None:
             mail_server=known.mail_server,
             peppers=known.peppers,
             seals=known.audit_seals,
+            secret_rotation=known.totp_secret_rotation,
         )
     )
     faults = sum(finding.level is Level.FAULT for finding in findings)

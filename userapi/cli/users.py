@@ -1,24 +1,21 @@
 """flask users: manage users on the command line. Changes are audited as `system`."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from flask.cli import AppGroup
 
 from userapi.accounts.models import UserStatus
-from userapi.accounts.new_users import NewUser
 from userapi.accounts.search import UserFilter
 from userapi.accounts.views import UserView
 from userapi.characters import printable
 from userapi.clock import rfc3339
 from userapi.infrastructure.pagination import PageRequest
 from userapi.infrastructure.user_counts import rebuild_user_counts
-from userapi.roles.models import TOP_ROLE
 from userapi.statistics import MAX_DAYS
 
+from .new_users import create, create_admin, invite
 from .statistics import print_figures
 from .support import (
     as_json_option,
@@ -33,101 +30,10 @@ from .support import (
 from .transfers import export_users, import_users
 
 command = AppGroup("users", help="Create, find and change users.")
+for part in (create_admin, create, invite):
+    command.add_command(part)
 command.add_command(export_users)
 command.add_command(import_users)
-
-
-@command.command("create-admin")
-@click.option("--username", help="User name; prompted for by default.")
-@click.option("--email", help="E-mail address; prompted for by default.")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--generate", is_flag=True, help="Generate a password and show it once.")
-@click.option("--if-none", is_flag=True, help="Do nothing if a superadmin already exists.")
-@safely
-def create_admin(
-    username: str | None, email: str | None, password_stdin: bool, generate: bool, if_none: bool
-) -> None:
-    """Create a superadmin."""
-    if if_none:
-        found = services().user_search.page(UserFilter(role=TOP_ROLE), PageRequest(page_size=1))
-        if found.items:
-            return
-    username = username or click.prompt("User name")
-    email = email or click.prompt("E-mail")
-    password, made = read_password(from_stdin=password_stdin, generate=generate)
-    user = services().account_creation.create(
-        NewUser(username=username, email=email, password=password, roles=[TOP_ROLE]),
-        actor=operator(),
-    )
-    click.secho(f"Created the superadmin {user.username} <{user.email}>.", fg="green")
-    if made:
-        click.echo("Password (shown only once):\n")
-        click.secho(f"    {password}\n", bold=True)
-
-
-def _identity(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options for the name, address and roles of a new user."""
-    for parameter in (
-        click.option("--role", "roles", multiple=True, help="A role; may be repeated."),
-        click.option("--email", help="E-mail address; prompted for by default."),
-        click.option("--username", help="The same as NAME."),
-        click.argument("name", required=False),
-    ):
-        command = parameter(command)
-    return command
-
-
-def _new_user(
-    name: str | None, username: str | None, email: str | None, roles: Sequence[str]
-) -> NewUser:
-    if name and username and name != username:
-        raise click.UsageError("The user name is given twice. Give it once.")
-    return NewUser(
-        username=name or username or click.prompt("User name"),
-        email=email or click.prompt("E-mail"),
-        roles=roles,
-    )
-
-
-@command.command("create")
-@_identity
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.option("--generate", is_flag=True, help="Generate a password and show it once.")
-@click.option(
-    "--must-change-password", is_flag=True, help="Require a new password at the first log-in."
-)
-@safely
-def create(
-    name: str | None,
-    username: str | None,
-    email: str | None,
-    roles: Sequence[str],
-    password_stdin: bool,
-    generate: bool,
-    must_change_password: bool,
-) -> None:
-    """Create an active user. The password is prompted for, read or generated."""
-    new = _new_user(name, username, email, roles)
-    password, made = read_password(from_stdin=password_stdin, generate=generate)
-    user = services().account_creation.create(
-        replace(new, password=password, must_change_password=must_change_password),
-        actor=operator(),
-    )
-    click.secho(f"Created {user.username} <{user.email}>.", fg="green")
-    if made:
-        click.echo("Password (shown only once):\n")
-        click.secho(f"    {password}\n", bold=True)
-
-
-@command.command("invite")
-@_identity
-@safely
-def invite(name: str | None, username: str | None, email: str | None, roles: Sequence[str]) -> None:
-    """Invite a user by mail. They are pending until they set a password."""
-    user = services().account_creation.create(
-        _new_user(name, username, email, roles), actor=operator()
-    )
-    click.secho(f"Invited {user.username} <{user.email}>. The worker sends the mail.", fg="green")
 
 
 @command.command("delete")
@@ -199,12 +105,32 @@ def list_users(
 def show(name: str, as_json: bool) -> None:
     """Show a user, by name, e-mail or id."""
     user = user_named(name)
+    mfa = services().factor_list.of(user.id, own=False)
     if as_json:
-        print_json(user.public)
+        print_json({**user.public, "mfa": asdict(mfa)})
         return
     for field, value in user.public.items():
         shown = rfc3339(value) if isinstance(value, datetime) else value
         click.echo(f"{field + ':':22} {'' if shown is None else printable(str(shown))}")
+    click.echo(f"{'recovery_codes_left:':22} {mfa.recovery_codes_left}")
+    for factor in mfa.factors:
+        used = f"last used {_day(factor.last_used_at)}" if factor.last_used_at else "never used"
+        added = f"added {_day(factor.created_at)}, {used}"
+        click.echo(f"{'factor:':22} {factor.type} {printable(factor.name)} ({added})")
+
+
+@command.command("reset-mfa")
+@click.argument("name")
+@safely
+def reset_mfa(name: str) -> None:
+    """Remove all second factors of a user, and end all their sessions."""
+    user = user_named(name)
+    if services().mfa_reset.reset(user.id, actor=operator()):
+        click.secho(
+            f"Removed the second factors of {user.username}. All sessions have ended.", fg="green"
+        )
+    else:
+        click.echo(f"{user.username} has no second factor.")
 
 
 @command.command("set-password")
@@ -269,7 +195,7 @@ def activate(name: str) -> None:
 @click.argument("name")
 @safely
 def unlock(name: str) -> None:
-    """Clear the failed log-ins of a user."""
+    """Clear the failed log-ins and wrong codes of a user."""
     user = user_named(name)
     services().account_suspension.unlock(user.id, actor=operator())
     click.secho(f"Unlocked {user.username}.", fg="green")

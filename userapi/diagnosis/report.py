@@ -18,6 +18,7 @@ from userapi.diagnosis import (
     mail,
     passwords,
     rabbitmq,
+    second_factors,
     signing_keys,
     stored_secrets,
     worker,
@@ -25,6 +26,7 @@ from userapi.diagnosis import (
 from userapi.diagnosis.checks import Status, run_checks
 from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.health_connection import HealthConnection
+from userapi.factors.secret_rotation import SecretRotation
 from userapi.mail.mailer import MailServer
 from userapi.passwords.peppers import Peppers
 from userapi.settings import Settings
@@ -39,6 +41,7 @@ def diagnose(
     mail_server: MailServer | None,
     peppers: Peppers,
     seals: AuditSeals,
+    secret_rotation: SecretRotation,
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
     connections = HealthConnection(settings.database_url)
@@ -66,6 +69,7 @@ def diagnose(
         yield from mail.unsent_findings(clock)
         yield from passwords.findings(state, peppers)
         yield from audit.findings(seals)
+        yield from second_factors.findings(settings, secret_rotation)
     yield from mail.findings(settings, mail_server)
 
 

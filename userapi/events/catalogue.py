@@ -22,6 +22,8 @@ class EventType(StrEnum):
     USER_EMAIL_CHANGED = "user.email_changed"
     USER_EMAIL_VERIFIED = "user.email_verified"
     USER_LOCKED = "user.locked"
+    USER_MFA_DISABLED = "user.mfa_disabled"
+    USER_MFA_ENABLED = "user.mfa_enabled"
     USER_PASSWORD_CHANGED = "user.password_changed"
     USER_REGISTERED = "user.registered"
     USER_ROLES_CHANGED = "user.roles_changed"
@@ -61,11 +63,12 @@ class Event(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserEvent:
-    """An event about a user. `changed` names the fields of an update."""
+    """An event about a user. `changed` names the fields of an update; a few have a reason."""
 
     type: EventType
     user: UserFacts
     changed: Sequence[str] = ()
+    reason: str | None = None
 
     @property
     def subject(self) -> str:
@@ -77,6 +80,8 @@ class UserEvent:
         data = _facts(self.user)
         if self.changed:
             data["changed"] = sorted(self.changed)
+        if self.reason:
+            data["reason"] = self.reason
         return data
 
 

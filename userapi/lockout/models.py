@@ -9,11 +9,12 @@ from userapi.infrastructure.database import Base
 
 
 class LoginAttempt(Base):
-    """Consecutive failures for one identifier, known or not.
+    """Consecutive failures for one identifier, known or not, or of the codes of one user.
 
     `identifier_hash` is an HMAC of what was typed, so the table does not reveal which names were
-    tried. `in_flight` counts the passwords that are being checked now, and `total_failures` the
-    failures since the last success, which locks leave as they are.
+    tried; for codes of second factors it contains the id of the user. `in_flight` counts the
+    passwords or codes that are being checked now, and `total_failures` the failures since the last
+    success, which locks leave as they are.
     """
 
     __tablename__ = "login_attempts"

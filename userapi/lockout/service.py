@@ -1,4 +1,4 @@
-"""Lockout: how often an identifier may be tried.
+"""Lockout: how often an identifier, or the codes of a user, may be tried.
 
 One statement counts an attempt before the password is checked, so concurrent attempts get no more
 checks than consecutive ones. Identifiers without an account are counted in the same way.
@@ -7,7 +7,9 @@ checks than consecutive ones. Identifiers without an account are counted in the 
 import hmac
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import (
     BindParameter,
@@ -38,6 +40,12 @@ from userapi.lockout.models import LoginAttempt
 
 # A check that started so long ago ended with its process; its attempt is released.
 ABANDONED_AFTER = timedelta(seconds=60)
+# Identifiers are counted by their HMAC, which never begins like this.
+CODE_KEY_PREFIX = "mfa:"
+# A code can be guessed sooner than a password: from so many failures in a row on, each lock of a
+# user's codes is a long one (NIST SP 800-63B-4 §3.2.2 allows at most 100).
+MAX_CODE_FAILURES = 100
+LONG_LOCK = timedelta(hours=24)
 
 _table = table_of(LoginAttempt)
 
@@ -74,6 +82,14 @@ class TooManyAttempts(TooMany):
     title = "Too many attempts. Wait before you try again."
 
 
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A lock that has begun. It is the first one, or follows others without a success."""
+
+    until: datetime
+    is_first: bool
+
+
 class Lockout:
     """Counts consecutive failures of each identifier and locks it, longer each time."""
 
@@ -90,6 +106,10 @@ class Lockout:
         """Return the key under which failures of this canonical identifier are counted."""
         text = identifier.encode("utf-8", "surrogatepass")
         return hmac.digest(self._key, text, "sha256").hex()
+
+    def key_of_codes(self, user_id: UUID) -> str:
+        """Return the key under which wrong codes of second factors of this user are counted."""
+        return CODE_KEY_PREFIX + user_id.hex
 
     def reserve_attempt(self, key: str) -> None:
         """Reserve an attempt before a check. Raises TooManyAttempts if none is left."""
@@ -118,8 +138,8 @@ class Lockout:
             .values(in_flight=_table.c.in_flight - 1)
         )
 
-    def fail(self, key: str) -> datetime | None:
-        """Count a failure in the open transaction. Return the end of the lock, if it locks."""
+    def fail(self, key: str) -> Lock | None:
+        """Count a failure in the open transaction. Return the lock, if it locks."""
         now = self._clock.now()
         session = require_transaction()
         failed = {
@@ -127,25 +147,35 @@ class Lockout:
             "failures": 1,
             "in_flight": 0,
             "locks": 0,
+            "total_failures": 1,
             "last_attempt_at": now,
         }
         changes = {
             "failures": _table.c.failures + 1,
+            "total_failures": _table.c.total_failures + 1,
             "in_flight": case((_table.c.in_flight > 0, _table.c.in_flight - 1), else_=literal(0)),
             "last_attempt_at": now,
         }
         statement = upsert(dialect_of(session), _table, failed, changes=changes)
-        row = session.execute(statement.returning(_table.c.failures, _table.c.locks)).one()
+        row = session.execute(
+            statement.returning(_table.c.failures, _table.c.locks, _table.c.total_failures)
+        ).one()
         if row.failures < self._threshold:
             return None
-        seconds = min(self._base * 2 ** min(row.locks, 30), self._maximum)
-        until = now + timedelta(seconds=seconds)
+        until = now + self._duration(key, locks=row.locks, failures=row.total_failures)
         session.execute(
             update(_table)
             .where(_table.c.identifier_hash == key)
             .values(failures=0, locks=row.locks + 1, locked_until=until)
         )
-        return until
+        return Lock(until, is_first=row.locks == 0)
+
+    def _duration(self, key: str, *, locks: int, failures: int) -> timedelta:
+        """Return the length of the next lock, after so many locks and failures in a row."""
+        usual = timedelta(seconds=min(self._base * 2 ** min(locks, 30), self._maximum))
+        if key.startswith(CODE_KEY_PREFIX) and failures >= MAX_CODE_FAILURES:
+            return max(usual, LONG_LOCK)
+        return usual
 
     def clear(self, keys: Iterable[str]) -> None:
         """Delete the failures of identifiers, in the open transaction."""

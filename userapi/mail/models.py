@@ -16,12 +16,19 @@ class MailKind(StrEnum):
 
     ACCOUNT_EXISTS = "account_exists"
     ACCOUNT_LOCKED = "account_locked"
+    CODES_LOCKED = "codes_locked"
     EMAIL_CHANGE_CONFIRM = "email_change_confirm"
     EMAIL_CHANGE_NOTICE = "email_change_notice"
     EMAIL_CHANGED = "email_changed"
+    FACTOR_ADDED = "factor_added"
+    FACTOR_REMOVED = "factor_removed"
     INVITATION = "invitation"
+    MFA_DISABLED = "mfa_disabled"
+    MFA_RESET = "mfa_reset"
     PASSWORD_CHANGED = "password_changed"
     PASSWORD_RESET = "password_reset"
+    RECOVERY_CODES_CREATED = "recovery_codes_created"
+    RECOVERY_CODE_USED = "recovery_code_used"
     VERIFY_EMAIL = "verify_email"
 
 

@@ -16,6 +16,8 @@ from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
 from userapi.diagnosis.checks import Status
 from userapi.events.models import OutboxEvent, PublishedEvents
+from userapi.factors.figures import users_by_type
+from userapi.factors.secret_rotation import SecretRotation
 from userapi.health import Health
 from userapi.infrastructure.database import counting, reading, statement_timeout
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
@@ -49,12 +51,14 @@ class DatabaseCollector:
         sessions: Sessions,
         seals: AuditSeals,
         peppers: Peppers,
+        secrets: SecretRotation,
     ) -> None:
         self._clock = clock
         self._health = health
         self._sessions = sessions
         self._seals = seals
         self._peppers = peppers
+        self._secrets = secrets
         # A fixed time, however long the check of an unavailable dependency took.
         self._dependencies = _Cached(self._check_dependencies, DEPENDENCIES_TTL_SECONDS)
         self._counts = [
@@ -62,6 +66,7 @@ class DatabaseCollector:
             for count in (
                 self._users,
                 self._active_sessions,
+                self._second_factors,
                 self._outbox,
                 self._imports,
                 self._mails,
@@ -117,6 +122,19 @@ class DatabaseCollector:
     def _active_sessions(self, connection: Connection) -> Iterator[Metric]:
         live = self._sessions.count_live_now(connection)
         yield GaugeMetricFamily("sessions_active", "Live sessions", value=live)
+
+    def _second_factors(self, connection: Connection) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "users_mfa", "Users with a second factor by its type", labels=["method"]
+        )
+        for type_, count in users_by_type(connection).items():
+            family.add_metric([type_], count)
+        yield family
+        yield GaugeMetricFamily(
+            "totp_secrets_unreadable",
+            "Secrets of authenticator apps that need a key that is not configured",
+            value=self._secrets.count_unreadable(connection),
+        )
 
     def _outbox(self, connection: Connection) -> Iterator[Metric]:
         query = select(func.count(), func.min(OutboxEvent.occurred_at)).where(

@@ -36,6 +36,18 @@ class Metrics:
         self.logins = Counter(
             "auth_logins_total", "Log-ins by outcome", ("outcome",), registry=self.registry
         )
+        self.sign_ins = Counter(
+            "auth_sign_ins_total",
+            "Complete sign-ins by method",
+            ("method",),
+            registry=self.registry,
+        )
+        self.second_steps = Counter(
+            "auth_mfa_total",
+            "Codes and passkeys by method and outcome",
+            ("method", "outcome"),
+            registry=self.registry,
+        )
         self.refreshes = Counter(
             "auth_refreshes_total", "Refreshes by outcome", ("outcome",), registry=self.registry
         )
@@ -81,6 +93,14 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+
+    def count_sign_in(self, method: str) -> None:
+        """Count a complete sign-in."""
+        self.sign_ins.labels(method).inc()
+
+    def count_second_step(self, method: str, outcome: str) -> None:
+        """Count a code or a passkey that was checked, or not checked because of a lock."""
+        self.second_steps.labels(method, outcome).inc()
 
     def watch_pool(self, engine: Engine) -> None:
         """Count the connections of a pool that are idle and in use."""

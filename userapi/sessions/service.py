@@ -24,6 +24,7 @@ from userapi.recorder import Recorder
 from userapi.sessions.authentication_level import PWD, Authentication, authenticated_by
 from userapi.sessions.limits import SessionEnds, SessionLimits
 from userapi.sessions.models import SessionKind, UserSession, is_live
+from userapi.sessions.pending_sign_ins import end_sign_ins_of
 from userapi.sessions.status import LiveSessions, SessionOfUser
 from userapi.sessions.views import SessionView, all_sessions, session_view
 
@@ -45,7 +46,10 @@ class EndReason(StrEnum):
     ACCOUNT_DELETED = "account_deleted"
     ACCOUNT_SUSPENDED = "account_suspended"
     CAP_REACHED = "cap_reached"
+    FACTOR_REMOVED = "factor_removed"
     LOGOUT = "logout"
+    MFA_ENABLED = "mfa_enabled"
+    MFA_RESET = "mfa_reset"
     PASSWORD_CHANGED = "password_changed"
     PASSWORD_RESET = "password_reset"
     REFRESH_REUSED = "refresh_reused"
@@ -166,9 +170,14 @@ class Sessions:
     def end_all(
         self, *, user: UserFacts, actor: Actor, reason: EndReason, keep: UUID | None = None
     ) -> int:
-        """End all live sessions of the user, except `keep`; return how many ended."""
+        """End all live sessions of the user, except `keep`; return how many ended.
+
+        Without `keep`, sign-ins whose second step is missing end, too.
+        """
         query = self._live_rows(user.id)
-        if keep is not None:
+        if keep is None:
+            end_sign_ins_of([user.id])
+        else:
             query = query.where(_table.c.id != keep)
         rows = self._locked(query)
         self._end(rows, user=user, actor=actor, reason=reason)
@@ -177,7 +186,11 @@ class Sessions:
     def end_all_of(
         self, owners: Mapping[UUID, UserFacts], *, actor: Actor, reason: EndReason
     ) -> int:
-        """End all live sessions of several users, whose rows the caller locked; return how many."""
+        """End all live sessions of several users, whose rows the caller locked; return how many.
+
+        Their sign-ins whose second step is missing end, too.
+        """
+        end_sign_ins_of(owners)
         rows = self._locked(self._live_rows(None).where(_table.c.user_id.in_(owners)))
         self._end_of(rows, owners, actor=actor, reason=reason)
         return len(rows)

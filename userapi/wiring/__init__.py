@@ -10,6 +10,7 @@ from userapi.clock import Clock, SystemClock
 from userapi.settings import Settings
 from userapi.wiring.accounts import AccountServices, build_accounts
 from userapi.wiring.authentication import AuthenticationServices, build_authentication
+from userapi.wiring.factors import FactorServices, build_factors
 from userapi.wiring.foundation import Foundation, build_foundation
 from userapi.wiring.operations import OperationServices, build_operations
 from userapi.wiring.passwords import PasswordServices, build_passwords
@@ -24,6 +25,7 @@ class Services(
     SessionServices,
     AccountServices,
     TokenServices,
+    FactorServices,
     AuthenticationServices,
     OperationServices,
 ):
@@ -37,9 +39,13 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     sessions = build_sessions(foundation)
     accounts = build_accounts(foundation, passwords, sessions)
     tokens = build_tokens(foundation, sessions, accounts)
-    authentication = build_authentication(foundation, passwords, sessions, accounts, tokens)
-    operations = build_operations(foundation, passwords, sessions)
+    factors = build_factors(foundation, passwords, sessions, accounts, tokens)
+    authentication = build_authentication(
+        foundation, passwords, sessions, accounts, tokens, factors
+    )
+    operations = build_operations(foundation, passwords, sessions, factors)
+    groups = (foundation, passwords, sessions, accounts, tokens, factors, authentication)
     services: dict[str, Any] = {}
-    for group in (foundation, passwords, sessions, accounts, tokens, authentication, operations):
+    for group in (*groups, operations):
         services |= vars(group)
     return Services(**services)

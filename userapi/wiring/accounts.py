@@ -14,6 +14,7 @@ from userapi.accounts.imports.job_runner import ImportRunner
 from userapi.accounts.imports.jobs import ImportJobs
 from userapi.accounts.imports.screening import RowScreening
 from userapi.accounts.imports.sealed_batches import SealedBatches
+from userapi.accounts.locks import AccountLocks
 from userapi.accounts.log_out_everyone import LogOutEveryone
 from userapi.accounts.registration import Registration
 from userapi.accounts.role_assignment import RoleAssignment
@@ -37,6 +38,7 @@ class AccountServices:
     account_creation: AccountCreation
     account_deletion: AccountDeletion
     account_editing: AccountEditing
+    account_locks: AccountLocks
     account_suspension: AccountSuspension
     accounts: Accounts
     bulk: BulkChanges
@@ -105,6 +107,12 @@ def build_accounts(
             suspension=suspension,
             one_time_tokens=one_time_tokens,
             mails=mails,
+        ),
+        account_locks=AccountLocks(
+            recorder=foundation.recorder,
+            accounts=accounts,
+            mails=mails,
+            count_lock=foundation.metrics.lockouts.inc,
         ),
         account_suspension=suspension,
         accounts=accounts,

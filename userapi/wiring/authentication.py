@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from userapi.authentication.app_confirmation import AppConfirmation
 from userapi.authentication.email_change import EmailChange
 from userapi.authentication.email_verification import EmailVerification
 from userapi.authentication.forced_reset import ForcedReset
@@ -16,9 +17,13 @@ from userapi.authentication.password_change import PasswordChange
 from userapi.authentication.password_check import PasswordCheck
 from userapi.authentication.recovery import Recovery
 from userapi.authentication.refresh import Refresh
+from userapi.authentication.second_step import SecondStep
+from userapi.authentication.second_step_demand import SecondStepDemand
 from userapi.authentication.session_renewal import SessionRenewal
+from userapi.authentication.sign_in_completion import SignInCompletion
 from userapi.authentication.step_up import StepUp
 from userapi.wiring.accounts import AccountServices
+from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.passwords import PasswordServices
 from userapi.wiring.sessions import SessionServices
@@ -29,6 +34,7 @@ from userapi.wiring.tokens import TokenServices
 class AuthenticationServices:
     """The services about authentication."""
 
+    app_confirmation: AppConfirmation
     email_change: EmailChange
     email_verification: EmailVerification
     forced_reset: ForcedReset
@@ -40,6 +46,7 @@ class AuthenticationServices:
     password_change: PasswordChange
     recovery: Recovery
     refresh: Refresh
+    second_step: SecondStep
     session_renewal: SessionRenewal
     step_up: StepUp
 
@@ -50,6 +57,7 @@ def build_authentication(
     sessions: SessionServices,
     accounts: AccountServices,
     tokens: TokenServices,
+    factors: FactorServices,
 ) -> AuthenticationServices:
     """Build the services about authentication."""
     recorder, mails = foundation.recorder, foundation.mails
@@ -59,9 +67,7 @@ def build_authentication(
         lockout=passwords.lockout,
         hasher=passwords.hasher,
         peppers=passwords.peppers,
-        accounts=accounts.accounts,
-        mails=mails,
-        count_lock=foundation.metrics.lockouts.inc,
+        locks=accounts.account_locks,
     )
     new_passwords = NewPasswords(
         recorder=recorder,
@@ -69,10 +75,24 @@ def build_authentication(
         one_time_tokens=one_time_tokens,
         mails=mails,
     )
+    completion = SignInCompletion(
+        recorder=recorder,
+        accounts=accounts.accounts,
+        lockout=passwords.lockout,
+        sessions=sessions.sessions,
+        count=foundation.metrics.count_sign_in,
+    )
     renewal = SessionRenewal(
         recorder=recorder, sessions=sessions.sessions, live=sessions.live_sessions
     )
     return AuthenticationServices(
+        app_confirmation=AppConfirmation(
+            recorder=recorder,
+            setup=factors.app_setup,
+            factors=factors.factors,
+            renewal=renewal,
+            token_pairs=tokens.token_pairs,
+        ),
         email_change=EmailChange(
             recorder=recorder,
             password_check=password_check,
@@ -98,7 +118,12 @@ def build_authentication(
             password_check=password_check,
             lockout=passwords.lockout,
             accounts=accounts.accounts,
-            sessions=sessions.sessions,
+            completion=completion,
+            second_step=SecondStepDemand(
+                recorder=recorder,
+                pending=factors.pending_sign_ins,
+                factors=factors.factor_list,
+            ),
             token_pairs=tokens.token_pairs,
         ),
         log_out=LogOut(
@@ -141,10 +166,19 @@ def build_authentication(
             live=sessions.live_sessions,
             count_ahead=foundation.metrics.sessions_ahead.inc,
         ),
+        second_step=SecondStep(
+            recorder=recorder,
+            pending=factors.pending_sign_ins,
+            codes=factors.code_check,
+            completion=completion,
+            token_pairs=tokens.token_pairs,
+        ),
         session_renewal=renewal,
         step_up=StepUp(
             recorder=recorder,
             password_check=password_check,
+            codes=factors.code_check,
+            factors=factors.factor_list,
             renewal=renewal,
             token_pairs=tokens.token_pairs,
         ),

@@ -18,6 +18,7 @@ from userapi.metrics import DatabaseCollector
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.settings import Settings
 from userapi.statistics import Statistics
+from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.passwords import PasswordServices
 from userapi.wiring.sessions import SessionServices
@@ -41,7 +42,10 @@ class OperationServices:
 
 
 def build_operations(
-    foundation: Foundation, passwords: PasswordServices, sessions: SessionServices
+    foundation: Foundation,
+    passwords: PasswordServices,
+    sessions: SessionServices,
+    factors: FactorServices,
 ) -> OperationServices:
     """Build the services for operators and the worker."""
     settings, clock, audit = foundation.settings, foundation.clock, foundation.audit
@@ -78,6 +82,7 @@ def build_operations(
             sessions=sessions.sessions,
             seals=seals,
             peppers=passwords.peppers,
+            secrets=factors.totp_secret_rotation,
         ),
         health=health,
         mail_delivery=MailDelivery(
@@ -87,7 +92,7 @@ def build_operations(
             one_time_tokens=passwords.one_time_tokens,
         ),
         mail_server=mail_server,
-        statistics=Statistics(clock=clock, sessions=sessions.sessions),
+        statistics=Statistics(clock=clock, sessions=sessions.sessions, mfa=factors.mfa_figures),
     )
 
 

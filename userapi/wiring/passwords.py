@@ -18,6 +18,7 @@ class PasswordServices:
     """The services about passwords."""
 
     hasher: PasswordHasher
+    hashing_pool: HashingPool
     lockout: Lockout
     one_time_tokens: OneTimeTokens
     password_tools: PasswordTools
@@ -41,6 +42,7 @@ def build_passwords(foundation: Foundation) -> PasswordServices:
     policy = PasswordPolicy(_requirements(settings), service_name=settings.app_name)
     return PasswordServices(
         hasher=hasher,
+        hashing_pool=hashing_pool,
         lockout=Lockout(
             foundation.clock,
             threshold=settings.lockout_threshold,

@@ -87,12 +87,6 @@ class PasswordChange(StrictSchema):
             )
 
 
-class StepUpProof(StrictSchema):
-    """The current password."""
-
-    password = Password(required=True, min_length=1)
-
-
 class PasswordQuestion(StrictSchema):
     """A password to check, and its user."""
 

@@ -45,6 +45,26 @@ class Problem(Schema):
             "example": ["users:delete"],
         },
     )
+    mfa_token = fields.String(
+        metadata={
+            "description": "In `mfa_required` of a log-in: the token for the second step.",
+            "example": "Zm9yIHRoZSBzZWNvbmQgc3RlcA",
+        }
+    )
+    methods = fields.List(
+        fields.String(),
+        metadata={
+            "description": "In `mfa_required`: how the account can pass the second step now.",
+            "example": ["totp", "recovery_code"],
+        },
+    )
+    expires_in = fields.Integer(
+        metadata={
+            "description": "In `mfa_required` of a log-in: how long the token is valid, in "
+            "seconds.",
+            "example": 300,
+        }
+    )
     max_age = fields.Integer(
         metadata={
             "description": "In `insufficient_user_authentication`: the maximum age of the "

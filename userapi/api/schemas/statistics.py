@@ -33,6 +33,15 @@ ActiveUsers = Schema.from_dict(
 )
 
 
+class MfaCounts(Schema):
+    """Two-step sign-in."""
+
+    enabled = fields.Integer(metadata={"description": "Users with a second factor."})
+    demanded_without = fields.Integer(
+        metadata={"description": "Users without one, whose role demands a second factor."}
+    )
+
+
 class Statistics(Schema):
     """Statistics about users. Days are UTC days, the oldest first, including today."""
 
@@ -50,4 +59,5 @@ class Statistics(Schema):
     locked = fields.Integer()
     live_sessions = fields.Integer()
     active_users = fields.Nested(ActiveUsers)
+    mfa = fields.Nested(MfaCounts)
     days = fields.List(fields.Nested(Day))

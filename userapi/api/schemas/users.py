@@ -14,6 +14,7 @@ from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
 
 from .common import PageOf, SortedPageQuery
+from .factors import Mfa
 from .fields import (
     Choice,
     JsonObject,
@@ -182,6 +183,7 @@ class PersonalExport(Schema):
     """All data about a user."""
 
     profile = fields.Nested(User)
+    mfa = fields.Nested(Mfa)
     sessions = fields.List(fields.Dict())
     audit = fields.List(fields.Dict())
 

@@ -1,0 +1,195 @@
+"""A new ENCRYPTION_KEY: secrets of authenticator apps go on working, and nobody is locked out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from sqlalchemy import Row, select, update
+
+from tests.support.deployments import ENVIRONMENT
+from tests.support.second_factors import (
+    App,
+    add_app,
+    begin_step,
+    first_step,
+    mfa_token,
+    second_step,
+)
+from tests.support.users import LogIn, MadeUser, MakeUser
+from userapi.clock import ManualClock
+from userapi.factors.models import TotpFactor
+from userapi.infrastructure.database import reading, table_of, transaction
+from userapi.infrastructure.encryption import key_id
+
+FORMER = ENVIRONMENT["ENCRYPTION_KEY"]
+NEW = "tests-encrypt-with-this-key-from-now-on-3Kd8"
+UNAVAILABLE = (503, "service_unavailable")
+
+_apps = table_of(TotpFactor)
+
+pytestmark = pytest.mark.both_databases
+
+
+@pytest.fixture
+def robin(make_user: MakeUser) -> MadeUser:
+    return make_user("robin")
+
+
+@pytest.fixture
+def phone(robin: MadeUser, log_in: LogIn, clock: ManualClock) -> App:
+    added = add_app(log_in(robin), clock)
+    begin_step(clock)
+    return added
+
+
+@pytest.fixture
+def rotated(make_app: Callable[..., Flask]) -> Flask:
+    """Return the service with a new key, and the former one still there."""
+    return make_app(ENCRYPTION_KEY=NEW, ENCRYPTION_KEY_PREVIOUS=FORMER)
+
+
+@pytest.fixture
+def lost(make_app: Callable[..., Flask]) -> Flask:
+    """Return the service with a new key alone."""
+    return make_app(ENCRYPTION_KEY=NEW)
+
+
+def rows(app: Flask) -> Sequence[Row[Any]]:
+    with app.app_context(), reading() as connection:
+        return connection.execute(select(_apps).order_by(_apps.c.id)).all()
+
+
+def flask(app: Flask, *arguments: str) -> Result:
+    return app.test_cli_runner().invoke(args=list(arguments))
+
+
+def problem(answer: Any) -> tuple[int, str]:
+    return answer.status_code, answer.get_json()["code"]
+
+
+def test_a_secret_is_not_in_the_database(app: Flask, phone: App) -> None:
+    (row,) = rows(app)
+
+    assert phone.secret.encode() not in row.sealed_secret
+    assert row.key_id == key_id(FORMER)
+
+
+def test_a_former_key_still_opens_and_the_use_seals_anew(
+    rotated: Flask, lost: Flask, robin: MadeUser, phone: App, clock: ManualClock
+) -> None:
+    assert second_step(rotated, mfa_token(rotated, robin), phone.code()).status_code == 200
+
+    assert [row.key_id for row in rows(rotated)] == [key_id(NEW)]
+    begin_step(clock)
+    assert second_step(lost, mfa_token(lost, robin), phone.code()).status_code == 200
+
+
+def test_a_wrong_code_seals_nothing_anew(rotated: Flask, robin: MadeUser, phone: App) -> None:
+    second_step(rotated, mfa_token(rotated, robin), "wrong")
+
+    assert [row.key_id for row in rows(rotated)] == [key_id(FORMER)]
+
+
+def test_without_the_key_codes_of_apps_are_unavailable_and_use_no_try(
+    app: Flask, lost: Flask, robin: MadeUser, phone: App
+) -> None:
+    answer = first_step(lost, robin)
+    token = answer.get_json()["mfa_token"]
+
+    refused = [problem(second_step(lost, token, phone.code())) for _ in range(7)]
+
+    assert answer.get_json()["methods"] == ["recovery_code"]
+    assert refused == [UNAVAILABLE] * 7
+    assert second_step(lost, token, phone.recovery_codes[0]).status_code == 200
+    assert second_step(app, mfa_token(app, robin), phone.code()).status_code == 200
+
+
+def test_codes_cannot_be_guessed_while_one_of_two_apps_is_unreadable(
+    lost: Flask, robin: MadeUser, phone: App, make_app: Callable[..., Flask], clock: ManualClock
+) -> None:
+    """An answer that counts nowhere would allow as many guesses as an attacker wants."""
+    rotated = make_app(ENCRYPTION_KEY=NEW, ENCRYPTION_KEY_PREVIOUS=FORMER)
+    tablet = add_app(type(phone.client)(rotated, _answer_of(phone)), clock)
+    begin_step(clock)
+
+    wrong = [problem(second_step(lost, mfa_token(lost, robin), "000000")) for _ in range(3)]
+    right = second_step(lost, mfa_token(lost, robin), tablet.code())
+
+    assert wrong == [(401, "invalid_code")] * 3
+    assert right.status_code == 200
+
+
+def _answer_of(app: App) -> dict[str, str]:
+    return {
+        "access_token": app.client.access_token,
+        "refresh_token": app.client.refresh_token,
+        "session_id": app.client.session_id,
+    }
+
+
+def test_a_secret_that_was_moved_to_another_user_opens_nothing(
+    app: Flask, make_user: MakeUser, log_in: LogIn, robin: MadeUser, phone: App, clock: ManualClock
+) -> None:
+    marian = make_user("marian")
+    theirs = add_app(log_in(marian), clock)
+    begin_step(clock)
+    one, two = rows(app)
+    with app.app_context(), transaction() as session:
+        for row, other in ((one, two), (two, one)):
+            session.execute(
+                update(_apps).where(_apps.c.id == row.id).values(sealed_secret=other.sealed_secret)
+            )
+
+    answers = [
+        second_step(app, mfa_token(app, user), code)
+        for user in (robin, marian)
+        for code in (phone.code(), theirs.code())
+    ]
+
+    assert [problem(answer) for answer in answers] == [UNAVAILABLE] * 4
+
+
+def test_rotating_seals_all_secrets_with_the_present_key(
+    rotated: Flask,
+    lost: Flask,
+    make_user: MakeUser,
+    log_in: LogIn,
+    robin: MadeUser,
+    phone: App,
+    clock: ManualClock,
+) -> None:
+    add_app(log_in(make_user("marian")), clock)
+
+    first, again = flask(rotated, "encryption", "rotate"), flask(rotated, "encryption", "rotate")
+
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert "Encrypted 2 secrets" in first.output
+    assert "Encrypted 0 secrets" in again.output
+    assert {row.key_id for row in rows(rotated)} == {key_id(NEW)}
+    begin_step(clock)
+    assert second_step(lost, mfa_token(lost, robin), phone.code()).status_code == 200
+
+
+def test_rotating_says_how_many_secrets_no_key_opens(
+    lost: Flask, rotated: Flask, robin: MadeUser, phone: App
+) -> None:
+    result = flask(lost, "encryption", "rotate")
+
+    assert result.exit_code == 1
+    assert "1 secrets cannot be decrypted" in result.output
+    assert second_step(rotated, mfa_token(rotated, robin), phone.code()).status_code == 200
+
+
+def test_the_doctor_fails_on_secrets_that_no_key_opens(
+    lost: Flask, rotated: Flask, phone: App
+) -> None:
+    broken, outdated = flask(lost, "doctor"), flask(rotated, "doctor")
+
+    assert broken.exit_code == 1
+    assert "no key decrypts the secrets of 1 authenticator apps" in broken.output
+    assert outdated.exit_code == 0, outdated.output
+    assert "former keys encrypt the secrets of 1 authenticator apps" in outdated.output
+    assert flask(rotated, "encryption", "rotate").exit_code == 0
+    assert "former keys" not in flask(lost, "doctor").output
