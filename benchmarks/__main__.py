@@ -143,7 +143,10 @@ def _prepare(service: GunicornService, users: int) -> None:
             ],
             PASSWORD + "\n",
         ),
-        (["seed", "--users", str(users), "--fixed", "--password-stdin"], PASSWORD + "\n"),
+        (
+            ["seed", "--users", str(users), "--fixed", "--mfa-percent", "0", "--password-stdin"],
+            PASSWORD + "\n",
+        ),
     ):
         print("preparing:", " ".join(arguments), flush=True)
         subprocess.run(

@@ -18,7 +18,9 @@ from userapi.accounts.new_users import user_row
 from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.models import AuditLog
-from userapi.infrastructure.database import table_of, transaction
+from userapi.factors.models import TotpFactor
+from userapi.factors.totp import new_secret
+from userapi.infrastructure.database import new_id, table_of, transaction
 from userapi.roles.models import UserRole
 
 from .support import generate_password, safely, services
@@ -26,6 +28,8 @@ from .support import generate_password, safely, services
 BATCH = 2000
 FIXED_SEED = 20240229
 OLDEST_DAYS = 720
+DEFAULT_MFA_PERCENT = 10
+APP_NAME = "Phone"
 LOCALES = ["en-GB", "de-CH", "fr-FR", "es-ES", "pt-BR", "it-IT", "nl-NL"]
 ZONES = ["Europe/London", "Europe/Zurich", "Europe/Paris", "America/Sao_Paulo", "Asia/Tokyo"]
 ADDRESSES = [f"203.0.113.{number}" for number in range(1, 255)]
@@ -33,22 +37,32 @@ ADDRESSES = [f"203.0.113.{number}" for number in range(1, 255)]
 _users = table_of(User)
 _user_roles = table_of(UserRole)
 _audit = table_of(AuditLog)
+_apps = table_of(TotpFactor)
 
 
 @click.command("seed", help="Fill the database with realistic test users.")
 @click.option("--users", "count", type=click.IntRange(1, 5_000_000), required=True)
 @click.option("--fixed", is_flag=True, help="Create the same users each time.")
 @click.option(
+    "--mfa-percent",
+    type=click.IntRange(0, 100),
+    default=DEFAULT_MFA_PERCENT,
+    show_default=True,
+    help="Share of active users with an authenticator app.",
+)
+@click.option(
     "--password-stdin", is_flag=True, help="Read their common password from standard input."
 )
 @safely
-def command(count: int, fixed: bool, password_stdin: bool) -> None:
+def command(count: int, fixed: bool, mfa_percent: int, password_stdin: bool) -> None:
     """Insert users, their roles and their audit rows in batches of one transaction each."""
     chance = random.Random(FIXED_SEED if fixed else None)  # nosec B311
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else generate_password()
     # One hash for all: a hash for each of 100 000 would take seven hours.
     password_hash = services().hasher.hash(password)
-    people = _People(chance, password_hash, services().clock.now())
+    people = _People(chance, password_hash, services().clock.now(), mfa_share=mfa_percent / 100)
+    # One secret for all as well, so that testers can pass the second step as any of them.
+    secret = new_secret()
     with click.progressbar(length=count, label="Seeding", show_pos=True) as bar:
         for start in range(0, count, BATCH):
             size = min(BATCH, count - start)
@@ -57,11 +71,17 @@ def command(count: int, fixed: bool, password_stdin: bool) -> None:
                 session.execute(insert(_users), [user for user, _ in batch])
                 session.execute(insert(_user_roles), [_role(u, chance) for u, _ in batch])
                 session.execute(insert(_audit), [row for _, rows in batch for row in rows])
+                apps = [_app(user, secret) for user, _ in batch if user["mfa_enabled"]]
+                if apps:
+                    session.execute(insert(_apps), apps)
             bar.update(size)
     click.secho(f"Created {count} users.", fg="green")
     if not password_stdin:
         click.echo("All users have the same password (shown only once):\n")
         click.secho(f"    {password}\n", bold=True)
+    if mfa_percent:
+        click.echo("Users with an authenticator app have the same secret (shown only once):\n")
+        click.secho(f"    {secret}\n", bold=True)
 
 
 def _role(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
@@ -70,10 +90,27 @@ def _role(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
     return {"user_id": user["id"], "role_name": name}
 
 
+def _app(user: dict[str, Any], secret: str) -> dict[str, Any]:
+    factor_id = new_id()
+    sealed = services().totp_secrets.seal(secret, user_id=user["id"], factor_id=factor_id)
+    return {
+        "id": factor_id,
+        "user_id": user["id"],
+        "name": APP_NAME,
+        **sealed.columns,
+        "last_step": 0,
+        "created_at": user["created_at"],
+        "confirmed_at": user["created_at"],
+    }
+
+
 class _People:
     """Generates users. Names come from lists that are drawn once, because Faker is slow."""
 
-    def __init__(self, chance: random.Random, password_hash: str, now: datetime) -> None:
+    def __init__(
+        self, chance: random.Random, password_hash: str, now: datetime, *, mfa_share: float
+    ) -> None:
+        self._mfa_share = mfa_share
         self._chance = chance
         self._password_hash = password_hash
         self._now = now
@@ -123,6 +160,7 @@ class _People:
             "status_reason": "Terms of use" if status is UserStatus.SUSPENDED else None,
             "updated_at": max([created, *logins]),
             "last_login_at": logins[-1] if logins else None,
+            "mfa_enabled": status is UserStatus.ACTIVE and chance.random() < self._mfa_share,
         }
         return user, list(self._history(user, logins))
 
