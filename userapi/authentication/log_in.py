@@ -7,7 +7,7 @@ from userapi.accounts.service import Accounts
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.authentication.owners import as_user
-from userapi.authentication.password_check import InvalidCredentials, PasswordCheck
+from userapi.authentication.password_check import BY_PASSWORD, InvalidCredentials, PasswordCheck
 from userapi.authentication.second_step_demand import SecondStepDemand
 from userapi.authentication.sign_in_completion import SignInCompletion
 from userapi.authentication.token_pairs import TokenPair, TokenPairs
@@ -124,7 +124,7 @@ class LogIn:
                         passed=[verified.lockout_key],
                         remember_me=remember_me,
                         kind=kind,
-                        details={"method": "password", "step": "password"},
+                        details=BY_PASSWORD,
                     )
         if refusal is not None:
             raise refusal
@@ -143,7 +143,7 @@ class LogIn:
             actor=actor,
             target=("user", user.id),
             outcome=Outcome.DENIED,
-            details={"reason": refusal.code},
+            details={**BY_PASSWORD, "reason": refusal.code},
         )
 
 

@@ -22,6 +22,9 @@ from userapi.passwords.one_time_tokens import NOBODY
 from userapi.passwords.peppers import PepperMissing, Peppers
 from userapi.recorder import Recorder
 
+# What the audit log contains about the step that checks a password.
+BY_PASSWORD = {"method": "password", "step": "password"}
+
 log = structlog.get_logger(__name__)
 
 
@@ -175,7 +178,11 @@ class PasswordCheck:
                 actor=actor,
                 target=_target(user_id),
                 outcome=Outcome.FAILURE,
-                details={"reason": InvalidCredentials.code, "identifier_hash": key[:16]},
+                details={
+                    **BY_PASSWORD,
+                    "reason": InvalidCredentials.code,
+                    "identifier_hash": key[:16],
+                },
             )
             if lock is not None and user_id is not None:
                 self._lock(session, user_id, lock, actor)
