@@ -25,7 +25,14 @@ def print_figures(figures: Figures) -> None:
     _print_parts("STATUS", figures.by_status, figures.total)
     _print_parts("ROLE", figures.by_role, figures.total)
     active = {f"active {name}": count for name, count in figures.active_users.items()}
-    _print_parts("USERS", {"all": figures.total, **active, "locked": figures.locked}, figures.total)
+    users = {
+        "all": figures.total,
+        **active,
+        "locked": figures.locked,
+        "with a second factor": figures.mfa.enabled,
+        "without a demanded one": figures.mfa.demanded_without,
+    }
+    _print_parts("USERS", users, figures.total)
     click.echo(f"Live sessions: {figures.live_sessions}\n")
     series = [
         [day.registrations for day in figures.days],
