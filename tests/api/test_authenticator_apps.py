@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import jwt
 import pytest
 from flask import Flask
 
@@ -278,6 +279,42 @@ def test_what_an_added_app_leaves_behind(
     assert [(mail.kind, mail.data) for mail in mails(app)] == [
         ("factor_added", {"factor": "Phone"})
     ]
+
+
+def test_the_pair_that_comes_with_a_demanded_first_factor_carries_all(
+    make_app: Callable[..., Flask], make_user: MakeUser, clock: ManualClock
+) -> None:
+    """Until then no other service takes the tokens for more than they are."""
+    boss, chief = make_user("boss", roles=["admin"]), make_user("chief", roles=["superadmin"])
+    demanding = make_app(MFA_REQUIRED_ROLES="admin")
+    session = SignedInClient(demanding, first_step(demanding, boss).get_json())
+    inspector = add_app(SignedInClient(demanding, first_step(demanding, chief).get_json()), clock)
+
+    before = rights(session, inspector.client)
+    phone = add_app(session, clock)
+    after = rights(phone.client, inspector.client)
+
+    assert before == ([], [], [], "", [])
+    assert problem(session.get("/api/v1/users/")) == (401, "token_revoked")
+    assert after[0] == after[2] == after[4] == ["admin"]
+    assert "users:*" in after[1]
+    assert "users:*" in after[3]
+    assert phone.client.get("/api/v1/users/").status_code == 200
+
+
+def rights(client: SignedInClient, inspector: JsonClient) -> tuple[Any, Any, Any, Any, Any]:
+    """Return what a session may do by its token, by verification and by introspection."""
+    claims = jwt.decode(client.access_token, options={"verify_signature": False})
+    verified = client.get("/api/v1/auth/verify").get_json()
+    body = {"token": client.access_token}
+    described = inspector.post("/api/v1/auth/introspect", json=body).get_json()
+    return (
+        claims["roles"],
+        claims["permissions"],
+        verified["roles"],
+        described["scope"],
+        described["roles"],
+    )
 
 
 # The list, renaming
