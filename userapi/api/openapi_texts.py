@@ -259,6 +259,7 @@ DESCRIPTIONS = {
     "Login.username": "User name or e-mail address.",
     "AppCode.code": "A code that the new app shows.",
     "SecondStep.code": "The code of an authenticator app, or a recovery code.",
+    "StepUpProof.code": "With a second factor: the code of an app, or a recovery code.",
     "Factor.type": "totp or passkey.",
     "WebAuthnAccount.user_id": "User handle in base64url; null before the first passkey.",
 }
