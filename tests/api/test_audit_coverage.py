@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from tests.support.authenticator import NOTHING_WRONG, Authenticator, Wrong
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
 from tests.support.mailbox import Mailbox
+from tests.support.passkeys import SIGN_IN, add_passkey, options
 from tests.support.second_factors import App, add_app, code_of, mfa_token, set_up_app
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
@@ -67,6 +69,19 @@ def second_step_of(world: World, code: str) -> Any:
 def token_of_robin(world: World) -> str:
     world.robin_with_app()
     return mfa_token(world.app, world.robin)
+
+
+def passkey_of_robin(world: World) -> Authenticator:
+    authenticator = Authenticator(synced=False)
+    add_passkey(world.log_robin_in(), authenticator)
+    return authenticator
+
+
+def sign_in_by_passkey(
+    world: World, authenticator: Authenticator, wrong: Wrong = NOTHING_WRONG
+) -> Any:
+    credential = authenticator.get(options(world.anyone, SIGN_IN), wrong)
+    return send(world.anyone, "POST", SIGN_IN, {"credential": credential})
 
 
 def confirm(world: World, client: JsonClient) -> Any:
@@ -346,6 +361,27 @@ CAUSES: dict[str, Cause] = {
         actor="robin",
         target="session",
         outcome="denied",
+    ),
+    "auth.login (passkey)": Cause(
+        before=lambda w: w.facts.update(passkey=passkey_of_robin(w)),
+        request=lambda w: sign_in_by_passkey(w, w.facts["passkey"]),
+        status=200,
+        actor="robin",
+        details={
+            "method": "passkey",
+            "step": "passkey",
+            "factor": "passkey",
+            "acr": "aal2",
+            "amr": ["pop", "user", "mfa"],
+        },
+    ),
+    "auth.passkey_clone_suspected": Cause(
+        before=lambda w: w.facts.update(passkey=passkey_of_robin(w)),
+        request=lambda w: sign_in_by_passkey(w, w.facts["passkey"], Wrong(counter=1)),
+        status=401,
+        actor=None,
+        outcome="denied",
+        details={"stored_count": 1},
     ),
     "auth.step_up": Cause(
         before=lambda w: w.log_robin_in(),

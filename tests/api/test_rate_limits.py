@@ -23,6 +23,12 @@ NAMED = [
     ("RATE_LIMIT_PASSWORD_RESET", "/api/v1/auth/verify-email/resend", {"email": "a@example.com"}),
     ("RATE_LIMIT_REFRESH", "/api/v1/auth/refresh", {"refresh_token": "x"}),
     ("RATE_LIMIT_PASSWORD_STRENGTH", "/api/v1/auth/password-strength", {"password": "x"}),
+    ("RATE_LIMIT_LOGIN", "/api/v1/auth/login/passkey/options", {}),
+    ("RATE_LIMIT_LOGIN", "/api/v1/auth/login/passkey", {"credential": {}}),
+    ("RATE_LIMIT_LOGIN", "/api/v1/auth/login/mfa", {"mfa_token": "x", "code": "x"}),
+    ("RATE_LIMIT_LOGIN", "/api/v1/auth/login/mfa/options", {"mfa_token": "x"}),
+    ("RATE_LIMIT_LOGIN", "/api/v1/auth/step-up", {"code": "x"}),
+    ("RATE_LIMIT_LOGIN", "/api/v1/auth/step-up/options", {}),
 ]
 LIMITS = tuple(
     f"RATE_LIMIT_{name}"

@@ -33,6 +33,9 @@ SECOND_STEP = ("tests/api/test_second_step.py",)
 SECOND_STEP_RACES = "tests/blackbox/test_second_step_races.py"
 CODE_LOCKOUT = ("tests/integration/test_code_lockout.py",)
 APPS = ("tests/api/test_authenticator_apps.py",)
+PASSKEYS = ("tests/api/test_passkey_sign_in.py",)
+SECOND_STEP_BY_PASSKEY = ("tests/api/test_passkey_second_step.py",)
+ADDING_PASSKEYS = ("tests/api/test_passkeys.py",)
 BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
 GUARDS = [
@@ -317,7 +320,7 @@ GUARDS = [
     Guard(
         "A suspended user cannot log in with the right password",
         "LogIn._try_password",
-        "_status_refusal(user)",
+        "status_refusal(user)",
         "None",
         LOG_IN,
     ),
@@ -1090,7 +1093,7 @@ GUARDS = [
     ),
     Guard(
         "A token of the second step is good for one sign-in",
-        "SecondStep._try_code",
+        "SecondStep._complete",
         "self._pending.end(sign_in)",
         "",
         (*SECOND_STEP, SECOND_STEP_RACES),
@@ -1414,6 +1417,161 @@ GUARDS = [
         "    proxy_request_buffering on;\n",
         "    proxy_request_buffering off;\n",
         ("tests/deploy/test_nginx.py",),
+    ),
+    # Passkeys
+    Guard(
+        "Each response of an authenticator is accepted once",
+        "PasskeyAssertion._verify",
+        "if not self._challenges.use(session, challenge):\n    return PasskeyFault.CHALLENGE",
+        "self._challenges.use(session, challenge)",
+        PASSKEYS,
+    ),
+    Guard(
+        "A challenge is answered for the purpose and session that it was issued for",
+        "PasskeyAssertion._verify",
+        "challenge.ceremony != ceremony",
+        "",
+        (*PASSKEYS, *SECOND_STEP_BY_PASSKEY),
+    ),
+    Guard(
+        "A challenge expires",
+        "PasskeyAssertion._verify",
+        "not self._challenges.is_fresh(challenge)",
+        "",
+        PASSKEYS,
+    ),
+    Guard(
+        "A response without a valid signature uses up no challenge",
+        "PasskeyAssertion._verify",
+        "if checked is PasskeyFault.SIGNATURE:\n    return PasskeyFault.SIGNATURE",
+        "",
+        PASSKEYS,
+    ),
+    Guard(
+        "A passkey proves the identity of its own user only",
+        "PasskeyAssertion._verify",
+        "Passkey.user_id == user_id",
+        "",
+        SECOND_STEP_BY_PASSKEY,
+    ),
+    Guard(
+        "The counter of a synced passkey is not judged",
+        "PasskeyAssertion._check",
+        "0 if passkey.backup_eligible else passkey.sign_count",
+        "passkey.sign_count",
+        PASSKEYS,
+    ),
+    Guard(
+        "The counter of a passkey of one device must grow",
+        "PasskeyAssertion._check",
+        "0 if passkey.backup_eligible else passkey.sign_count",
+        "0",
+        PASSKEYS,
+    ),
+    Guard(
+        "A passkey that may be cloned is reported in the audit log",
+        "PasskeyAssertion._verify",
+        "if checked is PasskeyFault.COUNTER:\n    self._suspect_clone(passkey, actor)",
+        "",
+        PASSKEYS,
+    ),
+    Guard(
+        "Passkeys are not used in frames of other origins",
+        "PasskeyAssertion._own_fault",
+        "if answer.client_data.is_embedded:\n    return PasskeyFault.CROSS_ORIGIN",
+        "",
+        PASSKEYS,
+    ),
+    Guard(
+        "The backup eligibility of a passkey never changes",
+        "PasskeyAssertion._own_fault",
+        "state.backup_eligible != passkey.backup_eligible",
+        "False",
+        PASSKEYS,
+    ),
+    Guard(
+        "A sign-in with a passkey alone needs the user handle",
+        "PasskeyAssertion._own_fault",
+        "handle is None and ceremony.purpose is Purpose.SIGN_IN",
+        "False",
+        PASSKEYS,
+    ),
+    Guard(
+        "The user handle must be that of the user",
+        "PasskeyAssertion._own_fault",
+        "handle != find_user_handle(session, passkey.user_id)",
+        "False",
+        PASSKEYS,
+    ),
+    Guard(
+        "Each use of a passkey verifies the user",
+        "verify_assertion",
+        "require_user_verification=True",
+        "",
+        PASSKEYS,
+    ),
+    Guard(
+        "A new passkey verifies the user",
+        "verify_registration",
+        "require_user_verification=True",
+        "",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "A new passkey has the id that its authenticator attests",
+        "verify_registration",
+        "verified.credential_id != answer.credential_id",
+        "False",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "A passkey whose key verifies nothing is not added",
+        "verify_registration",
+        "not _is_usable(verified.credential_public_key)",
+        "False",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "A challenge adds one passkey",
+        "PasskeyRegistration._verify",
+        "not self._challenges.use(session, challenge)",
+        "self._challenges.use(session, challenge) is None",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "A passkey is added by the session that has requested its options",
+        "PasskeyRegistration._verify",
+        "challenge.ceremony != _ceremony(session_id)",
+        "",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "The options of a new passkey expire",
+        "PasskeyRegistration._verify",
+        "not self._challenges.is_fresh(challenge)",
+        "",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "A passkey is not added in a frame of another origin",
+        "PasskeyRegistration._verify",
+        "answer.client_data.is_embedded",
+        "False",
+        ADDING_PASSKEYS,
+    ),
+    Guard(
+        "A suspension ends a session that begins with a passkey beside it",
+        "PasskeySignIn._lock_owner",
+        "with_for_update=True",
+        "",
+        ("tests/integration/test_passkey_races.py",),
+    ),
+    Guard(
+        "A passkey does not sign in a user who is not active",
+        "PasskeySignIn._decide",
+        "refusal = status_refusal(user)",
+        "refusal = None",
+        PASSKEYS,
     ),
     # Files and mails
     Guard(

@@ -40,7 +40,7 @@ class Browser(Chrome):
             "--disable-dev-shm-usage",
             "--disable-gpu",
             "--no-proxy-server",
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
             "--window-size=1280,1000",
             "--lang=en",
             f"--user-data-dir={directory / 'profile'}",

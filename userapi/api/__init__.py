@@ -17,6 +17,7 @@ from . import (
     mfa,
     own_account,
     own_sessions,
+    passkeys,
     problems,
     proxies,
     requests,
@@ -33,7 +34,7 @@ from . import (
 )
 
 # Each adds its endpoints to the blueprint of `auth` or of `users`.
-MODULES_OF_AUTH = (own_sessions, mfa, step_up)
+MODULES_OF_AUTH = (own_sessions, mfa, passkeys, step_up)
 MODULES_OF_USERS = (own_account, user_status, user_sessions, user_mfa)
 
 

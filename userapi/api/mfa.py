@@ -15,6 +15,7 @@ from userapi.factors.errors import (
     TooManyFactors,
     TotpDisabled,
 )
+from userapi.factors.passkey_errors import PasskeyInvalid
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 
@@ -51,15 +52,17 @@ def added_factor(added: AddedFactor) -> dict[str, Any]:
 @public
 @blp.arguments(SecondStep)
 @blp.response(200, SecondStepAnswer)
-@blp.raises(InvalidCode, MfaTokenInvalid, TooManyAttempts, Busy)
+@blp.raises(InvalidCode, MfaTokenInvalid, PasskeyInvalid, TooManyAttempts, Busy)
 def login_mfa(body: dict[str, Any]) -> Any:
     """Complete a log-in with the second step.
 
-    `code` is the code of an authenticator app or a recovery code.
+    `code` is the code of an authenticator app or a recovery code; `credential` is a passkey.
     """
-    result = services().second_step.with_code(
-        body["mfa_token"], body["code"], actor=current_actor()
-    )
+    second_step, token = services().second_step, body["mfa_token"]
+    if "credential" in body:
+        result = second_step.with_credential(token, body["credential"], actor=current_actor())
+    else:
+        result = second_step.with_code(token, body["code"], actor=current_actor())
     return with_pair(result.pair, recovery_codes_left=result.recovery_codes_left)
 
 

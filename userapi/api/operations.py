@@ -137,8 +137,14 @@ def _problem_response(spec: APISpec, status: int, codes: Mapping[str, str]) -> d
 
 
 def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, str]:
-    """Return a reference to the example of a problem; the document contains each example once."""
-    if code not in spec.components.examples:
+    """Return a reference to the example of a problem; the document contains each example once.
+
+    A code that occurs with a second status has an example for each.
+    """
+    examples, name = spec.components.examples, code
+    if code in examples and examples[code]["value"]["status"] != status:
+        name = f"{code}_{status}"
+    if name not in examples:
         value: dict[str, Any] = {
             "type": f"urn:aima:problem:{code}",
             "title": title,
@@ -153,8 +159,8 @@ def _example_of(spec: APISpec, status: int, code: str, title: str) -> dict[str, 
             value["errors"] = [
                 {"field": "email", "message": "Must be an e-mail address.", "code": "invalid_email"}
             ]
-        spec.components.example(code, {"summary": title, "value": value})
-    return {"$ref": f"#/components/examples/{code}"}
+        spec.components.example(name, {"summary": title, "value": value})
+    return {"$ref": f"#/components/examples/{name}"}
 
 
 def _add_request_headers(doc: dict[str, Any], problems: Problems, more: dict[str, str]) -> None:

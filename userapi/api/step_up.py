@@ -4,6 +4,7 @@ from typing import Any
 
 from userapi.authentication.password_check import InvalidCredentials
 from userapi.factors.errors import InvalidCode, MfaNotEnabled, MfaRequired
+from userapi.factors.passkey_errors import PasskeyInvalid
 from userapi.lockout.service import TooManyAttempts
 from userapi.passwords.hashing_pool import Busy
 
@@ -21,14 +22,25 @@ from .schemas.proofs import StepUpProof
 @open_to_enrollment
 @blp.arguments(StepUpProof)
 @blp.response(200, Tokens)
-@blp.raises(MfaRequired, MfaNotEnabled, InvalidCredentials, InvalidCode, TooManyAttempts, Busy)
+@blp.raises(
+    MfaRequired,
+    MfaNotEnabled,
+    InvalidCredentials,
+    InvalidCode,
+    PasskeyInvalid,
+    TooManyAttempts,
+    Busy,
+)
 def step_up(body: dict[str, Any]) -> Any:
     """Authenticate again, so that the session is fresh (RFC 9470).
 
-    With a second factor send a `code` of an authenticator app or a recovery code, otherwise the
-    `password`. The session continues with new tokens; its former tokens are dead.
+    With a second factor send a `code` of an authenticator app, a recovery code, or the `credential`
+    of a passkey, otherwise the `password`. The session continues with new tokens; its former tokens
+    are dead.
     """
     use_case, own, actor = services().step_up, current_session(), current_actor()
     if "code" in body:
         return use_case.with_code(own, body["code"], actor=actor)
+    if "credential" in body:
+        return use_case.with_credential(own, body["credential"], actor=actor)
     return use_case.with_password(own, body["password"], actor=actor)

@@ -1,16 +1,18 @@
-"""Well-known locations (RFC 8615): public keys and the security contact."""
+"""Well-known locations (RFC 8615): public keys, the security contact, and related origins."""
 
 from datetime import timedelta
 
 from flask import Response
 
 from userapi.clock import rfc3339
+from userapi.errors import NotFound
 
 from .access import public
 from .blueprint import Blueprint
 from .context import services
 from .responses import as_json
 from .schemas.discovery import JsonWebKeySet
+from .schemas.passkeys import RelatedOrigins
 
 blp = Blueprint(
     "wellknown",
@@ -19,8 +21,14 @@ blp = Blueprint(
     description="Public keys, metrics and the security contact.",
 )
 
-JWKS_MAX_AGE_SECONDS = 300
+MAX_AGE_SECONDS = 300
 CONTACT_VALID_FOR = timedelta(days=180)
+
+
+class NoRelatedOrigins(NotFound):
+    """All pages that use the passkeys are in the domain of the RP ID."""
+
+    title = "There are no related origins."
 
 
 @blp.route("/jwks.json", methods=["GET"])
@@ -29,7 +37,7 @@ CONTACT_VALID_FOR = timedelta(days=180)
 def jwks() -> Response:
     """Get the public keys that verify access tokens (RFC 7517)."""
     response = as_json(services().keys.jwks())
-    response.headers["Cache-Control"] = f"public, max-age={JWKS_MAX_AGE_SECONDS}"
+    response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
     return response
 
 
@@ -46,3 +54,17 @@ def security() -> Response:
         f"Canonical: {settings.public_base_url}/.well-known/security.txt\n"
     )
     return Response(text, mimetype="text/plain")
+
+
+@blp.route("/webauthn", methods=["GET"])
+@public
+@blp.response(200, RelatedOrigins)
+@blp.raises(NoRelatedOrigins)
+def webauthn() -> Response:
+    """Get the origins of other domains that may use the passkeys (related origins)."""
+    origins = services().relying_party.related_origins
+    if not origins:
+        raise NoRelatedOrigins()
+    response = as_json({"origins": origins})
+    response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
+    return response

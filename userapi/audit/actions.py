@@ -13,6 +13,7 @@ class AuditAction(StrEnum):
     AUTH_LOGIN_BLOCKED = "auth.login_blocked"
     AUTH_LOGOUT = "auth.logout"
     AUTH_MFA_REQUIRED = "auth.mfa_required"
+    AUTH_PASSKEY_CLONE_SUSPECTED = "auth.passkey_clone_suspected"
     AUTH_PASSWORD_CHANGED = "auth.password_changed"
     AUTH_PASSWORD_RESET = "auth.password_reset"
     AUTH_PASSWORD_RESET_REQUESTED = "auth.password_reset_requested"

@@ -23,14 +23,14 @@ MAX_ATTEMPTS = 3
 
 
 class AccountSuspended(Forbidden):
-    """The password is correct, but the account is suspended."""
+    """The sign-in is correct, but the account is suspended."""
 
     code = "account_suspended"
     title = "This account is suspended."
 
 
 class AccountPending(Forbidden):
-    """The password is correct, but the account is not active yet."""
+    """The sign-in is correct, but the account is not active yet."""
 
     code = "account_pending"
     title = "This account is not yet active."
@@ -97,7 +97,7 @@ class LogIn:
                 self._lockout.release_attempt(verified.lockout_key)
                 return None
             lift_suspension(self._accounts, session, user, actor=actor, now=self._recorder.now())
-            refusal = _status_refusal(user)
+            refusal = status_refusal(user)
             actor = as_user(actor, user)
             if refusal is not None:
                 self._record_refusal(user, refusal, key=verified.lockout_key, actor=actor)
@@ -147,7 +147,8 @@ class LogIn:
         )
 
 
-def _status_refusal(user: User) -> ServiceError | None:
+def status_refusal(user: User) -> ServiceError | None:
+    """Return why a user who has proved their identity cannot sign in, or None."""
     if user.status == UserStatus.SUSPENDED:
         return AccountSuspended()
     if user.status == UserStatus.PENDING:

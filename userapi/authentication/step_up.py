@@ -3,8 +3,10 @@
 The session continues with a new pair of tokens and a fresh authentication. Its end stays the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -17,13 +19,17 @@ from userapi.authentication.refusals import TokenRevoked
 from userapi.authentication.session_renewal import SessionRenewal
 from userapi.authentication.token_pairs import TokenPair, TokenPairs
 from userapi.errors import ServiceError
+from userapi.factors.challenges import Ceremony, Purpose
 from userapi.factors.codes import AcceptedCode, CodeCheck, TriedCode
 from userapi.factors.errors import InvalidCode, MfaNotEnabled, MfaRequired
 from userapi.factors.listing import FactorList
-from userapi.factors.methods import AMR
+from userapi.factors.methods import AMR, Method
+from userapi.factors.passkey_assertion import PasskeyAssertion
+from userapi.factors.passkey_errors import PasskeyInvalid
+from userapi.factors.passkeys import PasskeyOptions
 from userapi.infrastructure.database import reading, transaction
 from userapi.recorder import Recorder
-from userapi.sessions.authentication_level import PWD
+from userapi.sessions.authentication_level import PASSKEY, PWD
 from userapi.sessions.models import UserSession
 from userapi.sessions.status import LiveSession
 
@@ -45,6 +51,7 @@ class StepUp:
         recorder: Recorder,
         password_check: PasswordCheck,
         codes: CodeCheck,
+        passkeys: PasskeyAssertion,
         factors: FactorList,
         renewal: SessionRenewal,
         token_pairs: TokenPairs,
@@ -52,6 +59,7 @@ class StepUp:
         self._recorder = recorder
         self._password_check = password_check
         self._codes = codes
+        self._passkeys = passkeys
         self._factors = factors
         self._renewal = renewal
         self._token_pairs = token_pairs
@@ -91,6 +99,41 @@ class StepUp:
             raise outcome
         return self._token_pairs.issue(outcome.session, outcome.user)
 
+    def passkey_options(self, own: LiveSession) -> PasskeyOptions:
+        """Return the options for a passkey of the user, which only this session can answer.
+
+        Raises MfaMethodUnavailable.
+        """
+        return self._passkeys.options_of(own.user_id, _ceremony(own.session_id))
+
+    def with_credential(
+        self, own: LiveSession, credential: Mapping[str, Any], *, actor: Actor
+    ) -> TokenPair:
+        """Return a new pair for the session of a user who has used a passkey.
+
+        A failure feeds no counter, and a lock of the codes does not stop it. Raises MfaNotEnabled,
+        PasskeyInvalid, and TokenRevoked if the session has ended or was renewed.
+        """
+        if not own.mfa_enabled:
+            raise MfaNotEnabled()
+        answer = self._passkeys.read(credential)
+        with transaction() as session:
+            user = lock_active_user(session, own.user_id)
+            locked = self._renewal.lock(session, own)
+            fault = self._passkeys.verify(
+                answer, user_id=user.id, ceremony=_ceremony(locked.id), actor=actor
+            )
+            if fault is None:
+                outcome: Renewed | ServiceError = self._renew(
+                    session, locked, factor=Method.PASSKEY, proved=PASSKEY, actor=actor
+                )
+            else:
+                self._record_failure(own, Method.PASSKEY, reason=fault, actor=actor)
+                outcome = PasskeyInvalid()
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return self._token_pairs.issue(outcome.session, outcome.user)
+
     def _try_code(
         self, session: Session, own: LiveSession, tried: TriedCode, *, actor: Actor
     ) -> Renewed | ServiceError:
@@ -105,14 +148,19 @@ class StepUp:
         if isinstance(accepted, AcceptedCode):
             proved = AMR[accepted.method]
             return self._renew(session, locked, factor=accepted.method, proved=proved, actor=actor)
+        self._record_failure(own, tried.method, reason=accepted, actor=actor)
+        return InvalidCode()
+
+    def _record_failure(
+        self, own: LiveSession, factor: Method, *, reason: str, actor: Actor
+    ) -> None:
         self._recorder.audit.record(
             AuditAction.AUTH_STEP_UP,
             actor=actor,
             target=("session", own.session_id),
             outcome=Outcome.FAILURE,
-            details={"factor": tried.method, "reason": accepted},
+            details={"factor": factor, "reason": reason},
         )
-        return InvalidCode()
 
     def _renew(
         self,
@@ -133,3 +181,7 @@ class StepUp:
             details={"acr": locked.acr, "amr": locked.authentication.amr, "factor": factor},
         )
         return Renewed(locked, view)
+
+
+def _ceremony(session_id: UUID) -> Ceremony:
+    return Ceremony(purpose=Purpose.STEP_UP, bound_to=session_id)

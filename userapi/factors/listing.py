@@ -12,15 +12,15 @@ from sqlalchemy.orm import Session
 from userapi.factors.encoding import base64url
 from userapi.factors.enforcement import MfaEnforcement
 from userapi.factors.methods import FactorType, Method
-from userapi.factors.models import Passkey, TotpFactor, WebAuthnUser
+from userapi.factors.models import Passkey, TotpFactor
 from userapi.factors.recovery_codes import unused_codes
+from userapi.factors.user_handles import user_handle
 from userapi.infrastructure.database import reading, table_of
 from userapi.roles.assignment import role_names_of
 from userapi.roles.service import Roles
 
 _apps = table_of(TotpFactor)
 _passkeys = table_of(Passkey)
-_webauthn_users = table_of(WebAuthnUser)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +53,11 @@ class OwnPasskeyView(PasskeyView):
 class WebAuthnAccount:
     """What a browser needs to remove passkeys that the account does not have any more.
 
-    `user_id` is the user handle (WebAuthn Level 3 §5.4.3); None before the first passkey.
+    `user_id` is the user handle (WebAuthn Level 3 §5.4.3).
     """
 
     rp_id: str
-    user_id: str | None
+    user_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,7 @@ class FactorList:
     def of(self, user_id: UUID, *, own: bool) -> MfaView:
         """Return the factors of a user. `own` adds what only their user may see."""
         graph = self._roles.graph()
+        account = self._webauthn_account(user_id) if own else None
         with reading() as connection:
             factors = factors_of(connection, user_id, own=own)
             return MfaView(
@@ -102,7 +103,7 @@ class FactorList:
                 methods=self.methods(connection, user_id),
                 factors=factors,
                 recovery_codes_left=unused_codes(connection, user_id),
-                webauthn=self._webauthn_account(connection, user_id) if own else None,
+                webauthn=account,
             )
 
     def methods(self, connection: Connection | Session, user_id: UUID) -> list[Method]:
@@ -127,14 +128,10 @@ class FactorList:
         }
         return [method for method, usable in can_use.items() if usable]
 
-    def _webauthn_account(self, connection: Connection, user_id: UUID) -> WebAuthnAccount | None:
+    def _webauthn_account(self, user_id: UUID) -> WebAuthnAccount | None:
         if not self._adds_passkeys:
             return None
-        handle: bytes | None = connection.scalar(
-            select(_webauthn_users.c.handle).where(_webauthn_users.c.user_id == user_id)
-        )
-        encoded = None if handle is None else base64url(handle)
-        return WebAuthnAccount(rp_id=self._rp_id, user_id=encoded)
+        return WebAuthnAccount(rp_id=self._rp_id, user_id=base64url(user_handle(user_id)))
 
 
 def factors_of(

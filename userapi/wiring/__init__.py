@@ -13,6 +13,7 @@ from userapi.wiring.authentication import AuthenticationServices, build_authenti
 from userapi.wiring.factors import FactorServices, build_factors
 from userapi.wiring.foundation import Foundation, build_foundation
 from userapi.wiring.operations import OperationServices, build_operations
+from userapi.wiring.passkeys import PasskeyServices, build_passkeys
 from userapi.wiring.passwords import PasswordServices, build_passwords
 from userapi.wiring.sessions import SessionServices, build_sessions
 from userapi.wiring.tokens import TokenServices, build_tokens
@@ -26,6 +27,7 @@ class Services(
     AccountServices,
     TokenServices,
     FactorServices,
+    PasskeyServices,
     AuthenticationServices,
     OperationServices,
 ):
@@ -40,12 +42,13 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     accounts = build_accounts(foundation, passwords, sessions)
     tokens = build_tokens(foundation, sessions, accounts)
     factors = build_factors(foundation, passwords, sessions, accounts, tokens)
+    passkeys = build_passkeys(foundation)
     authentication = build_authentication(
-        foundation, passwords, sessions, accounts, tokens, factors
+        foundation, passwords, sessions, accounts, tokens, factors, passkeys
     )
     operations = build_operations(foundation, passwords, sessions, factors)
-    groups = (foundation, passwords, sessions, accounts, tokens, factors, authentication)
+    groups = (foundation, passwords, sessions, accounts, tokens, factors, passkeys)
     services: dict[str, Any] = {}
-    for group in (*groups, operations):
+    for group in (*groups, authentication, operations):
         services |= vars(group)
     return Services(**services)

@@ -12,6 +12,8 @@ from userapi.authentication.log_in import LogIn
 from userapi.authentication.log_out import LogOut
 from userapi.authentication.new_passwords import NewPasswords
 from userapi.authentication.own_account_deletion import OwnAccountDeletion
+from userapi.authentication.passkey_enrollment import PasskeyEnrollment
+from userapi.authentication.passkey_sign_in import PasskeySignIn
 from userapi.authentication.password_assignment import PasswordAssignment
 from userapi.authentication.password_change import PasswordChange
 from userapi.authentication.password_check import PasswordCheck
@@ -25,6 +27,7 @@ from userapi.authentication.step_up import StepUp
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.passkeys import PasskeyServices
 from userapi.wiring.passwords import PasswordServices
 from userapi.wiring.sessions import SessionServices
 from userapi.wiring.tokens import TokenServices
@@ -42,6 +45,8 @@ class AuthenticationServices:
     log_in: LogIn
     log_out: LogOut
     own_account_deletion: OwnAccountDeletion
+    passkey_enrollment: PasskeyEnrollment
+    passkey_sign_in: PasskeySignIn
     password_assignment: PasswordAssignment
     password_change: PasswordChange
     recovery: Recovery
@@ -58,6 +63,7 @@ def build_authentication(
     accounts: AccountServices,
     tokens: TokenServices,
     factors: FactorServices,
+    passkeys: PasskeyServices,
 ) -> AuthenticationServices:
     """Build the services about authentication."""
     recorder, mails = foundation.recorder, foundation.mails
@@ -132,6 +138,21 @@ def build_authentication(
         own_account_deletion=OwnAccountDeletion(
             deletion=accounts.account_deletion, password_check=password_check
         ),
+        passkey_enrollment=PasskeyEnrollment(
+            recorder=recorder,
+            registration=passkeys.passkey_registration,
+            factors=factors.factors,
+            renewal=renewal,
+            token_pairs=tokens.token_pairs,
+        ),
+        passkey_sign_in=PasskeySignIn(
+            recorder=recorder,
+            assertion=passkeys.passkey_assertion,
+            accounts=accounts.accounts,
+            completion=completion,
+            token_pairs=tokens.token_pairs,
+            enabled=foundation.settings.adds_passkeys,
+        ),
         password_assignment=PasswordAssignment(
             recorder=recorder,
             passwords=passwords.password_tools,
@@ -170,6 +191,7 @@ def build_authentication(
             recorder=recorder,
             pending=factors.pending_sign_ins,
             codes=factors.code_check,
+            passkeys=passkeys.passkey_assertion,
             completion=completion,
             token_pairs=tokens.token_pairs,
         ),
@@ -178,6 +200,7 @@ def build_authentication(
             recorder=recorder,
             password_check=password_check,
             codes=factors.code_check,
+            passkeys=passkeys.passkey_assertion,
             factors=factors.factor_list,
             renewal=renewal,
             token_pairs=tokens.token_pairs,

@@ -39,7 +39,12 @@ class WebAuthnAccount(Schema):
     """What a browser needs to remove passkeys that the account does not have any more."""
 
     rp_id = fields.String(metadata={"example": "example.com"})
-    user_id = fields.String(allow_none=True, metadata={"example": "bHVwaW5lLWZsb3dlcg"})
+    user_id = fields.String(
+        metadata={
+            "example": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+            "description": "The user handle that passkeys contain, in base64url.",
+        }
+    )
 
 
 class Mfa(Schema):

@@ -8,6 +8,7 @@ from marshmallow import ValidationError, validates_schema
 from userapi.api.field_errors import CodedMessage
 
 from .fields import PastedText
+from .passkeys import assertion_field
 from .requests import StrictSchema
 from .user_fields import Password
 
@@ -41,10 +42,8 @@ class OneProof(StrictSchema):
             raise ValidationError({name: [message] for name in self.proofs})
 
 
-class SecondStep(OneProof):
-    """The mfa_token of the log-in, and a code."""
-
-    proofs = ("code",)
+class MfaToken(StrictSchema):
+    """The mfa_token of the log-in."""
 
     mfa_token = PastedText(
         required=True,
@@ -53,13 +52,22 @@ class SecondStep(OneProof):
         max_length=MAX_MFA_TOKEN_CHARACTERS,
         metadata={"example": "Zm9yIHRoZSBzZWNvbmQgc3RlcA"},
     )
+
+
+class SecondStep(MfaToken, OneProof):
+    """The mfa_token of the log-in, and a code or a passkey."""
+
+    proofs = ("code", "credential")
+
     code = Code()
+    credential = assertion_field()
 
 
 class StepUpProof(OneProof):
-    """The current password; with a second factor, a code."""
+    """The current password; with a second factor, a code or a passkey."""
 
-    proofs = ("password", "code")
+    proofs = ("password", "code", "credential")
 
     password = Password(min_length=1)
     code = Code()
+    credential = assertion_field()

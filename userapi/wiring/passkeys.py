@@ -1,0 +1,44 @@
+"""Passkeys: their relying party, challenges, and what verifies them."""
+
+from dataclasses import dataclass
+
+from userapi.factors.challenges import Challenges
+from userapi.factors.passkey_assertion import PasskeyAssertion
+from userapi.factors.passkey_registration import PasskeyRegistration
+from userapi.factors.relying_party import RelyingParty
+from userapi.wiring.foundation import Foundation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasskeyServices:
+    """The services about passkeys."""
+
+    passkey_assertion: PasskeyAssertion
+    passkey_registration: PasskeyRegistration
+    relying_party: RelyingParty
+
+
+def build_passkeys(foundation: Foundation) -> PasskeyServices:
+    """Build the services about passkeys."""
+    settings, recorder = foundation.settings, foundation.recorder
+    party = RelyingParty(
+        id=settings.webauthn_rp_id,
+        name=settings.webauthn_rp_name,
+        origins=settings.webauthn_origins,
+    )
+    challenges = Challenges(encryption=foundation.encryption, clock=foundation.clock)
+    return PasskeyServices(
+        passkey_assertion=PasskeyAssertion(
+            recorder=recorder,
+            challenges=challenges,
+            relying_party=party,
+            count=foundation.metrics.count_second_step,
+        ),
+        passkey_registration=PasskeyRegistration(
+            recorder=recorder,
+            challenges=challenges,
+            relying_party=party,
+            enabled=settings.adds_passkeys,
+        ),
+        relying_party=party,
+    )
