@@ -14,9 +14,12 @@ from click.testing import Result
 from flask import Flask
 from sqlalchemy import text
 
+from tests.support.authenticator import Authenticator
 from tests.support.clusters.certificates import make_certificates
 from tests.support.databases import PostgresDatabase
+from tests.support.passkeys import add_passkey
 from tests.support.ports import free_port
+from tests.support.users import LogIn, MakeUser
 from userapi.clock import ManualClock
 from userapi.diagnosis import stored_secrets
 from userapi.infrastructure.database import db, transaction
@@ -94,6 +97,25 @@ SETTINGS = [
         "STEP_UP_PERMISSIONS names user:delete, media:*, which",
         "Correct the names",
     ),
+    (
+        {"PUBLIC_BASE_URL": "http://id.acme.test"},
+        "nobody can add one: http://id.acme.test is neither https nor localhost",
+        "Set PUBLIC_BASE_URL to an https address",
+    ),
+    (
+        {"WEBAUTHN_RP_ID": "acme.test", "WEBAUTHN_ORIGINS": "https://www.acme.test"},
+        "they do not work in the console: WEBAUTHN_ORIGINS lacks https://id.acme.test",
+        "Add it to WEBAUTHN_ORIGINS",
+    ),
+    (
+        {
+            "WEBAUTHN_RP_ID": "acme.test",
+            "WEBAUTHN_ORIGINS": "https://id.acme.test,https://acme.example",
+        },
+        "browsers read https://acme.test/.well-known/webauthn before they work at"
+        " https://acme.example",
+        "Forward that path",
+    ),
     ({}, "the service is a superuser of PostgreSQL", "Create a separate role"),
     ({}, "no mail is delivered", "Set SMTP_HOST"),
 ]
@@ -142,6 +164,20 @@ def test_links_that_the_service_itself_refuses_are_a_fault(make_app: MakeApp) ->
 
 def test_a_host_that_is_trusted_with_its_subdomains_is_no_fault(make_app: MakeApp) -> None:
     assert doctor(make_app(**{**PRODUCTION, "TRUSTED_HOSTS": ".acme.test"})).exit_code == 0
+
+
+def test_passkeys_of_another_rp_id_are_a_warning(
+    make_app: MakeApp, make_user: MakeUser, log_in: LogIn
+) -> None:
+    add_passkey(log_in(make_user("robin")), Authenticator())
+
+    before, after = doctor(make_app()), doctor(make_app(PUBLIC_BASE_URL="https://id.acme.test"))
+
+    mark, fix = finding(after, "1 belong to another RP ID than id.acme.test")
+    assert (mark, after.exit_code) == ("!", 0)
+    assert fix.startswith("Set WEBAUTHN_RP_ID to the former domain")
+    assert finding(before, "they belong to localhost and work at http://localhost:8000")[0] == "✓"
+    assert "another RP ID" not in before.output
 
 
 def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:

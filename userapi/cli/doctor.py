@@ -27,6 +27,8 @@ def command(as_json: bool) -> None:
             peppers=known.peppers,
             seals=known.audit_seals,
             secret_rotation=known.totp_secret_rotation,
+            relying_party=known.relying_party,
+            figures=known.mfa_figures,
         )
     )
     faults = sum(finding.level is Level.FAULT for finding in findings)

@@ -16,6 +16,7 @@ from userapi.diagnosis import (
     configuration,
     database,
     mail,
+    passkeys,
     passwords,
     rabbitmq,
     second_factors,
@@ -26,6 +27,8 @@ from userapi.diagnosis import (
 from userapi.diagnosis.checks import Status, run_checks
 from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.health_connection import HealthConnection
+from userapi.factors.figures import MfaFigures
+from userapi.factors.relying_party import RelyingParty
 from userapi.factors.secret_rotation import SecretRotation
 from userapi.mail.mailer import MailServer
 from userapi.passwords.peppers import Peppers
@@ -42,6 +45,8 @@ def diagnose(
     peppers: Peppers,
     seals: AuditSeals,
     secret_rotation: SecretRotation,
+    relying_party: RelyingParty,
+    figures: MfaFigures,
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
     connections = HealthConnection(settings.database_url)
@@ -54,6 +59,7 @@ def diagnose(
     )
     state = run_checks({"database": check})["database"]
     yield from configuration.findings(settings)
+    yield from passkeys.findings(settings, relying_party)
     yield from stored_secrets.findings(settings)
     yield from signing_keys.findings(settings, clock=clock, keys=keys, folder=key_folder)
     yield from database.findings(settings, state, clock=clock)
@@ -70,6 +76,7 @@ def diagnose(
         yield from passwords.findings(state, peppers)
         yield from audit.findings(seals)
         yield from second_factors.findings(settings, secret_rotation)
+        yield from passkeys.foreign_findings(figures, relying_party)
     yield from mail.findings(settings, mail_server)
 
 
