@@ -273,6 +273,7 @@ DESCRIPTIONS = {
 }
 
 PARAMETERS = {
+    "factor_id": "Id of the factor.",
     "format": "ndjson or csv.",
     "since": "Only entries at this time or later.",
     "until": "Only entries before this time.",

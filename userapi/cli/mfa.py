@@ -16,7 +16,10 @@ command = AppGroup("mfa", help="Show who has a second factor, by role.")
 @as_json_option
 @safely
 def status(as_json: bool) -> None:
-    """Show for each role how many users have a second factor, and how many lack a demanded one."""
+    """Show by role how many users have a second factor.
+
+    It also shows how many lack one that a role demands.
+    """
     figures = services().mfa_figures
     with snapshot() as connection:
         roles = figures.by_role(connection)

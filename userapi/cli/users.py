@@ -123,7 +123,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("name")
 @safely
 def reset_mfa(name: str) -> None:
-    """Remove all second factors of a user, and end all their sessions."""
+    """Remove all second factors of a user, and end all sessions."""
     user = user_named(name)
     if services().mfa_reset.reset(user.id, actor=operator()):
         click.secho(
