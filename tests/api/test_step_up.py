@@ -141,6 +141,8 @@ def test_a_wrong_password_counts_for_the_user_name(
     answers = [step_up(session, "wrong-password-1") for _ in range(6)]
 
     assert [code_of(answer) for answer in answers[:5]] == ["invalid_credentials"] * 5
+    # The token is valid: "invalid_token" would make clients discard it.
+    assert {answer.headers["WWW-Authenticate"] for answer in answers[:5]} == {"Bearer"}
     assert (answers[5].status_code, code_of(answers[5])) == (429, "too_many_attempts")
     assert int(answers[5].headers["Retry-After"]) > 0
     assert code_of(step_up(session)) == "too_many_attempts"

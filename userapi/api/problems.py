@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.exceptions import NotFound as PathNotFound
 
 from userapi.actor import Concealed, InsufficientUserAuthentication
+from userapi.authentication.password_check import InvalidCredentials
 from userapi.authentication.refusals import AuthenticationRequired, TokenRefused
 from userapi.errors import (
     Conflict,
@@ -153,7 +154,9 @@ def challenge(error: Unauthenticated) -> str:
     if isinstance(error, InsufficientUserAuthentication):
         return _step_up_challenge(error)
     sent = isinstance(error, TokenRefused) or "Authorization" in request.headers
-    if isinstance(error, AuthenticationRequired | ProofRefused) or not sent:
+    # The token is valid where a password, a code or a passkey in the body is not.
+    refused_in_body = InvalidCredentials | ProofRefused
+    if isinstance(error, AuthenticationRequired | refused_in_body) or not sent:
         return "Bearer"
     return f'Bearer error="invalid_token", error_description="{error.title}"'
 
