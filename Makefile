@@ -31,8 +31,8 @@ browser: install ## Install what all tests need: the servers, Chromium, Promethe
 test: browser ## Run all tests on private servers; ARGS are passed to pytest
 	@$(PYTEST) $(ARGS) </dev/null
 
-test-slow: browser ## Run the slow tests (minutes)
-	@$(PYTEST) -m "slow or chaos" $(ARGS) </dev/null
+test-slow: browser ## Run the slow tests one after the other, because some compare times (minutes)
+	@$(BIN)/pytest -m "slow or chaos" $(ARGS) </dev/null
 
 cluster-test: install ## Run the tests of failovers and upgrades on real clusters (minutes)
 	@$(BIN)/python -m tests.support.servers install --clusters </dev/null
