@@ -545,6 +545,25 @@ class ActiveUsers(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MfaCounts(Model):
+    """The schema MfaCounts of the OpenAPI document."""
+
+    enabled: int
+    demanded_without: int
+
+    @classmethod
+    def read(cls, value: Any, etag: str | None = None) -> Self:
+        """Return the object that a JSON value describes. Raises Unavailable."""
+        raw = document(value)
+        return cls(
+            raw=raw,
+            etag=etag,
+            enabled=member(raw, "enabled", number),
+            demanded_without=member(raw, "demanded_without", number),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Day(Model):
     """The schema Day of the OpenAPI document."""
 
@@ -579,6 +598,7 @@ class Statistics(Model):
     locked: int
     live_sessions: int
     active_users: ActiveUsers
+    mfa: MfaCounts
     days: tuple[Day, ...]
 
     @classmethod
@@ -594,6 +614,7 @@ class Statistics(Model):
             locked=member(raw, "locked", number),
             live_sessions=member(raw, "live_sessions", number),
             active_users=member(raw, "active_users", ActiveUsers.read),
+            mfa=member(raw, "mfa", MfaCounts.read),
             days=member(raw, "days", each(Day.read)),
         )
 
