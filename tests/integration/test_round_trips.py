@@ -31,7 +31,7 @@ EXPECTED = {
     "GET /audit-logs/": (5, 1),
     "POST /auth/refresh": (1, 1),
     "POST /auth/login": (13, 2),
-    "POST /auth/login/mfa": (17, 2),
+    "POST /auth/login/mfa": (18, 2),
     "POST /auth/logout": (11, 2),
     "POST /users/": (9, 1),
     "PATCH /users/me": (10, 2),
