@@ -9,7 +9,7 @@ export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run dev install servers servers-up browser test test-slow test-busy cluster-test chaos abuse guards lint audit \
-	format bench bench-scale bench-hashes client client-code bench-client secrets clean help
+	format bench bench-scale bench-hashes bench-versions client client-code bench-client secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -68,6 +68,9 @@ bench-scale: servers ## Run the same queries with 1000 and a million users (minu
 
 bench-hashes: install ## Compare the most expensive imported password hashes with bcrypt
 	@$(BIN)/python -m benchmarks.hashes $(ARGS)
+
+bench-versions: install ## Compare the time of a request with that of a commit: ARGS=COMMIT
+	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks.versions $(ARGS)
 
 client: browser ## Build the client package, install it alone, and run its examples beside the service
 	@scripts/client.sh $(ARGS) </dev/null
