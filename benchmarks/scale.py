@@ -40,7 +40,7 @@ from userapi.infrastructure.export import ExportFormat
 from userapi.infrastructure.pagination import PageRequest
 from userapi.infrastructure.user_counts import rebuild_user_counts
 from userapi.statistics import Statistics
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 SMALL = 1000
 AUDIT_ROWS_A_USER = 3

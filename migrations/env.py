@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,26 @@ from userapi.infrastructure.schema_compatibility import (
 )
 from userapi.private_files import make_file
 from userapi.settings import SettingsError
+from userapi.wiring.groups import EXTENSION
+
+# Autogenerate compares the database with the tables of these modules. A command loads no others.
+for module in (
+    "userapi.accounts.imports.job_models",
+    "userapi.accounts.models",
+    "userapi.audit.models",
+    "userapi.events.models",
+    "userapi.factors.models",
+    "userapi.infrastructure.heartbeat",
+    "userapi.infrastructure.idempotency_keys",
+    "userapi.infrastructure.schema_compatibility",
+    "userapi.infrastructure.user_counts",
+    "userapi.lockout.models",
+    "userapi.mail.models",
+    "userapi.passwords.models",
+    "userapi.roles.models",
+    "userapi.sessions.models",
+):
+    import_module(module)
 
 log = structlog.get_logger("userapi.migrations")
 
@@ -195,7 +216,7 @@ def wait_for_turn(has_turn: Callable[[], bool]) -> None:
 
 
 try:
-    require_no_pooler(current_app.extensions["userapi"].settings.database_direct_url)
+    require_no_pooler(current_app.extensions[EXTENSION].settings.database_direct_url)
     run()
 except SettingsError as exc:
     raise CommandError(str(exc)) from exc

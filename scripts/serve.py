@@ -16,7 +16,7 @@ from userapi.infrastructure.database import db
 from userapi.infrastructure.heartbeat import running_workers
 from userapi.serving.listening import require_free
 from userapi.settings import Settings, faults_end_the_process
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ROOT = Path(__file__).resolve().parent.parent
 CREATE_ADMINISTRATOR = (

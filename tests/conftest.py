@@ -52,7 +52,7 @@ from userapi.accounts.models import UserStatus
 from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 # The duration of an example depends on the load of the machine, not on the code.
 hypothesis.settings.register_profile("suite", deadline=None)

@@ -16,11 +16,15 @@ from userapi.private_files import tighten_instance
 from userapi.settings import Settings, faults_end_the_process
 
 if TYPE_CHECKING:
-    from userapi.wiring import Services
+    from userapi.wiring.groups import ServiceGroups
 
 log = structlog.get_logger(__name__)
 
-LOADED_BEFORE_REQUESTS = (
+MODULES_OF_WEB = (
+    "userapi.api",
+    "userapi.console",
+    "userapi.wiring.services",
+    # These would otherwise be loaded by the first request that needs them.
     "email_validator",
     "ua_parser",
     "userapi.passwords.estimation",
@@ -32,9 +36,8 @@ def create_app(
 ) -> Flask:
     """Return the application, with `web=False` for commands alone. Connects to nothing.
 
-    Without the web, the services are built when the first command is loaded: `flask --help`
-    needs none. Raises SettingsError, with every fault, where the environment does not make a
-    service.
+    Without the web, services are bound when a command is loaded: `flask --help` needs none.
+    Raises SettingsError, with every fault, where the environment does not make a service.
     """
     settings = settings or Settings.load()
     tighten_instance(settings.instance_dir)
@@ -47,24 +50,29 @@ def create_app(
     app.config.update(SECRET_KEY=settings.secret_key, DEBUG=settings.debug, TESTING=False)
 
     @cache
-    def add_services() -> Services:
-        return _add_services(app, settings, clock)
+    def bind() -> None:
+        bind_services(app, settings, clock)
 
     @faults_end_the_process()
     def prepare_command() -> None:
-        add_services()
+        bind()
 
     cli.init_app(app, prepare_command)
     if web:
-        _add_web(app, add_services())
+        bind()
+        _add_web(app)
     return app
 
 
-# Imported when they are needed: a list of commands needs no services, a command needs no
+# Imported when they are needed: a list of commands needs no database, a command needs no
 # endpoints, and neither needs the libraries of the other.
-def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Services:
+def bind_services(app: Flask, settings: Settings, clock: Clock | None = None) -> ServiceGroups:
+    """Bind the database and the groups of services to an application. Connects to nothing.
+
+    A group is built when it is used.
+    """
     from userapi.infrastructure import database
-    from userapi.wiring import build_services
+    from userapi.wiring.groups import EXTENSION, ServiceGroups
 
     database.init_app(
         app,
@@ -73,12 +81,15 @@ def _add_services(app: Flask, settings: Settings, clock: Clock | None) -> Servic
         pool_size=settings.database_pool_size,
         tolerated_skew_seconds=settings.clock_skew_seconds,
     )
-    services = build_services(settings, clock)
-    services.access_tokens.configure(app)
-    app.extensions["userapi"] = services
-    with app.app_context():
-        services.metrics.watch_pool(database.db.engine)
-    return services
+    groups: ServiceGroups = ServiceGroups(settings, clock)
+    app.extensions[EXTENSION] = groups
+    return groups
+
+
+def load_modules_of_web() -> None:
+    """Import what the web needs. Processes that are forked later share it."""
+    for name in MODULES_OF_WEB:
+        import_module(name)
 
 
 def _class_for_web() -> type[Flask]:
@@ -87,14 +98,12 @@ def _class_for_web() -> type[Flask]:
     return Application
 
 
-def _add_web(app: Flask, services: Services) -> None:
+def _add_web(app: Flask) -> None:
+    load_modules_of_web()
     from userapi import api, console
-    from userapi.infrastructure import database
+    from userapi.wiring.services import add_services
 
-    # These would otherwise be loaded by the first request that needs them.
-    for name in LOADED_BEFORE_REQUESTS:
-        import_module(name)
-    database.init_migrations(app)
+    services = add_services(app)
     # Before the API, which limits the requests of every endpoint that there is.
     console.init_app(app, services)
     api.init_app(app, services)

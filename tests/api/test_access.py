@@ -14,7 +14,7 @@ from werkzeug.routing import Rule
 from tests.support.client import JsonClient
 from tests.support.users import LogIn, MadeUser, MakeUser
 from userapi.permissions import PermissionSet
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ROLES = ("user", "moderator", "admin", "superadmin")
 NOBODY = "01900000-0000-7000-8000-000000000000"

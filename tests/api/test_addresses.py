@@ -14,7 +14,7 @@ from userapi.audit.actions import AuditAction
 from userapi.infrastructure.database import transaction
 from userapi.infrastructure.network_addresses import canonical_address
 from userapi.sessions.models import UserSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 LOGIN = "/api/v1/auth/login"
 LOG = "/api/v1/audit-logs/"

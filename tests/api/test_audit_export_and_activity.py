@@ -17,7 +17,7 @@ from userapi.audit.actions import AuditAction
 from userapi.audit.reading import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 EXPORT = "/api/v1/audit-logs/export"
 

@@ -17,7 +17,7 @@ from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInCli
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import reading, table_of
 from userapi.sessions.models import UserSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 _sessions = table_of(UserSession)

@@ -16,7 +16,7 @@ from userapi.infrastructure.database import (
     transaction,
 )
 from userapi.roles.models import UserRole
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 BULK = "/api/v1/users/bulk"
 UNKNOWN = "0199c0de-0000-7000-8000-000000000000"

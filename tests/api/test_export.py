@@ -24,7 +24,7 @@ from userapi.infrastructure.database import (
     transaction,
 )
 from userapi.infrastructure.export import ExportFormat
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 EXPORT = "/api/v1/users/export"
 

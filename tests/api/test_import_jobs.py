@@ -35,7 +35,7 @@ from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.hashing_pool import HashingPool
 from userapi.passwords.peppers import Peppers
 from userapi.recorder import Recorder
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 IMPORT = "/api/v1/users/import"
 NDJSON = "application/x-ndjson"

@@ -10,7 +10,7 @@ from tests.support.client import JsonClient
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.actor import system_actor
 from userapi.roles.definitions import RoleDefinition
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 

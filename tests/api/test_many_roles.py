@@ -17,7 +17,7 @@ from userapi.infrastructure.database import (
 )
 from userapi.roles.definitions import RoleDefinition
 from userapi.roles.models import UserRole
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NAMES = [f"team-{number:02d}" for number in range(51)]
 NEW = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}

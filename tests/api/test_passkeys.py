@@ -25,7 +25,7 @@ from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 from userapi.factors.models import Passkey, UsedChallenge
 from userapi.infrastructure.database import new_id, reading, table_of, transaction
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 VERIFY = "/api/v1/auth/verify"
 OPTIONS = f"{ADD}/options"

@@ -10,7 +10,7 @@ from tests.support.facts import audit_rows
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.actor import system_actor
 from userapi.roles.definitions import RoleDefinition
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ROLES = "/api/v1/roles/"
 KEEPER = ("roles:manage", "roles:read", "users:read", "users:suspend", "stats:read", "media:upload")

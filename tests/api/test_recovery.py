@@ -21,7 +21,7 @@ from userapi.audit.reading import ROWS_PER_CHUNK
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, new_id, transaction
 from userapi.sessions.models import UserSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 

@@ -9,7 +9,7 @@ from tests.support.facts import audit_rows, events
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.actor import system_actor
 from userapi.roles.definitions import RoleDefinition
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ROLES = "/api/v1/roles/"
 EDITOR = {

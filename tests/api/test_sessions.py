@@ -17,7 +17,7 @@ from userapi.authentication.tokens import AccessGrant
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import transaction
 from userapi.sessions.authentication_level import PWD, authenticated_by
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 

@@ -26,7 +26,7 @@ from userapi.infrastructure.database import new_id, reading, transaction
 from userapi.roles.models import UserRole
 from userapi.sessions.models import UserSession
 from userapi.statistics import Figures, Statistics
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 KINDS = [
     (AuditAction.USER_REGISTERED, Outcome.SUCCESS),

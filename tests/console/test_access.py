@@ -9,7 +9,7 @@ from flask import Flask
 from tests.console.conftest import SignIn
 from tests.support.pages import PageReader
 from tests.support.users import MakeUser
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NOBODY = "01900000-0000-7000-8000-000000000000"
 ROLES = ("user", "moderator", "admin", "superadmin")

@@ -6,7 +6,7 @@ from flask import Flask
 from tests.console.conftest import SignIn
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

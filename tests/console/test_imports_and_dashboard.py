@@ -12,7 +12,7 @@ from tests.support.client import JsonClient
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MakeUser
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

@@ -11,7 +11,7 @@ from tests.support.facts import audit_rows
 from tests.support.pages import PageReader
 from tests.support.users import PASSWORD, MadeUser, MakeUser
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 MakeApp = Callable[..., Flask]
 SENSITIVE = [

@@ -20,7 +20,7 @@ from userapi.infrastructure.database import table_of, transaction
 from userapi.infrastructure.rate_counters import RateCounter
 from userapi.sessions.models import UserSession
 from userapi.sessions.status import LiveSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NOBODY = UUID("01900000-0000-7000-8000-000000000000")
 

@@ -23,7 +23,7 @@ from tests.support.servers import PostgresServer, Server, started
 from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 from userapi.worker import tasks_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -26,7 +26,7 @@ from tests.support.proxy import FaultProxy
 from tests.support.smtp import SmtpServer
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
 from userapi.infrastructure.database import db
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ATTEMPTS = 4
 BACK_WITHIN_SECONDS = 5.0

@@ -18,7 +18,7 @@ from userapi.actor import system_actor
 from userapi.audit.findings import Finding
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 # Ids that grow with the moments, as those of the service do.
 ROWS = """

@@ -21,7 +21,7 @@ from userapi.audit.models import AuditRetention, AuditSeal
 from userapi.audit.pruning import ROWS_AT_ONCE
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, reading, transaction
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

@@ -23,7 +23,7 @@ from userapi.diagnosis.findings import Level
 from userapi.errors import Invalid
 from userapi.infrastructure.database import db, reading, transaction
 from userapi.infrastructure.encryption import key_id
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

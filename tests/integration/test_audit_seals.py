@@ -22,7 +22,7 @@ from userapi.audit.findings import Anchor, Finding, Verified
 from userapi.audit.head import SealsBroken
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

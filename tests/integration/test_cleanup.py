@@ -24,7 +24,7 @@ from userapi.lockout.models import LoginAttempt
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
 from userapi.sessions.models import PendingSignIn, UserSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 from userapi.worker import tasks_of
 
 

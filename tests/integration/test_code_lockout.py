@@ -26,7 +26,7 @@ from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, reading, table_of, transaction
 from userapi.lockout.models import LoginAttempt
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 WRONG = "wrong-password-1"
 LOCKED = (429, "too_many_attempts")

@@ -19,7 +19,7 @@ from userapi.actor import system_actor
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import new_id, transaction
 from userapi.sessions.models import UserSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ME = "/api/v1/auth/me"
 NEW_SECRET_KEY = "a-new-secret-after-the-change-7Gs2Lp9Qx4"

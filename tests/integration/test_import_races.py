@@ -9,7 +9,7 @@ from flask import Flask
 from tests.support.facts import audit_rows, events
 from userapi.accounts.imports.rows import Row
 from userapi.actor import system_actor
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 
 def test_three_concurrent_imports_of_a_file_create_each_user_once(

@@ -16,7 +16,7 @@ from tests.support.facts import audit_rows
 from tests.support.gunicorn import GunicornService, add_administrator
 from userapi.authentication.key_folder import KeyFolder, KeyState
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 REVOKED_WITHIN_SECONDS = 2.0
 

@@ -22,7 +22,7 @@ from userapi.infrastructure.database import (
 )
 from userapi.lockout.models import LoginAttempt
 from userapi.lockout.service import ABANDONED_AFTER
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 LOGIN = "/api/v1/auth/login"
 WRONG = "wrong-password-1"

@@ -22,7 +22,7 @@ from userapi.mail.mailer import FileMailer, Send
 from userapi.mail.messages import Message, Messages
 from userapi.mail.models import MailKind, OutgoingMail
 from userapi.passwords.mail_delivery import MailDelivery
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 MakeApp = Callable[..., Flask]
 

@@ -13,7 +13,7 @@ from tests.support.facts import mails
 from tests.support.smtp import HOST, SmtpServer
 from tests.support.users import MakeUser
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 
 @pytest.fixture

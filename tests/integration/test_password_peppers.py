@@ -13,7 +13,7 @@ from tests.support.mailbox import Mailbox
 from tests.support.users import PASSWORD, MadeUser, MakeUser
 from userapi.infrastructure.database import reading
 from userapi.passwords.peppers import NEEDED, pepper_id
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

@@ -14,7 +14,7 @@ from tests.support.polling import wait_until
 from tests.support.redis_keys import session_key_of
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.infrastructure.redis_topologies import redis_client
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 VERIFY = "/api/v1/auth/verify"
 CATALOGUE = "userapi:live:roles"

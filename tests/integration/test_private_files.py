@@ -21,9 +21,10 @@ from tests.support.polling import wait_until
 from userapi import create_app
 from userapi.accounts.new_users import NewUser
 from userapi.actor import system_actor
+from userapi.infrastructure.database import init_migrations
 from userapi.private_files import make_file
 from userapi.settings import Settings
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -64,6 +65,7 @@ def serve(instance: Path) -> Flask:
         if isinstance(handler, logging.FileHandler):
             handler.close()
     app = create_app(settings)
+    init_migrations(app)
     services: Services = app.extensions["userapi"]
     with app.app_context():
         flask_migrate.upgrade()

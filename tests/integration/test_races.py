@@ -15,7 +15,7 @@ from tests.support.deployments import Deployment
 from tests.support.facts import audit_rows, events
 from tests.support.polling import wait_until
 from tests.support.users import PASSWORD, LogIn, MakeUser
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NEW = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}
 

@@ -20,7 +20,7 @@ from userapi.infrastructure.circuit_breaker import CircuitBreaker
 from userapi.infrastructure.redis_client import Redis
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 OTHER_SERVER = b"00000000"
 

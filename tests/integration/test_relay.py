@@ -25,7 +25,7 @@ from userapi.events.publisher import MemoryPublisher, Message, Receipt
 from userapi.events.relay import ATTEMPTS_BEFORE_PARKED, BrokerAway, Relay
 from userapi.infrastructure.database import new_id, reading, transaction
 from userapi.settings import Settings
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 

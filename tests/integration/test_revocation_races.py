@@ -30,7 +30,7 @@ from userapi.infrastructure.redis_commands import command
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.copies import session_key, user_key
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession, SessionOfUser
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 VERIFY = "/api/v1/auth/verify"
 LONG = "300"

@@ -16,7 +16,7 @@ from userapi.infrastructure.database import db, new_id, reading
 from userapi.permissions import PermissionSet
 from userapi.roles.definitions import RoleDefinition
 from userapi.roles.models import UserRole
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 ACTOR = system_actor("tests")
 ROUNDS = 12

@@ -16,7 +16,7 @@ from userapi.authentication.refusals import TokenInvalid
 from userapi.infrastructure.database import Base, reading
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import InvalidToken
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 NEW_PASSWORD = "granite-otter-57-teapot"
 TYPED = "slip-of-the-finger-81"

@@ -9,7 +9,7 @@ from tests.support.facts import audit_rows, events
 from tests.support.users import MakeUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

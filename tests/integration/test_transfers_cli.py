@@ -12,7 +12,7 @@ from tests.support.facts import audit_rows
 from tests.support.users import MakeUser
 from userapi.accounts.imports.importing import batches_of
 from userapi.accounts.imports.rows import Row
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

@@ -25,7 +25,7 @@ from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.cleanup import CleanUp
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 from userapi.worker import Task, Worker, build_worker
 
 

@@ -31,7 +31,7 @@ from tests.support.polling import least_seconds, wait_until
 from tests.support.proxy import FaultProxy
 from tests.support.users import PASSWORD, MakeUser
 from userapi.errors import Unavailable
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 from userapi.worker import Task, Worker, tasks_of
 
 

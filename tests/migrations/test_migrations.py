@@ -30,7 +30,7 @@ from userapi.audit.actions import AuditAction
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, transaction
 from userapi.settings import PROJECT_ROOT
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 # Tables of Alembic and of SQLite itself.
 OF_TOOLS = re.compile("alembic_version|sqlite_sequence")

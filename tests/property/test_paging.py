@@ -21,7 +21,7 @@ from userapi.infrastructure.database import (
 )
 from userapi.infrastructure.pagination import COUNTED_ROWS, InvalidCursor, PageRequest, PageTooDeep
 from userapi.roles.models import UserRole
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 

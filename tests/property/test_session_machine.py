@@ -27,7 +27,7 @@ from tests.support.client import JsonClient
 from tests.support.users import MakeUser
 from userapi.actor import system_actor
 from userapi.clock import ManualClock
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 CAP = 3
 GRACE = timedelta(seconds=10)

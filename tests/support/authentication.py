@@ -9,7 +9,7 @@ from sqlalchemy import update
 from userapi.accounts.models import User
 from userapi.infrastructure.database import after_commit, table_of, transaction
 from userapi.sessions.models import UserSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 _users, _sessions = table_of(User), table_of(UserSession)
 

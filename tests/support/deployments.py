@@ -11,9 +11,9 @@ from flask import Flask
 from tests.support.databases import MigratedDatabase, SqliteDatabase
 from userapi import create_app
 from userapi.clock import Clock, ManualClock
-from userapi.infrastructure.database import db
+from userapi.infrastructure.database import db, init_migrations
 from userapi.settings import Settings
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 # What every application of the tests has in common. Limits are off, because all tests come from
 # one address; a test about limits creates another application.
@@ -66,7 +66,9 @@ class Deployment:
 def build_app(environment: Mapping[str, str], *, clock: Clock, instance_dir: Path) -> Flask:
     """Return an application for these variables and no others."""
     settings = Settings.from_env(environment, instance_dir=instance_dir)
-    return create_app(settings, clock=clock)
+    app = create_app(settings, clock=clock)
+    init_migrations(app)  # As `flask db` does. Tests call Flask-Migrate's functions.
+    return app
 
 
 def migrate_with(instance_dir: Path) -> Callable[[str], None]:

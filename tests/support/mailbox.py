@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 
 class Mailbox:

@@ -24,12 +24,8 @@ from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshToke
 from userapi.clock import ManualClock
 from userapi.sessions.authentication_level import PWD, authenticated_by
 from userapi.settings import Settings
-from userapi.wiring.tokens import (
-    build_access_tokens,
-    build_key_folder,
-    build_key_ring,
-    build_refresh_tokens,
-)
+from userapi.wiring.keys import build_key_folder, build_key_ring
+from userapi.wiring.tokens import build_access_tokens, build_refresh_tokens
 
 ASYMMETRIC = ("ES256", "EdDSA", "RS256")
 ALGORITHMS = ("HS256", *ASYMMETRIC)

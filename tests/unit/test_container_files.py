@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from userapi.clock import SystemClock
 from userapi.settings import Settings, variables
-from userapi.wiring.tokens import build_key_ring
+from userapi.wiring.keys import build_key_ring
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Read by gunicorn.conf.py, not by the settings.

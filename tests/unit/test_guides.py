@@ -191,6 +191,9 @@ def test_no_command_is_described_by_half_a_sentence(app: Flask) -> None:
         assert listed.help == group.help
         if name == "db":
             continue  # Its lines are Flask-Migrate's.
+        for lazy in getattr(group, "commands", {}).values():
+            if isinstance(lazy, LazyCommand):
+                assert lazy.get_short_help_str(80) == lazy.load().get_short_help_str(80)
         page = group.get_help(click.Context(group, info_name=name, terminal_width=80))
         cut_off += [line for line in page.splitlines()[1:] if line.endswith("...")]
 

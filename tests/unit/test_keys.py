@@ -23,7 +23,7 @@ from userapi.authentication.refusals import TokenInvalid
 from userapi.clock import ManualClock
 from userapi.errors import Unavailable
 from userapi.settings import Settings, SettingsError
-from userapi.wiring.tokens import build_key_folder, build_key_ring
+from userapi.wiring.keys import build_key_folder, build_key_ring
 
 
 @pytest.fixture(params=ASYMMETRIC)

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 
 def test_each_service_belongs_to_one_group() -> None:

@@ -3,7 +3,7 @@
 from flask import Flask, Response
 from flask_cors import CORS
 
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 from . import (
     activity,

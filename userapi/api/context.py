@@ -12,7 +12,7 @@ from userapi.authentication.token_claims import AccessClaims
 from userapi.errors import Unauthenticated
 from userapi.infrastructure.rate_counters import Hit
 from userapi.sessions.status import LiveSession
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 EXTENSION = "userapi"
 

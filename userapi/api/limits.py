@@ -23,7 +23,7 @@ from limits.storage import Storage
 from userapi.authentication.token_status import SessionReference
 from userapi.errors import TooMany, Unauthenticated
 from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter, key_of_user
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 from .access import bearer_token, browser_session, require_live, use_cached_session
 from .context import request_state, services

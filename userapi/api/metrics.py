@@ -9,9 +9,9 @@ from prometheus_flask_exporter import PrometheusMetrics
 
 from userapi.authentication.refusals import TokenInvalid
 from userapi.factors.methods import Method, MfaOutcome
-from userapi.metrics import Metrics
+from userapi.metrics.counters import Metrics
 from userapi.settings import Settings
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 from .access import bearer_token, public
 from .context import request_state, unproxied

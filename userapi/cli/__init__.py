@@ -47,17 +47,26 @@ COMMANDS = {
 class LazyCommand(click.Command):
     """A command whose module is loaded when the command is called."""
 
-    def __init__(self, name: str, prepare: Callable[[], None]) -> None:
-        module, text = COMMANDS[name]
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        *,
+        module: str,
+        attribute: str = "command",
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`text` is its line in the list of commands. `prepare` runs before it is loaded."""
         super().__init__(name, help=text)
         self._module = module
+        self._attribute = attribute
         self._prepare = prepare
 
     def load(self) -> click.Command:
-        """Build the services, load the module and return its command."""
+        """Prepare, load the module and return its command."""
         with _paused_garbage_collection():
             self._prepare()
-            command: click.Command = import_module(self._module).command
+            command: click.Command = getattr(import_module(self._module), self._attribute)
         return command
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
@@ -79,7 +88,8 @@ class CommandGroup(AppGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command. Its module is not loaded yet."""
         if cmd_name in COMMANDS:
-            return LazyCommand(cmd_name, self._prepare)
+            module, text = COMMANDS[cmd_name]
+            return LazyCommand(cmd_name, text, module=module, prepare=self._prepare)
         return None if cmd_name in UNUSED else super().get_command(ctx, cmd_name)
 
 
@@ -106,7 +116,7 @@ UNUSED = frozenset({"limiter", "openapi"})
 def init_app(app: Flask, prepare: Callable[[], None]) -> None:
     """Add the commands to the application, and remove those of extensions from `flask`.
 
-    `prepare` builds the services. It runs before a command is loaded.
+    `prepare` binds the services. It runs before a command is loaded.
     """
     context = click.get_current_context(silent=True)
     root = context.find_root().command if context else None

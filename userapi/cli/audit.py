@@ -71,7 +71,7 @@ def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
     cursor = None
     while len(rows) < limit:
         size = min(100, limit - len(rows))
-        page = services().audit_reader.page(
+        page = services().audit.audit_reader.page(
             wanted, PageRequest(page_size=size, cursor=cursor), actor=actor
         )
         rows += page.items
@@ -108,7 +108,7 @@ def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
 def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
     """Return the names, by id, of the existing users that are targets of the rows."""
     ids = {row.target_id for row in rows if row.target_type == "user" and row.target_id}
-    found = services().user_search.names([UUID(user_id) for user_id in ids])
+    found = services().directory.user_search.names([UUID(user_id) for user_id in ids])
     return {str(user_id): name for user_id, name in found.items()}
 
 
@@ -132,7 +132,7 @@ def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
 def export(form: str, bom: bool, output: Any, **filters: Any) -> None:
     """Write rows as NDJSON or CSV, the newest first."""
     wanted = wanted_rows(**filters)
-    pieces = services().audit_reader.export(wanted, ExportFormat(form), actor=operator())
+    pieces = services().audit.audit_reader.export(wanted, ExportFormat(form), actor=operator())
     if bom:
         pieces = with_byte_order_mark(pieces, ExportFormat(form))
     for piece in pieces:
@@ -152,7 +152,7 @@ def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings
 
     Ctrl-C stops it after the current batch. Run the command again for the rest.
     """
-    pruning = services().audit_pruning
+    pruning = services().audit.audit_pruning
     before = services().clock.now() - older_than
     count = pruning.count(before)
     if not yes:
@@ -194,7 +194,7 @@ def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings
 def seal() -> None:
     """Seal all waiting rows, as the worker does each second."""
     sealed = 0
-    while count := services().audit_seals.seal_due():
+    while count := services().audit.audit_seals.seal_due():
         sealed += count
     click.secho(f"Sealed {sealed} rows.", fg="green")
 
@@ -213,7 +213,7 @@ def anchor_chain(reason: str, yes: bool) -> None:
         click.confirm(
             "Seals whose key is lost can never be verified again. Begin a new chain?", abort=True
         )
-    start = services().audit_seals.begin_chain(reason, actor=operator())
+    start = services().audit.audit_seals.begin_chain(reason, actor=operator())
     click.secho(f"A new chain begins at seal {start.number}.", fg="green")
     if start.lost_keys:
         click.secho(
@@ -234,7 +234,7 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
             click.secho(printable(f"{finding.kind}: {finding}"), fg="red")
 
     reported: list[int] = []
-    verification = services().audit_verification
+    verification = services().audit.audit_verification
     progress = Progress("Verifying", verification.sealed_rows())
     try:
         with progress:

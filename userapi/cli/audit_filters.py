@@ -64,12 +64,12 @@ def _actor_id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        return services().accounts.get_by_name(text).id
+        return services().directory.accounts.get_by_name(text).id
 
 
 def _target_id(text: str) -> str:
     """Return the id of the user with that name, or the text itself, such as the name of a role."""
     try:
-        return str(services().accounts.get_by_name(text).id)
+        return str(services().directory.accounts.get_by_name(text).id)
     except UserNotFound:
         return text

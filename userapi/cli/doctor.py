@@ -21,14 +21,14 @@ def command(as_json: bool) -> None:
         diagnose(
             known.settings,
             clock=known.clock,
-            keys=known.keys,
-            key_folder=known.key_folder,
-            mail_server=known.mail_server,
-            peppers=known.peppers,
-            seals=known.audit_seals,
-            secret_rotation=known.totp_secret_rotation,
-            relying_party=known.relying_party,
-            figures=known.mfa_figures,
+            keys=known.keys.keys,
+            key_folder=known.keys.key_folder,
+            mail_server=known.mail.mail_server,
+            peppers=known.secrets.peppers,
+            seals=known.audit.audit_seals,
+            secret_rotation=known.secrets.totp_secret_rotation,
+            relying_party=known.passkeys.relying_party,
+            figures=known.directory.mfa_figures,
         )
     )
     faults = sum(finding.level is Level.FAULT for finding in findings)

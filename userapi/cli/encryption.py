@@ -17,7 +17,7 @@ def rotate() -> None:
 
     A log-in does this with the secret that it uses. Repeating the command changes nothing.
     """
-    rotation = services().totp_secret_rotation
+    rotation = services().secrets.totp_secret_rotation
     with reading() as connection:
         outdated = rotation.count_outdated(connection)
     with Progress("Encrypting", outdated) as progress:

@@ -30,7 +30,7 @@ def _require_keys() -> KeyFolder:
             "generate, rotate or list. "
             f"Set it to one of {', '.join(JWT_ALGORITHMS[1:])} first."
         )
-    return services().key_folder
+    return services().keys.key_folder
 
 
 def _require_folder_signs() -> KeyFolder:
@@ -53,7 +53,7 @@ def list_keys(as_json: bool) -> None:
     usable = {record.kid for record in folder.usable()}
     rows: list[list[object]] = []
     if own_file is not None:
-        kid = services().keys.active().kid
+        kid = services().keys.keys.active().kid
         algorithm = services().settings.jwt_algorithm
         rows.append([kid, algorithm, KeyState.ACTIVE, "", "", "signs now (JWT_PRIVATE_KEY_FILE)"])
     for record in folder.records():
@@ -152,7 +152,7 @@ def _record(revocation: Revocation) -> None:
     """Record the revocation, which is already in effect, also without the database."""
     record, active = revocation.revoked, revocation.signs_now
     try:
-        services().audit.record_alone(
+        services().foundation.audit.record_alone(
             AuditAction.KEY_REVOKED,
             actor=operator(),
             target=("key", record.kid),

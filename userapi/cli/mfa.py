@@ -20,7 +20,7 @@ def status(as_json: bool) -> None:
 
     It also shows how many lack one that a role demands.
     """
-    figures = services().mfa_figures
+    figures = services().directory.mfa_figures
     with snapshot() as connection:
         roles = figures.by_role(connection)
         counts = figures.counts(connection)

@@ -26,13 +26,15 @@ def create_admin(
 ) -> None:
     """Create a superadmin."""
     if if_none:
-        found = services().user_search.page(UserFilter(role=TOP_ROLE), PageRequest(page_size=1))
+        found = services().directory.user_search.page(
+            UserFilter(role=TOP_ROLE), PageRequest(page_size=1)
+        )
         if found.items:
             return
     username = username or click.prompt("User name")
     email = email or click.prompt("E-mail")
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    user = services().account_creation.create(
+    user = services().accounts.account_creation.create(
         NewUser(username=username, email=email, password=password, roles=[TOP_ROLE]),
         actor=operator(),
     )
@@ -86,7 +88,7 @@ def create(
     """Create an active user. The password is prompted for, read or generated."""
     new = _new_user(name, username, email, roles)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    user = services().account_creation.create(
+    user = services().accounts.account_creation.create(
         replace(new, password=password, must_change_password=must_change_password),
         actor=operator(),
     )
@@ -101,7 +103,7 @@ def create(
 @safely
 def invite(name: str | None, username: str | None, email: str | None, roles: Sequence[str]) -> None:
     """Invite a user by mail. They are pending until they set a password."""
-    user = services().account_creation.create(
+    user = services().accounts.account_creation.create(
         _new_user(name, username, email, roles), actor=operator()
     )
     click.secho(f"Invited {user.username} <{user.email}>. The worker sends the mail.", fg="green")

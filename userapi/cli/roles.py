@@ -24,7 +24,7 @@ command = AppGroup("roles", help="Export roles, and apply roles from a file.")
 def list_roles(as_json: bool) -> None:
     """List all roles."""
     if as_json:
-        roles = [asdict(role) for role in services().roles.all()]
+        roles = [asdict(role) for role in services().directory.roles.all()]
         for role in roles:
             del role["version"]
         print_json({"items": roles})
@@ -33,7 +33,7 @@ def list_roles(as_json: bool) -> None:
         ["ROLE", "INHERITS", "USERS", "NAMES"],
         [
             [role.name, ",".join(role.parents), role.user_count, " ".join(role.permissions)]
-            for role in services().roles.all()
+            for role in services().directory.roles.all()
         ],
     )
 
@@ -56,7 +56,7 @@ def sync(file: Path, yes: bool, dry_run: bool) -> None:
     Roles that the file does not contain are deleted. All changes are applied, or none.
     """
     wanted = read_definitions(file)
-    differences = services().role_editor.differences(wanted)
+    differences = services().accounts.role_editor.differences(wanted)
     if not differences:
         click.echo("The roles match the file.")
         return
@@ -66,7 +66,7 @@ def sync(file: Path, yes: bool, dry_run: bool) -> None:
         return
     if not yes:
         click.confirm("\nChange the roles?", abort=True)
-    services().role_editor.synchronize(wanted, actor=operator(), expected=differences)
+    services().accounts.role_editor.synchronize(wanted, actor=operator(), expected=differences)
     click.secho(f"{len(differences)} roles changed.", fg="green")
 
 

@@ -59,7 +59,7 @@ def command(count: int, fixed: bool, mfa_percent: int, password_stdin: bool) -> 
     chance = random.Random(FIXED_SEED if fixed else None)  # nosec B311
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else generate_password()
     # One hash for all: a hash for each of 100 000 would take seven hours.
-    password_hash = services().hasher.hash(password)
+    password_hash = services().passwords.hasher.hash(password)
     people = _People(chance, password_hash, services().clock.now(), mfa_share=mfa_percent / 100)
     # One secret for all as well, so that testers can pass the second step as any of them.
     secret = new_secret()
@@ -92,7 +92,7 @@ def _role(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
 
 def _app(user: dict[str, Any], secret: str) -> dict[str, Any]:
     factor_id = new_id()
-    sealed = services().totp_secrets.seal(secret, user_id=user["id"], factor_id=factor_id)
+    sealed = services().secrets.totp_secrets.seal(secret, user_id=user["id"], factor_id=factor_id)
     return {
         "id": factor_id,
         "user_id": user["id"],

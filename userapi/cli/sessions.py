@@ -31,8 +31,8 @@ command = AppGroup("sessions", help="List and end sessions.")
 def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
     """List live sessions, last used first. Give a name, e-mail or id for those of one user."""
     user_id = user_named(name).id if name else None
-    found = services().sessions.list_live(user_id=user_id, limit=limit)
-    names = services().user_search.names({owner for owner, _ in found})
+    found = services().sessions.sessions.list_live(user_id=user_id, limit=limit)
+    names = services().directory.user_search.names({owner for owner, _ in found})
     if as_json:
         items = []
         for owner, session in found:
@@ -76,11 +76,11 @@ def revoke(
         if name is not None or session_id is not None:
             raise click.UsageError("Give --all by itself, without a user or --session.")
         ctx.exit(_revoke_all(yes=yes))
-    revocation = services().session_revocation
+    revocation = services().accounts.session_revocation
     if name is not None:
         owner = user_named(name).id
     elif session_id is not None:
-        owner = services().sessions.owner_of(session_id)
+        owner = services().sessions.sessions.owner_of(session_id)
     else:
         raise click.UsageError("Name a user, or give --session or --all.")
     if session_id is not None:
@@ -88,13 +88,13 @@ def revoke(
         count = 1
     else:
         count = revocation.end_sessions(owner, actor=operator())
-    username = services().accounts.get(owner).username
+    username = services().directory.accounts.get(owner).username
     click.secho(f"{count} sessions of {username} have ended.", fg="green")
 
 
 def _revoke_all(*, yes: bool) -> int:
     """End every session; return the exit code."""
-    count = services().sessions.count_live()
+    count = services().sessions.sessions.count_live()
     if not yes:
         click.confirm(f"End all {count} sessions? All users have to sign in again.", abort=True)
     ended = 0
@@ -109,7 +109,7 @@ def _revoke_all(*, yes: bool) -> int:
             bar.update(batch)
 
         try:
-            services().log_out_everyone.end_all(actor=operator(), progress=advance)
+            services().accounts.log_out_everyone.end_all(actor=operator(), progress=advance)
         except KeyboardInterrupt:
             click.secho(
                 f"\nInterrupted: {ended} sessions have ended. Run the command again for the rest.",
@@ -125,7 +125,7 @@ def _revoke_all(*, yes: bool) -> int:
 @safely
 def purge() -> None:
     """Delete expired sessions, tokens and keys, and sent events and mails."""
-    cleaner, total = services().clean_up, 0
+    cleaner, total = services().operations.clean_up, 0
     while deleted := cleaner.delete_due():
         total += deleted
     click.secho(f"{total} rows deleted.", fg="green")

@@ -23,14 +23,14 @@ from userapi.clock import rfc3339
 from userapi.errors import Invalid, ServiceError
 from userapi.infrastructure.database import require_unicode_database
 from userapi.settings import SettingsError
-from userapi.wiring import Services
+from userapi.wiring.groups import EXTENSION, ServiceGroups
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def services() -> Services:
-    """Return the services of the application."""
-    return cast(Services, current_app.extensions["userapi"])
+def services() -> ServiceGroups:
+    """Return the services of the application, by group. A group is built when it is used."""
+    return cast(ServiceGroups, current_app.extensions[EXTENSION])
 
 
 def operator() -> Actor:
@@ -117,9 +117,9 @@ def _plain(value: object) -> object:
 def user_named(text: str) -> UserView:
     """Return the user with this id, name or e-mail address. Raises UserNotFound."""
     try:
-        return services().accounts.get(UUID(text))
+        return services().directory.accounts.get(UUID(text))
     except ValueError:
-        return services().accounts.get_by_name(text)
+        return services().directory.accounts.get_by_name(text)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -61,7 +61,7 @@ def import_users(file: Path, format_name: str | None, encoding: str | None, dry_
             length=length, label="Checking" if dry_run else "Importing", show_pos=True
         ) as bar,
     ):
-        for results in services().user_imports.run(
+        for results in services().imports.user_imports.run(
             UserFile(lines, file_format), actor=operator(), dry_run=dry_run, resume=True
         ):
             for result in results:
@@ -103,7 +103,7 @@ def export_users(
     suffix = file.suffix.lstrip(".").lower() if file else ""
     chosen = ExportFormat(format_name or (suffix if suffix in list(ExportFormat) else "ndjson"))
     wanted = UserFilter(search=search, status=UserStatus(status) if status else None, role=role)
-    pieces = services().user_exports.pieces(wanted, chosen, actor=operator())
+    pieces = services().accounts.user_exports.pieces(wanted, chosen, actor=operator())
     if bom:
         pieces = with_byte_order_mark(pieces, chosen)
     with _written(file) as out:

@@ -15,6 +15,7 @@ from userapi.infrastructure.pagination import PageRequest
 from userapi.infrastructure.user_counts import rebuild_user_counts
 from userapi.statistics import MAX_DAYS
 
+from . import LazyCommand
 from .new_users import create, create_admin, invite
 from .statistics import print_figures
 from .support import (
@@ -27,13 +28,26 @@ from .support import (
     services,
     user_named,
 )
-from .transfers import export_users, import_users
 
 command = AppGroup("users", help="Create, find and change users.")
 for part in (create_admin, create, invite):
     command.add_command(part)
-command.add_command(export_users)
-command.add_command(import_users)
+command.add_command(
+    LazyCommand(
+        "export",
+        "Export users to a file or to standard output.",
+        module="userapi.cli.transfers",
+        attribute="export_users",
+    )
+)
+command.add_command(
+    LazyCommand(
+        "import",
+        "Import users from NDJSON or CSV.",
+        module="userapi.cli.transfers",
+        attribute="import_users",
+    )
+)
 
 
 @command.command("delete")
@@ -45,7 +59,7 @@ def delete(name: str, yes: bool) -> None:
     user = user_named(name)
     if not yes:
         click.confirm(f"Delete {user.username} <{user.email}> permanently?", abort=True)
-    services().account_deletion.delete(user.id, actor=operator())
+    services().accounts.account_deletion.delete(user.id, actor=operator())
     click.secho(f"Deleted {user.username}.", fg="green")
 
 
@@ -64,7 +78,7 @@ def list_users(
     users: list[UserView] = []
     cursor = None
     while len(users) < limit:
-        page = services().user_search.page(
+        page = services().directory.user_search.page(
             wanted, PageRequest(page_size=min(100, limit - len(users)), cursor=cursor)
         )
         users += page.items
@@ -105,7 +119,7 @@ def list_users(
 def show(name: str, as_json: bool) -> None:
     """Show a user, by name, e-mail or id."""
     user = user_named(name)
-    mfa = services().factor_list.of(user.id, own=False)
+    mfa = services().factors.factor_list.of(user.id, own=False)
     if as_json:
         print_json({**user.public, "mfa": asdict(mfa)})
         return
@@ -125,7 +139,7 @@ def show(name: str, as_json: bool) -> None:
 def reset_mfa(name: str) -> None:
     """Remove all second factors of a user, and end all sessions."""
     user = user_named(name)
-    if services().mfa_reset.reset(user.id, actor=operator()):
+    if services().factors.mfa_reset.reset(user.id, actor=operator()):
         click.secho(
             f"Removed the second factors of {user.username}. All sessions have ended.", fg="green"
         )
@@ -142,7 +156,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
     """Set the password of a user, and end all their sessions."""
     user = user_named(name)
     password, made = read_password(from_stdin=password_stdin, generate=generate)
-    services().password_assignment.assign(user.id, password, actor=operator())
+    services().authentication.password_assignment.assign(user.id, password, actor=operator())
     click.secho(f"Set the password of {user.username}. All sessions have ended.", fg="green")
     if made:
         click.echo("Password (shown only once):\n")
@@ -156,7 +170,7 @@ def set_password(name: str, password_stdin: bool, generate: bool) -> None:
 def set_role(name: str, role: str) -> None:
     """Replace the roles of a user with one role."""
     user = user_named(name)
-    changed = services().role_assignment.set_roles(user.id, [role], actor=operator())
+    changed = services().accounts.role_assignment.set_roles(user.id, [role], actor=operator())
     click.secho(f"Set the role of {changed.username} to {', '.join(changed.roles)}.", fg="green")
 
 
@@ -172,7 +186,7 @@ def set_role(name: str, role: str) -> None:
 def suspend(name: str, reason: str | None, until: datetime | None) -> None:
     """Suspend a user, and end all their sessions."""
     user = user_named(name)
-    services().account_suspension.suspend(
+    services().accounts.account_suspension.suspend(
         user.id,
         actor=operator(),
         reason=reason,
@@ -187,7 +201,7 @@ def suspend(name: str, reason: str | None, until: datetime | None) -> None:
 def activate(name: str) -> None:
     """Activate a pending or suspended user."""
     user = user_named(name)
-    services().account_suspension.activate(user.id, actor=operator())
+    services().accounts.account_suspension.activate(user.id, actor=operator())
     click.secho(f"Activated {user.username}.", fg="green")
 
 
@@ -197,7 +211,7 @@ def activate(name: str) -> None:
 def unlock(name: str) -> None:
     """Clear the failed log-ins and wrong codes of a user."""
     user = user_named(name)
-    services().account_suspension.unlock(user.id, actor=operator())
+    services().accounts.account_suspension.unlock(user.id, actor=operator())
     click.secho(f"Unlocked {user.username}.", fg="green")
 
 
@@ -210,7 +224,7 @@ def stats(days: int, recount: bool, as_json: bool) -> None:
     """Print the number of users, and what they did each day (UTC)."""
     if recount:
         rebuild_user_counts()
-    figures = services().statistics.figures(days)
+    figures = services().operations.statistics.figures(days)
     if as_json:
         print_json(asdict(figures))
     else:

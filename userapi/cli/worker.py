@@ -7,6 +7,7 @@ from flask import Flask, current_app
 from prometheus_client import start_http_server
 
 from userapi.infrastructure.database import require_no_pooler
+from userapi.wiring.services import add_services
 from userapi.worker import build_worker
 
 from .support import safely, services
@@ -24,10 +25,11 @@ def command(metrics_port: int | None, metrics_address: str) -> None:
     """Run until SIGTERM or SIGINT, then finish the current tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
     require_no_pooler(services().settings.database_direct_url)
-    worker = build_worker(app, services())
+    all_services = add_services(app)
+    worker = build_worker(app, all_services)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: worker.request_stop())
     if metrics_port is not None:
-        start_http_server(metrics_port, metrics_address, services().metrics.registry)
+        start_http_server(metrics_port, metrics_address, all_services.metrics.registry)
     if not worker.run():
         raise SystemExit(1)

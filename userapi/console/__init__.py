@@ -6,7 +6,7 @@ without JavaScript.
 
 from flask import Flask
 
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 
 from . import (
     account,

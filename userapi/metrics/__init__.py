@@ -1,6 +1,1 @@
-"""The metrics for Prometheus: those that code counts up, and those read from the database."""
-
-from userapi.metrics.collector import DatabaseCollector
-from userapi.metrics.counters import Metrics
-
-__all__ = ["DatabaseCollector", "Metrics"]
+"""The metrics for Prometheus: `counters` that code counts up, and the `collector` of the rest."""

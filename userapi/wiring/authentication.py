@@ -25,10 +25,13 @@ from userapi.authentication.session_renewal import SessionRenewal
 from userapi.authentication.sign_in_completion import SignInCompletion
 from userapi.authentication.step_up import StepUp
 from userapi.wiring.accounts import AccountServices
+from userapi.wiring.directory import DirectoryServices
 from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.metrics import MetricServices
 from userapi.wiring.passkeys import PasskeyServices
 from userapi.wiring.passwords import PasswordServices
+from userapi.wiring.secrets import SecretServices
 from userapi.wiring.sessions import SessionServices
 from userapi.wiring.tokens import TokenServices
 
@@ -58,8 +61,11 @@ class AuthenticationServices:
 
 def build_authentication(
     foundation: Foundation,
-    passwords: PasswordServices,
+    secrets: SecretServices,
+    measured: MetricServices,
     sessions: SessionServices,
+    directory: DirectoryServices,
+    passwords: PasswordServices,
     accounts: AccountServices,
     tokens: TokenServices,
     factors: FactorServices,
@@ -70,23 +76,23 @@ def build_authentication(
     one_time_tokens = passwords.one_time_tokens
     password_check = PasswordCheck(
         recorder=recorder,
-        lockout=passwords.lockout,
+        lockout=directory.lockout,
         hasher=passwords.hasher,
-        peppers=passwords.peppers,
+        peppers=secrets.peppers,
         locks=accounts.account_locks,
     )
     new_passwords = NewPasswords(
         recorder=recorder,
-        accounts=accounts.accounts,
+        accounts=directory.accounts,
         one_time_tokens=one_time_tokens,
         mails=mails,
     )
     completion = SignInCompletion(
         recorder=recorder,
-        accounts=accounts.accounts,
-        lockout=passwords.lockout,
+        accounts=directory.accounts,
+        lockout=directory.lockout,
         sessions=sessions.sessions,
-        count=foundation.metrics.count_sign_in,
+        count=measured.metrics.count_sign_in,
     )
     renewal = SessionRenewal(
         recorder=recorder, sessions=sessions.sessions, live=sessions.live_sessions
@@ -110,7 +116,7 @@ def build_authentication(
         ),
         forced_reset=ForcedReset(
             recorder=recorder,
-            accounts=accounts.accounts,
+            accounts=directory.accounts,
             one_time_tokens=one_time_tokens,
             sessions=sessions.sessions,
         ),
@@ -122,8 +128,8 @@ def build_authentication(
         log_in=LogIn(
             recorder=recorder,
             password_check=password_check,
-            lockout=passwords.lockout,
-            accounts=accounts.accounts,
+            lockout=directory.lockout,
+            accounts=directory.accounts,
             completion=completion,
             second_step=SecondStepDemand(
                 recorder=recorder,
@@ -148,7 +154,7 @@ def build_authentication(
         passkey_sign_in=PasskeySignIn(
             recorder=recorder,
             assertion=passkeys.passkey_assertion,
-            accounts=accounts.accounts,
+            accounts=directory.accounts,
             completion=completion,
             token_pairs=tokens.token_pairs,
             enabled=foundation.settings.adds_passkeys,
@@ -157,7 +163,7 @@ def build_authentication(
             recorder=recorder,
             passwords=passwords.password_tools,
             new_passwords=new_passwords,
-            accounts=accounts.accounts,
+            accounts=directory.accounts,
             sessions=sessions.sessions,
         ),
         password_change=PasswordChange(
@@ -171,7 +177,7 @@ def build_authentication(
         ),
         recovery=Recovery(
             recorder=recorder,
-            accounts=accounts.accounts,
+            accounts=directory.accounts,
             email_confirmation=accounts.email_confirmation,
             passwords=passwords.password_tools,
             new_passwords=new_passwords,
@@ -185,7 +191,7 @@ def build_authentication(
             token_pairs=tokens.token_pairs,
             reuse_grace=timedelta(seconds=foundation.settings.refresh_reuse_grace_seconds),
             live=sessions.live_sessions,
-            count_ahead=foundation.metrics.sessions_ahead.inc,
+            count_ahead=measured.metrics.sessions_ahead.inc,
         ),
         second_step=SecondStep(
             recorder=recorder,

@@ -6,21 +6,20 @@ from datetime import timedelta
 from userapi.factors.app_setup import AppSetup
 from userapi.factors.code_replacement import RecoveryCodeReplacement
 from userapi.factors.codes import CodeCheck
-from userapi.factors.figures import MfaFigures
 from userapi.factors.listing import FactorList
 from userapi.factors.recovery_codes import RecoveryCodes
 from userapi.factors.removal import FactorRemoval
 from userapi.factors.renaming import FactorRenaming
 from userapi.factors.reset import MfaReset
-from userapi.factors.secret_rotation import SecretRotation
 from userapi.factors.service import Factors
-from userapi.factors.totp_secrets import TotpSecrets
 from userapi.sessions.pending_sign_ins import PendingSignIns
 from userapi.wiring.accounts import AccountServices
+from userapi.wiring.directory import DirectoryServices
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.metrics import MetricServices
 from userapi.wiring.passwords import PasswordServices
+from userapi.wiring.secrets import SecretServices
 from userapi.wiring.sessions import SessionServices
-from userapi.wiring.tokens import TokenServices
 
 # Recovery codes have 80 random bits: a lower cost than that of passwords protects them.
 RECOVERY_CODE_ROUNDS = 10
@@ -36,32 +35,31 @@ class FactorServices:
     factor_removal: FactorRemoval
     factor_renaming: FactorRenaming
     factors: Factors
-    mfa_figures: MfaFigures
     mfa_reset: MfaReset
     pending_sign_ins: PendingSignIns
     recovery_code_replacement: RecoveryCodeReplacement
-    totp_secrets: TotpSecrets
-    totp_secret_rotation: SecretRotation
 
 
 def build_factors(
     foundation: Foundation,
-    passwords: PasswordServices,
+    stored: SecretServices,
+    measured: MetricServices,
     sessions: SessionServices,
+    directory: DirectoryServices,
+    passwords: PasswordServices,
     accounts: AccountServices,
-    tokens: TokenServices,
 ) -> FactorServices:
     """Build the services about second factors."""
     settings, recorder, mails = foundation.settings, foundation.recorder, foundation.mails
-    enforcement = tokens.mfa_enforcement
-    secrets = TotpSecrets(foundation.encryption)
+    enforcement = directory.mfa_enforcement
+    secrets = stored.totp_secrets
     recovery_codes = RecoveryCodes(
         pool=passwords.hashing_pool,
         rounds=min(RECOVERY_CODE_ROUNDS, settings.password_hash_rounds),
     )
     factors = Factors(
         recorder=recorder,
-        accounts=accounts.accounts,
+        accounts=directory.accounts,
         sessions=sessions.sessions,
         mails=mails,
         recovery_codes=recovery_codes,
@@ -69,22 +67,22 @@ def build_factors(
     return FactorServices(
         app_setup=AppSetup(
             recorder=recorder,
-            accounts=accounts.accounts,
+            accounts=directory.accounts,
             secrets=secrets,
             issuer=settings.mfa_issuer,
             enabled=settings.feature_mfa,
         ),
         code_check=CodeCheck(
             recorder=recorder,
-            lockout=passwords.lockout,
+            lockout=directory.lockout,
             locks=accounts.account_locks,
             secrets=secrets,
             recovery_codes=recovery_codes,
             mails=mails,
-            count=foundation.metrics.count_second_step,
+            count=measured.metrics.count_second_step,
         ),
         factor_list=FactorList(
-            roles=accounts.roles,
+            roles=directory.roles,
             enforcement=enforcement,
             readable_key_ids=secrets.readable_key_ids,
             rp_id=settings.webauthn_rp_id,
@@ -92,18 +90,17 @@ def build_factors(
         ),
         factor_removal=FactorRemoval(
             recorder=recorder,
-            accounts=accounts.accounts,
-            roles=accounts.roles,
+            accounts=directory.accounts,
+            roles=directory.roles,
             enforcement=enforcement,
             factors=factors,
             sessions=sessions.sessions,
         ),
-        factor_renaming=FactorRenaming(recorder=recorder, accounts=accounts.accounts),
+        factor_renaming=FactorRenaming(recorder=recorder, accounts=directory.accounts),
         factors=factors,
-        mfa_figures=MfaFigures(enforcement, rp_id=settings.webauthn_rp_id),
         mfa_reset=MfaReset(
             recorder=recorder,
-            accounts=accounts.accounts,
+            accounts=directory.accounts,
             factors=factors,
             sessions=sessions.sessions,
         ),
@@ -111,8 +108,6 @@ def build_factors(
             foundation.clock, lifetime=timedelta(seconds=settings.mfa_token_seconds)
         ),
         recovery_code_replacement=RecoveryCodeReplacement(
-            accounts=accounts.accounts, factors=factors, recovery_codes=recovery_codes
+            accounts=directory.accounts, factors=factors, recovery_codes=recovery_codes
         ),
-        totp_secrets=secrets,
-        totp_secret_rotation=SecretRotation(secrets),
     )

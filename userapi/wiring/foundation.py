@@ -1,13 +1,11 @@
-"""What all other services are built on: time, records, mails, encryption, metrics."""
+"""What all other services are built on: settings, time, records, mails."""
 
 from dataclasses import dataclass
 
 from userapi.audit.service import AuditTrail
 from userapi.clock import Clock
 from userapi.events.outbox import Outbox
-from userapi.infrastructure.encryption import EncryptionKeys
 from userapi.mail.queue import MailQueue
-from userapi.metrics import Metrics
 from userapi.recorder import Recorder
 from userapi.settings import Settings
 
@@ -19,9 +17,7 @@ class Foundation:
     settings: Settings
     clock: Clock
     audit: AuditTrail
-    encryption: EncryptionKeys
     mails: MailQueue
-    metrics: Metrics
     outbox: Outbox
     recorder: Recorder
 
@@ -33,11 +29,7 @@ def build_foundation(settings: Settings, clock: Clock) -> Foundation:
         settings=settings,
         clock=clock,
         audit=audit,
-        encryption=EncryptionKeys(
-            settings.encryption_key, previous=settings.encryption_key_previous
-        ),
         mails=MailQueue(clock),
-        metrics=Metrics(),
         outbox=outbox,
         recorder=Recorder(audit=audit, outbox=outbox, clock=clock),
     )

@@ -7,6 +7,8 @@ from userapi.factors.passkey_assertion import PasskeyAssertion
 from userapi.factors.passkey_registration import PasskeyRegistration
 from userapi.factors.relying_party import RelyingParty
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.metrics import MetricServices
+from userapi.wiring.secrets import SecretServices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,9 @@ class PasskeyServices:
     relying_party: RelyingParty
 
 
-def build_passkeys(foundation: Foundation) -> PasskeyServices:
+def build_passkeys(
+    foundation: Foundation, secrets: SecretServices, measured: MetricServices
+) -> PasskeyServices:
     """Build the services about passkeys."""
     settings, recorder = foundation.settings, foundation.recorder
     party = RelyingParty(
@@ -26,13 +30,13 @@ def build_passkeys(foundation: Foundation) -> PasskeyServices:
         name=settings.webauthn_rp_name,
         origins=settings.webauthn_origins,
     )
-    challenges = Challenges(encryption=foundation.encryption, clock=foundation.clock)
+    challenges = Challenges(encryption=secrets.encryption, clock=foundation.clock)
     return PasskeyServices(
         passkey_assertion=PasskeyAssertion(
             recorder=recorder,
             challenges=challenges,
             relying_party=party,
-            count=foundation.metrics.count_second_step,
+            count=measured.metrics.count_second_step,
         ),
         passkey_registration=PasskeyRegistration(
             recorder=recorder,

@@ -1,16 +1,16 @@
-"""Passwords: how they are checked, hashed and reset, and the lockout after failures."""
+"""Passwords: how they are checked, hashed and reset."""
 
 from dataclasses import dataclass
 
-from userapi.lockout.service import Lockout
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.hashing_pool import HashingPool
 from userapi.passwords.one_time_tokens import OneTimeTokens
-from userapi.passwords.peppers import Peppers
 from userapi.passwords.policy import PasswordPolicy, PasswordRequirements
 from userapi.passwords.tools import PasswordTools
 from userapi.settings import Settings
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.metrics import MetricServices
+from userapi.wiring.secrets import SecretServices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +19,16 @@ class PasswordServices:
 
     hasher: PasswordHasher
     hashing_pool: HashingPool
-    lockout: Lockout
     one_time_tokens: OneTimeTokens
     password_tools: PasswordTools
-    peppers: Peppers
     policy: PasswordPolicy
 
 
-def build_passwords(foundation: Foundation) -> PasswordServices:
+def build_passwords(
+    foundation: Foundation, secrets: SecretServices, measured: MetricServices
+) -> PasswordServices:
     """Build the services about passwords."""
-    settings, metrics = foundation.settings, foundation.metrics
-    peppers = Peppers(settings.password_pepper, settings.password_pepper_previous)
+    settings, metrics = foundation.settings, measured.metrics
     hashing_pool = HashingPool(
         queue_limit=settings.password_hash_queue,
         observe=metrics.hash_seconds.observe,
@@ -37,22 +36,14 @@ def build_passwords(foundation: Foundation) -> PasswordServices:
         track=metrics.hash_queue.track_inprogress,
     )
     hasher = PasswordHasher(
-        peppers=peppers, rounds=settings.password_hash_rounds, pool=hashing_pool
+        peppers=secrets.peppers, rounds=settings.password_hash_rounds, pool=hashing_pool
     )
     policy = PasswordPolicy(_requirements(settings), service_name=settings.app_name)
     return PasswordServices(
         hasher=hasher,
         hashing_pool=hashing_pool,
-        lockout=Lockout(
-            foundation.clock,
-            threshold=settings.lockout_threshold,
-            base_seconds=settings.lockout_base_seconds,
-            max_seconds=settings.lockout_max_seconds,
-            secret_key=settings.secret_key,
-        ),
         one_time_tokens=OneTimeTokens(clock=foundation.clock, mails=foundation.mails),
         password_tools=PasswordTools(hasher=hasher, policy=policy),
-        peppers=peppers,
         policy=policy,
     )
 

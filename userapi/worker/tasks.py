@@ -11,7 +11,7 @@ from userapi.infrastructure.heartbeat import own_name, record_heartbeat
 from userapi.infrastructure.user_counts import fold_user_count_changes
 from userapi.mail.queue import NOTIFY_CHANNEL as MAILS
 from userapi.settings import Settings
-from userapi.wiring import Services
+from userapi.wiring.services import Services
 from userapi.worker.loop import Task, Worker
 
 BATCH = 100
