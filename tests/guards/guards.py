@@ -1250,7 +1250,7 @@ GUARDS = [
     Guard(
         "Redis counts a request for a user only if the session is live",
         "_HIT_IF",
-        "if string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return {0, 0, 2} end\n",
+        "if string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return '0 0 2' end\n",
         "",
         LIMITS,
         in_string=True,

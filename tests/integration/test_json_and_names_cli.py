@@ -159,7 +159,7 @@ NOT_FOR_COMMANDS = set(
 USED = {
     "audit list": "cryptography",
     "db current": "alembic flask_migrate",
-    "doctor": "bcrypt cryptography jwt",
+    "doctor": "bcrypt cryptography jwt prometheus_client",
     "events list": "",
     "keys list": "bcrypt cryptography jwt",
     "mails list": "",

@@ -12,8 +12,9 @@ from webargs.multidictproxy import MultiDictProxy
 
 from userapi.errors import FieldError, Invalid, Malformed, invalid_field
 from userapi.infrastructure import strict_json
-from userapi.serving.body_limits import BODY_LIMIT_BYTES, BodyLimits, allow_body
+from userapi.serving.body_limits import BODY_LIMIT_BYTES, BodyLimits, allow_body, has_body
 
+from .context import unproxied
 from .field_errors import all_errors
 from .problems import UnsupportedCoding, UnsupportedMediaType
 
@@ -54,6 +55,8 @@ def receive_body() -> None:
 
     Pages and views with a larger limit receive it once they have authenticated the sender.
     """
+    if not has_body(unproxied(request).environ):
+        return
     view = current_app.view_functions.get(request.endpoint or "")
     if request.blueprint != "console" and not hasattr(view, "body_limit"):
         request.get_data()

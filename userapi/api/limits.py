@@ -26,7 +26,7 @@ from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter, key_of_
 from userapi.wiring.services import Services
 
 from .access import bearer_token, browser_session, require_live, use_cached_session
-from .context import request_state, services
+from .context import request_state, services, unproxied
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class HooklessLimiter(Limiter):
 
 def client_network() -> str:
     """Return what an anonymous caller counts by: an IPv4 address, or a /64 of IPv6."""
-    text = request.remote_addr or "unknown"
+    text = unproxied(request).remote_addr or "unknown"
     if ":" not in text:
         return text
     try:
@@ -134,9 +134,10 @@ def caller_reference() -> SessionReference | None:
 
     The session may have ended.
     """
-    if request.blueprint == "console":
+    current = unproxied(request)
+    if current.blueprint == "console":
         return browser_session()
-    if "Authorization" not in request.headers:
+    if "Authorization" not in current.headers:
         return None
     try:
         request_state().claims = claims = services().token_status.verify_access(bearer_token())
@@ -156,7 +157,7 @@ def init_app(app: Flask, services: Services) -> None:
 
     @app.before_request
     def count() -> None:
-        endpoint = request.endpoint or ""
+        endpoint = unproxied(request).endpoint or ""
         if endpoint in exempt:
             return
         if endpoint in named and request.method != "OPTIONS":

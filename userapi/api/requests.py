@@ -5,7 +5,7 @@ import time
 from ipaddress import ip_address
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from userapi.characters import has_controls
@@ -13,7 +13,7 @@ from userapi.infrastructure.logging import accepted_correlation_id, accepted_tra
 from userapi.settings import Settings
 
 from .access import anonymous_actor
-from .context import RequestState, request_state, start_request_state, unproxied
+from .context import request_state, unproxied
 
 access_log = structlog.get_logger("userapi.access")
 
@@ -25,32 +25,31 @@ CALLED_BY_ADDRESS = ("health.", "metrics")
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Prepare every request and write one line about it."""
+    # Bound here, because a logger that is not bound binds for each line.
+    log = access_log.bind()
 
     @app.before_request
     def begin() -> None:
-        headers = request.headers
+        current, state = unproxied(request), request_state()
+        headers = current.headers
         correlation_id = accepted_correlation_id(
             headers.get("X-Correlation-ID"), headers.get("X-Request-ID")
         )
         traceparent = accepted_traceparent(headers.get("traceparent"))
-        start_request_state(
-            RequestState(
-                correlation_id=correlation_id,
-                actor=anonymous_actor(correlation_id=correlation_id, traceparent=traceparent),
-                response_headers=[("X-Correlation-ID", correlation_id)],
-            )
-        )
+        state.correlation_id = correlation_id
+        state.actor = anonymous_actor(correlation_id=correlation_id, traceparent=traceparent)
+        state.response_headers.append(("X-Correlation-ID", correlation_id))
         # Cleared at the start and not at the end, so that the access line has them.
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
         if traceparent:
             structlog.contextvars.bind_contextvars(traceparent=traceparent)
-        require_host(settings.trusted_hosts)
+        require_host(current, settings.trusted_hosts)
 
     @app.after_request
     def log_access(response: Response) -> Response:
         current, state = unproxied(request), request_state()
-        access_log.info(
+        log.info(
             "request",
             method=current.method,
             path=current.path,
@@ -74,14 +73,14 @@ def refuse_control_characters(app: Flask) -> None:
             raise NotFound()
 
 
-def require_host(trusted: tuple[str, ...]) -> None:
+def require_host(current: Request, trusted: tuple[str, ...]) -> None:
     """Reject a request with a missing, malformed (RFC 9112 §3.2) or untrusted Host header.
 
     Probes of load balancers use HTTP/1.0, which has no Host header.
     """
-    host = request.environ.get("HTTP_HOST", "")
-    if not host and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
-        if (request.endpoint or "").startswith("health."):
+    host = current.environ.get("HTTP_HOST", "")
+    if not host and current.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        if (current.endpoint or "").startswith("health."):
             return
     if not HOST.fullmatch(host):
         raise BadRequest("The request has no usable Host header.")
@@ -90,7 +89,7 @@ def require_host(trusted: tuple[str, ...]) -> None:
     name = host.rsplit(":", 1)[0].lower() if not host.endswith("]") else host.lower()
     if any(name == t.lower() or (t.startswith(".") and name.endswith(t.lower())) for t in trusted):
         return
-    if not ((request.endpoint or "").startswith(CALLED_BY_ADDRESS) and _is_address(name)):
+    if not ((current.endpoint or "").startswith(CALLED_BY_ADDRESS) and _is_address(name)):
         raise BadRequest("This host is not served here.")
 
 

@@ -13,7 +13,7 @@ from userapi.errors import Malformed
 from userapi.sessions.status import Profile
 from userapi.settings import Settings
 
-from .context import request_state
+from .context import start_request_state
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -90,7 +90,7 @@ def if_match() -> Collection[str] | None:
 
 
 class _CommonHeaders:
-    """WSGI middleware that adds the headers of every response.
+    """WSGI middleware that begins the state of a request and adds the headers of every response.
 
     Flask's headers are a multi-dict that is copied for the server. Nine more headers in it were a
     twelfth of the time of a token check.
@@ -103,9 +103,11 @@ class _CommonHeaders:
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
+        state = start_request_state()
+
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             names = {name for name, _ in headers}
-            headers = [*headers, *ALWAYS_ADDED, *request_state().response_headers]
+            headers = [*headers, *ALWAYS_ADDED, *state.response_headers]
             headers += [header for header in DEFAULTS if header[0] not in names]
             if self._https or environ["wsgi.url_scheme"] == "https":
                 headers.append(HSTS)

@@ -29,7 +29,10 @@ class ClaimsCache:
             if generation != self._generation:
                 self._claims.clear()
                 self._generation = generation
-            return self._claims.get(key)
+            try:
+                return self._claims[key]
+            except KeyError:
+                return None
 
     def add(self, token: str, claims: AccessClaims, *, generation: int) -> None:
         """Add the claims of a token that was verified with the keys of this generation."""

@@ -232,8 +232,9 @@ def _add_timestamp(_logger: Any, _method: str, event: Event) -> Event:
 
 
 def _mask_secrets(_logger: Any, _method: str, event: Event) -> Event:
-    for key in event.keys() & SECRET_KEYS:
-        event[key] = "***"
+    if not SECRET_KEYS.isdisjoint(event):
+        for key in event.keys() & SECRET_KEYS:
+            event[key] = "***"
     return event
 
 

@@ -7,7 +7,7 @@ so concurrent requests get no more than consecutive ones.
 
 import threading
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 from uuid import UUID
 
 from cachetools import TLRUCache
@@ -43,8 +43,7 @@ class Hit:
     seconds_left: float
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """Is met if the value at a key of Redis begins with `met`, undecided with `undecided`.
 
     It is undecided for a missing value as well.

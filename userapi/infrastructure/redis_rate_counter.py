@@ -19,6 +19,7 @@ from userapi.infrastructure.redis_commands import Command, RedisClient, Script, 
 # Encoding a command takes as long as reading its reply, and callers come again.
 MAX_CACHED_COMMANDS = 4096
 
+# The scripts return one text: redis-py needs several microseconds for each number of a list.
 _HIT = Script("""
 local count = redis.call('INCRBY', KEYS[1], ARGV[1])
 local left = redis.call('PTTL', KEYS[1])
@@ -26,22 +27,22 @@ if left < 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   left = tonumber(ARGV[2])
 end
-return {count, left}
+return count .. ' ' .. left
 """)
 
 # Counts if the value at KEYS[1] begins with ARGV[1]; the third value of the reply is then 1. It is
 # 0 if the value is missing or begins with ARGV[2], and 2 for any other value.
 _HIT_IF = Script("""
 local value = redis.call('GET', KEYS[1])
-if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then return {0, 0, 0} end
-if string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return {0, 0, 2} end
+if not value or string.sub(value, 1, #ARGV[2]) == ARGV[2] then return '0 0 0' end
+if string.sub(value, 1, #ARGV[1]) ~= ARGV[1] then return '0 0 2' end
 local count = redis.call('INCRBY', KEYS[2], 1)
 local left = redis.call('PTTL', KEYS[2])
 if left < 0 then
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
   left = tonumber(ARGV[3])
 end
-return {count, left, 1}
+return count .. ' ' .. left .. ' 1'
 """)
 _IS_MET = 1
 _IS_NOT_MET = 2
@@ -59,7 +60,7 @@ class RedisRateCounter:
         replies = self._store.execute(_hit_of(key, cost, seconds))
         if replies is None:
             return self._fallback.hit(key, seconds=seconds, cost=cost)
-        count, milliseconds = replies[0]
+        count, milliseconds = map(int, replies[0].split())
         return Hit(count, milliseconds / 1000)
 
     def hit_if(
@@ -69,7 +70,8 @@ class RedisRateCounter:
         replies = self._store.execute(after, _hit_if(user_id, condition, seconds))
         if replies is None:
             return Decision()
-        reply, (count, milliseconds, decision) = replies
+        reply, counted = replies
+        count, milliseconds, decision = map(int, counted.split())
         if decision == _IS_MET:
             return Decision(Hit(count, milliseconds / 1000), is_met=True, reply=reply)
         return Decision(is_met=False if decision == _IS_NOT_MET else None, reply=reply)

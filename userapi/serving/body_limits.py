@@ -134,6 +134,11 @@ def allow_body(environ: dict[str, Any], *, limit: int, seconds: int) -> None:
         body.allow(limit=limit, seconds=seconds)
 
 
+def has_body(environ: dict[str, Any]) -> bool:
+    """Return whether a request has a body, which may be empty."""
+    return _BODY in environ
+
+
 class BodyLimits:
     """WSGI middleware that limits the body of every request."""
 
