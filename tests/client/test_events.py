@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,30 @@ from userapi_client.events import Event, EventConsumer, Reject
 from .conftest import EXAMPLES, FAST, PASSWORD, People, StartProgram
 
 ISSUER, AUDIENCE = "aima-user-service", "aima"
-EXCHANGE = "user_events"  # The one of the examples.
+EXAMPLE_EXCHANGE, EXAMPLE_QUEUE = "user_events", "people"
 library: Any = kombu  # It has no annotations.
 
 
 @pytest.fixture(scope="module")
-def service(rabbitmq_url: str) -> Iterator[GunicornService]:
-    environment = {**FAST, "RABBITMQ_URL": rabbitmq_url, "WORKER_EMBEDDED": "true"}
+def service(rabbitmq_url: str, rabbitmq_exchange: str) -> Iterator[GunicornService]:
+    environment = {
+        **FAST,
+        "RABBITMQ_URL": rabbitmq_url,
+        "RABBITMQ_EXCHANGE": rabbitmq_exchange,
+        "WORKER_EMBEDDED": "true",
+    }
     service = GunicornService(environment)
     migrated = service.flask("db", "upgrade")
     assert migrated.returncode == 0, migrated.stderr
     with service:
         add_administrator(service, PASSWORD)
         yield service
+
+
+@pytest.fixture
+def events(rabbitmq_url: str, rabbitmq_exchange: str) -> Events:
+    """Return where revocations of the service arrive."""
+    return Events(rabbitmq_url, exchange=rabbitmq_exchange)
 
 
 @pytest.fixture
@@ -49,10 +61,10 @@ def status(verifier: Verifier, token: str) -> str:
 
 
 def test_a_revocation_is_noticed_by_its_event(
-    service: GunicornService, people: People, rabbitmq_url: str
+    service: GunicornService, people: People, events: Events
 ) -> None:
     with Verifier(
-        service.base_url, issuer=ISSUER, audience=AUDIENCE, revocation=Events(rabbitmq_url)
+        service.base_url, issuer=ISSUER, audience=AUDIENCE, revocation=events
     ) as verifier:
         verifier.warm()
         suspended, first = people.holding("media:read")
@@ -70,11 +82,11 @@ def test_a_revocation_is_noticed_by_its_event(
 
 
 def test_a_new_password_does_not_refuse_its_own_new_pair(
-    service: GunicornService, people: People, rabbitmq_url: str
+    service: GunicornService, people: People, events: Events
 ) -> None:
     """The pair is issued in the second of the event, and `iat` has whole seconds."""
     with Verifier(
-        service.base_url, issuer=ISSUER, audience=AUDIENCE, revocation=Events(rabbitmq_url)
+        service.base_url, issuer=ISSUER, audience=AUDIENCE, revocation=events
     ) as verifier:
         verifier.warm()
         _, tokens = people.holding("media:read")
@@ -99,14 +111,15 @@ def test_a_new_password_does_not_refuse_its_own_new_pair(
 def test_a_gap_in_the_connection_is_treated_as_configured(
     service: GunicornService,
     people: People,
-    rabbitmq_url: str,
+    events: Events,
     broker: FaultProxy,
     on_gap: Any,
     expected: str,
 ) -> None:
-    url = url_through(broker, rabbitmq_url)
+    url = url_through(broker, events.amqp_url)
+    revocation = replace(events, amqp_url=url, on_gap=on_gap)
     with Verifier(
-        service.base_url, issuer=ISSUER, audience=AUDIENCE, revocation=Events(url, on_gap=on_gap)
+        service.base_url, issuer=ISSUER, audience=AUDIENCE, revocation=revocation
     ) as verifier:
         user, tokens = people.holding("media:read")
         wait_until(lambda: status(verifier, tokens.access_token) == "events")
@@ -127,13 +140,35 @@ def waiting_in_outbox(admin: Client) -> int:
 
 
 @pytest.fixture
-def queue(rabbitmq_url: str) -> Iterator[str]:
-    """Return the queue of the example, which is deleted afterwards."""
-    yield "people"
+def queue(rabbitmq_url: str, rabbitmq_exchange: str) -> Iterator[str]:
+    """Return a queue that no other worker uses; it is deleted afterwards."""
+    name = f"people_{rabbitmq_exchange}"
+    yield name
+    delete_queue(rabbitmq_url, name)
+
+
+@pytest.fixture
+def example_queue(rabbitmq_url: str, rabbitmq_exchange: str) -> Iterator[str]:
+    """Return the queue of the example, whose exchange passes on the events of the service."""
     with library.Connection(rabbitmq_url) as connection:
-        for leftover in ("people", "people.dead"):
+        exchanges = [
+            library.Exchange(name, type="topic", durable=True, channel=connection.channel())
+            for name in (EXAMPLE_EXCHANGE, rabbitmq_exchange)
+        ]
+        for exchange in exchanges:
+            exchange.declare()
+        exchanges[0].bind_to(exchanges[1], routing_key="#")
+    yield EXAMPLE_QUEUE
+    delete_queue(rabbitmq_url, EXAMPLE_QUEUE)
+    with library.Connection(rabbitmq_url) as connection:
+        library.Exchange(EXAMPLE_EXCHANGE, channel=connection.channel()).delete()
+
+
+def delete_queue(rabbitmq_url: str, name: str) -> None:
+    with library.Connection(rabbitmq_url) as connection:
+        for leftover in (name, f"{name}.dead"):
             library.Queue(leftover, channel=connection.channel()).delete()
-        library.Exchange("people.dead", channel=connection.channel()).delete()
+        library.Exchange(f"{name}.dead", channel=connection.channel()).delete()
 
 
 def seen_in(database: Path) -> dict[str, int]:
@@ -148,7 +183,7 @@ def seen_in(database: Path) -> dict[str, int]:
 def test_the_example_counts_each_event_once_over_a_kill(
     service: GunicornService,
     people: People,
-    queue: str,
+    example_queue: str,
     start_program: StartProgram,
     rabbitmq_url: str,
     tmp_path: Path,
@@ -158,8 +193,8 @@ def test_the_example_counts_each_event_once_over_a_kill(
     environment = {"RABBITMQ_URL": rabbitmq_url, "PYTHONUNBUFFERED": "1"}
     program = start_program(*command, folder=tmp_path, **environment)
     with library.Connection(rabbitmq_url) as connection:
-        dead = library.Queue(f"{queue}.dead", channel=connection.channel())
-        wait_until(lambda: is_there(connection, queue))
+        dead = library.Queue(f"{example_queue}.dead", channel=connection.channel())
+        wait_until(lambda: is_there(connection, example_queue))
         user, _ = people.holding("media:read")
         wait_until(lambda: user in seen_in(database))
 
@@ -168,12 +203,12 @@ def test_the_example_counts_each_event_once_over_a_kill(
         counted = seen_in(database)
         replayed = service.flask("events", "replay", "--since", "2020-01-01T00:00:00")
         assert replayed.returncode == 0, replayed.stderr
-        exchange = library.Exchange(EXCHANGE, type="topic", durable=True)
+        exchange = library.Exchange(EXAMPLE_EXCHANGE, type="topic", durable=True)
         library.Producer(connection.channel(), exchange).publish(b"{", routing_key="user.updated")
         start_program(*command, folder=tmp_path, **environment)
 
         wait_until(lambda: dead.get(accept=None) is not None)
-        wait_until(lambda: waiting(connection, queue) == 0)
+        wait_until(lambda: waiting(connection, example_queue) == 0)
         assert {subject: seen_in(database)[subject] for subject in counted} == counted
     # Once for each change: what was replayed has printed nothing.
     printed = (tmp_path / "programs.log").read_text("utf-8")
@@ -181,10 +216,12 @@ def test_the_example_counts_each_event_once_over_a_kill(
 
 
 def test_an_event_whose_handler_fails_stays_in_the_queue(
-    people: People, rabbitmq_url: str, queue: str
+    people: People, rabbitmq_url: str, rabbitmq_exchange: str, queue: str
 ) -> None:
     handled: list[str] = []
-    consumer = EventConsumer(rabbitmq_url, queue, bindings=["role.created"])
+    consumer = EventConsumer(
+        rabbitmq_url, queue, bindings=["role.created"], exchange=rabbitmq_exchange
+    )
     failures: list[Exception] = [TimeoutError("database"), ValueError("bug"), Reject("never")]
 
     def handle(event: Event) -> None:
@@ -194,7 +231,9 @@ def test_an_event_whose_handler_fails_stays_in_the_queue(
         consumer.stop()
 
     # Declares the queue; the stopped consumer receives nothing.
-    declaring = EventConsumer(rabbitmq_url, queue, bindings=["role.created"])
+    declaring = EventConsumer(
+        rabbitmq_url, queue, bindings=["role.created"], exchange=rabbitmq_exchange
+    )
     with library.Connection(rabbitmq_url) as connection:
         declaring._declare(connection.channel())
         people.holding("media:read")
@@ -213,10 +252,19 @@ def test_an_event_whose_handler_fails_stays_in_the_queue(
 
 
 def test_a_consumer_goes_on_after_an_outage_of_the_broker(
-    people: People, rabbitmq_url: str, queue: str, broker: FaultProxy
+    people: People,
+    rabbitmq_url: str,
+    rabbitmq_exchange: str,
+    queue: str,
+    broker: FaultProxy,
 ) -> None:
     handled: list[str] = []
-    consumer = EventConsumer(url_through(broker, rabbitmq_url), queue, bindings=["user.created"])
+    consumer = EventConsumer(
+        url_through(broker, rabbitmq_url),
+        queue,
+        bindings=["user.created"],
+        exchange=rabbitmq_exchange,
+    )
     thread = threading.Thread(target=consumer.run, args=(lambda e: handled.append(e.subject),))
     thread.start()
     with library.Connection(rabbitmq_url) as connection:
