@@ -117,18 +117,18 @@ def test_a_server_that_hangs_is_unavailable_until_it_replies(
     quick = redis_client(topology.url, timeout_seconds=0.2, open_seconds=0.1)
     wait_until(lambda: quick.execute(command("SET", key, "1")) == [b"OK"])
     owner = next(server for server in topology.servers if has(server, key))
-    assert not quick.reconnected_within(60, lookup)
+    assert not quick.reconnected_within(60, TAG)
 
     owner.pause()
     meanwhile = quick.execute(lookup)
-    was_unavailable = quick.is_unavailable(lookup)
+    was_unavailable = quick.is_unavailable(TAG)
     unsent = quick.execute_each([lookup])
     owner.resume()
 
     assert (meanwhile, was_unavailable, unsent) == (None, True, [lookup])
     wait_until(lambda: quick.execute(lookup) == [b"1"])
-    assert not quick.is_unavailable(lookup)
-    assert quick.reconnected_within(60, lookup)
+    assert not quick.is_unavailable(TAG)
+    assert quick.reconnected_within(60, TAG)
     quick.close()
 
 

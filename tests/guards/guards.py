@@ -188,7 +188,7 @@ GUARDS = [
     Guard(
         "Sessions are read from the database shortly after Redis reconnects",
         "RedisLiveSessions._has_reconnected",
-        "self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, lookup)",
+        "self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, tag_of_user(user_id))",
         "False",
         LIVE,
     ),

@@ -95,11 +95,11 @@ class Redis:
         self._idle: deque[_Link] = deque()
         self._server_id = b""
 
-    def is_unavailable(self, command: Command) -> bool:
+    def is_unavailable(self, tag: str) -> bool:
         """Return whether the last call failed."""
         return not self._breaker.is_closed
 
-    def reconnected_within(self, seconds: float, command: Command) -> bool:
+    def reconnected_within(self, seconds: float, tag: str) -> bool:
         """Return whether Redis was unavailable and replied again less than `seconds` ago."""
         return self._breaker.closed_within(seconds)
 

@@ -74,19 +74,19 @@ class RedisCluster:
             failed += [each for each, reply in pairs if isinstance(reply, ResponseError)]
         return failed
 
-    def is_unavailable(self, command: Command) -> bool:
-        """Return whether the last call of the server of a command's keys failed."""
-        server = self._server_of(slot_of(command.key))
-        return server is None or server.is_unavailable(command)
+    def is_unavailable(self, tag: str) -> bool:
+        """Return whether the last call of the server of the keys with this tag failed."""
+        server = self._server_of(slot_of(tag))
+        return server is None or server.is_unavailable(tag)
 
-    def reconnected_within(self, seconds: float, command: Command) -> bool:
-        """Return whether the server of a command's keys replied again less than `seconds` ago.
+    def reconnected_within(self, seconds: float, tag: str) -> bool:
+        """Return whether the server of the keys with this tag replied again less than that ago.
 
         A server that has begun to own slots counts like one that replies again: other processes may
         still send their invalidations to the former owner, which has failed.
         """
-        server = self._server_of(slot_of(command.key))
-        return server is not None and server.reconnected_within(seconds, command)
+        server = self._server_of(slot_of(tag))
+        return server is not None and server.reconnected_within(seconds, tag)
 
     def close(self) -> None:
         """Close the idle connections; the next call opens one again."""

@@ -69,14 +69,14 @@ class RedisClient(Protocol):
         """
         ...
 
-    def is_unavailable(self, command: Command) -> bool:
-        """Return whether the last call of the server of a command's keys failed."""
+    def is_unavailable(self, tag: str) -> bool:
+        """Return whether the last call of the server of the keys with this tag failed."""
         ...
 
-    def reconnected_within(self, seconds: float, command: Command) -> bool:
-        """Return whether the server of a command's keys was unavailable, or another one, until now.
+    def reconnected_within(self, seconds: float, tag: str) -> bool:
+        """Return whether the server of the keys with this tag replied again in the last `seconds`.
 
-        It replied again less than `seconds` ago.
+        It was unavailable before, or another server had these keys.
         """
         ...
 

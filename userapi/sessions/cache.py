@@ -144,18 +144,18 @@ class RedisLiveSessions:
 
     def lookup(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Command | None:
         """Return the command whose reply `find` accepts; None while Redis is not trusted."""
-        lookup = self._lookup(session_id, user_id, session_version)
-        if self._invalidations.are_pending(user_id) or self._has_reconnected(lookup):
+        if self._invalidations.are_pending(user_id) or self._has_reconnected(user_id):
             return None
-        return lookup
+        return _lookup(
+            session_id, user_id, session_version, self._copy_milliseconds, self._is_shared
+        )
 
     def liveness(self, session_id: UUID, *, user_id: UUID, session_version: int) -> Condition:
         """Return what Redis holds for a live session: a copy of this version, no placeholder.
 
         The lookup has replaced a copy whose other versions are outdated.
         """
-        key = session_key(session_id, user_id)
-        return Condition(key, met=f"D{session_version} ", undecided="P")
+        return _liveness(session_id, user_id, session_version)
 
     def find(
         self, session_id: UUID, *, user_id: UUID, session_version: int, reply: object = None
@@ -163,9 +163,7 @@ class RedisLiveSessions:
         """Return the live session, or None if it has ended or never existed."""
         if reply is None:
             reply = self._look_up(session_id, user_id, session_version)
-        if not isinstance(reply, list) and self._has_reconnected(
-            self._lookup(session_id, user_id, session_version)
-        ):
+        if not isinstance(reply, list) and self._has_reconnected(user_id):
             reply = None
         if reply == ENDED:
             return None
@@ -178,13 +176,8 @@ class RedisLiveSessions:
             self._fill(session_id, user_id, reply[0], found)
         return found
 
-    def _has_reconnected(self, lookup: Command) -> bool:
-        return self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, lookup)
-
-    def _lookup(self, session_id: UUID, user_id: UUID, session_version: int) -> Command:
-        return _lookup(
-            session_id, user_id, session_version, self._copy_milliseconds, self._is_shared
-        )
+    def _has_reconnected(self, user_id: UUID) -> bool:
+        return self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, tag_of_user(user_id))
 
     def _look_up(self, session_id: UUID, user_id: UUID, session_version: int) -> object:
         lookup = self.lookup(session_id, user_id=user_id, session_version=session_version)
@@ -269,3 +262,8 @@ def _lookup(
     if is_shared:
         names += previous_keys.keys(session_id, user_id)
     return _LOOKUP.on(*names, arguments=(session_version, milliseconds, SERVER_ID))
+
+
+@lru_cache(maxsize=MAX_CACHED_COPIES)
+def _liveness(session_id: UUID, user_id: UUID, session_version: int) -> Condition:
+    return Condition(session_key(session_id, user_id), met=f"D{session_version} ", undecided="P")

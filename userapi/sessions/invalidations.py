@@ -47,7 +47,7 @@ class Invalidations:
         waiting = {
             tag: list(group)
             for tag, group in commands.items()
-            if self._publisher is not None and self._store.is_unavailable(group[0])
+            if self._publisher is not None and self._store.is_unavailable(tag)
         }
         at_once = {tag: group for tag, group in commands.items() if tag not in waiting}
         unpublished = self._unpublished(at_once) | waiting
