@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -15,6 +16,10 @@ from tests.support.client import JsonClient
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.actor import Actor
+from userapi.authentication.refusals import TokenRevoked
+from userapi.clock import ManualClock
+from userapi.wiring.services import Services
 
 MakeApp = Callable[..., Flask]
 NEW_PASSWORD = "granite-otter-57-teapot"
@@ -110,6 +115,20 @@ def test_a_step_up_beside_a_log_out_revives_nothing(
 
         assert stepped.status_code in (200, 401)
         assert stepped.status_code == 401 or not is_signed_in(app, stepped)
+
+
+@pytest.mark.both_databases
+def test_a_session_that_expires_while_the_password_is_checked_is_not_renewed(
+    app: Flask, clock: ManualClock, services: Services, robin: MadeUser, session: SignedInClient
+) -> None:
+    user_id, session_id = UUID(robin.id), UUID(session.session_id)
+    with app.app_context():
+        own = services.live_sessions.find(session_id, user_id=user_id, session_version=1)
+        assert own is not None
+        clock.advance(days=7, seconds=1)
+
+        with pytest.raises(TokenRevoked):
+            services.step_up.with_password(own, PASSWORD, actor=Actor())
 
 
 def test_the_former_token_is_dead_in_another_process(
