@@ -288,11 +288,12 @@ def test_a_database_that_is_ahead_is_in_order_until_this_release_does_not_work_w
 
 
 def test_authorities_that_the_database_does_not_use_are_a_warning(
-    make_app: MakeApp, tmp_path: Path, postgresql_url: str
+    make_app: MakeApp, tmp_path: Path
 ) -> None:
     file = make_certificates(tmp_path).authority
+    url = "postgresql://userapi:secret@database.invalid/userapi?sslmode=prefer"
 
-    result = doctor(make_app(DATABASE_URL=postgresql_url, TLS_CA_FILE=str(file)))
+    result = doctor(make_app(DATABASE_URL=url, TLS_CA_FILE=str(file)))
 
     mark, fix = finding(result, "TLS_CA_FILE does not protect the connection to PostgreSQL")
     assert (mark, fix) == ("!", "Add sslmode=verify-full to DATABASE_URL.")
