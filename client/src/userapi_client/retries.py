@@ -55,7 +55,8 @@ class Retries:
         if self.left <= 0:
             return None
         longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self.tries)
-        wait = (retry_after or 0.0) + random.uniform(0, longest)
+        # Jitter, not a secret.
+        wait = (retry_after or 0.0) + random.uniform(0, longest)  # nosec B311
         if time.monotonic() - self._started_at + wait > self.budget:
             return None
         self.left -= 1
