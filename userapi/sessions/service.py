@@ -1,7 +1,7 @@
 """Starting, listing and ending sessions."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -91,8 +91,10 @@ class Sessions:
             .offset(self._limits.max_per_user - 1)
         ).all()
         self._end(surplus[::-1], user=user, actor=actor, reason=EndReason.CAP_REACHED)
-        started = self._new_row(user.id, actor=actor, remember_me=remember_me, kind=kind)
-        proved = authentication or authenticated_by(PWD, at=started["created_at"])
+        proved = authentication or authenticated_by(PWD, at=self._recorder.now())
+        started = self._new_row(
+            user.id, actor=actor, remember_me=remember_me, kind=kind, now=proved.authenticated_at
+        )
         started |= proved.columns
         session.execute(_INSERT, started)
         self._recorder.outbox.append(
@@ -222,9 +224,8 @@ class Sessions:
         return int(connection.execute(query).scalar_one())
 
     def _new_row(
-        self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind
+        self, user_id: UUID, *, actor: Actor, remember_me: bool, kind: SessionKind, now: datetime
     ) -> dict[str, Any]:
-        now = self._recorder.now()
         return {
             "id": new_id(),
             "user_id": user_id,
