@@ -51,6 +51,7 @@ def user(**changes: Any) -> dict[str, Any]:
         "roles": ["user"],
         "metadata": {},
         "must_change_password": False,
+        "mfa_enabled": False,
         "created_at": "2026-01-31T12:00:00Z",
         "updated_at": "2026-01-31T12:00:00Z",
         "last_login_at": None,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from tests.support.authentication import set_mfa_enabled
 from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
 from tests.support.pages import PageReader, words
@@ -220,6 +221,9 @@ def test_every_member_of_a_problem_has_an_example_in_the_document(client: JsonCl
 def test_refusals_have_no_member_that_the_document_lacks(
     boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
+    protected = make_user("protected", roles=["admin"])
+    before = log_in(protected)
+    set_mfa_enabled(boss.app, protected.id)
     admin = log_in(make_user("admin-user", roles=["admin"]))
     plain = log_in(make_user("plain"))
     robin = make_user("robin").id
@@ -232,6 +236,11 @@ def test_refusals_have_no_member_that_the_document_lacks(
         client.post("/api/v1/auth/register", json=FAULTY),
         client.get("/api/v1/auth/me"),
         client.get("/api/v1/nothing"),
+        client.post(
+            "/api/v1/auth/login",
+            json={"username": protected.username, "password": protected.password},
+        ),
+        before.delete(f"/api/v1/users/{robin}/mfa"),
     ]
 
     seen = set()

@@ -29,7 +29,7 @@ class Outcome:
     said: str = ""
 
 
-# Each user as e-mail address, first and last name.
+# Each user as e-mail address, first and last name. An earlier release has written the files.
 FROM_AN_EXPORT = Outcome(
     users={
         "rt.one": ("rt.one@example.org", "Ann;=1+1", "-"),
@@ -38,7 +38,7 @@ FROM_AN_EXPORT = Outcome(
         "rt.four": ("rt.four@example.org", 'a,"b"', "O'Neil"),
         "rt.five": ("+tag@example.org", None, None),
     },
-    ignored=tuple(EXPORT_ONLY),
+    ignored=tuple(name for name in EXPORT_ONLY if name != "mfa_enabled"),
 )
 OUTCOMES: dict[str, Outcome] = {
     "02_semicolon.csv": Outcome(users={"semi.one": ("semi.one@example.org", "Zoë", None)}),
