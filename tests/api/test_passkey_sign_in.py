@@ -32,7 +32,7 @@ from tests.support.passkeys import (
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
 from userapi.clock import ManualClock
-from userapi.infrastructure.database import reading, transaction
+from userapi.infrastructure.database import db, reading, transaction
 
 VERIFY = "/api/v1/auth/verify"
 LOG_IN = "/api/v1/auth/login"
@@ -235,6 +235,23 @@ def test_an_assertion_is_used_once(client: JsonClient, authenticator: Authentica
     answers = [client.post(SIGN_IN, json={"credential": credential}) for _ in range(2)]
 
     assert [code_of(answer) for answer in answers] == [(200, ""), (401, "passkey_invalid")]
+
+
+@pytest.mark.usefixtures("own")
+def test_a_database_that_fails_uses_up_no_challenge(
+    app: Flask, client: JsonClient, authenticator: Authenticator
+) -> None:
+    credential = authenticator.get(options(client, SIGN_IN))
+
+    with app.app_context(), db.engine.begin() as blocking:
+        if blocking.dialect.name == "postgresql":  # SQLite is locked by BEGIN alone.
+            # The challenge is recorded before the audit row.
+            blocking.exec_driver_sql("LOCK TABLE audit_logs IN ACCESS EXCLUSIVE MODE")
+        failed = client.post(SIGN_IN, json={"credential": credential})
+    answer = client.post(SIGN_IN, json={"credential": credential})
+
+    assert code_of(failed) == (503, "service_unavailable")
+    assert answer.status_code == 200
 
 
 @pytest.mark.usefixtures("own")

@@ -16,7 +16,7 @@ STEP_UP = Ceremony(purpose=Purpose.STEP_UP, bound_to=SESSION)
 
 
 @dataclass
-class StandingClock:
+class FixedClock:
     """A clock that only a test moves."""
 
     moment: datetime = datetime(2026, 1, 31, 12, 30, 15, 123456, UTC)
@@ -26,16 +26,16 @@ class StandingClock:
 
 
 @pytest.fixture
-def clock() -> StandingClock:
-    return StandingClock()
+def clock() -> FixedClock:
+    return FixedClock()
 
 
-def challenges(clock: StandingClock, key: str = KEY, *previous: str) -> Challenges:
+def challenges(clock: FixedClock, key: str = KEY, *previous: str) -> Challenges:
     return Challenges(encryption=EncryptionKeys(key, previous=previous), clock=clock)
 
 
-def test_a_challenge_tells_its_service_what_it_is_for_and_when_it_was_issued(
-    clock: StandingClock,
+def test_a_challenge_contains_its_purpose_and_its_time_of_issue(
+    clock: FixedClock,
 ) -> None:
     issued = challenges(clock).issue(STEP_UP)
 
@@ -45,7 +45,7 @@ def test_a_challenge_tells_its_service_what_it_is_for_and_when_it_was_issued(
     assert (read.value, read.ceremony, read.issued_at) == (issued, STEP_UP, clock.now())
 
 
-def test_each_challenge_is_new_and_shows_nothing(clock: StandingClock) -> None:
+def test_each_challenge_is_new_and_shows_nothing(clock: FixedClock) -> None:
     issued = {challenges(clock).issue(STEP_UP) for _ in range(100)}
 
     assert len(issued) == 100
@@ -55,13 +55,11 @@ def test_each_challenge_is_new_and_shows_nothing(clock: StandingClock) -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"\x01", bytes(78), b"\x01" + bytes(77)])
-def test_what_the_service_has_not_issued_is_no_challenge(
-    clock: StandingClock, value: bytes
-) -> None:
+def test_what_the_service_has_not_issued_is_no_challenge(clock: FixedClock, value: bytes) -> None:
     assert challenges(clock).read(value) is None
 
 
-def test_a_changed_challenge_is_none(clock: StandingClock) -> None:
+def test_a_changed_challenge_is_none(clock: FixedClock) -> None:
     issued = challenges(clock).issue(STEP_UP)
 
     for position in range(len(issued)):
@@ -70,13 +68,13 @@ def test_a_changed_challenge_is_none(clock: StandingClock) -> None:
         assert challenges(clock).read(bytes(changed)) is None
 
 
-def test_a_value_sealed_for_something_else_is_no_challenge(clock: StandingClock) -> None:
+def test_a_value_sealed_for_something_else_is_no_challenge(clock: FixedClock) -> None:
     sealed = EncryptionKeys(KEY).seal(bytes(41), "totp")
 
     assert challenges(clock).read(sealed) is None
 
 
-def test_a_challenge_survives_the_rotation_of_the_key(clock: StandingClock) -> None:
+def test_a_challenge_survives_the_rotation_of_the_key(clock: FixedClock) -> None:
     issued = challenges(clock).issue(STEP_UP)
 
     assert challenges(clock, OTHER_KEY, KEY).read(issued) is not None
@@ -85,7 +83,7 @@ def test_a_challenge_survives_the_rotation_of_the_key(clock: StandingClock) -> N
 
 @pytest.mark.parametrize(("seconds", "is_fresh"), [(0, True), (300, True), (300.001, False)])
 def test_a_challenge_is_good_for_300_seconds(
-    clock: StandingClock, seconds: float, is_fresh: bool
+    clock: FixedClock, seconds: float, is_fresh: bool
 ) -> None:
     service = challenges(clock)
     read = service.read(service.issue(STEP_UP))
@@ -96,8 +94,8 @@ def test_a_challenge_is_good_for_300_seconds(
     assert service.is_fresh(read) is is_fresh
 
 
-def test_a_challenge_of_a_server_whose_clock_is_ahead_is_good(clock: StandingClock) -> None:
-    ahead = StandingClock(clock.moment + timedelta(seconds=5))
+def test_a_challenge_of_a_server_whose_clock_is_ahead_is_good(clock: FixedClock) -> None:
+    ahead = FixedClock(clock.moment + timedelta(seconds=5))
 
     read = challenges(clock).read(challenges(ahead).issue(STEP_UP))
 

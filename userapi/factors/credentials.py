@@ -23,7 +23,7 @@ class MalformedCredential(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientData:
-    """What the browser says about the ceremony (WebAuthn Level 3 §5.8.1)."""
+    """What the browser reports about the ceremony (WebAuthn Level 3 §5.8.1)."""
 
     raw: bytes
     type: str
