@@ -148,7 +148,7 @@ def test_health_keeps_its_connection_and_replaces_a_broken_one(app: Flask) -> No
 
     first, second = check(), check()
     with reading() as connection:
-        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": first[0]})
+        connection.execute(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": first[0]})
     third = check()
 
     assert len(first) == len(third) == 1
