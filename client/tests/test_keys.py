@@ -1,6 +1,6 @@
 """The published keys: outages, made-up key ids, hanging and lying services.
 
-Each test stands for a fault that clients of other services had; it fails without its guard.
+Each test stands for a fault that clients of other services had.
 """
 
 import asyncio

@@ -20,6 +20,6 @@ def checked_base_url(text: str) -> str:
 def tls_context(base_url: str) -> ssl.SSLContext | bool:
     """Return what certificates are checked with: True for the authorities of the system.
 
-    Without TLS it is a context that trusts nobody, because to load the authorities takes long.
+    Without TLS it is a context without authorities, because loading them takes long.
     """
     return True if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

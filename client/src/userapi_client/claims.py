@@ -97,7 +97,7 @@ def access_token_header(token: str) -> dict[str, Any]:
 
 
 def unverified_claims(token: str) -> dict[str, Any]:
-    """Return the claims of a token whose signature nobody has checked. Raises TokenRefused."""
+    """Return the claims of a token whose signature is not verified. Raises TokenRefused."""
     return _segment(token, 1)
 
 

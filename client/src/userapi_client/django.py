@@ -57,8 +57,8 @@ _verifiers = _Verifiers()
 class UserApiMiddleware:
     """Sets `request.principal` to the caller, or to None where there is no valid token.
 
-    It refuses nobody: views do, by `@required`. Errors about the caller that a view raises become
-    problem documents.
+    It rejects no request: views do, by `@required`. Errors about the caller that a view raises
+    become problem documents.
     """
 
     sync_capable = True
