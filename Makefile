@@ -9,7 +9,7 @@ export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run dev install servers servers-up browser test test-slow test-busy cluster-test chaos abuse guards lint audit \
-	format bench bench-scale bench-hashes bench-versions client client-code bench-client secrets clean help
+	format messages bench bench-scale bench-hashes bench-versions client client-code bench-client secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -58,6 +58,9 @@ audit: install ## Check pinned libraries for known vulnerabilities
 
 format: install ## Format the code
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+messages: install ## Update the catalogues of translated texts; ARGS=fr adds a language
+	@$(BIN)/python -m tests.support.catalogues $(ARGS)
 
 bench: install ## Measure the service under load
 	@$(BIN)/python -m tests.support.servers install --load </dev/null

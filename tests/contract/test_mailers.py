@@ -29,7 +29,13 @@ SENDER = "User Service <no-reply@example.com>"
 
 
 def message(recipient: str = "robin@example.com", *, subject: str = "Hello") -> Message:
-    return Message(recipient=recipient, subject=subject, plain="Plain.\n", html="<p>Rich.</p>")
+    return Message(
+        recipient=recipient,
+        language="en",
+        subject=subject,
+        plain="Plain.\n",
+        html="<p>Rich.</p>",
+    )
 
 
 def send(mailer: Mailer, *messages: Message) -> None:
@@ -186,7 +192,15 @@ def test_a_text_longer_than_a_line_arrives_complete(bench: Bench) -> None:
     long, beyond_ascii = "x" * 2000 + "\n", "Grüße\n"
     for plain in (long, beyond_ascii):
         with bench.mailer.batch() as hand_over:
-            hand_over(Message(recipient="robin@example.com", subject="", plain=plain, html=plain))
+            hand_over(
+                Message(
+                    recipient="robin@example.com",
+                    language="en",
+                    subject="",
+                    plain=plain,
+                    html=plain,
+                )
+            )
 
     texts = [part.get_content() for mail in bench.received() for part in mail.iter_parts()]
     assert [text.replace("\r\n", "\n") for text in texts] == [long] * 2 + [beyond_ascii] * 2
@@ -224,7 +238,9 @@ def test_the_file_contains_a_link_as_it_is_followed(
     html = f'<p><a href="{link}">{link}</a></p>\n'
     send(
         mailer,
-        Message(recipient="robin@example.com", subject="", plain=f"{link}\n", html=html),
+        Message(
+            recipient="robin@example.com", language="en", subject="", plain=f"{link}\n", html=html
+        ),
     )
 
     (path,) = (tmp_path / "mail").iterdir()

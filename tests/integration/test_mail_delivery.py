@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from threading import Barrier, Thread
 
 import pytest
@@ -18,10 +19,12 @@ from tests.support.smtp import HOST, SmtpServer
 from tests.support.users import MadeUser, MakeUser
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, new_id, transaction
-from userapi.mail.mailer import FileMailer, Send
+from userapi.languages import LANGUAGES, reader_of
+from userapi.mail.design import MailDesign
+from userapi.mail.mailer import MAX_LINE, FileMailer, Send
 from userapi.mail.messages import Message, Messages
 from userapi.mail.models import MailKind, OutgoingMail
-from userapi.passwords.mail_delivery import MailDelivery
+from userapi.passwords.mail_delivery import PURPOSE_OF, MailDelivery
 from userapi.wiring.services import Services
 
 MakeApp = Callable[..., Flask]
@@ -402,7 +405,9 @@ def test_a_mail_whose_worker_stopped_is_sent_again_with_a_new_token(
     dying = MailDelivery(
         clock=clock,
         mailer=DyingMailer(settings.mail_folder, sender=settings.mail_from, clock=clock),
-        messages=Messages(service_name="Service", base_url=settings.public_base_url),
+        messages=Messages(
+            service_name="Service", base_url=settings.public_base_url, design=MailDesign()
+        ),
         one_time_tokens=services.one_time_tokens,
     )
     ask_for_reset(app, robin.email)
@@ -451,23 +456,124 @@ def test_links_start_with_the_public_address_whatever_the_request_says(
     assert "evil.example" not in mail.as_string()
 
 
-@pytest.mark.parametrize("kind", list(MailKind))
-def test_every_kind_of_mail_has_a_text_and_a_safe_page(kind: MailKind) -> None:
-    messages = Messages(service_name="<b>Ann & Co</b>", base_url="https://a.example")
-    link = messages.link("/console/verify-email", "T" * 43)
-    data = {
-        "username": "robin",
-        "token": "T" * 43,
-        "link": link,
-        "until": "2026-11-23T09:00:00Z",
-        "factor": "<b>Phone</b>",
-        "left": 3,
-    }
+def test_a_mail_is_in_the_language_and_the_zone_of_its_recipient(
+    app: Flask, make_user: MakeUser, mailbox: Mailbox, clock: ManualClock
+) -> None:
+    clock.set(datetime(2026, 11, 28, 14, 5, tzinfo=UTC))
+    ada = make_user("ada", locale="de-AT", timezone="Europe/Vienna")
+    for _ in range(5):
+        log_in = {"username": ada.username, "password": "wrong-password-12"}
+        JsonClient(app).post("/api/v1/auth/login", json=log_in)
+    ask_for_reset(app, ada.email)
 
-    message = messages.write(kind, recipient="robin@example.com", data=data)
+    locked, reset = mailbox.deliver()
+
+    assert locked["Subject"] == "Ihre Anmeldung ist vorübergehend gesperrt"
+    assert "gesperrt bis 28. November 2026, 15:06 (Europe/Vienna)" in plain_text(locked)
+    assert reset["Subject"] == "Neues Passwort festlegen"
+    assert reset["Content-Language"] == "de"
+    assert len(tokens_in(plain_text(reset))) == 1
+
+
+@pytest.mark.parametrize("kind", list(MailKind))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_kind_of_mail_has_a_text_and_a_safe_page(kind: MailKind, language: str) -> None:
+    data = mail_data(factor="<b>Phone</b>\n\nA new paragraph")
+
+    message = messages_of("<b>Ann & Co</b>").write(
+        kind,
+        recipient='"<b>"@example.com',
+        reader=reader_of(language, "Europe/Berlin"),
+        data=data,
+    )
 
     assert message.subject and "\n" not in message.subject
-    assert "<b>Ann & Co</b>" in message.plain + message.subject
+    assert "<b>Ann & Co</b>" in message.plain
     assert "<b>" not in message.html
     assert "{{" not in message.plain + message.html
-    assert (tokens_in(message.plain) == ["T" * 43]) == (f'href="{link}"' in message.html)
+    assert "None" not in message.plain + message.html
+    assert "\n\nA new paragraph" not in message.plain
+    assert f'<html lang="{language}">' in message.html
+    assert tokens_in(message.plain) == (["T" * 43] if kind in PURPOSE_OF else [])
+    assert (f'href="{data["link"]}"' in message.html) == (kind in PURPOSE_OF)
+    # Otherwise it would be encoded, and links in it broken in two.
+    assert max(map(len, (message.plain + message.html).splitlines())) <= MAX_LINE
+
+
+@pytest.mark.parametrize("kind", list(MailKind))
+def test_the_english_and_the_german_mail_differ(kind: MailKind) -> None:
+    english, german = (
+        messages_of("Service").write(
+            kind, recipient="robin@example.com", reader=reader_of(language, None), data=mail_data()
+        )
+        for language in ("en", "de")
+    )
+
+    assert english.subject != german.subject
+    assert not set(english.plain.splitlines()) & set(german.plain.splitlines()) - {
+        "",
+        "-- ",
+        "T" * 43,
+        mail_data()["link"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("left", "text"),
+    [(0, "Keiner ist mehr übrig"), (1, "1 Code ist noch übrig."), (2, "2 Codes sind noch übrig.")],
+)
+def test_the_number_of_recovery_codes_follows_the_grammar(left: int, text: str) -> None:
+    message = messages_of("Service").write(
+        MailKind.RECOVERY_CODE_USED,
+        recipient="robin@example.com",
+        reader=reader_of("de", None),
+        data=mail_data(left=left),
+    )
+
+    assert text in message.plain
+
+
+def test_html_mails_have_the_logo_and_the_color_of_the_operator(
+    make_app: MakeApp, robin: MadeUser
+) -> None:
+    logo = "https://www.example.com/logo.png?a=1&b=2"
+    app = make_app(MAIL_LOGO_URL=logo, MAIL_COLOR="#FFCC00", APP_NAME="Example & Sons")
+    ask_for_reset(app, robin.email)
+
+    (mail,) = Mailbox(app).deliver()
+
+    page = mail.get_body(("html",))
+    assert page is not None
+    html = page.get_content()
+    assert 'src="https://www.example.com/logo.png?a=1&amp;b=2" alt="Example &amp; Sons"' in html
+    assert "background: #ffcc00; color: #000000" in html
+
+
+@pytest.mark.parametrize(
+    ("color", "text_color"),
+    [
+        ("#000000", "#ffffff"),
+        ("#ffffff", "#000000"),
+        ("#1f5fbf", "#ffffff"),
+        ("#808080", "#000000"),
+    ],
+)
+def test_the_label_of_a_button_can_be_read_on_its_color(color: str, text_color: str) -> None:
+    assert MailDesign(color=color).text_color == text_color
+
+
+def messages_of(service_name: str) -> Messages:
+    return Messages(service_name=service_name, base_url="https://a.example", design=MailDesign())
+
+
+def mail_data(**changes: object) -> dict[str, object]:
+    """Return data with which every kind of mail can be written."""
+    return {
+        "username": "robin",
+        "token": "T" * 43,
+        "link": "https://a.example/console/verify-email#token=" + "T" * 43,
+        "until": "2026-11-23T09:00:00Z",
+        "factor": "Phone",
+        "left": 3,
+        **changes,
+    }

@@ -173,6 +173,12 @@ BAD_VALUES = [
     ("RABBITMQ_HOST", "a\nb", "must be a host name or an IP address, without a port"),
     ("SMTP_HOST", "smtp.internal:25", "must be a host name or an IP address, without a port"),
     ("MAIL_FROM", "nobody", "must be an address such as User Service <no-reply@example.com>"),
+    ("MAIL_COLOR", "blue", "must be a color such as #1f5fbf"),
+    ("MAIL_COLOR", "#1f5fbf; x: y", "must be a color such as #1f5fbf"),
+    ("MAIL_LOGO_URL", "http://a.example/logo.png", "must be an address such as https://www"),
+    ("MAIL_LOGO_URL", "https:///logo.png", "must be an address such as https://www"),
+    ("MAIL_LOGO_URL", "https://a.example/lo go.png", "must be an address such as https://www"),
+    ("MAIL_LOGO_URL", "https://a.example:x/", "must be an address such as https://www"),
     ("LOG_LEVEL", "LOUD", "must be one of DEBUG, INFO, WARNING, ERROR"),
     ("LOG_FORMAT", "xml", "must be one of json, console"),
 ]

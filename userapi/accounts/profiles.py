@@ -1,11 +1,12 @@
 """Rules for profile fields that need a library: time zones, language tags, phone numbers."""
 
 import re
-import zoneinfo
 from functools import lru_cache
 
 import phonenumbers
 from babel import Locale, UnknownLocaleError
+
+from userapi.languages import time_zones
 
 NATIONAL_NUMBER = re.compile(r"[0-9(][0-9 ()./-]{3,23}[0-9]", re.ASCII)
 
@@ -20,23 +21,11 @@ LANGUAGE_TAG = re.compile(
     r"(?:[-_]x(?:[-_][a-z0-9]{1,8})+)?",
     re.ASCII | re.IGNORECASE,
 )
-# Files in the directory of the database that are not time zones.
-NO_TIMEZONES = frozenset({"Factory", "localtime", "posixrules"})
-NO_TIMEZONE_FOLDERS = ("posix/", "right/")
-
-
-@lru_cache(maxsize=1)
-def _timezones() -> frozenset[str]:
-    return frozenset(
-        name
-        for name in zoneinfo.available_timezones() - NO_TIMEZONES
-        if not name.startswith(NO_TIMEZONE_FOLDERS)
-    )
 
 
 def is_timezone(name: str) -> bool:
     """Return whether the IANA time zone database has this name."""
-    return name in _timezones()
+    return name in time_zones()
 
 
 @lru_cache(maxsize=1024)

@@ -248,6 +248,7 @@ def _composed(message: Message, sender: str, clock: Clock) -> EmailMessage:
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office replies.
     mail.set_content(message.plain, cte=_encoding_of(message.plain))
     mail.add_alternative(message.html, subtype="html", cte=_encoding_of(message.html))
+    mail["Content-Language"] = message.language  # Content headers set before would have moved.
     return mail
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import column, delete, select, table, update
 from userapi.clock import Clock
 from userapi.infrastructure.database import table_of, transaction
 from userapi.infrastructure.work_queues import claim_next
+from userapi.languages import Reader, reader_of
 from userapi.mail.mailer import Mailer, MailRefused, MailUnavailable, Send, ServerUnavailable
 from userapi.mail.messages import Messages
 from userapi.mail.models import MailKind, OutgoingMail
@@ -55,9 +56,7 @@ _mails = table_of(OutgoingMail)
 _users = table(
     "users",
     column("id", _mails.c.user_id.type),
-    column("username"),
-    column("email"),
-    column("status"),
+    *map(column, ("username", "email", "status", "locale", "timezone")),
 )
 # Sent to an address that is not, or soon no longer, the address of the account.
 _TO_THE_GIVEN_ADDRESS = {
@@ -125,9 +124,9 @@ class MailDelivery:
         contents = self._contents(mail)
         if contents is None:
             return False
-        recipient, data = contents
+        recipient, reader, data = contents
         try:
-            send(self._messages.write(mail.kind, recipient=recipient, data=data))
+            send(self._messages.write(mail.kind, recipient=recipient, reader=reader, data=data))
         except ServerUnavailable:
             raise
         except MailRefused as exc:
@@ -191,8 +190,8 @@ class MailDelivery:
             claimed_until=claimed_until,
         )
 
-    def _contents(self, mail: _Claimed) -> tuple[str, dict[str, Any]] | None:
-        """Return the address and the data of a claimed mail, with a new token.
+    def _contents(self, mail: _Claimed) -> tuple[str, Reader, dict[str, Any]] | None:
+        """Return the address, the reader and the data of a claimed mail, with a new token.
 
         None if the mail was cancelled or claimed by another worker, or if its user may not have it;
         then it is deleted. Locks the user before the mail, in the order of all other code: the
@@ -228,7 +227,8 @@ class MailDelivery:
             data: dict[str, Any] = {**mail.data, "username": user.username if user else ""}
             if kind in PURPOSE_OF and mail.user_id is not None:
                 data |= self._token(PURPOSE_OF[kind], mail.user_id, recipient)
-        return recipient, data
+            reader = reader_of(user.locale, user.timezone) if user else reader_of(None, None)
+        return recipient, reader, data
 
     def _token(self, purpose: TokenPurpose, user_id: UUID, email: str) -> dict[str, str]:
         text = self._one_time_tokens.open(purpose, user_id=user_id, email=email)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from userapi.settings import parsers as parse
 from userapi.settings.database_urls import database_url as parse_database_url
 from userapi.settings.database_urls import postgresql_url as parse_postgresql_url
+from userapi.settings.mail_design import color, image_url
 from userapi.settings.redis_urls import redis_url as parse_redis_url
 from userapi.settings.relying_party import origins as parse_webauthn_origins
 from userapi.settings.relying_party import rp_id as parse_rp_id
@@ -260,6 +261,10 @@ class Fields:
     """Sender of the mails."""
     mail_dir: Path | None = setting(parse.path, None)
     """Folder of the .eml files; default: INSTANCE_DIR/mail."""
+    mail_logo_url: str = setting(image_url, "")
+    """Logo above HTML mails, an https address; default: APP_NAME as text."""
+    mail_color: str = setting(color, "#1f5fbf")
+    """Color of buttons in HTML mails, as #rrggbb."""
 
     # Logs
     log_level: str = setting(parse.choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from userapi.clock import Clock
+from userapi.mail.design import MailDesign
 from userapi.mail.mailer import FileMailer, Mailer, MailServer, SmtpMailer
 from userapi.mail.messages import Messages
 from userapi.passwords.mail_delivery import MailDelivery
@@ -27,7 +28,11 @@ def build_mail(foundation: Foundation) -> MailServices:
         mail_delivery=MailDelivery(
             clock=clock,
             mailer=_mailer(mail_server, settings, clock),
-            messages=Messages(service_name=settings.app_name, base_url=settings.public_base_url),
+            messages=Messages(
+                service_name=settings.app_name,
+                base_url=settings.public_base_url,
+                design=MailDesign(logo_url=settings.mail_logo_url, color=settings.mail_color),
+            ),
             one_time_tokens=OneTimeTokens(clock=clock, mails=foundation.mails),
         ),
         mail_server=mail_server,
