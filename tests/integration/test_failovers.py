@@ -14,6 +14,7 @@ from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.metrics import sample
 from tests.support.polling import seconds_of
+from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
 from userapi.infrastructure.database import (
     autocommit,
@@ -98,13 +99,24 @@ def test_an_idle_connection_to_a_read_only_server_is_replaced(
         session.execute(CHANGE)
 
 
-def test_a_host_that_hangs_delays_the_first_connection_only(postgresql_url: str) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "query"),
+    [
+        ("127.0.0.1:{hangs},127.0.0.1:{serves}", ""),
+        ("", "hostaddr=127.0.0.1,127.0.0.1&port={hangs},{serves}&"),
+    ],
+)
+def test_a_host_that_hangs_delays_the_first_connection_only(
+    postgresql_url: str, hosts: str, query: str
+) -> None:
+    """With addresses in place of names, every connection failed."""
     parts = urlsplit(postgresql_url)
     account = parts.netloc.rpartition("@")[0]
     with FaultProxy(parts.hostname or "", parts.port or 5432) as hanging:
         hanging.black_hole()
-        hosts = f"{hanging.host}:{hanging.port},{parts.hostname}:{parts.port}"
-        url = f"postgresql://{account}@{hosts}{parts.path}?target_session_attrs=read-write"
+        ports = {"hangs": hanging.port, "serves": parts.port}
+        options = f"{query.format_map(ports)}target_session_attrs=read-write"
+        url = f"postgresql://{account}@{hosts.format_map(ports)}{parts.path}?{options}"
 
         def connect() -> None:
             connect_alone(url, "userapi-tests").close()
@@ -113,6 +125,22 @@ def test_a_host_that_hangs_delays_the_first_connection_only(postgresql_url: str)
 
     assert first > 1.5
     assert second < 1
+
+
+def test_a_host_keeps_its_address_when_it_is_tried_first(postgresql_url: str) -> None:
+    """Names changed places and addresses did not, so the second connection reached nobody."""
+    parts = urlsplit(postgresql_url)
+    account = parts.netloc.rpartition("@")[0]
+    hosts = f"host=pg1,pg2&hostaddr=127.0.0.2,127.0.0.1&port={free_port()},{parts.port}"
+    url = f"postgresql://{account}@{parts.path}?{hosts}"
+    reached = []
+
+    for _ in range(2):
+        connection = connect_alone(url, "userapi-tests")
+        reached.append(connection.info.host)
+        connection.close()
+
+    assert reached == ["pg2", "pg2"]
 
 
 @pytest.fixture

@@ -105,6 +105,7 @@ BAD_VALUES = [
     ("DATABASE_URL", "postgresql:///x?host=a,b,c&port=1,2", "must have ports from 1 to 65535"),
     ("DATABASE_URL", "postgresql://u:p@/x?host=a&host=b", "must have host= once"),
     ("DATABASE_URL", "postgresql://u:p@a/x?host=a:5432", "must have ports in port=, not in host="),
+    ("DATABASE_URL", "postgresql://a,b/x?hostaddr=::1", "must have an address in hostaddr= for "),
     ("DATABASE_DIRECT_URL", "sqlite:///x.db", "must be a URL that begins with postgresql://"),
     ("DATABASE_DIRECT_URL", "postgresql://db.internal/x", "leave it out with SQLite"),
     ("DATABASE_PORT", "65536", "must be a whole number from 1 to 65535"),
@@ -616,6 +617,11 @@ def test_a_password_in_parts_may_hold_any_character(tmp_path: Path) -> None:
         (
             "postgresql://u:p@a,b/x?target_session_attrs=any",
             "postgresql+psycopg2://u:p@a,b/x?target_session_attrs=any",
+        ),
+        (
+            "postgresql://u:p@/x?hostaddr=10.0.0.1,10.0.0.2&port=5432",
+            "postgresql+psycopg2://u:p@/x?hostaddr=10.0.0.1,10.0.0.2&port=5432"
+            "&target_session_attrs=read-write",
         ),
         ("postgresql://u:p@pooler:6432/x", "postgresql+psycopg2://u:p@pooler:6432/x"),
     ],

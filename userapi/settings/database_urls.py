@@ -43,6 +43,8 @@ def postgresql_url(raw: str) -> str:
     hosts = parameters.get("host", parameters.get("hostaddr", "")).split(",")
     if any(_has_port(host) for host in hosts):
         raise ValueError("must have ports in port=, not in host=")
+    if not _matches_names(parameters):
+        raise ValueError("must have an address in hostaddr= for each name in host=")
     ports = parameters.get("port", "").split(",")
     if len(ports) not in {1, len(hosts)} or not all(map(_is_port, ports)):
         raise ValueError("must have ports from 1 to 65535, one for each host or one for all")
@@ -57,6 +59,13 @@ def _repeated_parameter(rest: str) -> str | None:
     pairs = parse_qsl(parts[1], keep_blank_values=True) if parts else []
     counts = Counter(name for name, _ in pairs)
     return next((name for name, count in counts.items() if count > 1), None)
+
+
+def _matches_names(parameters: dict[str, str]) -> bool:
+    """Return whether libpq can assign the addresses of the hosts to their names."""
+    if "host" not in parameters or "hostaddr" not in parameters:
+        return True
+    return parameters["host"].count(",") == parameters["hostaddr"].count(",")
 
 
 def _has_port(host: str) -> bool:

@@ -10,11 +10,14 @@ import psycopg2
 from psycopg2.extensions import parse_dsn
 
 _DEFAULT_PORT = "5432"
+# libpq reads one value of each for each host.
+_LISTS = ("host", "hostaddr", "port")
 
-Host = tuple[str, str]
+# A host as libpq describes it: its name, its address, and its port.
+Host = tuple[str, ...]
 
 # The hosts of a URL → the one that the newest connection reached, in this process.
-_reached: dict[tuple[Host, ...], Host] = {}
+_reached: dict[tuple[Host, ...], Host | None] = {}
 
 
 def connect(database_url: str, **arguments: Any) -> Any:
@@ -27,10 +30,11 @@ def connect(database_url: str, **arguments: Any) -> Any:
     if len(hosts) < 2:
         return psycopg2.connect(**(parameters | arguments))
     reached = _reached.get(hosts)
-    names, ports = zip(*sorted(hosts, key=lambda host: host != reached), strict=True)
-    parameters |= {"host": ",".join(names), "port": ",".join(ports)}
+    ordered = sorted(hosts, key=lambda host: host != reached)
+    lists = zip(_LISTS, zip(*ordered, strict=True), strict=True)
+    parameters |= {name: ",".join(values) for name, values in lists if name in parameters}
     connection = psycopg2.connect(**(parameters | arguments))
-    _reached[hosts] = (connection.info.host, str(connection.info.port))
+    _reached[hosts] = _host_of(connection, hosts)
     return connection
 
 
@@ -40,9 +44,20 @@ def names_several_hosts(database_url: str) -> bool:
 
 
 def _hosts(parameters: dict[str, str]) -> tuple[Host, ...]:
-    """Return the hosts with their ports; one port applies to all hosts."""
-    names = parameters.get("host", "").split(",")
-    ports = parameters.get("port", "").split(",")
-    if len(ports) == 1:
-        ports *= len(names)
-    return tuple((name, port or _DEFAULT_PORT) for name, port in zip(names, ports, strict=True))
+    """Return the hosts in their order; one port applies to all hosts."""
+    names, addresses, ports = (parameters.get(name, "").split(",") for name in _LISTS)
+    count = max(len(names), len(addresses))
+    columns = (
+        values * count if len(values) == 1 else values
+        for values in (names, addresses, [port or _DEFAULT_PORT for port in ports])
+    )
+    return tuple(zip(*columns, strict=True))
+
+
+def _host_of(connection: Any, hosts: tuple[Host, ...]) -> Host | None:
+    """Return which of the hosts a connection has reached.
+
+    libpq reports the name of a host, or its address if it has no name.
+    """
+    reached = (connection.info.host, str(connection.info.port))
+    return next((host for host in hosts if (host[0] or host[1], host[2]) == reached), None)
