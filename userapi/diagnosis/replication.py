@@ -1,6 +1,7 @@
 """Replication of PostgreSQL: whether a failover can lose what the service has acknowledged.
 
-Examined where DATABASE_URL names several hosts, which means that failovers are intended.
+Examined where failovers are intended: DATABASE_URL names several hosts, or the server has standbys,
+as behind the one name of an operator's service.
 """
 
 from collections.abc import Iterator
@@ -26,9 +27,9 @@ _REPLICATION = text(
 
 def findings(connection: Connection, database_url: str) -> Iterator[Finding]:
     """Yield the role of the server and what makes a failover lose changes."""
-    if not names_several_hosts(database_url):
-        return
     server = connection.execute(_REPLICATION).one()
+    if not (server.standbys or server.synchronous or names_several_hosts(database_url)):
+        return
     yield Finding(
         "database",
         Level.OK,
