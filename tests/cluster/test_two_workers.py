@@ -32,6 +32,7 @@ def test_every_event_arrives_in_order_when_the_primary_hangs(
     for _ in range(2):
         deploy.worker(url, **broker)
     writes = Writes([deployed.base_url], deployed.token, prefix="hang")
+    timeline = int(old.value("SELECT timeline_id FROM pg_control_checkpoint()"))
 
     with Consumer(rabbitmq_url, rabbitmq_exchange, "hang") as consumer:
         with writes.load():
@@ -51,6 +52,9 @@ def test_every_event_arrives_in_order_when_the_primary_hangs(
     assert consumer.out_of_order() == []
     sequences = Counter(event["sequence"] for event in consumer.first_deliveries())
     assert [number for number, times in sequences.items() if times > 1] == []
+    # The promoted server names its history at once, and not at its next checkpoint.
+    received = [(at > promoted_at, int(event["history"])) for at, event in consumer.received]
+    assert set(received) == {(False, timeline), (True, timeline + 1)}
 
 
 def test_the_other_worker_takes_over_from_a_leader_that_dies(

@@ -26,6 +26,8 @@ TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 class Alone:
     """The place of a worker that has no rival."""
 
+    history = "7"
+
     def holds(self) -> bool:
         return True
 

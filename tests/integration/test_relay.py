@@ -33,6 +33,8 @@ TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 class Alone:
     """The place of a worker that has no rival."""
 
+    history = "7"
+
     def holds(self) -> bool:
         return True
 
@@ -94,6 +96,7 @@ def test_an_event_goes_out_as_a_cloud_event(
         "time": row.occurred_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "datacontenttype": "application/json",
         "sequence": str(row.sequence),
+        "history": "7",
         "correlationid": "abc",
         "traceparent": TRACEPARENT,
         "data": {
@@ -391,6 +394,8 @@ def test_a_worker_that_lost_its_lock_does_not_go_on_as_if_it_had_it(
 
     assert not first.holds()
     assert second.holds()
+    # A database that has never failed over.
+    assert (first.history, second.history) == ("1", "1")
     first.release()
     second.release()
 
@@ -402,4 +407,5 @@ def test_workers_on_one_sqlite_file_take_turns(tmp_path: Any) -> None:
     assert not second.holds()
     first.release()
     assert second.holds()
+    assert second.history is None
     second.release()

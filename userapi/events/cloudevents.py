@@ -20,6 +20,7 @@ def envelope(
     subject: str,
     occurred_at: datetime,
     sequence: int,
+    history: str | None,
     correlation_id: str | None,
     traceparent: str | None,
     data: Any,
@@ -36,6 +37,8 @@ def envelope(
         # A string, as the extension requires: JSON numbers lose digits in some languages.
         "sequence": str(sequence),
     }
+    if history is not None:
+        event["history"] = history
     if correlation_id is not None:
         event["correlationid"] = correlation_id
     if traceparent is not None:

@@ -19,10 +19,21 @@ IMPORTS_LOCK = 7120063
 # The statements about a lock never wait in the server. If the primary hangs, another worker has to
 # find the promoted one within six seconds, so it cannot wait for the time-out of other statements.
 REPLY_SECONDS = 1.0
+# Each promotion of a standby begins a timeline. The checkpoint names it some minutes later, and
+# until then the end of recovery does.
+_TIMELINE = (
+    "SELECT greatest(timeline_id, min_recovery_end_timeline)::text"
+    " FROM pg_control_checkpoint(), pg_control_recovery()"
+)
 
 
 class Leadership(Protocol):
     """A lock that one worker at a time can hold, and that is released when its process ends."""
+
+    @property
+    def history(self) -> str | None:
+        """The history of the database since the lock is held; None if there is only one."""
+        ...
 
     def holds(self) -> bool:
         """Return whether this worker holds the lock; acquire it if it is free."""
@@ -42,6 +53,12 @@ class AdvisoryLock:
         self._name = name
         self._connection: ServiceConnection | None = None
         self._held = False
+        self._history: str | None = None
+
+    @property
+    def history(self) -> str | None:
+        """The timeline of the server on which the lock was acquired."""
+        return self._history
 
     def holds(self) -> bool:
         """Return whether this worker holds the lock. Raises psycopg2.Error."""
@@ -56,6 +73,9 @@ class AdvisoryLock:
                     return True
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (self._key,))
                 (self._held,) = cursor.fetchone() or (False,)
+                if self._held:
+                    cursor.execute(_TIMELINE)
+                    (self._history,) = cursor.fetchone() or (None,)
         except psycopg2.Error:
             self.release()
             raise
@@ -78,6 +98,11 @@ class FileLock:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
+
+    @property
+    def history(self) -> str | None:
+        """None: a file does not fail over."""
+        return None
 
     def holds(self) -> bool:
         """Return whether this worker holds the lock."""

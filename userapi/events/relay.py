@@ -123,7 +123,7 @@ class Relay:
         )
         with reading() as connection:
             rows = connection.execute(query).all()
-        return [_due(row) for row in rows]
+        return [_due(row, self._leadership.history) for row in rows]
 
     def _store_results(self, sent: Sequence[_Due], refused: Sequence[_Due]) -> None:
         """Store the results. After a crash before this, the events are published again."""
@@ -168,7 +168,7 @@ class Relay:
             log.debug("events.published", count=len(sent), last_sequence=sent[-1].sequence)
 
 
-def _due(row: Row[Any]) -> _Due:
+def _due(row: Row[Any], history: str | None) -> _Due:
     try:
         body = envelope(
             id=row.id,
@@ -176,6 +176,7 @@ def _due(row: Row[Any]) -> _Due:
             subject=row.subject,
             occurred_at=row.occurred_at,
             sequence=row.sequence,
+            history=history,
             correlation_id=row.correlation_id,
             traceparent=row.traceparent,
             data=orjson.loads(row.data),
