@@ -131,7 +131,8 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
 def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, site: Site) -> None:
     sign_in(browser, site)
     browser.get(site.url + "/console/users")
-    browser.click(".who button")
+    browser.click(".who summary")
+    browser.click(".who form[action$=sign-out] button")
     browser.expect_exactly("h1", "Sign in")
 
     browser.back()
@@ -148,7 +149,7 @@ def test_a_double_click_sends_a_form_once(browser: Browser, site: Site) -> None:
     browser.find("#email").send_keys("dora@example.com")
 
     browser.execute_script(
-        "const button = document.querySelector('main form button'); button.click(); button.click()"
+        "const b = document.querySelector('main form .btn-primary'); b.click(); b.click()"
     )
 
     browser.expect(".note", "dora was invited by mail.")

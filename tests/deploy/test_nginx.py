@@ -1,5 +1,6 @@
 """The shipped configuration of nginx, before the service as it is shipped."""
 
+import gzip
 import http.client
 import json
 import socket
@@ -92,6 +93,19 @@ def test_requests_reach_the_service_under_the_name_that_they_were_sent_to(fronte
     assert fronted.ask("/api/v1/health/ready", Host="id.acme.test")[0] == 200
     status, _, body = fronted.ask("/api/v1/health/ready", Host="evil.test")
     assert (status, json.loads(body)["code"]) == (400, "malformed_request")
+
+
+def test_public_files_are_compressed_and_pages_with_secrets_are_not(fronted: Fronted) -> None:
+    """Compressed responses with a secret and the text of a request reveal the secret (BREACH)."""
+    sheet = "/console/static/tabler.min.css"
+    status, headers, body = fronted.ask(sheet, **{"Accept-Encoding": "gzip"})
+    plain = fronted.ask(sheet)[2]
+    page = fronted.ask("/console/sign-in", **{"Accept-Encoding": "gzip"})
+
+    assert (status, headers["content-encoding"]) == (200, "gzip")
+    assert gzip.decompress(body) == plain and len(body) < len(plain) / 5
+    assert "Accept-Encoding" in headers["vary"]
+    assert page[0] == 200 and "content-encoding" not in page[1]
 
 
 def test_metrics_are_not_for_those_outside(fronted: Fronted) -> None:

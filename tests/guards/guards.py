@@ -1235,7 +1235,7 @@ GUARDS = [
     ),
     Guard(
         "A sign-in redirects only to pages of the console",
-        "_onward",
+        "path_in_console",
         "target is None or not ONWARD.fullmatch(target)",
         "target is None",
         ("tests/abuse/test_control_characters.py",),

@@ -19,6 +19,7 @@ from . import (
     rendering,
     roles,
     sign_in,
+    theme,
     user,
     users,
 )
@@ -27,6 +28,7 @@ from .blueprint import blp
 # Each adds its pages, hooks or error handlers to the one blueprint.
 MODULES = (
     rendering,
+    theme,
     errors,
     sign_in,
     mails,

@@ -14,6 +14,12 @@ from .access import requires, signed_in
 from .blueprint import blp
 from .rendering import page, redirect_to
 
+START_PAGES = (
+    (Permission.STATS_READ, "dashboard"),
+    (Permission.USERS_READ, "users_page"),
+    (Permission.ROLES_READ, "roles_page"),
+    (Permission.AUDIT_READ, "audit_page"),
+)
 BAR_WIDTH, BAR_HEIGHT = 18, 120
 CHARTS = {
     "registrations": "Sign-ups",
@@ -57,10 +63,10 @@ class Chart:
 @blp.route("/", methods=["GET"])
 @signed_in
 def home() -> Response:
-    """Redirect to the dashboard, or to the profile without `stats:read`."""
-    if Permission.STATS_READ in current_actor().permissions:
-        return redirect_to("dashboard")
-    return redirect_to("profile_page")
+    """Redirect to the first page that the user may see; everyone may see the own profile."""
+    permissions = current_actor().permissions
+    endpoint = next((page for needed, page in START_PAGES if needed in permissions), "profile_page")
+    return redirect_to(endpoint)
 
 
 @blp.route("/dashboard", methods=["GET"])

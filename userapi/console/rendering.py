@@ -1,6 +1,8 @@
 """Pages from templates: what all templates use, static files, and redirects with messages."""
 
 import hashlib
+import re
+import zlib
 from datetime import UTC, date, datetime
 from functools import cache
 from http import HTTPStatus
@@ -22,6 +24,8 @@ POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 ASSET_SECONDS = 365 * 86_400
+# The classes `tint-0` to `tint-7` of console.css.
+TINTS = 8
 
 
 def page(template: str, status: int = 200, **values: Any) -> Response:
@@ -70,6 +74,31 @@ def _shared_values() -> dict[str, Any]:
 def _csrf_field() -> Markup:
     """Return the hidden field that every form with a POST needs."""
     return Markup('<input type="hidden" name="csrf_token" value="{}">').format(generate_csrf())
+
+
+@blp.app_template_global("icon")
+def icon(name: str) -> Markup:
+    """Return one of Tabler's icons in the colour and the size of its surroundings.
+
+    `python scripts/vendor_tabler.py` adds the icons in use to the file of all icons.
+    """
+    drawing = (
+        '<svg class="icon" width="24" height="24" aria-hidden="true"><use href="{}#{}"/></svg>'
+    )
+    return Markup(drawing).format(asset("icons.svg"), name)
+
+
+@blp.app_template_filter("initials")
+def initials(name: str) -> str:
+    """Return the first letters of the first and the last word of a name."""
+    words = [word for word in re.split(r"[\s._@-]+", name) if word]
+    return "".join(word[0] for word in (words[:1] + words[1:][-1:])).upper() or "?"
+
+
+@blp.app_template_filter("tint")
+def tint(name: str) -> int:
+    """Return the number of the colour in which the initials of a user are shown."""
+    return zlib.crc32(name.encode()) % TINTS
 
 
 @blp.app_template_filter("moment")

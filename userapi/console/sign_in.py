@@ -1,7 +1,5 @@
 """Pages to sign in, sign out and sign up."""
 
-import re
-
 from flask import request, session
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
@@ -17,13 +15,10 @@ from userapi.sessions.models import SessionKind
 
 from .access import begin_session, public
 from .blueprint import blp
-from .cookies import PREFIX
 from .errors import page_with_errors
 from .forms import read_form
+from .onward import path_in_console
 from .rendering import flash_success, page, redirect_to
-
-# Visible ASCII without a backslash, which browsers read as a slash.
-ONWARD = re.compile(rf"{PREFIX}[!-\[\]-~]{{0,2000}}", re.ASCII)
 
 
 @blp.route("/sign-in", methods=["GET"])
@@ -32,14 +27,14 @@ def sign_in_page() -> Response:
     """Show the form to sign in."""
     if browser_session() is not None:
         return redirect_to("home")
-    return page("sign_in.html", onward=_onward(request.args.get("onward")))
+    return page("sign_in.html", onward=path_in_console(request.args.get("onward")))
 
 
 @blp.route("/sign-in", methods=["POST"])
 @public
 def sign_in() -> Response:
     """Sign in, by the same rules as POST /api/v1/auth/login."""
-    onward = _onward(request.args.get("onward"))
+    onward = path_in_console(request.args.get("onward"))
     try:
         body = read_form(Login)
         tokens = services().log_in.with_password(
@@ -91,15 +86,3 @@ def sign_up() -> Response:
     if services().settings.feature_email_verification:
         return page("sign_up_sent.html")
     return flash_success("Your account was created. Sign in.", "sign_in_page")
-
-
-def _onward(target: str | None) -> str | None:
-    """Return `target` if it is a path of the console, otherwise None.
-
-    The check is textual: browsers read `///console/` as a host, which `urlsplit` parses as a path,
-    and `%2e%2e` as the parent folder.
-    """
-    if target is None or not ONWARD.fullmatch(target):
-        return None
-    path = target.partition("?")[0].lower().replace("%2e", ".")
-    return None if "//" in path or ".." in path else target

@@ -28,6 +28,44 @@ function takeTokenFromLink() {
   history.replaceState(null, "", location.pathname);
 }
 
+// Closes a menu when another place is clicked, and with Escape.
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open], details.who[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && event.target.closest("details.menu[open], details.who[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
+
+// Buttons that close a message, show what is typed in a field, and copy a text.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  if ("close" in button.dataset) {
+    button.closest(".note").remove();
+    document.querySelector("main").focus();
+  } else if (button.dataset.reveal) {
+    const input = document.getElementById(button.dataset.reveal);
+    input.type = input.type === "password" ? "text" : "password";
+    button.setAttribute("aria-pressed", String(input.type === "text"));
+  } else if (button.dataset.copy) {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 2000);
+  }
+});
+
+// A field is submitted as a password, so that browsers do not store it among other texts.
+document.addEventListener("submit", (event) => {
+  for (const button of event.target.querySelectorAll("[data-reveal]")) {
+    document.getElementById(button.dataset.reveal).type = "password";
+  }
+});
+
 // Asks for confirmation before actions that cannot be undone, and ignores the second click of a
 // double click.
 document.addEventListener("submit", (event) => {
