@@ -6,7 +6,7 @@ another icon, or after a change of the versions, and commit the files.
 """
 
 import re
-import subprocess
+import subprocess  # nosec B404
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _unpacked(package: str, folder: Path) -> Path:
     """Download a package and return the folder of its files."""
     folder.mkdir()
     command = ["npm", "pack", package, "--silent", "--pack-destination", str(folder)]
-    subprocess.run(command, check=True, cwd=folder, timeout=TIMEOUT_SECONDS)
+    subprocess.run(command, check=True, cwd=folder, timeout=TIMEOUT_SECONDS)  # nosec B603
     (archive,) = folder.glob("*.tgz")
     with tarfile.open(archive) as files:
         files.extractall(folder, filter="data")

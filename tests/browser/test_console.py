@@ -88,6 +88,7 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
     browser.expect_exactly("[data-ticked]", "(1)")
 
     browser.follow("robin")
+    browser.follow("Suspend")
     browser.find("#reason").send_keys("trial")
     browser.press("Suspend")
     browser.expect(".note", "The user was suspended.")
@@ -272,6 +273,12 @@ def check_what_comes_after_a_form(
     browser.click("tbody a")
     browser.wait(staleness_of(results), "the user")
     check("user")
+    for tab in ("Security", "Roles and permissions", "Activity", "Edit", "Suspend"):
+        browser.follow(tab)
+        browser.wait(lambda b, tab=tab: tab in b.title, tab)  # type: ignore[misc]
+        check(f"user {tab}")
+    browser.get(browser.current_url.replace("suspend", "delete"))
+    check("user Delete")
     browser.get(site.url + "/console/audit")
     browser.click("tbody summary")
     check("row of the audit log")

@@ -14,6 +14,7 @@ from userapi.wiring.services import Services
 NOBODY = "01900000-0000-7000-8000-000000000000"
 ROLES = ("user", "moderator", "admin", "superadmin")
 OPEN_TO_ALL = {
+    "choose_theme",
     "forgot_password",
     "forgot_password_page",
     "nothing",

@@ -79,14 +79,22 @@ def test_the_file_of_icons_holds_the_icons_in_use_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "first_page"),
-    [("user", "profile"), ("moderator", "users"), ("admin", "dashboard")],
+    ("permissions", "first_page"),
+    [
+        ([], "profile"),
+        (["audit:read"], "audit"),
+        (["audit:read", "roles:read"], "roles"),
+        (["roles:read", "users:read"], "users"),
+        (["*"], "dashboard"),
+    ],
 )
 def test_the_first_page_is_one_that_the_user_may_see(
-    app: Flask, make_user: MakeUser, role: str, first_page: str
+    app: Flask, sign_in: SignIn, make_user: MakeUser, permissions: list[str], first_page: str
 ) -> None:
+    boss = sign_in(roles=("superadmin",))
+    boss.post("/roles/new", name="reader", permissions=permissions)
     reader = PageReader(app)
-    reader.sign_in(make_user("robin", roles=(role,)))
+    reader.sign_in(make_user("robin", roles=("reader",)))
 
     answer = reader.get("/")
 

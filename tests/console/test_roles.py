@@ -72,8 +72,13 @@ def test_a_change_counts_on_the_next_request_and_a_stale_one_not_at_all(
     api = log_in(make_user("robin", roles=["media-editor"]))
     version = version_of(boss.get("/roles/media-editor").text)
 
-    done = boss.post(f"/roles/media-editor?version={version}", others="media:*")
-    stale = boss.post(f"/roles/media-editor?version={version}", others="jobs:*")
+    asked = boss.post(f"/roles/media-editor?version={version}", others="media:*")
+    assert asked.status_code == 200
+    assert "media-editor ( 1 user )" in words(asked) and "May no longer: users:read" in words(asked)
+    assert "users:read" in api.get("/api/v1/auth/me").get_json()["permissions"]
+    confirmed = {"confirmed": "yes"}
+    done = boss.post(f"/roles/media-editor?version={version}", others="media:*", **confirmed)
+    stale = boss.post(f"/roles/media-editor?version={version}", others="jobs:*", **confirmed)
 
     assert (done.status_code, stale.status_code) == (303, 412)
     assert api.get("/api/v1/auth/me").get_json()["permissions"] == ["media:*"]

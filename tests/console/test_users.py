@@ -1,6 +1,8 @@
 """Pages of users: the list, one user, and bulk changes."""
 
 import re
+from html import unescape
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -34,6 +36,16 @@ def version_of(page: str) -> str:
     found = re.search(r"\?version=(\d+)", page)
     assert found
     return found[1]
+
+
+def undo_in(page: str) -> tuple[str, dict[str, Any]]:
+    """Return the address and the fields of the button that undoes a change."""
+    form = re.search(r'<form method="post" action="/console([^"]+)">(?:(?!</form>).)*Undo', page)
+    assert form
+    fields: dict[str, list[str]] = {}
+    for name, value in re.findall(r'name="([a-z]+)" value="([^"]*)"', form[0]):
+        fields.setdefault(name, []).append(unescape(value))
+    return unescape(form[1]), fields
 
 
 def test_the_list_is_searched_filtered_sorted_and_paged(
@@ -96,7 +108,7 @@ def test_changing_fields_does_not_change_roles_and_status(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:
     mod = make_user("mod", roles=["moderator"], last_name="Old")
-    page = boss.get(f"/users/{mod.id}").text
+    page = boss.get(f"/users/{mod.id}/edit").text
 
     answer = boss.post(
         f"/users/{mod.id}?version={version_of(page)}",
@@ -116,7 +128,7 @@ def test_the_former_address_gets_a_mail_when_an_administrator_changes_it(
     app: Flask, boss: PageReader, robin: MadeUser
 ) -> None:
     path = f"/users/{robin.id}"
-    version = version_of(boss.get(path).text)
+    version = version_of(boss.get(f"{path}/edit").text)
 
     answer = boss.post(f"{path}?version={version}", username="robin", email="new@example.com")
 
@@ -131,7 +143,7 @@ def test_the_page_of_oneself_does_not_change_the_address(
     boss = make_user("boss", roles=["superadmin"])
     reader = sign_in(boss)
     path = f"/users/{boss.id}"
-    page = reader.get(path)
+    page = reader.get(f"{path}/edit")
     version = version_of(page.text)
 
     refused = reader.post(f"{path}?version={version}", username="boss", email="thief@example.com")
@@ -147,7 +159,7 @@ def test_the_page_of_oneself_does_not_change_the_address(
 def test_a_concurrent_change_is_not_overwritten(
     boss: PageReader, robin: MadeUser, log_in: LogIn
 ) -> None:
-    version = version_of(boss.get(f"/users/{robin.id}").text)
+    version = version_of(boss.get(f"/users/{robin.id}/edit").text)
     log_in(robin).patch("/api/v1/users/me", json={"first_name": "Elsewhere"})
 
     answer = boss.post(
@@ -196,13 +208,138 @@ def test_a_locked_user_is_shown_and_unlocked(
     assert log_in(robin).get("/api/v1/auth/me").status_code == 200
 
 
-def test_roles_are_set_and_each_permission_is_explained(boss: PageReader, robin: MadeUser) -> None:
-    version = version_of(boss.get(f"/users/{robin.id}").text)
+def test_roles_that_grant_more_are_assigned_after_a_question_and_explained(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    path = f"/users/{robin.id}/roles"
+    version = version_of(boss.get(path).text)
 
-    boss.post(f"/users/{robin.id}/roles?version={version}", roles=["moderator"])
+    asked = boss.post(f"{path}?version={version}", roles=["moderator"])
+    assert asked.status_code == 200
+    assert "Give robin more permissions?" in words(asked)
+    assert "users:suspend Suspend and activate users." in words(asked)
+    assert log_in(robin).get("/api/v1/auth/me").get_json()["roles"] == ["user"]
+    done = boss.post(f"{path}?version={version}", roles=["moderator"], confirmed="yes")
 
-    page = words(boss.get(f"/users/{robin.id}"))
-    assert "users:suspend moderator" in page
+    assert done.status_code == 303
+    assert "users:suspend moderator" in words(boss.follow(done))
+    assert log_in(robin).get("/api/v1/auth/me").get_json()["roles"] == ["moderator"]
+
+
+def test_roles_that_grant_less_are_assigned_at_once_and_the_change_can_be_undone(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    mod = make_user("mod", roles=["moderator"])
+    path = f"/users/{mod.id}/roles"
+    version = version_of(boss.get(path).text)
+
+    done = boss.post(f"{path}?version={version}", roles=["user"])
+    assert done.status_code == 303
+    page = boss.follow(done).text
+    assert log_in(mod).get("/api/v1/auth/me").get_json()["roles"] == ["user"]
+    path, fields = undo_in(page)
+    undone = boss.post(path, **fields)
+
+    assert undone.status_code == 303
+    assert log_in(mod).get("/api/v1/auth/me").get_json()["roles"] == ["moderator"]
+
+
+def test_an_undo_does_not_overwrite_a_later_change(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    mod = make_user("mod", roles=["moderator"])
+    path = f"/users/{mod.id}/roles"
+    page = boss.follow(boss.post(f"{path}?version={version_of(boss.get(path).text)}", roles=[]))
+    later = boss.post(f"{path}?version={version_of(page.text)}", roles=["user"], confirmed="yes")
+    log_in(mod).patch("/api/v1/users/me", json={"first_name": "Mo"})
+
+    path, fields = undo_in(page.text)
+    undone = boss.post(path, **fields)
+
+    assert later.status_code == 303
+    assert "has changed since" in words(boss.follow(undone))
+    assert log_in(mod).get("/api/v1/auth/me").get_json()["roles"] == ["user"]
+
+
+def test_a_suspension_tells_what_it_ends_and_can_be_undone(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    log_in(robin)
+    log_in(robin)
+
+    asked = words(boss.get(f"/users/{robin.id}/suspend"))
+    done = boss.follow(boss.post(f"/users/{robin.id}/suspend", reason="trial"))
+    path, fields = undo_in(done.text)
+    boss.post(path, **fields)
+
+    assert "2 sessions end now" in asked
+    assert log_in(robin).get("/api/v1/auth/me").status_code == 200
+
+
+def test_metadata_are_edited_as_json_and_mistakes_are_located(
+    boss: PageReader, robin: MadeUser
+) -> None:
+    path = f"/users/{robin.id}"
+    version = version_of(boss.get(f"{path}/edit").text)
+    form = {"username": "robin", "email": robin.email}
+
+    wrong = boss.post(f"{path}?version={version}", **form, metadata='{"team":\n oops}')
+    twice = boss.post(f"{path}?version={version}", **form, metadata='{"a": 1, "a": 2}')
+    listed = boss.post(f"{path}?version={version}", **form, metadata="[1]")
+    saved = boss.post(f"{path}?version={version}", **form, metadata='{"team": "Köln"}')
+
+    assert wrong.status_code == twice.status_code == listed.status_code == 422
+    assert "Invalid JSON at line 2, column 2." in words(wrong) and "oops" in wrong.text
+    assert "two members of the same name" in words(twice)
+    assert 'id="metadata-error"' in listed.text
+    assert saved.status_code == 303
+    assert '"team": "Köln"' in words(boss.get(path))
+
+
+def test_an_address_is_confirmed_by_an_administrator(
+    app: Flask, boss: PageReader, reader: PageReader, make_user: MakeUser, robin: MadeUser
+) -> None:
+    boss.get("/users/new")
+    invited = boss.follow(boss.post("/users/new", username="ada", email="ada@example.com"))
+    ada = re.findall(r"/console/users/([0-9a-f-]{36})/", invited.text)[0]
+    assert "Resend the invitation" in words(invited)
+    assert "Confirm the address" not in words(invited)
+
+    refused = boss.follow(boss.post(f"/users/{ada}/confirm-address"))
+    confirmed = boss.follow(boss.post(f"/users/{robin.id}/confirm-address"))
+
+    assert "confirms the address by the link" in words(refused)
+    assert "The address was confirmed." in words(confirmed)
+    assert "not confirmed" not in words(confirmed)
+
+
+def test_an_invitation_is_mailed_again_and_the_earlier_link_is_void(
+    app: Flask, boss: PageReader, reader: PageReader
+) -> None:
+    boss.get("/users/new")
+    invited = boss.follow(boss.post("/users/new", username="ada", email="ada@example.com"))
+    ada = re.findall(r"/console/users/([0-9a-f-]{36})/", invited.text)[0]
+    first = Mailbox(app).token()
+
+    again = boss.follow(boss.post(f"/users/{ada}/resend"))
+    second = Mailbox(app).token()
+    reader.get("/set-password")
+    old = reader.post("/set-password", token=first, new_password="granite-otter-57-teapot")
+    new = reader.post("/set-password", token=second, new_password="granite-otter-57-teapot")
+
+    assert "The invitation was mailed again." in words(again)
+    assert (old.status_code, new.status_code) == (400, 303)
+
+
+def test_a_tab_that_the_caller_may_not_see_is_neither_linked_nor_served(
+    sign_in: SignIn, robin: MadeUser
+) -> None:
+    moderator = sign_in(roles=("moderator",))
+    page = moderator.get(f"/users/{robin.id}")
+
+    assert page.status_code == 200 and "/activity" not in page.text
+    assert moderator.get(f"/users/{robin.id}/activity").status_code == 403
+    assert moderator.get(f"/users/{robin.id}/edit").status_code == 403
 
 
 def test_sessions_are_ended_one_by_one_and_all_at_once(

@@ -21,6 +21,8 @@ from . import (
     sign_in,
     theme,
     user,
+    user_actions,
+    user_roles,
     users,
 )
 from .blueprint import blp
@@ -36,6 +38,8 @@ MODULES = (
     dashboard,
     users,
     user,
+    user_actions,
+    user_roles,
     imports,
     roles,
     audit,

@@ -1,6 +1,7 @@
 """Pages from templates: what all templates use, static files, and redirects with messages."""
 
 import hashlib
+import json
 import re
 import zlib
 from datetime import UTC, date, datetime
@@ -15,7 +16,6 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from userapi.api.context import request_state, services
-from userapi.permissions import DESCRIPTIONS
 
 from .blueprint import blp
 
@@ -65,7 +65,6 @@ def _shared_values() -> dict[str, Any]:
         "csrf_field": _csrf_field,
         "asset": asset,
         "can": lambda permission: permission in actor.permissions,
-        "permission_descriptions": DESCRIPTIONS,
         "settings": services().settings,
         "password_change_pending": live is not None and live.must_change_password,
     }
@@ -82,10 +81,15 @@ def icon(name: str) -> Markup:
 
     `python scripts/vendor_tabler.py` adds the icons in use to the file of all icons.
     """
-    drawing = (
-        '<svg class="icon" width="24" height="24" aria-hidden="true"><use href="{}#{}"/></svg>'
+    return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(
+        asset("icons.svg"), name
     )
-    return Markup(drawing).format(asset("icons.svg"), name)
+
+
+@blp.app_template_filter("json_text")
+def json_text(value: object) -> str:
+    """Return a value as JSON for people: indented, and with letters of every language."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 @blp.app_template_filter("initials")

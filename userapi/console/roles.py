@@ -6,9 +6,11 @@ from typing import Any
 from flask import request
 from werkzeug.wrappers import Response
 
+from userapi.accounts.search import UserFilter
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.roles import RoleCreation, RoleUpdate
 from userapi.errors import ServiceError
+from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import DESCRIPTIONS, Permission
 from userapi.roles.definitions import RoleDefinition
 
@@ -18,6 +20,10 @@ from .errors import flash_error, page_with_errors
 from .forms import read_form
 from .rendering import flash_success, page
 from .role_picture import draw, relatives
+from .role_question import consequences
+from .user_roles import by_resource, described
+
+HOLDERS_SHOWN = 10
 
 
 @blp.route("/roles", methods=["GET"])
@@ -59,9 +65,15 @@ def role_page(name: str) -> Response:
 @blp.route("/roles/<name>", methods=["POST"])
 @requires(Permission.ROLES_MANAGE)
 def change_role(name: str) -> Response:
-    """Change a role, unless it has changed since it was shown."""
+    """Change a role, after a question if its users gain or lose permissions.
+
+    A role that has changed since it was shown is not changed.
+    """
     try:
         body = read_form(RoleUpdate, permissions=_typed_permissions())
+        question = consequences(services().roles.get(name), body)
+        if question and "confirmed" not in request.form:
+            return page("role_question.html", name=name, question=question, described=described)
         services().role_editor.change(
             name,
             _with_description(body),
@@ -101,9 +113,16 @@ def _with_description(body: Mapping[str, Any]) -> dict[str, Any]:
 def _values_of(name: str | None) -> dict[str, Any]:
     """Return the values of the page: the role, and all roles and permissions to choose from."""
     roles = services().roles.all()
+    holders = None
+    if name and Permission.USERS_READ in current_actor().permissions:
+        part = PageRequest(page_size=HOLDERS_SHOWN)
+        holders = services().user_search.page(UserFilter(role=name), part).items
     return {
         "role": services().roles.get(name) if name else None,
+        "holders": holders,
         "roles": roles,
         "picture": draw(relatives(name, roles)) if name else None,
         "known": {str(permission): about for permission, about in DESCRIPTIONS.items()},
+        "described": described,
+        "by_resource": by_resource,
     }

@@ -1,27 +1,31 @@
-"""Pages of one user."""
+"""Pages of one user: overview, form, security and activity.
 
-from collections.abc import Callable
+Each tab is a page. `user_actions` changes the state of the account, `user_roles` the roles.
+"""
+
 from typing import Any
 from uuid import UUID
 
 from flask import request
 from werkzeug.wrappers import Response
 
+from userapi.accounts.models import UserStatus
+from userapi.accounts.views import UserView
 from userapi.api.context import current_actor, services
-from userapi.api.schemas.users import OptionalReason, RoleAssignment, Suspension, UserUpdate
+from userapi.api.schemas.users import UserUpdate
+from userapi.authentication.owners import find_by_email
 from userapi.errors import ServiceError, invalid_field
+from userapi.infrastructure import strict_json
 from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
-from userapi.roles.explanation import permission_chains
-from userapi.sessions.service import EndReason
 
 from .access import requires
 from .blueprint import blp
-from .errors import flash_error, page_with_errors
+from .errors import page_with_errors
 from .forms import read_form
 from .rendering import flash_success, page
 
-ENTRIES_SHOWN = 10
+ENTRIES_SHOWN = 25
 
 
 class UserForm(UserUpdate):
@@ -33,11 +37,27 @@ class UserForm(UserUpdate):
         exclude = ("metadata", "roles", "status")
 
 
+class UserFormWithMetadata(UserUpdate):
+    """The same form with an input for the metadata."""
+
+    class Meta:
+        """Excluded, because the form has no inputs for them and would clear them."""
+
+        exclude = ("roles", "status")
+
+
 @blp.route("/users/<uuid:user_id>", methods=["GET"])
 @requires(Permission.USERS_READ)
 def user_page(user_id: UUID) -> Response:
     """Show a user, and the actions that the caller may take."""
-    return page("user.html", **_values_of(user_id))
+    return page("user.html", **shown(user_id))
+
+
+@blp.route("/users/<uuid:user_id>/edit", methods=["GET"])
+@requires(Permission.USERS_UPDATE)
+def edit_user_page(user_id: UUID) -> Response:
+    """Show the form of a user."""
+    return page("user_edit.html", **shown(user_id))
 
 
 @blp.route("/users/<uuid:user_id>", methods=["POST"])
@@ -45,146 +65,72 @@ def user_page(user_id: UUID) -> Response:
 def change_user(user_id: UUID) -> Response:
     """Change the fields of a user, unless they have changed since they were shown."""
     try:
-        body = read_form(UserForm)
         user = services().account_editing.update(
-            user_id, body, actor=current_actor(), if_match=request.args.getlist("version")
+            user_id, _typed(), actor=current_actor(), if_match=request.args.getlist("version")
         )
     except ServiceError as error:
-        return page_with_errors(error, "user.html", **_values_of(user_id))
+        return page_with_errors(error, "user_edit.html", **shown(user_id))
     return flash_success(f"{user.username} was saved.", "user_page", user_id=user_id)
 
 
-@blp.route("/users/<uuid:user_id>/suspend", methods=["POST"])
-@requires(Permission.USERS_SUSPEND)
-def suspend_user(user_id: UUID) -> Response:
-    """Suspend a user. Every session ends immediately."""
-
-    def suspend() -> None:
-        until = request.form.get("until")
-        body = read_form(Suspension, until=f"{until}:00Z" if until else None)
-        services().account_suspension.suspend(user_id, actor=current_actor(), **body)
-
-    return _act(user_id, suspend, "The user was suspended. Every session has ended.")
-
-
-@blp.route("/users/<uuid:user_id>/activate", methods=["POST"])
-@requires(Permission.USERS_SUSPEND)
-def activate_user(user_id: UUID) -> Response:
-    """Activate a pending or suspended user."""
-
-    def activate() -> None:
-        services().account_suspension.activate(
-            user_id, actor=current_actor(), **read_form(OptionalReason)
-        )
-
-    return _act(user_id, activate, "The user was activated.")
-
-
-@blp.route("/users/<uuid:user_id>/unlock", methods=["POST"])
-@requires(Permission.USERS_UNLOCK)
-def unlock_user(user_id: UUID) -> Response:
-    """Clear the failed log-ins of a user."""
-
-    def unlock() -> None:
-        services().account_suspension.unlock(user_id, actor=current_actor())
-
-    return _act(user_id, unlock, "The user was unlocked and can sign in again.")
-
-
-@blp.route("/users/<uuid:user_id>/roles", methods=["POST"])
-@requires(Permission.ROLES_ASSIGN)
-def set_roles(user_id: UUID) -> Response:
-    """Replace the roles of a user by the selected ones."""
-
-    def assign() -> None:
-        services().role_assignment.set_roles(
-            user_id,
-            read_form(RoleAssignment)["roles"],
-            actor=current_actor(),
-            if_match=request.args.getlist("version"),
-        )
-
-    return _act(user_id, assign, "The roles were saved. They apply to the next request.")
-
-
-@blp.route("/users/<uuid:user_id>/reset-password", methods=["POST"])
-@requires(Permission.USERS_UPDATE)
-def reset_user_password(user_id: UUID) -> Response:
-    """Mail a user a link that sets a new password, and end their sessions."""
-
-    def reset() -> None:
-        services().forced_reset.start(user_id, actor=current_actor())
-
-    return _act(user_id, reset, "The user was mailed a link to set a new password.")
-
-
-@blp.route("/users/<uuid:user_id>/sessions/<uuid:session_id>/end", methods=["POST"])
-@requires(Permission.SESSIONS_REVOKE)
-def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
-    """End one session of a user."""
-
-    def end() -> None:
-        services().session_revocation.end_session(
-            user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
-        )
-
-    return _act(user_id, end, "The session has ended.")
-
-
-@blp.route("/users/<uuid:user_id>/sessions/end", methods=["POST"])
-@requires(Permission.SESSIONS_REVOKE)
-def end_sessions_of_user(user_id: UUID) -> Response:
-    """End every session of a user."""
-
-    def end() -> None:
-        services().session_revocation.end_sessions(user_id, actor=current_actor())
-
-    return _act(user_id, end, "All sessions of the user have ended.")
-
-
-@blp.route("/users/<uuid:user_id>/delete", methods=["POST"])
-@requires(Permission.USERS_DELETE)
-def delete_user(user_id: UUID) -> Response:
-    """Delete a user, if the user name was typed as confirmation."""
-    try:
-        user = services().accounts.get(user_id)
-        if request.form.get("confirmed_name") != user.username:
-            message = "Must be the user name. Nothing was deleted."
-            raise invalid_field("confirmed_name", message)
-        services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
-    except ServiceError as error:
-        return flash_error(error, "user_page", user_id=user_id)
-    return flash_success(f"{user.username} was deleted.", "users_page")
-
-
-def _act(user_id: UUID, action: Callable[[], None], message: str) -> Response:
-    """Run an action and return to the page of the user with a message."""
-    try:
-        action()
-    except ServiceError as error:
-        return flash_error(error, "user_page", user_id=user_id)
-    return flash_success(message, "user_page", user_id=user_id)
-
-
-def _values_of(user_id: UUID) -> dict[str, Any]:
-    """Return the values of the page of a user. Raises UserNotFound."""
-    actor, user = current_actor(), services().accounts.get(user_id)
-    graph = services().roles.graph()
-    entries = None
-    if Permission.AUDIT_READ in actor.permissions:
-        entries = services().audit_reader.activity(
-            user_id, PageRequest(page_size=ENTRIES_SHOWN), actor=actor
-        )
-    sessions = None
+@blp.route("/users/<uuid:user_id>/security", methods=["GET"])
+@requires(Permission.USERS_READ)
+def user_security_page(user_id: UUID) -> Response:
+    """Show how a user signs in, and their sessions to those who may see them."""
+    actor, sessions = current_actor(), None
     if Permission.SESSIONS_READ in actor.permissions:
         sessions = services().sessions.list_of(user_id, current=actor.session_id)
+    return page("user_security.html", sessions=sessions, **shown(user_id))
+
+
+@blp.route("/users/<uuid:user_id>/activity", methods=["GET"])
+@requires(Permission.AUDIT_READ)
+def user_activity_page(user_id: UUID) -> Response:
+    """Show the latest actions by a user and on a user."""
+    actor = current_actor()
+    actor.require(Permission.USERS_READ)
+    values = shown(user_id)
+    entries = services().audit_reader.activity(
+        user_id, PageRequest(page_size=ENTRIES_SHOWN), actor=actor
+    )
+    return page("user_activity.html", entries=entries, **values)
+
+
+def shown(user_id: UUID) -> dict[str, Any]:
+    """Return what every page of a user shows. Raises UserNotFound."""
+    actor, user = current_actor(), services().accounts.get(user_id)
+    theirs = services().roles.graph().effective(user.roles)
     return {
         "user": user,
-        "own_id": actor.id,
-        "outranked": actor.is_user(user_id)
-        or actor.permissions.outranks(graph.effective(user.roles)),
-        "roles": sorted(graph.names),
-        "explained": permission_chains(user.roles),
-        "sessions": sessions,
-        "entries": entries,
+        "full_name": " ".join(filter(None, (user.first_name, user.last_name))),
+        "is_own": actor.is_user(user_id),
+        "is_invited": is_invited(user),
+        "outranked": actor.is_user(user_id) or actor.permissions.outranks(theirs),
+        "picture": _picture(user),
     }
+
+
+def is_invited(user: UserView) -> bool:
+    """Return whether a user has not yet accepted an invitation."""
+    return user.status == UserStatus.PENDING and find_by_email(user.email).is_invited
+
+
+def _picture(user: UserView) -> str | None:
+    """Return the address of the picture if this service serves it.
+
+    Another server would learn who looks at which user, and the policy of the pages prevents it.
+    """
+    own_site = f"{services().settings.public_base_url}/"
+    return user.avatar_url if (user.avatar_url or "").startswith(own_site) else None
+
+
+def _typed() -> dict[str, Any]:
+    """Return the fields of the form. Raises Invalid, also for metadata that are no JSON."""
+    text = request.form.get("metadata")
+    if text is None:
+        return read_form(UserForm)
+    try:
+        metadata = strict_json.loads(text.strip() or "{}")
+    except (strict_json.NotStrictJson, RecursionError) as exc:
+        raise invalid_field("metadata", str(exc)) from exc
+    return read_form(UserFormWithMetadata, metadata=metadata)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from userapi.accounts.address_confirmation import AddressConfirmation
 from userapi.accounts.bulk import BulkChanges
 from userapi.accounts.creation import AccountCreation
 from userapi.accounts.deletion import AccountDeletion
@@ -31,6 +32,7 @@ class AccountServices:
     account_editing: AccountEditing
     account_locks: AccountLocks
     account_suspension: AccountSuspension
+    address_confirmation: AddressConfirmation
     bulk: BulkChanges
     email_confirmation: EmailConfirmation
     log_out_everyone: LogOutEveryone
@@ -61,6 +63,7 @@ def build_accounts(
         one_time_tokens=one_time_tokens,
         sessions=sessions.sessions,
     )
+    email_confirmation = EmailConfirmation(accounts=accounts, one_time_tokens=one_time_tokens)
     return AccountServices(
         account_creation=AccountCreation(
             accounts=accounts,
@@ -84,6 +87,9 @@ def build_accounts(
             count_lock=measured.metrics.lockouts.inc,
         ),
         account_suspension=suspension,
+        address_confirmation=AddressConfirmation(
+            accounts=accounts, email_confirmation=email_confirmation
+        ),
         bulk=BulkChanges(
             audit=audit,
             deletion=deletion,
@@ -91,7 +97,7 @@ def build_accounts(
             roles=roles,
             suspension=suspension,
         ),
-        email_confirmation=EmailConfirmation(accounts=accounts, one_time_tokens=one_time_tokens),
+        email_confirmation=email_confirmation,
         log_out_everyone=LogOutEveryone(clock=clock, sessions=sessions.sessions),
         registration=Registration(
             accounts=accounts,

@@ -1,0 +1,185 @@
+"""What administrators do with an account: suspend, unlock, reset, confirm, end sessions, delete.
+
+What ends sessions or an account has a page of its own, which tells the consequences and asks.
+"""
+
+from collections.abc import Callable
+from uuid import UUID
+
+from flask import flash, request, url_for
+from werkzeug.wrappers import Response
+
+from userapi.api.context import current_actor, services
+from userapi.api.schemas.users import OptionalReason, Suspension
+from userapi.errors import ServiceError, invalid_field
+from userapi.permissions import Permission
+from userapi.sessions.service import EndReason
+
+from .access import requires
+from .blueprint import blp
+from .errors import flash_error, page_with_errors
+from .forms import read_form
+from .rendering import flash_success, page, redirect_to
+from .user import is_invited, shown
+
+
+@blp.route("/users/<uuid:user_id>/suspend", methods=["GET"])
+@requires(Permission.USERS_SUSPEND)
+def suspend_user_page(user_id: UUID) -> Response:
+    """Tell what a suspension ends, and ask for its reason and its end."""
+    return page("user_suspend.html", live=_live_sessions(user_id), **shown(user_id))
+
+
+@blp.route("/users/<uuid:user_id>/suspend", methods=["POST"])
+@requires(Permission.USERS_SUSPEND)
+def suspend_user(user_id: UUID) -> Response:
+    """Suspend a user. Every session ends immediately."""
+    try:
+        until = request.form.get("until")
+        body = read_form(Suspension, until=f"{until}:00Z" if until else None)
+        was_active = services().accounts.get(user_id).status == "active"
+        services().account_suspension.suspend(user_id, actor=current_actor(), **body)
+    except ServiceError as error:
+        return page_with_errors(
+            error, "user_suspend.html", live=_live_sessions(user_id), **shown(user_id)
+        )
+    text = "The user was suspended. Every session has ended."
+    if not was_active:
+        return flash_success(text, "user_page", user_id=user_id)
+    undo = {
+        "text": text,
+        "action": url_for("console.activate_user", user_id=user_id),
+        "fields": [("reason", "suspension undone")],
+    }
+    flash(undo, "undo")  # type: ignore[arg-type]  # Messages are stored as JSON.
+    return redirect_to("user_page", user_id=user_id)
+
+
+@blp.route("/users/<uuid:user_id>/activate", methods=["POST"])
+@requires(Permission.USERS_SUSPEND)
+def activate_user(user_id: UUID) -> Response:
+    """Activate a pending or suspended user."""
+
+    def activate() -> None:
+        services().account_suspension.activate(
+            user_id, actor=current_actor(), **read_form(OptionalReason)
+        )
+
+    return _act(user_id, activate, "The user was activated.")
+
+
+@blp.route("/users/<uuid:user_id>/unlock", methods=["POST"])
+@requires(Permission.USERS_UNLOCK)
+def unlock_user(user_id: UUID) -> Response:
+    """Clear the failed log-ins of a user."""
+
+    def unlock() -> None:
+        services().account_suspension.unlock(user_id, actor=current_actor())
+
+    return _act(user_id, unlock, "The user was unlocked and can sign in again.")
+
+
+@blp.route("/users/<uuid:user_id>/reset-password", methods=["POST"])
+@requires(Permission.USERS_UPDATE)
+def reset_user_password(user_id: UUID) -> Response:
+    """Mail a user a link that sets a new password, and end their sessions."""
+
+    def reset() -> None:
+        services().forced_reset.start(user_id, actor=current_actor())
+
+    return _act(user_id, reset, "The user was mailed a link to set a new password.")
+
+
+@blp.route("/users/<uuid:user_id>/resend", methods=["POST"])
+@requires(Permission.USERS_UPDATE)
+def resend_link(user_id: UUID) -> Response:
+    """Mail the invitation again, or to a registered user the link that confirms the address."""
+    user = services().accounts.get(user_id)
+    if is_invited(user):
+        return _act(
+            user_id,
+            lambda: services().forced_reset.start(user_id, actor=current_actor()),
+            "The invitation was mailed again. Earlier links are no longer valid.",
+        )
+    return _act(
+        user_id,
+        lambda: services().email_verification.resend(user.email, actor=current_actor()),
+        "The link was mailed again. Earlier links are no longer valid.",
+    )
+
+
+@blp.route("/users/<uuid:user_id>/confirm-address", methods=["POST"])
+@requires(Permission.USERS_UPDATE)
+def confirm_address(user_id: UUID) -> Response:
+    """Mark the address of a user as confirmed, for users who do not receive the mail."""
+
+    def confirm() -> None:
+        services().address_confirmation.confirm(user_id, actor=current_actor())
+
+    return _act(user_id, confirm, "The address was confirmed.")
+
+
+@blp.route("/users/<uuid:user_id>/sessions/<uuid:session_id>/end", methods=["POST"])
+@requires(Permission.SESSIONS_REVOKE)
+def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
+    """End one session of a user."""
+
+    def end() -> None:
+        services().session_revocation.end_session(
+            user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
+        )
+
+    return _act(user_id, end, "The session has ended.", "user_security_page")
+
+
+@blp.route("/users/<uuid:user_id>/sessions/end", methods=["POST"])
+@requires(Permission.SESSIONS_REVOKE)
+def end_sessions_of_user(user_id: UUID) -> Response:
+    """End every session of a user."""
+
+    def end() -> None:
+        services().session_revocation.end_sessions(user_id, actor=current_actor())
+
+    return _act(user_id, end, "All sessions of the user have ended.", "user_security_page")
+
+
+@blp.route("/users/<uuid:user_id>/delete", methods=["GET"])
+@requires(Permission.USERS_DELETE)
+def delete_user_page(user_id: UUID) -> Response:
+    """Tell what a deletion ends, and ask for the user name."""
+    return page("user_delete.html", live=_live_sessions(user_id), **shown(user_id))
+
+
+@blp.route("/users/<uuid:user_id>/delete", methods=["POST"])
+@requires(Permission.USERS_DELETE)
+def delete_user(user_id: UUID) -> Response:
+    """Delete a user, if the user name was typed as confirmation."""
+    try:
+        user = services().accounts.get(user_id)
+        if request.form.get("confirmed_name") != user.username:
+            message = "Must be the user name. Nothing was deleted."
+            raise invalid_field("confirmed_name", message)
+        services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
+    except ServiceError as error:
+        return page_with_errors(
+            error, "user_delete.html", live=_live_sessions(user_id), **shown(user_id)
+        )
+    return flash_success(f"{user.username} was deleted.", "users_page")
+
+
+def _act(
+    user_id: UUID, action: Callable[[], object], message: str, endpoint: str = "user_page"
+) -> Response:
+    """Run an action and return to a page of the user with a message."""
+    try:
+        action()
+    except ServiceError as error:
+        return flash_error(error, endpoint, user_id=user_id)
+    return flash_success(message, endpoint, user_id=user_id)
+
+
+def _live_sessions(user_id: UUID) -> int | None:
+    """Return the number of live sessions; None for actors who may not see sessions."""
+    if Permission.SESSIONS_READ not in current_actor().permissions:
+        return None
+    return len(services().sessions.list_of(user_id))
