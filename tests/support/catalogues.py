@@ -4,21 +4,23 @@ Each text that code or a template marks enters every catalogue; texts that are n
 it. `NEW` are languages to add, such as `fr` or `pt_BR`.
 """
 
+import ast
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
-from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
+from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 from userapi.languages import DOMAIN, LANGUAGES, SOURCE_LANGUAGE, TRANSLATIONS
 
 SOURCE = TRANSLATIONS.parent
+SCHEMAS = SOURCE / "api" / "schemas"
 TEMPLATES = ("**/templates/**.html", "**/templates/**.txt")
-KEYWORDS = {**DEFAULT_KEYWORDS, "lazy_gettext": None}
 LINE_LENGTH = 100
 PROJECT = "User Management Service"
 TRANSLATED = tuple(language for language in LANGUAGES if language != SOURCE_LANGUAGE)
@@ -30,11 +32,50 @@ def extracted() -> Catalog:
     methods = [("**.py", "python"), *((pattern, "jinja2") for pattern in TEMPLATES)]
     options = {pattern: {"trimmed": "true", "silent": "false"} for pattern in TEMPLATES}
     for file, _line, text, comments, context in extract_from_dir(
-        SOURCE, methods, options, keywords=KEYWORDS, comment_tags=["Translators:"]
+        SOURCE, methods, options, comment_tags=["Translators:"]
     ):
         # Without line numbers, a change of another line of the file does not change the catalogue.
         catalogue.add(text, locations=[(file, 0)], auto_comments=comments, context=context)
+    for path in sorted(SOURCE.rglob("*.py")):
+        for text in _error_texts(path):
+            catalogue.add(text, locations=[(path.relative_to(SOURCE).as_posix(), 0)])
     return catalogue
+
+
+def _error_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of errors, which the API sends in English and the console translates.
+
+    They are the titles of errors and the messages of validators. A text with a limit in it gets the
+    placeholder `number`.
+    """
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="title")], value=text)
+                | ast.Call(func=ast.Name(id="CodedMessage"), args=[text, *_])
+                | ast.Call(func=ast.Name(id="FieldError" | "PolicyViolation"), args=[_, text, *_])
+            ):
+                yield from _text_of(text)
+            case ast.Assign(targets=[ast.Name(id="message")], value=text) if (
+                SCHEMAS in path.parents
+            ):
+                yield from _text_of(text)
+
+
+def _text_of(node: ast.expr) -> Iterator[str]:
+    match node:
+        # Texts with the name of a command are for operators.
+        case ast.Constant(value=str(text)) if "`flask" not in text:
+            yield text
+        case ast.JoinedStr(values=parts):
+            values = [part for part in parts if isinstance(part, ast.FormattedValue)]
+            texts = [str(part.value) for part in parts if isinstance(part, ast.Constant)]
+            is_limit = len(values) == 1 and re.search("max|min", ast.unparse(values[0]), re.I)
+            if is_limit and not re.search(r"\d", "".join(texts)):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "%(number)s"
+                    for part in parts
+                )
 
 
 def po_file(language: str) -> Path:

@@ -15,6 +15,7 @@ from . import (
     dashboard,
     errors,
     imports,
+    languages,
     mails,
     rendering,
     roles,
@@ -50,4 +51,5 @@ def init_app(app: Flask, services: Services) -> None:
     """Serve the pages, if the settings enable them."""
     if services.settings.console_enabled:
         cookies.init_app(app, services.settings)
+        languages.init_app(app)
         app.register_blueprint(blp)

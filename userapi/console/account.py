@@ -4,6 +4,7 @@ from dataclasses import asdict
 from uuid import UUID
 
 from flask import request, session
+from flask_babel import gettext, ngettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, current_session, services
@@ -40,7 +41,7 @@ def change_profile() -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "profile.html", user=services().accounts.get(user_id))
-    return flash_success("Your profile was saved.", "profile_page")
+    return flash_success(gettext("Your profile was saved."), "profile_page")
 
 
 @blp.route("/email", methods=["GET"])
@@ -67,7 +68,8 @@ def change_email() -> Response:
     except ServiceError as error:
         return page_with_errors(error, "email.html", user=services().accounts.get(user_id))
     return flash_success(
-        "We sent a link to the new address. Open it to confirm the change.", "profile_page"
+        gettext("We sent a link to the new address. Open it to confirm the change."),
+        "profile_page",
     )
 
 
@@ -97,7 +99,7 @@ def change_password() -> Response:
         return page_with_errors(error, "password.html")
     renew_session(tokens)
     return flash_success(
-        "Your password was changed. All other sessions have ended.", "password_page"
+        gettext("Your password was changed. All other sessions have ended."), "password_page"
     )
 
 
@@ -132,7 +134,7 @@ def end_session(session_id: UUID) -> Response:
         )
     except ServiceError as error:
         return flash_error(error, "sessions_page")
-    return flash_success("The session has ended.", "sessions_page")
+    return flash_success(gettext("The session has ended."), "sessions_page")
 
 
 @blp.route("/sessions/end-others", methods=["POST"])
@@ -143,7 +145,10 @@ def end_other_sessions() -> Response:
     ended = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
     )
-    return flash_success(f"{ended} other sessions have ended.", "sessions_page")
+    message = ngettext(
+        "%(num)d other session has ended.", "%(num)d other sessions have ended.", ended
+    )
+    return flash_success(message, "sessions_page")
 
 
 @blp.route("/my-data", methods=["GET"])
@@ -175,4 +180,4 @@ def delete_account() -> Response:
     except ServiceError as error:
         return page_with_errors(error, "data.html")
     session.clear()
-    return flash_success("Your account was deleted.", "sign_in_page")
+    return flash_success(gettext("Your account was deleted."), "sign_in_page")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import orjson
 from flask import flash, request
+from flask_babel import gettext
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -17,6 +17,7 @@ from userapi.errors import ServiceError
 
 from .access import PasswordChangePending, authenticate_by_cookie, public
 from .blueprint import blp
+from .problem_texts import translated_problem
 from .rendering import page, redirect_to
 
 
@@ -49,7 +50,7 @@ class FieldErrors(dict[str, list[str]]):
 def page_with_errors(error: ServiceError, template: str, **values: Any) -> Response:
     """Return a form with the submitted values and their errors."""
     response = problems.handle_service_error(error)
-    problem = orjson.loads(response.get_data())
+    problem = translated_problem(response)
     errors = FieldErrors()
     for item in problem.get("errors", ()):
         errors.add(item["field"].split(".")[0], item["message"])
@@ -78,7 +79,7 @@ def page_with_errors(error: ServiceError, template: str, **values: Any) -> Respo
 
 def flash_error(error: ServiceError, endpoint: str, **values: Any) -> Response:
     """Redirect to a page that shows why nothing was done."""
-    problem = orjson.loads(problems.handle_service_error(error).get_data())
+    problem = translated_problem(problems.handle_service_error(error))
     lines = [item["message"] for item in problem.get("errors", ())] or [problem["detail"]]
     flash(" ".join(lines), "error")
     return redirect_to(endpoint, **values)
@@ -86,7 +87,7 @@ def flash_error(error: ServiceError, endpoint: str, **values: Any) -> Response:
 
 def _problem_page(response: Response) -> Response:
     """Return the page for a problem that does not belong to a form."""
-    problem = orjson.loads(response.get_data())
+    problem = translated_problem(response)
     retry_after = response.headers.get("Retry-After")
     rendered = page("problem.html", response.status_code, problem=problem, retry_after=retry_after)
     _copy_retry_after(response, rendered)
@@ -103,7 +104,7 @@ def _copy_retry_after(response: Response, rendered: Response) -> None:
 def _redirect_to_sign_in(error: ServiceError) -> Response:
     """Redirect to the sign-in page, which leads back to the requested page after a GET."""
     if isinstance(error, TokenRevoked):
-        flash("Your session has ended. Sign in again.", "info")
+        flash(gettext("Your session has ended. Sign in again."), "info")
     onward = request.full_path.rstrip("?") if request.method == "GET" else None
     if "HX-Request" in request.headers:
         # The script would insert the sign-in page into a part of this page.
@@ -113,14 +114,14 @@ def _redirect_to_sign_in(error: ServiceError) -> Response:
 
 @blp.errorhandler(PasswordChangePending)
 def _redirect_to_password(_error: PasswordChangePending) -> Response:
-    flash("Set a new password before you continue.", "info")
+    flash(gettext("Set a new password before you continue."), "info")
     return redirect_to("password_page")
 
 
 @blp.errorhandler(CSRFError)
 def _reject_forgery(_error: CSRFError) -> Response:
     """Redirect with a message. Most often the page was opened before a sign-in or sign-out."""
-    flash("This page was open for too long. Nothing was changed. Try again.", "error")
+    flash(gettext("This page was open for too long. Nothing was changed. Try again."), "error")
     if browser_session() is None:
         return redirect_to("sign_in_page", onward=request.args.get("onward"))
     return redirect_to("home")

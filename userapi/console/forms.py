@@ -13,6 +13,8 @@ from werkzeug.datastructures import MultiDict
 from userapi.api.field_errors import all_errors
 from userapi.clock import rfc3339
 
+from .languages import viewer
+
 _TOKEN_IN_LINK = re.compile(r"#token=([A-Za-z0-9_-]+)", re.ASCII)
 
 
@@ -58,13 +60,17 @@ def typed_filters(schema: type[Schema], *, exclude: Collection[str] = ()) -> dic
 
 
 def day(name: str, *, after: int = 0) -> str | None:
-    """Return the start of the day in a date field of the URL, in UTC, `after` days later.
+    """Return the start of a day in a date field of the URL, `after` days later.
 
-    Returns None for an empty field, and any other text unchanged: the schema rejects it.
+    The day is one in the viewer's time zone. Returns None for an empty field, and any other text
+    unchanged: the schema rejects it.
     """
-    value = request.args.get(name) or None
+    value = request.args.get(name)
+    if not value:
+        return None
     try:
-        return value and rfc3339(datetime.fromisoformat(f"{value}T00:00:00Z") + timedelta(after))
+        midnight = datetime.fromisoformat(f"{value}T00:00:00") + timedelta(after)
+        return rfc3339(midnight.replace(tzinfo=viewer().zone))
     except (ValueError, OverflowError):
         return value
 

@@ -4,6 +4,7 @@ A link contains its token in the fragment, which reaches no server log and no Re
 copies it into the form. Without scripts, users paste the code from the mail.
 """
 
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
@@ -58,7 +59,7 @@ def set_password() -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "set_password.html")
-    return flash_success("Your password was set. Sign in.", "sign_in_page")
+    return flash_success(gettext("Your password was set. Sign in."), "sign_in_page")
 
 
 @blp.route("/verify-email", methods=["GET"])
@@ -77,4 +78,4 @@ def verify_email() -> Response:
         services().email_verification.confirm(body["token"], actor=current_actor())
     except ServiceError as error:
         return page_with_errors(error, "verify_email.html")
-    return flash_success("Your e-mail address was confirmed.", "sign_in_page")
+    return flash_success(gettext("Your e-mail address was confirmed."), "sign_in_page")

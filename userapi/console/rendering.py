@@ -4,13 +4,14 @@ import hashlib
 import json
 import re
 import zlib
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from flask import flash, redirect, render_template, request, stream_template, url_for
+from flask_babel import gettext
 from flask_wtf.csrf import generate_csrf
 from markupsafe import Markup
 from werkzeug.wrappers import Response
@@ -18,6 +19,7 @@ from werkzeug.wrappers import Response
 from userapi.api.context import request_state, services
 
 from .blueprint import blp
+from .languages import language_choices, own_preferences, time_zone_choices, viewer
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -66,6 +68,10 @@ def _shared_values() -> dict[str, Any]:
         "asset": asset,
         "can": lambda permission: permission in actor.permissions,
         "settings": services().settings,
+        "viewer": viewer(),
+        "own_time_zone": own_preferences()[1],
+        "language_choices": language_choices,
+        "time_zone_choices": time_zone_choices,
         "password_change_pending": live is not None and live.must_change_password,
     }
 
@@ -107,33 +113,33 @@ def tint(name: str) -> int:
 
 @blp.app_template_filter("moment")
 def moment(value: datetime | str | None) -> str:
-    """Return a time in UTC, to the minute. A script converts it to the browser's time zone."""
+    """Return a time in the viewer's zone and language, to the minute."""
     if value is None:
-        return "never"
+        return str(gettext("never"))
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    reader = viewer()
+    text = reader.moment(value, "medium")
+    # The page names the zone. UTC is named at the time, too: the viewer may not have chosen it.
+    return f"{text} UTC" if reader.zone_name == "UTC" else text
 
 
 @blp.app_template_filter("day")
 def short_day(value: date) -> str:
     """Return month and day, short enough for charts."""
-    return f"{value:%b} {value.day}"
+    return viewer().short_day(value)
 
 
 @blp.app_template_filter("number")
 def number(value: int) -> str:
-    """Return a number with thin spaces between thousands, which every country reads alike."""
-    return f"{value:,}".replace(",", "\u202f")
+    """Return a number with the separators of the viewer's language."""
+    return viewer().number(value)
 
 
 @blp.app_template_filter("lasting")
 def duration(seconds: float) -> str:
     """Return a duration in the largest unit of which it has at least two."""
-    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return viewer().duration(seconds)
 
 
 def asset(filename: str) -> str:
