@@ -19,6 +19,10 @@ pytestmark = pytest.mark.cluster
 
 SESSIONS = 24
 USED_AGAIN_SECONDS = 3.0
+# Of the guide, so that an isolated master refuses writes.
+MIN_REPLICAS = {"min-replicas-max-lag": "2", "min-replicas-to-write": "1"}
+ACCEPTED_SECONDS = 3.0
+WATCHED_SECONDS = 12.0
 
 
 @pytest.fixture
@@ -169,6 +173,38 @@ def test_no_request_with_a_revoked_token_is_accepted_after_a_shard_lost_the_revo
     # Or the promoted server had nothing to revive, and the test would prove nothing.
     assert copy.startswith(b"D")
     hold("G6", len(after_logout.record.acknowledged), bound=0)
+
+
+def test_a_process_that_reaches_an_isolated_shard_refuses_a_revoked_token_soon(
+    shards: RedisShards, single_database: str, deploy: Deploy
+) -> None:
+    """The former master of the shard still has the copy, and no replica any more."""
+    master, replica, others = shards.masters[0], shards.replicas[0], shards.nodes[1:]
+    for name, value in MIN_REPLICAS.items():
+        with master.client as server:
+            server.config_set(name, value)
+    shards.isolate(master)
+    isolated = deploy.service(single_database, REDIS_URL=shards.url(nodes=[master]), **COUNTED)
+    elsewhere = deploy.process(single_database, REDIS_URL=shards.url(nodes=others), **COUNTED)
+    sessions = isolated.log_in(SESSIONS)
+    for session in sessions * 3:
+        assert session.client.once("GET", "/api/v1/users/me").status == 200
+    session = next(each for each in sessions if session_on(master, each).startswith(b"D"))
+
+    shards.promote(replica)
+    checks = Checks([isolated.base_url], [session.client.token or ""])
+    session.client.base_url = elsewhere.base_url
+    with checks.load(per_second=25, threads=2):
+        assert session.client.once("POST", "/api/v1/auth/logout").status == 204
+        revoked_at = time.monotonic()
+        wait_until(lambda: time.monotonic() > revoked_at + WATCHED_SECONDS, seconds=30)
+
+    last = max((each.began_at for each in checks.record.acknowledged), default=revoked_at)
+    hold("G7", max(0.0, last - revoked_at), bound=ACCEPTED_SECONDS)
+    assert len(checks.record.attempts) > 100
+    # Or it was not isolated, and the test would prove nothing.
+    assert (master.role(), master.known_nodes()) == ("master", 1)
+    assert session_on(replica, session) == b"E"
 
 
 def session_on(node: ClusterNode, session: Session) -> bytes:

@@ -1,5 +1,6 @@
 """Redis Cluster: three masters, with a replica each or without."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -120,10 +121,15 @@ class RedisShards(Cluster):
         for node in self.nodes:
             node.kill()
 
-    def url(self, credentials: str = f":{PASSWORD}", query: str = "") -> str:
-        """Return the URL that names all nodes as entry points."""
+    def url(
+        self,
+        credentials: str = f":{PASSWORD}",
+        query: str = "",
+        nodes: Sequence[ClusterNode] | None = None,
+    ) -> str:
+        """Return the URL that names some or all nodes as entry points."""
         scheme = "redis" if self._certificates is None else "rediss"
-        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes or self.nodes)
         return f"{scheme}+cluster://{credentials}@{hosts}{query}"
 
     def owner_of(self, key: str) -> ClusterNode:
@@ -133,6 +139,19 @@ class RedisShards(Cluster):
             ranges = client.execute_command("CLUSTER", "SLOTS")
         port = next(int(each[2][1]) for each in ranges if each[0] <= slot <= each[1])
         return next(node for node in self.nodes if node.port == port)
+
+    def isolate(self, master: ClusterNode) -> None:
+        """Let a master know no other node, so that it does not learn of its replica's promotion.
+
+        Clients that ask it find a Cluster in which it alone owns slots.
+        """
+        for name in [node.id for node in self.nodes if node is not master]:
+            master.call("CLUSTER", "FORGET", name)
+
+    def promote(self, replica: ClusterNode) -> None:
+        """Make a replica the owner of its master's slots at once, as after a lost majority."""
+        replica.call("CLUSTER", "FAILOVER", "TAKEOVER")
+        wait_until(lambda: replica.role() == "master", seconds=30)
 
     def begin_move(self, slot: int, source: ClusterNode, target: ClusterNode) -> None:
         """Open a slot for a move: keys that `source` no longer has are answered with ASK."""
