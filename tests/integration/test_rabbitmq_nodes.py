@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.proxy import FaultProxy
 from userapi.diagnosis import rabbitmq
@@ -63,6 +64,16 @@ def test_the_next_node_is_used_while_the_first_is_away(nodes: Nodes, form: str) 
 
     assert (receipt.confirmed, receipt.outage) == (["id-1", "id-2"], None)
     assert connected == [False, True, False]
+
+
+def test_a_node_that_is_slow_at_every_step_is_given_up(nodes: Nodes) -> None:
+    """Its connection and its channel had four seconds each."""
+    nodes.proxies[0].delay(0.9)
+
+    receipt = nodes.publisher.publish(messages(1))
+
+    assert (receipt.confirmed, receipt.outage) == (["id-1"], None)
+    wait_until(lambda: nodes.connected() == [False, True, False])
 
 
 def test_a_node_that_ends_costs_no_failed_publish(nodes: Nodes) -> None:

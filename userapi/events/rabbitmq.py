@@ -1,5 +1,6 @@
 """Publishing events to RabbitMQ, with publisher confirms and a limit for every wait."""
 
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from userapi.infrastructure.deadlines import ends_within
 from userapi.rabbitmq_nodes import RabbitmqNode, rabbitmq_nodes
 
 from .publisher import Message, Receipt
-from .rabbitmq_link import FAULTS, Link, connect
+from .rabbitmq_link import FAULTS, OPEN_SECONDS, Link, connect
 
 # Time without progress after which the broker counts as unavailable, as with a memory alarm.
 CONFIRM_SECONDS = 10.0
@@ -117,6 +118,7 @@ class AmqpPublisher:
         return self._link
 
     def _link_to(self, node: RabbitmqNode) -> Link:
+        started = time.monotonic()
         connection = connect(node)
         try:
             return Link(
@@ -124,6 +126,7 @@ class AmqpPublisher:
                 exchange=self._exchange,
                 window=self._window,
                 confirm_seconds=self._confirm_seconds,
+                open_seconds=started + OPEN_SECONDS - time.monotonic(),
             )
         except FAULTS:
             connection.collect()

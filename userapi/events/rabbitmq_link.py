@@ -17,7 +17,9 @@ from userapi.rabbitmq_nodes import RabbitmqNode
 from .cloudevents import CONTENT_TYPE
 from .publisher import Message, Receipt
 
+# For each wait, and for all waits until a node is ready to receive events.
 CONNECT_SECONDS = 3
+OPEN_SECONDS = CONNECT_SECONDS + 1
 HEARTBEAT_SECONDS = 30
 PERSISTENT = 2
 
@@ -49,7 +51,7 @@ class Connection(PyamqpConnection):
     def connect(self, callback: Any = None) -> Any:
         """Connect, including the handshake, within a limit that a slow broker cannot exceed."""
         try:
-            with ends_within(self, CONNECT_SECONDS + 1):
+            with ends_within(self, OPEN_SECONDS):
                 return super().connect(callback)
         except FAULTS:
             self.collect()
@@ -89,8 +91,15 @@ class Link:
     """A connection with a channel in confirm mode."""
 
     def __init__(
-        self, connection: Connection, *, exchange: str, window: int, confirm_seconds: float
+        self,
+        connection: Connection,
+        *,
+        exchange: str,
+        window: int,
+        confirm_seconds: float,
+        open_seconds: float,
     ) -> None:
+        """`open_seconds` limits the time to open the channel and to declare the exchange."""
         self.connection = connection
         self._exchange = exchange
         self._window = window
@@ -98,7 +107,7 @@ class Link:
         self._outstanding: dict[int, str] = {}
         self._tag = 0
         self._receipt = Receipt()
-        with ends_within(connection, CONNECT_SECONDS + 1):
+        with ends_within(connection, open_seconds):
             self._channel = connection.channel()
             self._channel.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
             self._channel.confirm_select()
