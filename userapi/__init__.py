@@ -6,19 +6,16 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import structlog
 from flask import Flask
 
 from userapi import cli
 from userapi.clock import Clock
-from userapi.infrastructure.logging import configure_logging
+from userapi.infrastructure.logging import configure_logging, warn_of_unverified_connections
 from userapi.private_files import tighten_instance
 from userapi.settings import Settings, faults_end_the_process
 
 if TYPE_CHECKING:
     from userapi.wiring.groups import ServiceGroups
-
-log = structlog.get_logger(__name__)
 
 MODULES_OF_WEB = (
     "userapi.api",
@@ -42,9 +39,8 @@ def create_app(
     settings = settings or Settings.load()
     tighten_instance(settings.instance_dir)
     configure_logging(settings)
-    if web and settings.is_production:
-        for variable in settings.unverified_connections:
-            log.warning("settings.connection_not_verified", variable=variable)
+    if web:
+        warn_of_unverified_connections(settings)
     application = _class_for_web() if web else Flask
     app = application("userapi", instance_path=str(settings.instance_dir), static_folder=None)
     app.config.update(SECRET_KEY=settings.secret_key, DEBUG=settings.debug, TESTING=False)

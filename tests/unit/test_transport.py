@@ -1,5 +1,6 @@
 """Which URLs lead over a network without a verified certificate, and who says so."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,19 +78,48 @@ def test_a_database_on_another_machine_is_verified_with_the_authorities(
         assert (f"sslmode={mode}" in url) is (mode is not None)
 
 
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SECRET_KEY": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "PASSWORD_PEPPER": "fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13",
+    "ENCRYPTION_KEY": "6b51d431df5d7f141cbececcf79edf3dd861c3b4069f0b11661a3eefacbba918",
+    "JWT_SECRET_KEY": "a4e624d686e03ed2767c0abd85c14426b0b1157d2ce81d27bb4fe4f6f01d688a",
+    "PASSWORD_HASH_ROUNDS": "12",
+    "METRICS_TOKEN": "c1b7d4e2a9f3860b5d2e7c4f1a8b3d6e9c2f5a8d1b4e7c0f3a6d9b2e5c8f1a4d",
+    "REDIS_URL": "redis://192.0.2.1/0",
+}
+REPORTED = '"settings.connection_not_verified","correlation_id":null,"variable":"REDIS_URL"'
+
+
 def test_doctor_names_each_url_in_production(make_app: Callable[..., Flask]) -> None:
-    secrets = {
-        "SECRET_KEY": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-        "PASSWORD_PEPPER": "fd61a03af4f77d870fc21e05e7e80678095c92d808cfb3b5c279ee04c74aca13",
-        "ENCRYPTION_KEY": "6b51d431df5d7f141cbececcf79edf3dd861c3b4069f0b11661a3eefacbba918",
-        "JWT_SECRET_KEY": "a4e624d686e03ed2767c0abd85c14426b0b1157d2ce81d27bb4fe4f6f01d688a",
-        "PASSWORD_HASH_ROUNDS": "12",
-        "METRICS_TOKEN": "c1b7d4e2a9f3860b5d2e7c4f1a8b3d6e9c2f5a8d1b4e7c0f3a6d9b2e5c8f1a4d",
-    }
-    app = make_app(ENVIRONMENT="production", REDIS_URL="redis://192.0.2.1/0", **secrets)
+    app = make_app(**PRODUCTION)
 
     output = app.test_cli_runner().invoke(args=["doctor"]).output
 
     assert "REDIS_URL leads over a network without a verified certificate" in output
     assert VERIFIED_BY["REDIS_URL"] in output
     assert "DATABASE_URL leads over a network" not in output
+
+
+def test_the_start_names_each_url_in_production(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_app(**PRODUCTION)
+    make_app(**{**PRODUCTION, "ENVIRONMENT": "development"})
+
+    assert capsys.readouterr().out.count(REPORTED) == 1
+
+
+def test_the_start_of_a_worker_names_each_url_in_production(
+    make_app: Callable[..., Flask], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before it connects or listens: here it ends, because its port is in use."""
+    app = make_app(**PRODUCTION)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = str(listening.getsockname()[1])
+        capsys.readouterr()
+
+        result = app.test_cli_runner().invoke(args=["worker", "--metrics-port", port])
+
+    assert result.exit_code != 0
+    assert capsys.readouterr().out.count(REPORTED) == 1

@@ -7,6 +7,7 @@ from flask import Flask, current_app
 from prometheus_client import start_http_server
 
 from userapi.infrastructure.database import require_no_pooler
+from userapi.infrastructure.logging import warn_of_unverified_connections
 from userapi.wiring.services import add_services
 from userapi.worker import build_worker
 
@@ -24,7 +25,9 @@ from .support import safely, services
 def command(metrics_port: int | None, metrics_address: str) -> None:
     """Run until SIGTERM or SIGINT, then finish the current tasks."""
     app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    require_no_pooler(services().settings.database_direct_url)
+    settings = services().settings
+    warn_of_unverified_connections(settings)
+    require_no_pooler(settings.database_direct_url)
     all_services = add_services(app)
     worker = build_worker(app, all_services)
     for number in (signal.SIGTERM, signal.SIGINT):

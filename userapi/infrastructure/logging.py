@@ -44,6 +44,7 @@ SECRET_KEYS = frozenset(
     }
 )
 
+log = structlog.get_logger(__name__)
 _clock = SystemClock()
 _processors: list[Any] = []
 
@@ -119,6 +120,13 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # `addFilter` ignores a filter that was added before.
     logging.getLogger("werkzeug").addFilter(_is_no_request_line)
+
+
+def warn_of_unverified_connections(settings: Settings) -> None:
+    """Log each server that production reaches over a network without a verified certificate."""
+    if settings.is_production:
+        for variable in settings.unverified_connections:
+            log.warning("settings.connection_not_verified", variable=variable)
 
 
 def _is_no_request_line(record: logging.LogRecord) -> bool:
