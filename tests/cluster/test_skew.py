@@ -48,3 +48,5 @@ def test_a_small_skew_ends_no_session_and_refuses_no_token(
             assert answer.status == 200, answer.body
             session.refresh_token = answer.body["refresh_token"]
             session.client.token = answer.body["access_token"]
+    # CLOCK_SKEW_SECONDS is 5.
+    assert "clock.skewed" not in other.log

@@ -30,9 +30,11 @@ CHANGE = text("UPDATE published_events SET total = total")
 # Cancelled at the first try only: a rollback does not reset a sequence.
 CANCELLED_ONCE = """
     DO $$ BEGIN
-        IF nextval('tries') = 1 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '40001'; END IF;
+        IF nextval('tries') = 1 THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '{code}'; END IF;
     END $$
 """
+SERIALIZATION_FAILURE = "40001"
+DEADLOCK_DETECTED = "40P01"
 HEALTH_CONNECTIONS = text(
     "SELECT pid FROM pg_stat_activity"
     " WHERE application_name = 'userapi-health' AND datname = current_database()"
@@ -87,6 +89,29 @@ def test_a_request_on_a_read_only_server_is_answered_503(app: Flask) -> None:
 
     assert (first.status_code, first.get_json()["code"]) == (503, "service_unavailable")
     assert second.status_code == 401
+
+
+@pytest.mark.parametrize("code", ["25006", "57P01", "57P02", "57P03"])
+def test_a_server_that_shuts_down_or_is_read_only_empties_the_pool(
+    make_app: Callable[..., Flask], code: str
+) -> None:
+    """Each of the other connections would fail once more."""
+    with make_app(DATABASE_POOL_SIZE="2").app_context():
+        before = backends_of_pool()
+        with pytest.raises((OperationalError, InternalError)), reading() as connection:
+            connection.exec_driver_sql(
+                f"DO $$ BEGIN RAISE EXCEPTION 'away' USING ERRCODE = '{code}'; END $$"
+            )
+        after = backends_of_pool()
+
+    assert (len(before), len(after), before & after) == (2, 2, set())
+
+
+def backends_of_pool() -> set[int]:
+    """Return the processes of the server that the two connections of a pool lead to."""
+    backend = text("SELECT pg_backend_pid()")
+    with reading() as first, reading() as second:
+        return {first.scalar(backend) or 0, second.scalar(backend) or 0}
 
 
 def test_an_idle_connection_to_a_read_only_server_is_replaced(
@@ -154,16 +179,17 @@ def tries(context: None) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tries")
-def test_a_single_statement_that_the_server_cancels_is_repeated_once() -> None:
+@pytest.mark.parametrize("code", [SERIALIZATION_FAILURE, DEADLOCK_DETECTED])
+def test_a_single_statement_that_the_server_cancels_is_repeated_once(code: str) -> None:
     with autocommit() as connection:
-        connection.exec_driver_sql(CANCELLED_ONCE)
+        connection.exec_driver_sql(CANCELLED_ONCE.format(code=code))
         assert connection.scalar(text("SELECT last_value FROM tries")) == 2
 
 
 @pytest.mark.usefixtures("tries")
 def test_a_statement_of_a_transaction_is_not_repeated() -> None:
     with pytest.raises(OperationalError), transaction() as session:
-        session.connection().exec_driver_sql(CANCELLED_ONCE)
+        session.connection().exec_driver_sql(CANCELLED_ONCE.format(code=SERIALIZATION_FAILURE))
 
 
 def test_health_keeps_its_connection_and_replaces_a_broken_one(app: Flask) -> None:

@@ -195,6 +195,26 @@ def test_an_open_slot_is_served_by_both_servers(shards: RedisShards, store: Redi
         shards.end_move(slot_of(moved), source, target)
 
 
+def test_a_slot_without_a_server_leaves_the_other_servers_in_use(
+    shards: RedisShards, store: RedisCluster
+) -> None:
+    """CLUSTERDOWN: nobody serves the slot."""
+    lost, _ = keys_of(TAGS[5])
+    owner = shards.owner_of(lost)
+    other = next(tag for tag in TAGS if shards.owner_of(keys_of(tag)[0]) is not owner)
+    assert store.execute(command("SET", lost, "1")) == [b"OK"]
+    for node in shards.nodes:
+        node.call("CLUSTER", "DELSLOTS", slot_of(lost))
+    try:
+        assert store.execute(command("GET", lost)) is None
+        assert store.execute(command("SET", keys_of(other)[0], "2")) == [b"OK"]
+    finally:
+        owner.call("CLUSTER", "ADDSLOTS", slot_of(lost))
+        for node in shards.nodes:
+            wait_until(node.is_ok, seconds=30)
+    wait_until(lambda: store.execute(command("GET", lost)) is not None)
+
+
 # A server that fails
 
 

@@ -504,6 +504,33 @@ def test_a_reconnected_process_waits_for_the_invalidations_of_others(
         assert find() is None
 
 
+def test_a_lookup_that_finds_redis_back_stores_a_copy(
+    elsewhere: Flask, robin: MadeUser, log_in: LogIn, server: redis.Redis, redis_url: str
+) -> None:
+    """Nobody replaced its placeholder, so the session was read from the database for longer."""
+    services: Services = elsewhere.extensions["userapi"]
+    session = log_in(robin)
+    with proxy_to(redis_url) as own_proxy, elsewhere.app_context():
+        live = RedisLiveSessions(
+            services.clock,
+            copy_seconds=int(LONG),
+            lookups=Redis(
+                url_through(own_proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
+            ),
+            invalidations=Redis(redis_url),
+            database=DatabaseLiveSessions(services.clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
+        )
+        session_id, user_id = UUID(session.session_id), UUID(robin.id)
+        own_proxy.refuse()
+        assert live.find(session_id, user_id=user_id, session_version=1)
+        server.flushdb()
+        own_proxy.pass_on()
+
+        assert live.find(session_id, user_id=user_id, session_version=1)
+
+    assert copy_of(server, session).startswith(b"D")
+
+
 def test_a_process_publishes_pending_invalidations_later_and_trusts_no_copy_before(
     elsewhere: Flask, robin: MadeUser, log_in: LogIn, proxy: FaultProxy, redis_url: str
 ) -> None:
