@@ -279,6 +279,8 @@ def check_what_comes_after_a_form(
         check(f"user {tab}")
     browser.get(browser.current_url.replace("suspend", "delete"))
     check("user Delete")
+    browser.get(browser.current_url.replace("delete", "reset-password"))
+    check("user Password")
     browser.get(site.url + "/console/audit")
     browser.click("tbody summary")
     check("row of the audit log")

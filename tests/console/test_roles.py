@@ -112,6 +112,7 @@ def test_only_unused_roles_can_be_deleted(
     robin = make_user("robin", roles=["media-editor"])
     version = version_of(boss.get("/roles/media-editor").text)
 
+    assert "1 user has this one." in words(boss.get("/roles/media-editor"))
     kept = boss.follow(boss.post(f"/roles/media-editor/delete?version={version}"))
     assert 'role="alert"' in kept.text and boss.get("/roles/media-editor").status_code == 200
     log_in(make_user("boss", roles=["superadmin"])).delete(f"/api/v1/users/{robin.id}")

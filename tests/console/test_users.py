@@ -1,6 +1,7 @@
 """Pages of users: the list, one user, and bulk changes."""
 
 import re
+from collections.abc import Callable
 from html import unescape
 from typing import Any
 
@@ -10,7 +11,7 @@ from flask import Flask
 from tests.console.conftest import SignIn
 from tests.support.client import JsonClient
 from tests.support.mailbox import Mailbox
-from tests.support.pages import PageReader, words
+from tests.support.pages import CSRF, PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser
 
 pytestmark = pytest.mark.both_databases
@@ -274,6 +275,63 @@ def test_a_suspension_tells_what_it_ends_and_can_be_undone(
 
     assert "2 sessions end now" in asked
     assert log_in(robin).get("/api/v1/auth/me").status_code == 200
+
+
+@pytest.mark.parametrize("step", ["reset-password", "sessions/end", "delete"])
+def test_what_ends_sessions_asks_first_and_tells_how_many(
+    boss: PageReader, robin: MadeUser, log_in: LogIn, step: str
+) -> None:
+    client = log_in(robin)
+
+    asked = words(boss.get(f"/users/{robin.id}/{step}"))
+
+    assert "1 session ends now." in asked
+    assert client.get("/api/v1/auth/me").status_code == 200
+
+
+def test_the_activity_of_a_user_is_read_to_its_end(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    for _ in range(26):
+        log_in(robin)
+
+    first = boss.get(f"/users/{robin.id}/activity")
+    older = re.search(r'rel="next" href="/console([^"]+)"', first.text)
+    assert older
+    second = boss.get(unescape(older[1]))
+
+    rows = [answer.text.count('<td data-label="When">') for answer in (first, second)]
+    assert rows[0] == 25 and rows[1] >= 1
+    assert 'rel="next"' not in second.text
+
+
+def test_a_picture_is_shown_only_from_the_address_of_the_service(
+    make_app: Callable[..., Flask], make_user: MakeUser
+) -> None:
+    """Another server would learn who looks at which user."""
+    own, foreign = "https://users.example.com/media/a.png", "https://users.example.com.evil.test/a"
+    boss = make_user("boss", roles=["superadmin"])
+    users = [
+        make_user("ada", avatar_url=own),
+        make_user("bea", avatar_url=foreign),
+    ]
+    app = make_app(PUBLIC_BASE_URL="https://users.example.com")
+    browser = app.test_client()
+    shown = browser.get("/console/sign-in", base_url="https://localhost")
+    token = CSRF.search(shown.text)
+    assert token is not None
+    form = {"csrf_token": token[1], "username": "boss", "password": boss.password}
+    browser.post("/console/sign-in", base_url="https://localhost", data=form)
+
+    pages = [
+        browser.get(f"/console/users/{user.id}", base_url="https://localhost").text
+        for user in users
+    ]
+
+    assert [re.findall('<img class="avatar[^>]+src="([^"]+)"', page) for page in pages] == [
+        [own],
+        [],
+    ]
 
 
 def test_metadata_are_edited_as_json_and_mistakes_are_located(

@@ -125,4 +125,5 @@ def _values_of(name: str | None) -> dict[str, Any]:
         "known": {str(permission): about for permission, about in DESCRIPTIONS.items()},
         "described": described,
         "by_resource": by_resource,
+        "heirs": [role.name for role in roles if name in role.parents],
     }

@@ -91,7 +91,9 @@ def user_activity_page(user_id: UUID) -> Response:
     actor.require(Permission.USERS_READ)
     values = shown(user_id)
     entries = services().audit_reader.activity(
-        user_id, PageRequest(page_size=ENTRIES_SHOWN), actor=actor
+        user_id,
+        PageRequest(page_size=ENTRIES_SHOWN, cursor=request.args.get("cursor") or None),
+        actor=actor,
     )
     return page("user_activity.html", entries=entries, **values)
 

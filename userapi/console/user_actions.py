@@ -27,7 +27,7 @@ from .user import is_invited, shown
 @requires(Permission.USERS_SUSPEND)
 def suspend_user_page(user_id: UUID) -> Response:
     """Tell what a suspension ends, and ask for its reason and its end."""
-    return page("user_suspend.html", live=_live_sessions(user_id), **shown(user_id))
+    return page("user_suspend.html", sessions_text=_about_sessions(user_id), **shown(user_id))
 
 
 @blp.route("/users/<uuid:user_id>/suspend", methods=["POST"])
@@ -41,7 +41,7 @@ def suspend_user(user_id: UUID) -> Response:
         services().account_suspension.suspend(user_id, actor=current_actor(), **body)
     except ServiceError as error:
         return page_with_errors(
-            error, "user_suspend.html", live=_live_sessions(user_id), **shown(user_id)
+            error, "user_suspend.html", sessions_text=_about_sessions(user_id), **shown(user_id)
         )
     text = "The user was suspended. Every session has ended."
     if not was_active:
@@ -77,6 +77,26 @@ def unlock_user(user_id: UUID) -> Response:
         services().account_suspension.unlock(user_id, actor=current_actor())
 
     return _act(user_id, unlock, "The user was unlocked and can sign in again.")
+
+
+@blp.route("/users/<uuid:user_id>/reset-password", methods=["GET"])
+@requires(Permission.USERS_UPDATE)
+def reset_user_password_page(user_id: UUID) -> Response:
+    """Tell what a password reset does, and ask."""
+    values = shown(user_id)
+    return page(
+        "user_question.html",
+        tab_title="Password",
+        question=f"Mail {values['user'].username} a link to set a new password?",
+        points=[
+            f"The link is sent to {values['user'].email} and works once, for an hour.",
+            _about_sessions(user_id),
+            "The present password works until the user sets a new one.",
+        ],
+        action="reset_user_password",
+        label="Mail the link",
+        **values,
+    )
 
 
 @blp.route("/users/<uuid:user_id>/reset-password", methods=["POST"])
@@ -132,6 +152,22 @@ def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
     return _act(user_id, end, "The session has ended.", "user_security_page")
 
 
+@blp.route("/users/<uuid:user_id>/sessions/end", methods=["GET"])
+@requires(Permission.SESSIONS_REVOKE)
+def end_sessions_page(user_id: UUID) -> Response:
+    """Tell what ends, and ask."""
+    values = shown(user_id)
+    return page(
+        "user_question.html",
+        tab_title="Sessions",
+        question=f"End all sessions of {values['user'].username}?",
+        points=[_about_sessions(user_id), "The user can sign in again."],
+        action="end_sessions_of_user",
+        label="End all sessions",
+        **values,
+    )
+
+
 @blp.route("/users/<uuid:user_id>/sessions/end", methods=["POST"])
 @requires(Permission.SESSIONS_REVOKE)
 def end_sessions_of_user(user_id: UUID) -> Response:
@@ -147,7 +183,7 @@ def end_sessions_of_user(user_id: UUID) -> Response:
 @requires(Permission.USERS_DELETE)
 def delete_user_page(user_id: UUID) -> Response:
     """Tell what a deletion ends, and ask for the user name."""
-    return page("user_delete.html", live=_live_sessions(user_id), **shown(user_id))
+    return page("user_delete.html", sessions_text=_about_sessions(user_id), **shown(user_id))
 
 
 @blp.route("/users/<uuid:user_id>/delete", methods=["POST"])
@@ -162,7 +198,7 @@ def delete_user(user_id: UUID) -> Response:
         services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
     except ServiceError as error:
         return page_with_errors(
-            error, "user_delete.html", live=_live_sessions(user_id), **shown(user_id)
+            error, "user_delete.html", sessions_text=_about_sessions(user_id), **shown(user_id)
         )
     return flash_success(f"{user.username} was deleted.", "users_page")
 
@@ -178,8 +214,11 @@ def _act(
     return flash_success(message, endpoint, user_id=user_id)
 
 
-def _live_sessions(user_id: UUID) -> int | None:
-    """Return the number of live sessions; None for actors who may not see sessions."""
+def _about_sessions(user_id: UUID) -> str:
+    """Return what happens to the sessions of a user, without a number for who may not see it."""
     if Permission.SESSIONS_READ not in current_actor().permissions:
-        return None
-    return len(services().sessions.list_of(user_id))
+        return "Every session ends now."
+    live = len(services().sessions.list_of(user_id))
+    if live == 0:
+        return "No session is live."
+    return f"{live} session ends now." if live == 1 else f"{live} sessions end now."
