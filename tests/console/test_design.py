@@ -15,7 +15,7 @@ CONSOLE = Path(userapi.console.__file__).parent
 
 
 def scheme(page: str) -> str:
-    found = re.search(r'<html lang="en" data-bs-theme="([a-z]+)">', page)
+    found = re.search(r'<html lang="en" data-bs-theme="([a-z]+)"', page)
     assert found
     return found[1]
 

@@ -8,11 +8,18 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.console.conftest import SignIn
+from tests.support.client import JsonClient
 from tests.support.pages import PageReader, words
-from tests.support.users import MakeUser
+from tests.support.users import MadeUser, MakeUser
 from userapi.clock import ManualClock
 
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
+
+
+def language_of(answer: TestResponse) -> str:
+    found = re.search(r'<html lang="([^"]+)"', answer.text)
+    assert found is not None
+    return found[1]
 
 
 def time_of(answer: TestResponse) -> str:
@@ -20,6 +27,44 @@ def time_of(answer: TestResponse) -> str:
     found = re.search(r"<time [^>]*>([^<]+)</time>", answer.text)
     assert found is not None
     return " ".join(found[1].split())
+
+
+@pytest.fixture
+def ada(make_user: MakeUser, clock: ManualClock) -> MadeUser:
+    """Return a German user in Berlin, created at noon in UTC."""
+    clock.set(NOON)
+    return make_user("ada", locale="de-DE", timezone="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [
+        ("de", "de"),
+        ("de-CH,en;q=0.8", "de"),
+        ("fr,de;q=0.5,en;q=0.4", "de"),
+        ("fr", "en"),
+        ("de;q=0,en;q=0.1", "en"),
+        ("*", "en"),
+        ("-- de;;q=x", "en"),
+    ],
+)
+def test_visitors_get_the_language_of_their_browser(
+    reader: PageReader, accepted: str, language: str
+) -> None:
+    answer = reader.get("/forgot-password", headers={"Accept-Language": accepted})
+
+    assert language_of(answer) == language
+    assert ("Passwort vergessen" in words(answer)) == (language == "de")
+
+
+def test_the_profile_decides_before_the_browser(ada: MadeUser, sign_in: SignIn) -> None:
+    ada_reader = sign_in(ada)
+
+    answer = ada_reader.get("/profile", headers={"Accept-Language": "en"})
+
+    assert language_of(answer) == "de"
+    assert time_of(answer) == "01.07.2026, 14:00"
+    assert "Zeiten in Europe/Berlin" in words(answer)
 
 
 def test_a_profile_without_preferences_leaves_the_choice_to_the_browser(
@@ -32,6 +77,7 @@ def test_a_profile_without_preferences_leaves_the_choice_to_the_browser(
     answer = reader.get("/profile", headers={"Accept-Language": "en-GB"})
 
     assert time_of(answer) == "1 Jul 2026, 08:00"
+    assert "Times in America/New_York" in words(answer)
 
 
 @pytest.mark.parametrize("zone", ["Nowhere/Atlantis", "../../etc/passwd", "Europe", "x" * 3000])
@@ -45,6 +91,43 @@ def test_without_a_known_zone_times_are_in_utc(
     answer = reader.get("/profile")
 
     assert time_of(answer) == "Jul 1, 2026, 12:00 PM UTC"
+    assert "Times in UTC" in words(answer)
+
+
+def test_a_new_language_and_zone_apply_to_the_next_page(ada: MadeUser, sign_in: SignIn) -> None:
+    reader = sign_in(ada)
+    version = re.search(r"version=(\d+)", reader.get("/profile").text)
+    assert version is not None
+
+    answer = reader.follow(
+        reader.post(
+            f"/profile?version={version[1]}", locale="en-GB", timezone="Asia/Tokyo", first_name="A"
+        )
+    )
+
+    assert language_of(answer) == "en"
+    assert "Your profile was saved." in words(answer)
+    assert time_of(answer) == "1 Jul 2026, 21:00"
+
+
+def test_a_lock_does_not_change_the_language(app: Flask, ada: MadeUser, sign_in: SignIn) -> None:
+    """The profile of a locked user is not stored with the session."""
+    reader = sign_in(ada)
+    for _ in range(5):
+        log_in = {"username": "ada", "password": "wrong-password-12"}
+        JsonClient(app).post("/api/v1/auth/login", json=log_in)
+
+    assert language_of(reader.get("/profile")) == "de"
+
+
+def test_the_profile_offers_the_languages_and_the_time_zones(
+    ada: MadeUser, sign_in: SignIn
+) -> None:
+    page = sign_in(ada).get("/profile").text
+
+    assert '<option value="de-DE" selected>Deutsch (Deutschland)</option>' in page
+    assert '<option value="en">English</option>' in page
+    assert '<option value="America/New_York">' in page
 
 
 def test_days_of_filters_are_days_of_the_viewer(
@@ -69,6 +152,15 @@ def german(reader: PageReader) -> PageReader:
     return reader
 
 
+def test_the_errors_of_a_form_are_translated(german: PageReader) -> None:
+    german.get("/sign-up")
+
+    answer = german.post("/sign-up", username="", email="robin@example.com", password="ab1")
+
+    assert "Dieses Feld ist nötig." in words(answer)
+    assert "Korrigieren Sie die markierten Felder." in words(answer)
+
+
 def test_the_limit_in_an_error_stays_in_its_translation(german: PageReader) -> None:
     german.get("/sign-up")
 
@@ -77,6 +169,14 @@ def test_the_limit_in_an_error_stays_in_its_translation(german: PageReader) -> N
     )
 
     assert "Muss mindestens 8 Zeichen lang sein." in words(answer)
+
+
+def test_problem_pages_are_translated(german: PageReader) -> None:
+    answer = german.get("/no-such-page")
+
+    assert answer.status_code == 404
+    assert "Fehler 404 Seite nicht gefunden" in words(answer)
+    assert "Zur Startseite" in words(answer)
 
 
 def test_messages_after_a_form_are_translated(german: PageReader) -> None:

@@ -19,6 +19,7 @@ from .access import open_to_password_change, public, renew_session, signed_in
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import read_form
+from .languages import in_language_of
 from .rendering import flash_success, page
 
 
@@ -41,7 +42,8 @@ def change_profile() -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "profile.html", user=services().accounts.get(user_id))
-    return flash_success(gettext("Your profile was saved."), "profile_page")
+    with in_language_of(body.get("locale")):
+        return flash_success(gettext("Your profile was saved."), "profile_page")
 
 
 @blp.route("/email", methods=["GET"])

@@ -4,12 +4,13 @@ The profile decides, otherwise the browser: `Accept-Language`, and a cookie in w
 the browser's time zone. Without any of them pages are in English and show UTC.
 """
 
+from contextlib import AbstractContextManager
 from functools import cache
 
 import orjson
 from babel import Locale
 from flask import Flask, g, request, session
-from flask_babel import Babel, gettext
+from flask_babel import Babel, force_locale, gettext
 
 from userapi.api.context import request_state
 from userapi.languages import (
@@ -47,6 +48,13 @@ def viewer() -> Reader:
         reader = reader_of(language or _accepted_language(), zone or _browser_zone())
         stored = g.viewer = (live, reader)
     return stored[1]
+
+
+def in_language_of(tag: str | None) -> AbstractContextManager[None]:
+    """Return a block in which texts are in the language of a profile that has just changed."""
+    locale = reader_of(tag or _accepted_language(), None).locale
+    block: AbstractContextManager[None] = force_locale(str(locale))
+    return block
 
 
 def own_preferences() -> tuple[str | None, str | None]:

@@ -1,4 +1,4 @@
-"""The texts of problems in the language of the viewer.
+"""The texts of problems and of hints about passwords in the language of the viewer.
 
 The API sends its errors in English. Their titles, and the messages of validators, are in the
 catalogues: `make messages` finds them in the code.
@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 from flask_babel import gettext
 from werkzeug.wrappers import Response
+
+from .blueprint import blp
 
 _NUMBER = re.compile(r"\d+")
 
@@ -30,6 +32,37 @@ LIBRARY_MESSAGES = (
     N_("Not a valid email address."),
 )
 
+# Hints of zxcvbn about a password.
+PASSWORD_HINTS = (
+    N_("Straight rows of keys are easy to guess."),
+    N_("Short keyboard patterns are easy to guess."),
+    N_('Repeats like "aaa" are easy to guess.'),
+    N_('Repeats like "abcabcabc" are only slightly harder to guess than "abc".'),
+    N_("This is a top-10 common password."),
+    N_("This is a top-100 common password."),
+    N_("This is a very common password."),
+    N_("This is similar to a commonly used password."),
+    N_("Sequences like abc or 6543 are easy to guess."),
+    N_("Recent years are easy to guess."),
+    N_("A word by itself is easy to guess."),
+    N_("Dates are often easy to guess."),
+    N_("Names and surnames by themselves are easy to guess."),
+    N_("Common names and surnames are easy to guess."),
+    N_("Use a few words, avoid common phrases."),
+    N_("No need for symbols, digits, or uppercase letters."),
+    N_("Add another word or two. Uncommon words are better."),
+    N_("Capitalization doesn't help very much."),
+    N_("All-uppercase is almost as easy to guess as all-lowercase."),
+    N_("Reversed words aren't much harder to guess."),
+    N_("Predictable substitutions like '@' instead of 'a' don't help very much."),
+    N_("Use a longer keyboard pattern with more turns."),
+    N_("Avoid repeated words and characters."),
+    N_("Avoid sequences."),
+    N_("Avoid recent years."),
+    N_("Avoid years that are associated with you."),
+    N_("Avoid dates and years that are associated with you."),
+)
+
 
 def translated_problem(response: Response) -> dict[str, Any]:
     """Return a problem document with its texts in the language of the viewer."""
@@ -42,8 +75,9 @@ def translated_problem(response: Response) -> dict[str, Any]:
     return problem
 
 
+@blp.app_template_filter("translated")
 def translated(text: str) -> str:
-    """Return a text of an error in the language of the viewer; unchanged if it has none.
+    """Return an error or a hint in the language of the viewer; unchanged if it has none.
 
     A text with one number is in the catalogue with a placeholder for it.
     """

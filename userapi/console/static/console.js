@@ -7,13 +7,40 @@ const TO = {
   second: { dateStyle: "medium", timeStyle: "medium" },
 };
 
-// Shows times in the browser's time zone. The time in UTC is the tooltip.
-function showTimes(root) {
-  for (const time of root.querySelectorAll("time[data-to]:not([title])")) {
-    const format = new Intl.DateTimeFormat(undefined, TO[time.dataset.to]);
-    time.title = time.textContent;
-    time.textContent = format.format(new Date(time.dateTime));
+// The viewer's language, and the time zone of the profile, otherwise of the browser.
+const LOCALE = document.documentElement.dataset.locale;
+const ZONE = document.documentElement.dataset.zone || browserZone();
+
+function browserZone() {
+  return Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
+}
+
+// Tells the service the browser's time zone, in which it writes the times of the next page.
+function keepBrowserZone() {
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `browser_zone=${browserZone()}; Path=/console; Max-Age=31536000; SameSite=Strict${secure}`;
+}
+
+// A browser can be older than the time zone of the profile.
+function isKnown(zone) {
+  try {
+    return Boolean(new Intl.DateTimeFormat("en", { timeZone: zone }));
+  } catch {
+    return false;
   }
+}
+
+// Shows times in the viewer's time zone, and names it. The time in UTC is the tooltip.
+function showTimes(root) {
+  if (!isKnown(ZONE)) return;
+  for (const time of root.querySelectorAll("time[data-to]:not([title])")) {
+    const moment = new Date(time.dateTime);
+    const to = TO[time.dataset.to];
+    time.textContent = new Intl.DateTimeFormat(LOCALE, { ...to, timeZone: ZONE }).format(moment);
+    const exact = new Intl.DateTimeFormat(LOCALE, { ...TO.second, timeZone: "UTC" });
+    time.title = `${exact.format(moment)} UTC`;
+  }
+  for (const name of document.querySelectorAll("[data-zone-name]")) name.textContent = ZONE;
 }
 
 // Copies the token from the fragment of a mail's link, which browsers never send, into the form.
@@ -114,6 +141,7 @@ function begin(root) {
 
 document.addEventListener("htmx:load", (event) => begin(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => {
+  keepBrowserZone();
   begin(document);
   takeTokenFromLink();
 });
