@@ -227,6 +227,15 @@ def test_roles_that_grant_more_are_assigned_after_a_question_and_explained(
     assert log_in(robin).get("/api/v1/auth/me").get_json()["roles"] == ["moderator"]
 
 
+def test_roles_that_grant_more_than_the_administrator_has_are_named_and_not_offered(
+    boss: PageReader, robin: MadeUser
+) -> None:
+    page = boss.get(f"/users/{robin.id}/roles")
+
+    assert 'value="moderator"' in page.text and 'value="superadmin"' not in page.text
+    assert "because they grant more than you have: superadmin." in words(page)
+
+
 def test_roles_that_grant_less_are_assigned_at_once_and_the_change_can_be_undone(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:

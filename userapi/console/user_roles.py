@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 from userapi.api.context import current_actor, services
 from userapi.api.schemas.users import RoleAssignment
 from userapi.errors import ServiceError
-from userapi.permissions import DESCRIPTIONS, Permission
+from userapi.permissions import DESCRIPTIONS, Permission, PermissionSet
 from userapi.roles.explanation import permission_chains
 
 from .access import requires
@@ -30,9 +30,17 @@ def user_roles_page(user_id: UUID) -> Response:
     """Show the roles of a user, and each permission with the roles that grant it."""
     values = shown(user_id)
     chains = {item.permission: item.via for item in permission_chains(values["user"].roles)}
+    roles, held = services().roles.all(), current_actor().permissions
+    listed = [
+        role
+        for role in roles
+        if role.name in values["user"].roles
+        or held.covers(PermissionSet(role.effective_permissions))
+    ]
     return page(
         "user_roles.html",
-        roles=services().roles.all(),
+        roles=listed,
+        beyond=[role.name for role in roles if role not in listed],
         chains=chains,
         groups=[(name, described(members)) for name, members in by_resource(chains)],
         **values,
