@@ -96,6 +96,25 @@ def test_a_user_is_invited_sets_a_password_and_signs_in(app: Flask, boss: PageRe
     assert signed_in.status_code == 303
 
 
+def test_a_user_with_more_permissions_than_others_is_created_after_a_question(
+    boss: PageReader, log_in: LogIn
+) -> None:
+    form = {"username": "mod", "email": "mod@example.com", "roles": ["moderator"]}
+    boss.get("/users/new")
+
+    asked = boss.post("/users/new", **form, password="granite-otter-57-teapot")
+    assert asked.status_code == 200
+    assert "users:suspend Suspend and activate users." in words(asked)
+    assert names_in(boss.get("/users?search=mod").text) == []
+    # A password is never part of a page. An empty field would mean an invitation.
+    assert "granite-otter" not in asked.text
+    assert re.search(r'<input[^>]+name="password" type="password" required', asked.text)
+    done = boss.post("/users/new", **form, password="granite-otter-57-teapot", confirmed="yes")
+
+    assert "mod was created." in words(boss.follow(done))
+    assert names_in(boss.get("/users?role=moderator").text) == ["mod"]
+
+
 def test_a_name_in_use_is_explained_and_the_form_keeps_its_values(
     boss: PageReader, robin: MadeUser
 ) -> None:

@@ -24,7 +24,9 @@ from .access import requires, signed_in
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import day, read_form, read_query, typed_filters
+from .granted import granted_beyond_base
 from .rendering import flash_success, page
+from .user_roles import described
 
 USERS_PER_PAGE = "25"
 LABELS = {
@@ -77,9 +79,20 @@ def new_user_page() -> Response:
 @blp.route("/users/new", methods=["POST"])
 @requires(Permission.USERS_CREATE)
 def create_user() -> Response:
-    """Create a user. Without a password, the user is invited by mail."""
+    """Create a user, after a question if the roles grant more than those of every user.
+
+    Without a password, the user is invited by mail.
+    """
     try:
         body = read_form(UserCreation)
+        added = granted_beyond_base(body.get("roles", ()))
+        if added and "confirmed" not in request.form:
+            return page(
+                "new_user.html",
+                roles=sorted(services().roles.graph().names),
+                form=request.form,
+                added=described(added),
+            )
         user = services().account_creation.create(new_user(body), actor=current_actor())
     except ServiceError as error:
         return page_with_errors(
