@@ -382,21 +382,42 @@ def test_metadata_are_edited_as_json_and_mistakes_are_located(
     assert '"team": "Köln"' in words(boss.get(path))
 
 
-def test_an_address_is_confirmed_by_an_administrator(
-    app: Flask, boss: PageReader, reader: PageReader, make_user: MakeUser, robin: MadeUser
-) -> None:
+def test_an_address_is_confirmed_by_an_administrator(boss: PageReader, robin: MadeUser) -> None:
+    path = f"/users/{robin.id}"
+    version = version_of(boss.get(f"{path}/edit").text)
+    boss.post(f"{path}?version={version}", username="robin", email="new@example.com")
+    assert "not confirmed" in words(boss.get(path))
+
+    confirmed = words(boss.follow(boss.post(f"{path}/confirm-address")))
+
+    assert "The address was confirmed." in confirmed
+    assert "not confirmed" not in confirmed and "Confirm the address" not in confirmed
+
+
+def test_an_invited_user_cannot_be_confirmed_without_the_link(boss: PageReader) -> None:
+    """The account would be active without a password."""
     boss.get("/users/new")
     invited = boss.follow(boss.post("/users/new", username="ada", email="ada@example.com"))
     ada = re.findall(r"/console/users/([0-9a-f-]{36})/", invited.text)[0]
     assert "Resend the invitation" in words(invited)
     assert "Confirm the address" not in words(invited)
 
-    refused = boss.follow(boss.post(f"/users/{ada}/confirm-address"))
-    confirmed = boss.follow(boss.post(f"/users/{robin.id}/confirm-address"))
+    refused = words(boss.follow(boss.post(f"/users/{ada}/confirm-address")))
 
-    assert "confirms the address by the link" in words(refused)
-    assert "The address was confirmed." in words(confirmed)
-    assert "not confirmed" not in words(confirmed)
+    assert "confirms the address by the link" in refused
+    assert "pending" in refused
+
+
+def test_the_address_of_who_may_do_more_cannot_be_confirmed(
+    boss: PageReader, make_user: MakeUser
+) -> None:
+    chief = make_user("chief", roles=["superadmin"])
+    boss.get(f"/users/{chief.id}")
+
+    refused = boss.follow(boss.post(f"/users/{chief.id}/confirm-address"))
+
+    assert "The address was confirmed." not in words(refused)
+    assert 'role="alert"' in refused.text
 
 
 def test_an_invitation_is_mailed_again_and_the_earlier_link_is_void(
