@@ -195,3 +195,31 @@ def test_the_api_answers_in_english(app: Flask) -> None:
 
     assert answer.json is not None
     assert answer.json["title"] == "Authentication is required."
+
+
+def test_the_end_of_a_suspension_is_in_the_zone_of_the_administrator(
+    app: Flask, make_user: MakeUser, sign_in: SignIn
+) -> None:
+    robin = make_user("robin")
+    boss = sign_in(make_user("boss", roles=["superadmin"], locale="en-GB", timezone="Asia/Tokyo"))
+    form = boss.get(f"/users/{robin.id}/suspend")
+
+    boss.post(f"/users/{robin.id}/suspend", reason="trial", until="2099-01-31T12:00")
+
+    assert "Until (Asia/Tokyo)" in words(form)
+    page = boss.get(f"/users/{robin.id}")
+    assert "31 Jan 2099, 12:00" in words(page)
+    assert 'datetime="2099-01-31T03:00:00+00:00"' in page.text
+
+
+@pytest.mark.parametrize("until", ["tomorrow", "0001-01-01T00:00", "2099-01-31T12:00+99:00"])
+def test_an_end_of_a_suspension_that_is_no_time_is_refused(
+    make_user: MakeUser, sign_in: SignIn, until: str
+) -> None:
+    robin = make_user("robin")
+    boss = sign_in(make_user("boss", roles=["superadmin"], timezone="Asia/Tokyo"))
+    boss.get(f"/users/{robin.id}/suspend")
+
+    answer = boss.post(f"/users/{robin.id}/suspend", until=until)
+
+    assert answer.status_code == 422

@@ -75,6 +75,20 @@ def day(name: str, *, after: int = 0) -> str | None:
         return value
 
 
+def local_time(name: str) -> str | None:
+    """Return the time in a field of the form, which is one in the viewer's time zone.
+
+    Returns None for an empty field, and any other text unchanged: the schema rejects it.
+    """
+    value = request.form.get(name)
+    if not value:
+        return None
+    try:
+        return rfc3339(datetime.fromisoformat(value).replace(tzinfo=viewer().zone))
+    except (ValueError, OverflowError):
+        return value
+
+
 def _loaded(
     reader: Schema, typed: Mapping[str, Any], nulls: Collection[str] = ()
 ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from userapi.sessions.service import EndReason
 from .access import requires
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
-from .forms import read_form
+from .forms import local_time, read_form
 from .rendering import flash_success, page, redirect_to
 from .user import is_invited, shown
 
@@ -35,8 +35,7 @@ def suspend_user_page(user_id: UUID) -> Response:
 def suspend_user(user_id: UUID) -> Response:
     """Suspend a user. Every session ends immediately."""
     try:
-        until = request.form.get("until")
-        body = read_form(Suspension, until=f"{until}:00Z" if until else None)
+        body = read_form(Suspension, until=local_time("until"))
         was_active = services().accounts.get(user_id).status == "active"
         services().account_suspension.suspend(user_id, actor=current_actor(), **body)
     except ServiceError as error:
