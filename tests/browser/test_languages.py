@@ -7,11 +7,11 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from tests.browser.conftest import Site
-from tests.browser.test_console import AXE, CHECK, STANDARDS, show, sign_in
+from tests.browser.test_console import AXE, CHECK, STANDARDS, add_user, show, sign_in
 from tests.support.browser import Browser
 
 OPEN_PAGES = ("forgot-password", "sign-up", "verify-email", "set-password", "no-such-page")
-OWN_PAGES = ("profile", "email", "my-data")
+OWN_PAGES = ("profile", "email", "password", "sessions", "my-data", "dashboard", "roles")
 
 
 @pytest.fixture
@@ -81,6 +81,29 @@ def test_a_user_chooses_german_and_a_time_zone(browser_in_tokyo: Browser, site: 
     browser.get(site.url + "/console/profile")
     choose(browser, language="", zone="")
     browser.expect(".zone", "Times in Asia/Tokyo.")
+
+
+def test_the_pages_of_a_user_and_of_a_role_are_in_german(browser: Browser, site: Site) -> None:
+    add_user(site, "zoe")
+    sign_in(browser, site)
+    browser.get(site.url + "/console/profile")
+    choose(browser, language="de", zone="Europe/Berlin")
+    browser.expect(".note", "Ihr Profil wurde gespeichert.")
+    browser.get(site.url + "/console/users?search=zoe")
+    browser.follow("zoe")
+    browser.expect_exactly("h1", "zoe")
+    user = browser.current_url
+    faults = []
+    for path in ("", "/security", "/roles", "/activity", "/edit", "/suspend", "/delete"):
+        browser.get(user + path)
+        browser.find("html[lang=de] h1")
+        faults += faults_of_page(browser, f"user{path.replace('/', '-')}")
+    for path in ("users/new", "roles/moderator", "roles/new"):
+        browser.get(f"{site.url}/console/{path}")
+        browser.find("html[lang=de] h1")
+        faults += faults_of_page(browser, path.replace("/", "-"))
+
+    assert faults == []
 
 
 @pytest.mark.browser(expects=["status of 404"])

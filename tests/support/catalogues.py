@@ -45,8 +45,8 @@ def extracted() -> Catalog:
 def _error_texts(path: Path) -> Iterator[str]:
     """Yield the texts of errors, which the API sends in English and the console translates.
 
-    They are the titles of errors and the messages of validators. A text with a limit in it gets the
-    placeholder `number`.
+    They are the titles of errors, the messages of validators and the descriptions of permissions. A
+    text with a limit in it gets the placeholder `number`.
     """
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         match node:
@@ -56,6 +56,9 @@ def _error_texts(path: Path) -> Iterator[str]:
                 | ast.Call(func=ast.Name(id="FieldError" | "PolicyViolation"), args=[_, text, *_])
             ):
                 yield from _text_of(text)
+            case ast.AnnAssign(target=ast.Name(id="DESCRIPTIONS"), value=ast.Dict(values=texts)):
+                for text in texts:
+                    yield from _text_of(text)
             case ast.Assign(targets=[ast.Name(id="message")], value=text) if (
                 SCHEMAS in path.parents
             ):

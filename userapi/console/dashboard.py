@@ -12,6 +12,7 @@ from userapi.statistics import DayFigures
 
 from .access import requires, signed_in
 from .blueprint import blp
+from .problem_texts import N_, translated
 from .rendering import page, redirect_to
 
 START_PAGES = (
@@ -22,10 +23,10 @@ START_PAGES = (
 )
 BAR_WIDTH, BAR_HEIGHT = 18, 120
 CHARTS = {
-    "registrations": "Sign-ups",
-    "logins": "Log-ins",
-    "failed_logins": "Failed log-ins",
-    "lockouts": "Lockouts",
+    "registrations": N_("Sign-ups"),
+    "logins": N_("Log-ins"),
+    "failed_logins": N_("Failed log-ins"),
+    "lockouts": N_("Lockouts"),
 }
 
 
@@ -78,7 +79,7 @@ def dashboard() -> Response:
     return page(
         "dashboard.html",
         figures=figures,
-        charts=[_chart(figures.days, name, title) for name, title in CHARTS.items()],
+        charts=[_chart(figures.days, name, translated(title)) for name, title in CHARTS.items()],
         health=services().health.detailed() if may_see_health else None,
     )
 

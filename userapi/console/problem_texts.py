@@ -32,6 +32,31 @@ LIBRARY_MESSAGES = (
     N_("Not a valid email address."),
 )
 
+# States of users, of components, and of rows of the audit log.
+STATES = (
+    N_("active"),
+    N_("pending"),
+    N_("suspended"),
+    N_("locked"),
+    N_("ready"),
+    N_("degraded"),
+    N_("not_ready"),
+    N_("up"),
+    N_("down"),
+    N_("disabled"),
+    N_("unknown"),
+    N_("denied"),
+    N_("failure"),
+)
+
+# Descriptions of the built-in roles.
+ROLES = (
+    N_("Signs in and looks after their own account."),
+    N_("Reads users, suspends and unlocks them."),
+    N_("Administers users, sessions and roles."),
+    N_("May do everything."),
+)
+
 # Hints of zxcvbn about a password.
 PASSWORD_HINTS = (
     N_("Straight rows of keys are easy to guess."),
@@ -81,6 +106,8 @@ def translated(text: str) -> str:
 
     A text with one number is in the catalogue with a placeholder for it.
     """
+    if not text:
+        return ""  # In a catalogue, the empty text is the header.
     numbers = _NUMBER.findall(text)
     if len(numbers) == 1:
         template = _NUMBER.sub("%(number)s", text)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import request
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.accounts.search import UserFilter
@@ -52,7 +53,9 @@ def create_role() -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "role.html", **_values_of(None))
-    return flash_success(f"The role {role.name} was created.", "role_page", name=role.name)
+    return flash_success(
+        gettext("The role %(name)s was created.", name=role.name), "role_page", name=role.name
+    )
 
 
 @blp.route("/roles/<name>", methods=["GET"])
@@ -83,7 +86,7 @@ def change_role(name: str) -> Response:
     except ServiceError as error:
         return page_with_errors(error, "role.html", **_values_of(name))
     return flash_success(
-        "The role was saved. It applies to the next request.", "role_page", name=name
+        gettext("The role was saved. It applies to the next request."), "role_page", name=name
     )
 
 
@@ -97,7 +100,7 @@ def delete_role(name: str) -> Response:
         )
     except ServiceError as error:
         return flash_error(error, "role_page", name=name)
-    return flash_success(f"The role {name} was deleted.", "roles_page")
+    return flash_success(gettext("The role %(name)s was deleted.", name=name), "roles_page")
 
 
 def _typed_permissions() -> list[str]:

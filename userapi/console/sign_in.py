@@ -1,6 +1,7 @@
 """Pages to sign in, sign out and sign up."""
 
 from flask import request, session
+from flask_babel import gettext
 from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
@@ -62,7 +63,7 @@ def sign_out() -> Response:
     if own is not None:
         services().log_out.end(own, actor=current_actor())
     session.clear()
-    return flash_success("You are signed out.", "sign_in_page")
+    return flash_success(gettext("You are signed out."), "sign_in_page")
 
 
 @blp.route("/sign-up", methods=["GET"])
@@ -85,4 +86,4 @@ def sign_up() -> Response:
         return page_with_errors(error, "sign_up.html")
     if services().settings.feature_email_verification:
         return page("sign_up_sent.html")
-    return flash_success("Your account was created. Sign in.", "sign_in_page")
+    return flash_success(gettext("Your account was created. Sign in."), "sign_in_page")

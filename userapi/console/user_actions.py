@@ -7,6 +7,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from flask import flash, request, url_for
+from flask_babel import gettext, ngettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
@@ -42,7 +43,7 @@ def suspend_user(user_id: UUID) -> Response:
         return page_with_errors(
             error, "user_suspend.html", sessions_text=_about_sessions(user_id), **shown(user_id)
         )
-    text = "The user was suspended. Every session has ended."
+    text = gettext("The user was suspended. Every session has ended.")
     if not was_active:
         return flash_success(text, "user_page", user_id=user_id)
     undo = {
@@ -64,7 +65,7 @@ def activate_user(user_id: UUID) -> Response:
             user_id, actor=current_actor(), **read_form(OptionalReason)
         )
 
-    return _act(user_id, activate, "The user was activated.")
+    return _act(user_id, activate, gettext("The user was activated."))
 
 
 @blp.route("/users/<uuid:user_id>/unlock", methods=["POST"])
@@ -75,7 +76,7 @@ def unlock_user(user_id: UUID) -> Response:
     def unlock() -> None:
         services().account_suspension.unlock(user_id, actor=current_actor())
 
-    return _act(user_id, unlock, "The user was unlocked and can sign in again.")
+    return _act(user_id, unlock, gettext("The user was unlocked and can sign in again."))
 
 
 @blp.route("/users/<uuid:user_id>/reset-password", methods=["GET"])
@@ -85,15 +86,20 @@ def reset_user_password_page(user_id: UUID) -> Response:
     values = shown(user_id)
     return page(
         "user_question.html",
-        tab_title="Password",
-        question=f"Mail {values['user'].username} a link to set a new password?",
+        tab_title=gettext("Password"),
+        question=gettext(
+            "Mail %(name)s a link to set a new password?", name=values["user"].username
+        ),
         points=[
-            f"The link is sent to {values['user'].email} and works once, for an hour.",
+            gettext(
+                "The link is sent to %(email)s and works once, for an hour.",
+                email=values["user"].email,
+            ),
             _about_sessions(user_id),
-            "The present password works until the user sets a new one.",
+            gettext("The present password works until the user sets a new one."),
         ],
         action="reset_user_password",
-        label="Mail the link",
+        label=gettext("Mail the link"),
         **values,
     )
 
@@ -106,7 +112,7 @@ def reset_user_password(user_id: UUID) -> Response:
     def reset() -> None:
         services().forced_reset.start(user_id, actor=current_actor())
 
-    return _act(user_id, reset, "The user was mailed a link to set a new password.")
+    return _act(user_id, reset, gettext("The user was mailed a link to set a new password."))
 
 
 @blp.route("/users/<uuid:user_id>/resend", methods=["POST"])
@@ -118,12 +124,12 @@ def resend_link(user_id: UUID) -> Response:
         return _act(
             user_id,
             lambda: services().forced_reset.start(user_id, actor=current_actor()),
-            "The invitation was mailed again. Earlier links are no longer valid.",
+            gettext("The invitation was mailed again. Earlier links are no longer valid."),
         )
     return _act(
         user_id,
         lambda: services().email_verification.resend(user.email, actor=current_actor()),
-        "The link was mailed again. Earlier links are no longer valid.",
+        gettext("The link was mailed again. Earlier links are no longer valid."),
     )
 
 
@@ -135,7 +141,7 @@ def confirm_address(user_id: UUID) -> Response:
     def confirm() -> None:
         services().address_confirmation.confirm(user_id, actor=current_actor())
 
-    return _act(user_id, confirm, "The address was confirmed.")
+    return _act(user_id, confirm, gettext("The address was confirmed."))
 
 
 @blp.route("/users/<uuid:user_id>/sessions/<uuid:session_id>/end", methods=["POST"])
@@ -148,7 +154,7 @@ def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
             user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
         )
 
-    return _act(user_id, end, "The session has ended.", "user_security_page")
+    return _act(user_id, end, gettext("The session has ended."), "user_security_page")
 
 
 @blp.route("/users/<uuid:user_id>/sessions/end", methods=["GET"])
@@ -158,11 +164,11 @@ def end_sessions_page(user_id: UUID) -> Response:
     values = shown(user_id)
     return page(
         "user_question.html",
-        tab_title="Sessions",
-        question=f"End all sessions of {values['user'].username}?",
-        points=[_about_sessions(user_id), "The user can sign in again."],
+        tab_title=gettext("Sessions"),
+        question=gettext("End all sessions of %(name)s?", name=values["user"].username),
+        points=[_about_sessions(user_id), gettext("The user can sign in again.")],
         action="end_sessions_of_user",
-        label="End all sessions",
+        label=gettext("End all sessions"),
         **values,
     )
 
@@ -175,7 +181,7 @@ def end_sessions_of_user(user_id: UUID) -> Response:
     def end() -> None:
         services().session_revocation.end_sessions(user_id, actor=current_actor())
 
-    return _act(user_id, end, "All sessions of the user have ended.", "user_security_page")
+    return _act(user_id, end, gettext("All sessions of the user have ended."), "user_security_page")
 
 
 @blp.route("/users/<uuid:user_id>/delete", methods=["GET"])
@@ -192,7 +198,7 @@ def delete_user(user_id: UUID) -> Response:
     try:
         user = services().accounts.get(user_id)
         if request.form.get("confirmed_name") != user.username:
-            message = "Must be the user name. Nothing was deleted."
+            message = gettext("Must be the user name. Nothing was deleted.")
             raise invalid_field("confirmed_name", message)
         services().account_deletion.delete(user_id, actor=current_actor(), if_match=[user.etag])
     except ServiceError as error:
@@ -216,8 +222,9 @@ def _act(
 def _about_sessions(user_id: UUID) -> str:
     """Return what happens to the sessions of a user, without a number for who may not see it."""
     if Permission.SESSIONS_READ not in current_actor().permissions:
-        return "Every session ends now."
+        return str(gettext("Every session ends now."))
     live = len(services().sessions.list_of(user_id))
     if live == 0:
-        return "No session is live."
-    return f"{live} session ends now." if live == 1 else f"{live} sessions end now."
+        return str(gettext("No session is live."))
+    text: str = ngettext("%(num)d session ends now.", "%(num)d sessions end now.", live)
+    return text

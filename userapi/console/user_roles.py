@@ -8,6 +8,7 @@ from itertools import groupby
 from uuid import UUID
 
 from flask import flash, request, url_for
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
@@ -20,6 +21,7 @@ from .access import requires
 from .blueprint import blp
 from .errors import flash_error
 from .forms import read_form
+from .problem_texts import translated
 from .rendering import flash_success, page, redirect_to
 from .user import shown
 
@@ -73,7 +75,7 @@ def set_roles(user_id: UUID) -> Response:
         )
     except ServiceError as error:
         return flash_error(error, "user_roles_page", user_id=user_id)
-    text = "The roles were saved. They apply to the next request."
+    text = gettext("The roles were saved. They apply to the next request.")
     if set(user.roles) == set(before):
         return flash_success(text, "user_roles_page", user_id=user_id)
     undo = {
@@ -87,14 +89,16 @@ def set_roles(user_id: UUID) -> Response:
 
 def described(permissions: Iterable[str]) -> list[tuple[str, str]]:
     """Return each permission with what it allows; permissions of other services have no text."""
-    texts = {str(permission): text for permission, text in DESCRIPTIONS.items()}
-    texts["*"] = "Everything, in this service and in others."
+    texts = {str(permission): translated(text) for permission, text in DESCRIPTIONS.items()}
+    texts["*"] = gettext("Everything, in this service and in others.")
     return [(name, texts.get(name) or _wildcard_text(name)) for name in permissions]
 
 
 def _wildcard_text(permission: str) -> str:
     resource, _, action = permission.partition(":")
-    return f"Everything with {resource}." if action == "*" else ""
+    if action != "*":
+        return ""
+    return str(gettext("Everything with %(resource)s.", resource=resource))
 
 
 def by_resource(permissions: Iterable[str]) -> list[tuple[str, list[str]]]:
