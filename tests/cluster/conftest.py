@@ -224,6 +224,7 @@ def lost(node: PostgresNode, database: str, user_ids: set[str]) -> dict[str, int
     """Count the users that were acknowledged and are incomplete, by what is missing."""
     queries = {
         "users": "SELECT id::text FROM users",
+        "roles": "SELECT user_id::text FROM user_roles",
         "audit rows": "SELECT target_id FROM audit_logs WHERE action = 'user.created'",
         "events": "SELECT subject FROM outbox_events WHERE type = 'user.created'",
     }

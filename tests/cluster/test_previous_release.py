@@ -185,6 +185,8 @@ def journeys(fleet: Fleet, admin: PersistentClient, times: int) -> None:
             verified = expect(client.once("GET", "/api/v1/auth/verify"), 200)
             assert "users:suspend" in verified["permissions"]
         expect(client.once("GET", "/api/v1/users/?page=1&search=traveller"), 200)
+        follow_cursors(admin)
+        repeat(admin, f"{name}-once")
         import_one(fleet.base_url, admin.token or "", f"{name}-imported")
         use_console(fleet.base_url, name)
         other = log_in(fleet.base_url, name)
@@ -201,6 +203,25 @@ def expect(answer: Any, status: int) -> Any:
     """Return the body of an answer of this status."""
     assert answer.status == status, (answer.status, answer.body)
     return answer.body
+
+
+def follow_cursors(admin: PersistentClient) -> None:
+    """Read a list by cursors, each perhaps made by the other release."""
+    seen: list[str] = []
+    query = ""
+    for _ in range(6):
+        page = expect(admin.once("GET", f"/api/v1/audit-logs/?page_size=2{query}"), 200)
+        seen += [row["id"] for row in page["items"]]
+        query = f"&cursor={page['next_cursor']}"
+    assert len(seen) == len(set(seen)) == 12
+
+
+def repeat(admin: PersistentClient, name: str) -> None:
+    """Create a user by a request that is repeated: the other release may have the answer."""
+    body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+    answers = [admin.once("POST", "/api/v1/users/", body, key=name) for _ in range(4)]
+    ids = {expect(answer, 201)["id"] for answer in answers}
+    assert (len(ids), [answer.replayed for answer in answers]) == (1, [False, True, True, True])
 
 
 def import_one(base_url: str, token: str, name: str) -> None:

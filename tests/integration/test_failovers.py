@@ -192,6 +192,33 @@ def test_a_statement_of_a_transaction_is_not_repeated() -> None:
         session.connection().exec_driver_sql(CANCELLED_ONCE.format(code=SERIALIZATION_FAILURE))
 
 
+@pytest.fixture
+def cancels_transactions(context: None) -> Iterator[None]:
+    """Let the server cancel each transaction that inserts an audit row."""
+    with autocommit() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION cancel() RETURNS trigger LANGUAGE plpgsql AS $$"
+            f" BEGIN RAISE EXCEPTION 'cancelled' USING ERRCODE = '{DEADLOCK_DETECTED}'; END $$;"
+            " CREATE TRIGGER cancel BEFORE INSERT ON audit_logs"
+            " FOR EACH ROW EXECUTE FUNCTION cancel()"
+        )
+    yield
+    with autocommit() as connection:
+        connection.exec_driver_sql("DROP TRIGGER cancel ON audit_logs; DROP FUNCTION cancel()")
+
+
+@pytest.mark.usefixtures("cancels_transactions")
+def test_a_request_whose_transaction_is_cancelled_is_answered_503(app: Flask) -> None:
+    body = {"username": "ada", "email": "ada@example.com", "password": "violet-harbour-93-lantern"}
+
+    answer = JsonClient(app).post("/api/v1/auth/register", json=body)
+
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "service_unavailable")
+    assert "Retry-After" in answer.headers
+    with reading() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM users WHERE username = 'ada'")) == 0
+
+
 def test_health_keeps_its_connection_and_replaces_a_broken_one(app: Flask) -> None:
     client = JsonClient(app)
 
