@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import redis
 from flask import Flask
 
 import userapi.console
@@ -110,3 +111,22 @@ def test_initials_are_those_of_the_name_and_of_a_single_word_its_first_letter(
     page = browser.get("/profile").text
 
     assert re.search(r'class="avatar avatar-sm tint-[0-7]" aria-hidden="true">AL<', page)
+
+
+def test_static_files_are_the_same_for_everyone_and_read_no_session(
+    sign_in: SignIn, redis_url: str
+) -> None:
+    """Each file of a page cost a read in Redis, and browsers cached it for one cookie only."""
+    browser = sign_in()
+    store = redis.Redis.from_url(redis_url)
+    sheet = re.search(r'href="/console(/static/tabler.min.css[^"]+)"', browser.get("/profile").text)
+    assert sheet
+    before = store.info("commandstats").get("cmdstat_get", {}).get("calls", 0)
+
+    answer = browser.get(sheet[1])
+    answer.close()
+
+    assert answer.status_code == 200
+    assert "Vary" not in answer.headers and "Set-Cookie" not in answer.headers
+    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert store.info("commandstats").get("cmdstat_get", {}).get("calls", 0) == before

@@ -35,6 +35,7 @@ from userapi.settings import Settings
 log = structlog.get_logger(__name__)
 
 PREFIX = "/console/"
+STATIC = f"{PREFIX}static/"
 KEY_PREFIX = "browser:"
 TIMEOUT_SECONDS = 0.5
 BREAKER_SECONDS = 0.1
@@ -120,9 +121,15 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
         self._visitors = _VisitorCookies(app)
 
     def open_session(self, app: Flask, request: Request) -> Any:
-        """Return the session of a page; None for other requests."""
-        if not request.path.startswith(PREFIX) or request.endpoint == "console.static":
+        """Return the session of a page, an empty one of a static file, None for other requests.
+
+        The session is opened before Flask matches the URL, so there is no endpoint yet.
+        """
+        if not request.path.startswith(PREFIX):
             return None
+        if request.path.startswith(STATIC):
+            # Pages about errors read it. It is never saved.
+            return _PageSession(sid=secrets.token_urlsafe(self.sid_length))
         session_id = request.cookies.get(self.get_cookie_name(app))
         if session_id:
             try:
@@ -139,7 +146,7 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
         """Store the session. If that fails, return an error in place of the page."""
-        if isinstance(session, _UnavailableSession):
+        if isinstance(session, _UnavailableSession) or request.path.startswith(STATIC):
             return
         try:
             if "session_id" in session:
