@@ -135,6 +135,9 @@ BAD_VALUES = [
     ),
     ("DATABASE_URL", "postgresql://u:p%@db.internal/x", "must be a URL such as postgresql://"),
     ("DATABASE_HOST", "db.internal:5432", "must be a host name or an IP address, without a port"),
+    ("DATABASE_HOST", "db1,db2", "must be a host name or an IP address, without a port"),
+    ("REDIS_HOST", "cache1,cache2", "must be a host name or an IP address, without a port"),
+    ("RABBITMQ_HOST", "mq1,mq2", "must be a host name or an IP address, without a port"),
     ("DATABASE_HOST", "a\nb", "must be a host name or an IP address, without a port"),
     ("DATABASE_NAME", "a/b?c", "must have 1 to 63 characters, without spaces and / ? # %"),
     (
@@ -624,6 +627,11 @@ def test_a_password_in_parts_may_hold_any_character(tmp_path: Path) -> None:
             "&target_session_attrs=read-write",
         ),
         ("postgresql://u:p@pooler:6432/x", "postgresql+psycopg2://u:p@pooler:6432/x"),
+        (
+            "postgresql://u:p@db/x?sslmode=verify-full&sslrootcert=/ca.pem&channel_binding=require",
+            "postgresql+psycopg2://u:p@db/x"
+            "?sslmode=verify-full&sslrootcert=/ca.pem&channel_binding=require",
+        ),
     ],
 )
 def test_of_several_hosts_the_one_that_accepts_changes_is_used(
