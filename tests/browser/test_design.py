@@ -1,10 +1,11 @@
 """What the design of the console does in a browser: colours, menus, messages, passwords."""
 
+import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Site
-from tests.browser.test_console import show, sign_in
+from tests.browser.test_console import AXE, CHECK, STANDARDS, show, sign_in
 from tests.support.browser import Browser
 
 
@@ -36,6 +37,28 @@ def test_the_colours_follow_the_browser_until_others_are_chosen_in_the_menu(
     browser.click("button[name=theme][value=dark]")
     browser.find("html[data-bs-theme=dark]")
     assert brightness(browser) < 60
+
+
+@pytest.mark.parametrize(("theme", "scheme"), [("dark", "light"), ("light", "dark")])
+def test_axe_finds_nothing_in_the_chosen_colours(
+    browser: Browser, site: Site, theme: str, scheme: str
+) -> None:
+    """The colours of the browser have rules of their own, which other tests check."""
+    show(browser, scheme=scheme, width=1280)
+    sign_in(browser, site)
+    browser.click(".who summary")
+    browser.click(f"button[name=theme][value={theme}]")
+    browser.find(f"html[data-bs-theme={theme}]")
+    found = {}
+
+    for path in ("dashboard", "roles/new", "roles/admin", "users", "password", "my-data"):
+        browser.get(f"{site.url}/console/{path}")
+        browser.find("h1")
+        browser.execute_script(AXE.read_text("utf-8"))
+        if faults := browser.execute_async_script(CHECK, STANDARDS):
+            found[path] = faults
+
+    assert found == {}
 
 
 def test_the_menu_closes_with_escape_and_by_a_click_elsewhere(browser: Browser, site: Site) -> None:

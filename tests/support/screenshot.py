@@ -1,14 +1,15 @@
-"""Takes the screenshot of the console in the README: `python -m tests.support.screenshot`."""
+"""Takes the screenshots of the console in the README: `python -m tests.support.screenshot`."""
 
 import tempfile
 from pathlib import Path
 
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.support.browser import Browser
 from tests.support.gunicorn import REPOSITORY, GunicornService
 
-PICTURE = REPOSITORY / "docs" / "images" / "console.png"
+FOLDER = REPOSITORY / "docs" / "images"
 PASSWORD = "violet-harbour-93-lantern"
 ENVIRONMENT = {
     "ENVIRONMENT": "testing",
@@ -16,28 +17,47 @@ ENVIRONMENT = {
     "RATE_LIMIT_ENABLED": "false",
 }
 ADMINISTRATOR = ("users", "create-admin", "--username", "admin", "--email", "admin@example.com")
+SCREEN = {"width": 1200, "height": 860, "deviceScaleFactor": 1, "mobile": False}
 
 
 def main() -> None:
-    """Fill a service with users, sign in, and take the screenshot."""
+    """Fill a service with users, sign in, and take the screenshots."""
     with GunicornService(ENVIRONMENT) as service, tempfile.TemporaryDirectory() as scratch:
         service.flask(*ADMINISTRATOR, "--password-stdin", stdin=PASSWORD + "\n").check_returncode()
         service.flask("seed", "--users", "400", "--fixed").check_returncode()
         service.flask("users", "stats", "--recount").check_returncode()
         browser = Browser(Path(scratch))
         try:
-            screen = {"width": 1200, "height": 860, "deviceScaleFactor": 1, "mobile": False}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-            browser.get(service.base_url + "/console/sign-in")
-            browser.find("#username").send_keys("admin")
-            browser.find("#password").send_keys(PASSWORD + Keys.ENTER)
-            browser.find(".who")
-            browser.get(service.base_url + "/console/dashboard")
-            browser.find("h1")
-            PICTURE.parent.mkdir(exist_ok=True)
-            browser.save_screenshot(str(PICTURE))
+            _take(browser, service.base_url + "/console/")
         finally:
             browser.quit()
+
+
+def _take(browser: Browser, console: str) -> None:
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SCREEN)
+    browser.get(console + "sign-in")
+    browser.find("#username").send_keys("admin")
+    browser.find("#password").send_keys(PASSWORD + Keys.ENTER)
+    browser.find(".who")
+    browser.get(console + "dashboard")
+    _save(browser, "console", scheme="light")
+    browser.get(console + "users?sort=username&role=moderator")
+    browser.find_elements(By.CSS_SELECTOR, "tbody tr")[0].find_element(
+        By.CSS_SELECTOR, "a[href*='/console/users/']"
+    ).click()
+    browser.follow("Roles and permissions")
+    browser.find("table")
+    _save(browser, "console-user", scheme="dark")
+
+
+def _save(browser: Browser, name: str, *, scheme: str) -> None:
+    # With motion, colours would change gradually.
+    features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    media = {"features": [{"name": name, "value": value} for name, value in features.items()]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.find("h1")
+    FOLDER.mkdir(exist_ok=True)
+    browser.save_screenshot(str(FOLDER / f"{name}.png"))
 
 
 if __name__ == "__main__":
