@@ -1,18 +1,28 @@
 """Pages follow the language and the time zone of the profile, otherwise those of the browser."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from flask import Flask
+from sqlalchemy import text
 from werkzeug.test import TestResponse
 
 from tests.console.conftest import SignIn
 from tests.support.client import JsonClient
+from tests.support.mailbox import Mailbox
 from tests.support.pages import PageReader, words
 from tests.support.users import MadeUser, MakeUser
 from userapi.clock import ManualClock
+from userapi.infrastructure.database import db
 
+MakeApp = Callable[..., Flask]
+NEWCOMER = {
+    "username": "newcomer",
+    "email": "newcomer@example.com",
+    "password": "granite-otter-57-teapot",
+}
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 
 
@@ -223,3 +233,38 @@ def test_an_end_of_a_suspension_that_is_no_time_is_refused(
     answer = boss.post(f"/users/{robin.id}/suspend", until=until)
 
     assert answer.status_code == 422
+
+
+def test_a_user_who_signs_up_gets_mails_in_the_language_of_the_browser(make_app: MakeApp) -> None:
+    app = make_app(FEATURE_EMAIL_VERIFICATION="true")
+    reader = PageReader(app)
+    reader.browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = "fr,de-AT;q=0.8,en;q=0.5"
+    reader.browser.set_cookie("browser_zone", "Europe/Vienna")
+    reader.get("/sign-up")
+
+    answer = reader.post("/sign-up", **NEWCOMER)
+
+    assert answer.status_code == 200, answer.text
+    (mail,) = Mailbox(app).deliver()
+    assert mail["Subject"] == "Bestätigen Sie Ihre E-Mail-Adresse"
+    assert profile_of(app, "newcomer") == ("de-AT", "Europe/Vienna")
+
+
+def test_preferences_of_the_browser_that_are_unknown_do_not_prevent_signing_up(
+    app: Flask, reader: PageReader
+) -> None:
+    reader.browser.environ_base["HTTP_ACCEPT_LANGUAGE"] = "de-ZZ,tlh"
+    reader.browser.set_cookie("browser_zone", "../../etc/passwd")
+    reader.get("/sign-up")
+
+    answer = reader.post("/sign-up", **NEWCOMER)
+
+    assert answer.status_code == 303, answer.text
+    assert profile_of(app, "newcomer") == ("de", None)
+
+
+def profile_of(app: Flask, username: str) -> tuple[str | None, str | None]:
+    query = text("SELECT locale, timezone FROM users WHERE username = :username")
+    with app.app_context(), db.engine.connect() as connection:
+        row = connection.execute(query, {"username": username}).one()
+    return row.locale, row.timezone

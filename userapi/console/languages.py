@@ -76,6 +76,16 @@ def own_preferences() -> tuple[str | None, str | None]:
     return language, zone
 
 
+def browser_preferences() -> dict[str, str]:
+    """Return the language tag and the time zone of the browser as fields of a profile.
+
+    A language without a catalogue, and a time zone that is unknown, are omitted.
+    """
+    locale, zone = locale_of(_accepted_language()), _browser_zone()
+    known = {"locale": str(locale).replace("_", "-")} if locale else {}
+    return known | ({"timezone": zone} if zone in time_zones() else {})
+
+
 def _accepted_language() -> str | None:
     """Return the first language of the browser that has a catalogue (RFC 9110 §12.5.4)."""
     accepted = (tag for tag, quality in request.accept_languages if quality > 0)

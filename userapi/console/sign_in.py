@@ -18,6 +18,7 @@ from .access import begin_session, public
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form
+from .languages import browser_preferences
 from .onward import path_in_console
 from .rendering import flash_success, page, redirect_to
 
@@ -78,9 +79,12 @@ def sign_up_page() -> Response:
 @blp.route("/sign-up", methods=["POST"])
 @public
 def sign_up() -> Response:
-    """Register, by the same rules as POST /api/v1/auth/register."""
+    """Register, by the same rules as POST /api/v1/auth/register.
+
+    The profile gets the language and the time zone of the browser, for mails.
+    """
     try:
-        body = read_form(Registration)
+        body = read_form(Registration, **browser_preferences())
         services().registration.register(new_user(body), actor=current_actor())
     except ServiceError as error:
         return page_with_errors(error, "sign_up.html")
