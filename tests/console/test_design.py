@@ -1,15 +1,17 @@
 """The design of the pages: the colour scheme, icons, and the first page after the sign-in."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import redis
 from flask import Flask
+from redis import Redis
 
 import userapi.console
 from tests.console.conftest import SignIn
 from tests.support.pages import PageReader
+from tests.support.servers import RedisServer
 from tests.support.users import MakeUser
 
 CONSOLE = Path(userapi.console.__file__).parent
@@ -114,19 +116,33 @@ def test_initials_are_those_of_the_name_and_of_a_single_word_its_first_letter(
 
 
 def test_static_files_are_the_same_for_everyone_and_read_no_session(
-    sign_in: SignIn, redis_url: str
+    make_app: Callable[..., Flask],
+    private_server: Callable[[type[RedisServer]], RedisServer],
+    make_user: MakeUser,
 ) -> None:
     """Each file of a page cost a read in Redis, and browsers cached it for one cookie only."""
-    browser = sign_in()
-    store = redis.Redis.from_url(redis_url)
-    sheet = re.search(r'href="/console(/static/tabler.min.css[^"]+)"', browser.get("/profile").text)
+    server = private_server(RedisServer)
+    browser = PageReader(make_app(REDIS_URL=server.url))
+    page = browser.get("/sign-in").text
+    sheet = re.search(r'href="/console(/static/tabler.min.css[^"]+)"', page)
     assert sheet
-    before = store.info("commandstats").get("cmdstat_get", {}).get("calls", 0)
+    asked = browser.get(sheet[1])
+    asked.close()
+    browser.sign_in(make_user("robin"))
 
-    answer = browser.get(sheet[1])
-    answer.close()
+    with Redis.from_url(server.url) as store:
+        before = reads(store)
+        answer = browser.get(sheet[1])
+        answer.close()
+        after = reads(store)
 
-    assert answer.status_code == 200
-    assert "Vary" not in answer.headers and "Set-Cookie" not in answer.headers
+    assert (asked.status_code, answer.status_code) == (200, 200)
+    assert "Vary" not in asked.headers and "Set-Cookie" not in asked.headers
     assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert store.info("commandstats").get("cmdstat_get", {}).get("calls", 0) == before
+    assert after == before > 0
+
+
+def reads(store: Redis) -> int:
+    """Return how often a value was read."""
+    calls: int = store.info("commandstats")["cmdstat_get"]["calls"]
+    return calls
