@@ -17,11 +17,11 @@ from userapi.infrastructure.rate_counters import (
 from userapi.infrastructure.redis_commands import RedisClient, command
 from userapi.infrastructure.redis_rate_counter import RedisRateCounter
 from userapi.infrastructure.redis_topologies import redis_client
-from userapi.sessions.copies import session_key
+from userapi.sessions.copy_store import Place
 
 USER = UUID("01900000-0000-7000-8000-0000000000a7")
 SESSION = UUID("01900000-0000-7000-8000-000000000001")
-KEY = session_key(SESSION, USER)
+KEY = Place("s", SESSION.hex, USER).key
 IS_LIVE = Condition(KEY, met="D1 ", undecided="P")
 
 

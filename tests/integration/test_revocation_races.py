@@ -28,7 +28,7 @@ from userapi.infrastructure.circuit_breaker import CircuitBreaker
 from userapi.infrastructure.redis_client import Redis
 from userapi.infrastructure.redis_commands import command
 from userapi.sessions.cache import RedisLiveSessions
-from userapi.sessions.copies import session_key, user_key
+from userapi.sessions.copy_store import Place, owner_key
 from userapi.sessions.status import DatabaseLiveSessions, LiveSession, SessionOfUser
 from userapi.wiring.services import Services
 
@@ -595,14 +595,14 @@ def test_a_late_invalidation_does_not_undo_a_newer_one(redis_url: str, clock: Ma
         database=EmptyDatabase(clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
     )
     user_id, session_id = UUID(int=1), UUID(int=2)
-    ended = command("GET", session_key(session_id, user_id))
+    ended = command("GET", Place("s", session_id.hex, user_id).key)
 
     live.user_changed(user_id, access_version=3)
     live.user_changed(user_id, access_version=2)
     live.sessions_ended([SessionOfUser(session_id, user_id)])
     live.session_changed(session_id, user_id=user_id, version=2)
 
-    assert store.execute(command("GET", user_key(user_id)), ended) == [b"3", b"E"]
+    assert store.execute(command("GET", owner_key(user_id)), ended) == [b"3", b"E"]
     store.execute(command("FLUSHDB"))
     store.close()
 

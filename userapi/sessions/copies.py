@@ -1,9 +1,4 @@
-"""The form of the copies of live sessions in Redis, and the keys under which they are stored.
-
-A session, the version of its user and the version of the role catalogue have keys with the tag of
-the user, so that one script can use them in a Redis Cluster. The version of the catalogue is stored
-once for each tag.
-"""
+"""The form of the copies of live sessions in Redis."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,37 +17,13 @@ log = structlog.get_logger(__name__)
 MAX_CACHED_COPIES = 4096
 
 
-def session_key(session_id: UUID, user_id: UUID) -> str:
-    """Return the key of a session: of its copy, its placeholder or its tombstone."""
-    return f"userapi:live:{tag_of_user(user_id)}:s:{session_id.hex}"
-
-
 def in_doubt_key(session_id: UUID, user_id: UUID) -> str:
     """Return the key of a session whose rotation is in doubt."""
     return f"userapi:live:{tag_of_user(user_id)}:d:{session_id.hex}"
 
 
-def user_key(user_id: UUID) -> str:
-    """Return the key of the version of a user."""
-    return f"userapi:live:{tag_of_user(user_id)}:u:{user_id.hex}"
-
-
-def catalogue_key(tag: str) -> str:
-    """Return the key of the version of the role catalogue for the users of this tag."""
-    return f"userapi:live:{tag}:roles"
-
-
-def keys(session_id: UUID, user_id: UUID) -> tuple[str, ...]:
-    """Return the keys that decide whether a copy is valid."""
-    return (
-        session_key(session_id, user_id),
-        user_key(user_id),
-        catalogue_key(tag_of_user(user_id)),
-    )
-
-
 def encoded(live: LiveSession) -> bytes:
-    """Return the copy of a session, to which Redis adds the id of its server."""
+    """Return the text of the copy of a session: JSON, and the user's profile on the next line."""
     profile = live.profile
     text = orjson.dumps(
         [
@@ -69,8 +40,7 @@ def encoded(live: LiveSession) -> bytes:
             live.authentication.authenticated_at.timestamp(),
         ]
     )
-    versions = (live.session_version, live.access_version, live.catalogue_version)
-    return b"D%d %d %d %b\n%b" % (*versions, text, profile.text if profile else b"")
+    return b"%b\n%b" % (text, profile.text if profile else b"")
 
 
 @lru_cache(maxsize=MAX_CACHED_COPIES)

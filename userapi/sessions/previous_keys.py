@@ -10,16 +10,6 @@ from uuid import UUID
 CATALOGUE = "userapi:live:roles"
 
 
-def session_key(session_id: UUID) -> str:
-    """Return the key of a session."""
-    return f"userapi:live:s:{session_id.hex}"
-
-
 def user_key(user_id: UUID) -> str:
     """Return the key of the version of a user."""
     return f"userapi:live:u:{user_id.hex}"
-
-
-def keys(session_id: UUID, user_id: UUID) -> tuple[str, ...]:
-    """Return the keys that the previous release changes by a revocation."""
-    return session_key(session_id), user_key(user_id), CATALOGUE

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from userapi.accounts.views import ShownUsers
 from userapi.infrastructure.rate_counters import MemoryRateCounter, RateCounter
+from userapi.sessions.copy_store import CopyStore
 from userapi.sessions.limits import SessionLimits
 from userapi.sessions.service import Sessions
 from userapi.sessions.status import DatabaseLiveSessions, LiveSessions
@@ -16,6 +17,8 @@ from userapi.wiring.foundation import Foundation
 class SessionServices:
     """The services about sessions and the rate of requests."""
 
+    copies: CopyStore | None
+    """None without Redis."""
     live_sessions: LiveSessions
     rates: RateCounter
     sessions: Sessions
@@ -27,12 +30,15 @@ def build_sessions(foundation: Foundation) -> SessionServices:
     limits = _limits(settings)
     live: LiveSessions = DatabaseLiveSessions(clock, ShownUsers(), idle_timeout=limits.idle_timeout)
     rates: RateCounter = MemoryRateCounter(clock)
+    copies: CopyStore | None = None
     if settings.redis_url:
         # Loads redis-py, which an installation without Redis does not need.
         from userapi.wiring.redis import build_in_redis
 
-        live, rates = build_in_redis(settings, clock, database=live)
+        cached, rates = build_in_redis(settings, clock, database=live)
+        live, copies = cached, cached.copies
     return SessionServices(
+        copies=copies,
         live_sessions=live,
         rates=rates,
         sessions=Sessions(recorder=foundation.recorder, live=live, limits=limits),
