@@ -50,6 +50,7 @@ for module in (
     "userapi.infrastructure.schema_compatibility",
     "userapi.infrastructure.user_counts",
     "userapi.lockout.models",
+    "userapi.machines.models",
     "userapi.mail.models",
     "userapi.passwords.models",
     "userapi.roles.models",

@@ -74,6 +74,10 @@ class Actor:
     id: UUID | None = None
     username: str | None = None
     session_id: UUID | None = None
+    key_id: UUID | None = None
+    """The API key of the request, or the one that its client token was issued for."""
+    key_permissions: frozenset[str] | None = None
+    """The list of this key, as it was written; None without a key or without a list."""
     permissions: PermissionSet = NO_PERMISSIONS
     withheld: WithheldPermissions | None = None
     ip_address: str | None = None
@@ -84,6 +88,13 @@ class Actor:
     def is_user(self, user_id: UUID) -> bool:
         """Return whether this actor is the user with that id."""
         return self.type is ActorType.USER and self.id == user_id
+
+    def is_session_of(self, user_id: UUID) -> bool:
+        """Return whether this actor is the user in person, and not by an API key.
+
+        A key needs a permission for what users may do to themselves without one.
+        """
+        return self.is_user(user_id) and self.key_id is None
 
     def require(self, permission: str) -> None:
         """Raise PermissionDenied unless this actor holds the permission.

@@ -17,6 +17,8 @@ from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.idempotency_keys import IdempotencyKey
 from userapi.lockout.models import LoginAttempt
 from userapi.lockout.service import CODE_KEY_PREFIX
+from userapi.machines.keys import ENDED_KEYS_KEPT
+from userapi.machines.models import ApiKey, ClientToken
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.models import OneTimeToken
 from userapi.sessions.models import PendingSignIn, UserSession
@@ -69,6 +71,14 @@ class CleanUp:
         return [
             (IdempotencyKey, IdempotencyKey.expires_at < now),
             (OneTimeToken, OneTimeToken.expires_at < now - TOKENS_KEPT),
+            (
+                ApiKey,
+                or_(
+                    ApiKey.revoked_at < now - ENDED_KEYS_KEPT,
+                    ApiKey.expires_at < now - ENDED_KEYS_KEPT,
+                ),
+            ),
+            (ClientToken, ClientToken.expires_at < now),
             (PendingSignIn, PendingSignIn.expires_at < now),
             (TotpFactor, TotpFactor.confirmed_at.is_(None) & (TotpFactor.expires_at < now)),
             (UsedChallenge, UsedChallenge.expires_at < now),

@@ -18,6 +18,8 @@ class Permission(StrEnum):
     ROLES_ASSIGN = "roles:assign"
     ROLES_MANAGE = "roles:manage"
     ROLES_READ = "roles:read"
+    SERVICE_ACCOUNTS_MANAGE = "service_accounts:manage"
+    SERVICE_ACCOUNTS_READ = "service_accounts:read"
     SESSIONS_READ = "sessions:read"
     SESSIONS_REVOKE = "sessions:revoke"
     STATS_READ = "stats:read"
@@ -39,6 +41,8 @@ DESCRIPTIONS: dict[Permission, str] = {
     Permission.ROLES_ASSIGN: "Give roles to users and remove them.",
     Permission.ROLES_MANAGE: "Create, change and delete custom roles.",
     Permission.ROLES_READ: "Read roles and what they grant.",
+    Permission.SERVICE_ACCOUNTS_MANAGE: "Manage service accounts and their API keys.",
+    Permission.SERVICE_ACCOUNTS_READ: "Read service accounts and their API keys.",
     Permission.SESSIONS_READ: "Read other users' sessions.",
     Permission.SESSIONS_REVOKE: "End other users' sessions.",
     Permission.STATS_READ: "Read statistics.",
@@ -102,6 +106,12 @@ class PermissionSet:
     def holds_all(self) -> bool:
         """Return whether this set implies every permission."""
         return "*" in self._names
+
+    def __and__(self, other: "PermissionSet") -> "PermissionSet":
+        """Return the permissions of each set that the other one implies."""
+        return PermissionSet(
+            [*(name for name in self if name in other), *(name for name in other if name in self)]
+        )
 
     def covers(self, other: "PermissionSet") -> bool:
         """Return whether every permission of `other` is held here."""

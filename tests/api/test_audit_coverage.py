@@ -13,6 +13,7 @@ from flask import Flask
 from tests.support.authenticator import NOTHING_WRONG, Authenticator, Wrong
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
+from tests.support.machines import ACCOUNTS, make_service
 from tests.support.mailbox import Mailbox
 from tests.support.passkeys import SIGN_IN, add_passkey, options
 from tests.support.second_factors import App, add_app, code_of, mfa_token, set_up_app
@@ -148,7 +149,167 @@ def start_import(world: World) -> None:
     world.facts["import"] = answer.headers["Location"]
 
 
+def make_robot(world: World) -> None:
+    service = make_service(world.as_chief, "robot", roles=["moderator"])
+    world.facts |= {"robot": service, "account": service.id, "key": service.key.id}
+
+
+def make_new_robot(world: World) -> Any:
+    answer = send(world.as_chief, "POST", ACCOUNTS, {"name": "robot"})
+    world.facts["account"] = answer.get_json()["id"]
+    return answer
+
+
+def make_new_key(world: World) -> Any:
+    answer = send(world.as_chief, "POST", world.facts["robot"].keys_path, {"name": "second"})
+    world.facts["key"] = answer.get_json()["id"]
+    return answer
+
+
+def of_robot(world: World, method: str, rest: str = "", body: Any = None) -> Any:
+    return send(world.as_chief, method, f"{world.facts['robot'].path}{rest}", body)
+
+
+def of_key(world: World, method: str, rest: str = "", body: Any = None) -> Any:
+    return send(world.as_chief, method, f"{world.facts['robot'].key.path}{rest}", body)
+
+
+def suspend_robot(world: World) -> None:
+    make_robot(world)
+    of_robot(world, "POST", "/suspend")
+
+
+def revoke_key(world: World) -> None:
+    make_robot(world)
+    of_key(world, "DELETE")
+
+
+def token_request(world: World, secret: str) -> Any:
+    body = {
+        "grant_type": "client_credentials",
+        "client_id": world.facts["account"],
+        "client_secret": secret,
+    }
+    return send(world.anyone, "POST", "/api/v1/auth/token", body)
+
+
+def issue_token(world: World) -> None:
+    make_robot(world)
+    answer = token_request(world, world.facts["robot"].key.text)
+    world.facts["token"] = answer.get_json()["access_token"]
+
+
 CAUSES: dict[str, Cause] = {
+    "api_key.created": Cause(
+        before=make_robot,
+        request=make_new_key,
+        status=201,
+        target="key",
+        details={"name": "second"},
+    ),
+    "api_key.revoked": Cause(
+        before=make_robot,
+        request=lambda w: of_key(w, "DELETE"),
+        status=204,
+        target="key",
+        details={"reason": "revoked"},
+    ),
+    "api_key.revoked (leaked)": Cause(
+        before=make_robot,
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/revoke", {"token": w.facts["robot"].key.text}
+        ),
+        status=200,
+        actor=None,
+        target="key",
+        details={"reason": "leaked"},
+    ),
+    "api_key.rotated": Cause(
+        before=make_robot, request=lambda w: of_key(w, "POST", "/rotate"), status=201, target="key"
+    ),
+    "api_key.updated": Cause(
+        before=make_robot,
+        request=lambda w: of_key(w, "PATCH", "", {"name": "other"}),
+        status=200,
+        target="key",
+        changes={"name": ["test", "other"]},
+    ),
+    "auth.key_refused": Cause(
+        before=revoke_key,
+        request=lambda w: send(
+            w.anyone.as_user(w.facts["robot"].key.text), "GET", "/api/v1/auth/verify"
+        ),
+        status=401,
+        actor=None,
+        target="key",
+        outcome="failure",
+        details={"reason": "token_revoked"},
+    ),
+    "auth.token_issued": Cause(
+        before=make_robot,
+        request=lambda w: token_request(w, w.facts["robot"].key.text),
+        status=200,
+        actor="robot",
+        target="account",
+        details={"scope_requested": False},
+    ),
+    "auth.token_issued (wrong)": Cause(
+        before=make_robot,
+        request=lambda w: token_request(w, "wrong"),
+        status=401,
+        actor=None,
+        target=None,
+        outcome="failure",
+        details={"error": "invalid_client"},
+    ),
+    "auth.token_revoked": Cause(
+        before=issue_token,
+        request=lambda w: send(
+            w.anyone, "POST", "/api/v1/auth/revoke", {"token": w.facts["token"]}
+        ),
+        status=200,
+        actor="robot",
+        target="account",
+    ),
+    "service_account.activated": Cause(
+        before=suspend_robot,
+        request=lambda w: of_robot(w, "POST", "/activate"),
+        status=200,
+        target="account",
+        changes={"status": ["suspended", "active"]},
+    ),
+    "service_account.created": Cause(
+        request=make_new_robot, status=201, target="account", details={"name": "robot"}
+    ),
+    "service_account.deleted": Cause(
+        before=make_robot,
+        request=lambda w: of_robot(w, "DELETE"),
+        status=204,
+        target="account",
+        details={"name": "robot"},
+    ),
+    "service_account.roles_changed": Cause(
+        before=make_robot,
+        request=lambda w: of_robot(w, "PATCH", "", {"roles": []}),
+        status=200,
+        target="account",
+        changes={"roles": [["moderator"], []]},
+    ),
+    "service_account.suspended": Cause(
+        before=make_robot,
+        request=lambda w: of_robot(w, "POST", "/suspend", {"reason": "noise"}),
+        status=200,
+        target="account",
+        changes={"status": ["active", "suspended"]},
+        details={"reason": "noise"},
+    ),
+    "service_account.updated": Cause(
+        before=make_robot,
+        request=lambda w: of_robot(w, "PATCH", "", {"description": "Converts."}),
+        status=200,
+        target="account",
+        changes={"description": ["", "Converts."]},
+    ),
     "audit.read": Cause(
         request=lambda w: send(w.as_chief, "GET", "/api/v1/audit-logs/?action=auth.login"),
         status=200,
@@ -624,6 +785,8 @@ def _actor_of(row: Any) -> tuple[str, str | None, str | None]:
 def _expected_actor(world: World, cause: Cause) -> tuple[str, str | None, str | None]:
     if cause.actor is None:
         return "anonymous", None, None
+    if cause.actor == "robot":
+        return "service", "robot", world.facts["account"]
     user = {"chief": world.chief, "robin": world.robin}[cause.actor]
     return "user", user.username, user.id
 
@@ -635,6 +798,10 @@ def _target_of(row: Any) -> str | None:
 def _expected_target(world: World, cause: Cause, row: Any) -> str | None:
     if cause.target == "session":
         return f"session:{world.log_robin_in().session_id}"
+    if cause.target == "account":
+        return f"service_account:{world.facts['account']}"
+    if cause.target == "key":
+        return f"api_key:{world.facts['key']}"
     if cause.target == "import":
         return f"import:{world.facts['import'].rpartition('/')[2]}"
     if cause.target == "user:robin":

@@ -58,6 +58,7 @@ def test_a_role_is_created(app: Flask, root: SignedInClient) -> None:
         "parents": ["user"],
         "effective_permissions": ["media:delete", "media:upload"],
         "builtin": False,
+        "service_account_count": 0,
         "user_count": 0,
         "created_at": None,
         "updated_at": None,

@@ -36,6 +36,9 @@ APPS = ("tests/api/test_authenticator_apps.py",)
 PASSKEYS = ("tests/api/test_passkey_sign_in.py",)
 SECOND_STEP_BY_PASSKEY = ("tests/api/test_passkey_second_step.py",)
 ADDING_PASSKEYS = ("tests/api/test_passkeys.py",)
+KEYS = ("tests/api/test_key_authentication.py", "tests/api/test_api_keys.py")
+CLIENT_TOKENS = ("tests/api/test_client_tokens.py",)
+MATRIX = ("tests/api/test_credential_matrix.py",)
 BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
 GUARDS = [
@@ -187,8 +190,8 @@ GUARDS = [
     ),
     Guard(
         "Sessions are read from the database shortly after Redis reconnects",
-        "RedisLiveSessions._has_reconnected",
-        "self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, tag_of_user(user_id))",
+        "CopyStore._has_reconnected",
+        "self._lookups.reconnected_within(RECONNECT_GRACE_SECONDS, tag_of_user(place.owner_id))",
         "False",
         LIVE,
     ),
@@ -226,7 +229,7 @@ GUARDS = [
     ),
     Guard(
         "The previous release finds sessions that have ended",
-        "RedisLiveSessions.sessions_ended",
+        "CopyStore.ended",
         "self._is_shared",
         "False",
         ("tests/integration/test_previous_keys.py",),
@@ -600,8 +603,8 @@ GUARDS = [
     Guard(
         "Introspection requires a permission",
         "introspect",
-        "requires(Permission.TOKENS_INTROSPECT)",
-        "signed_in",
+        "requires(Permission.TOKENS_INTROSPECT, clients=True)",
+        "public",
         ("tests/api/test_recovery.py",),
     ),
     Guard(
@@ -705,8 +708,8 @@ GUARDS = [
     ),
     Guard(
         "A password reset ends every session",
-        "Recovery.confirm_reset",
-        "self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)",
+        "StandingCredentials.end",
+        "self.sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)",
         "",
         ("tests/api/test_recovery.py",),
     ),
@@ -958,8 +961,8 @@ GUARDS = [
     Guard(
         "The check of a token returns no roles before a demanded factor exists",
         "api.auth.verify",
-        "() if request_state().may_only_enroll else live.roles",
-        "live.roles",
+        "() if request_state().may_only_enroll else caller.roles",
+        "caller.roles",
         ENFORCED,
     ),
     Guard(
@@ -1292,7 +1295,7 @@ GUARDS = [
     ),
     Guard(
         "The database counts a request for a user only if the session is live",
-        "_count_caller",
+        "callers.count_caller",
         "require_live(own)\nkey = key_of_user(own.user_id)",
         "key = key_of_user(own.user_id)\nrequire_live(own)",
         LIMITS,
@@ -1643,5 +1646,182 @@ GUARDS = [
         'recipient=""',
         "",
         ("tests/integration/test_mail_delivery.py",),
+    ),
+    # API keys and client tokens
+    Guard(
+        "A key with a wrong secret is rejected",
+        "DatabaseLiveKeys.find",
+        "row is None or not hmac.compare_digest(row.key_hash, digest)",
+        "row is None",
+        KEYS,
+    ),
+    Guard(
+        "A revoked key is rejected",
+        "DatabaseLiveKeys._require_live",
+        "if row.revoked_at is not None:\n    raise TokenRevoked()",
+        "",
+        KEYS,
+    ),
+    Guard(
+        "The key of an owner who is not active is rejected",
+        "DatabaseLiveKeys._require_live",
+        "if not row.owner_is_active:\n    raise OwnerNotActive(row.owner_id)",
+        "",
+        KEYS,
+    ),
+    Guard(
+        "An expired key is rejected",
+        "DatabaseLiveKeys._require_live",
+        "row.expires_at is not None and row.expires_at <= self._clock.now()",
+        "False",
+        KEYS,
+    ),
+    Guard(
+        "A copy of a key is not used after the key has expired",
+        "RedisLiveKeys._is_of",
+        "live.expires_at is None or live.expires_at > self._clock.now()",
+        "True",
+        KEYS,
+    ),
+    Guard(
+        "Personal keys are rejected while they are disabled",
+        "RedisLiveKeys._place",
+        "reference.owner_type is OwnerType.USER and not self._database.personal_keys",
+        "False",
+        ("tests/api/test_api_keys.py",),
+    ),
+    Guard(
+        "A key is rejected outside of its networks",
+        "KeyAuthentication.require_network",
+        "not is_allowed(address, live.allowed_networks)",
+        "False",
+        KEYS,
+    ),
+    Guard(
+        "A key may only what its list allows",
+        "LiveKey.effective",
+        "(self.permissions, self.scope)",
+        "(self.scope,)",
+        KEYS,
+    ),
+    Guard(
+        "A client token may only what its scope allows",
+        "LiveKey.effective",
+        "(self.permissions, self.scope)",
+        "(self.permissions,)",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A client token from before a suspension is rejected",
+        "DatabaseLiveKeys._find_token",
+        "row.owner_id != claims.user_id or row.token_version != claims.session_version",
+        "row.owner_id != claims.user_id",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A revoked client token is rejected",
+        "DatabaseLiveKeys._find_token",
+        "row is None or row.token_revoked_at is not None",
+        "row is None",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A revoked key is invalidated in Redis",
+        "ApiKeys.revoked",
+        "self._live.keys_revoked(owner_id, digests)",
+        "None",
+        ("tests/integration/test_key_races.py", "tests/api/test_api_keys.py"),
+    ),
+    Guard(
+        "A changed service account is invalidated in Redis",
+        "ServiceAccounts.invalidate_copies",
+        "self._live.account_changed(account_id, access_version=version)",
+        "None",
+        (*KEYS, *CLIENT_TOKENS),
+    ),
+    Guard(
+        "The number of active keys is limited",
+        "ApiKeys.require_room",
+        "session.execute(query).scalar_one() >= self._max_per_owner",
+        "False",
+        ("tests/api/test_api_keys.py",),
+    ),
+    Guard(
+        "A key is rotated once",
+        "KeyRotation.rotate",
+        "if old.replaced_by is not None:\n    raise KeyAlreadyRotated()",
+        "",
+        ("tests/api/test_api_keys.py",),
+    ),
+    Guard(
+        "A key cannot list what its owner does not hold",
+        "LockedOwner.require_holds",
+        "if missing:\n    raise PermissionEscalation(missing_permissions=list(missing))",
+        "",
+        ("tests/api/test_api_keys.py",),
+    ),
+    Guard(
+        "A service cannot change itself or its keys",
+        "ServiceAccounts.locked_for",
+        "actor.type is ActorType.SERVICE and actor.id == account_id",
+        "False",
+        MATRIX,
+    ),
+    Guard(
+        "Only who outranks a service account changes it",
+        "ServiceAccounts.locked_for",
+        "self._roles.require_outranks("
+        "actor, account_id, role_names_of_account(session, account_id))",
+        "",
+        ("tests/api/test_service_accounts.py",),
+    ),
+    Guard(
+        "Only a literal permission of a key manages service accounts",
+        "require_credential",
+        "not any(permission in (actor.key_permissions or ()) for permission in named)",
+        "False",
+        MATRIX,
+    ),
+    Guard(
+        "A key does not reach what is about the own person",
+        "require_credential",
+        "credentials is Credentials.INTERACTIVE",
+        "",
+        MATRIX,
+    ),
+    Guard(
+        "A key needs a permission for what users may do to themselves",
+        "Actor.is_session_of",
+        "self.is_user(user_id) and self.key_id is None",
+        "self.is_user(user_id)",
+        MATRIX,
+    ),
+    Guard(
+        "A client secret authenticates its own client",
+        "ClientTokens.require_client",
+        "if str(live.owner_id) != client.client_id:\n    raise InvalidClient()",
+        "",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A client authenticates with its own secret for introspection",
+        "authenticate_client",
+        "if str(live.owner_id) != claimed_client_id():\n    raise InvalidClient()",
+        "",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A token has no scope that the client does not hold",
+        "client_tokens._requested",
+        "not is_permission(name) or name not in held",
+        "not is_permission(name)",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A stored response with a secret is encrypted",
+        "api.idempotency._sealed",
+        "services().encryption.seal(body, keyed.purpose, keyed.scope.encode())",
+        "body",
+        ("tests/api/test_service_accounts.py",),
     ),
 ]

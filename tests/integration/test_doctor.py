@@ -37,6 +37,7 @@ PRODUCTION = {
     "ENCRYPTION_KEY": "Zs3cFv6bGn8mHj1kLq4wEr7tYu9iOp2x",
     "METRICS_TOKEN": "Uy4tRe2wQa8sDf6gHj",
     "PUBLIC_BASE_URL": "https://id.acme.test",
+    "JWT_ISSUER": "https://id.acme.test",
     "TRUSTED_HOSTS": "id.acme.test",
     "TRUSTED_PROXY_COUNT": "1",
     "RATE_LIMIT_ENABLED": "true",
@@ -116,6 +117,7 @@ SETTINGS = [
         " https://acme.example",
         "Forward that path",
     ),
+    ({"JWT_ISSUER": "acme"}, "JWT_ISSUER is acme and not", "Set JWT_ISSUER to PUBLIC_BASE_URL."),
     ({}, "the service is a superuser of PostgreSQL", "Create a separate role"),
     ({}, "no mail is delivered", "Set SMTP_HOST"),
 ]

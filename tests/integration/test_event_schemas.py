@@ -1,6 +1,7 @@
 """Each event fits the schema that is promised for its type, as it leaves the service."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from userapi.clock import ManualClock
 from userapi.events.catalogue import EventType
 from userapi.events.publisher import MemoryPublisher
 from userapi.events.relay import Relay
+from userapi.wiring.services import Services
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "events"
 DOCUMENT = FOLDER.with_suffix(".md")
@@ -94,6 +96,30 @@ def live_through_everything(
     did(boss.post(f"{ada}/suspend", json={"reason": "spam"}))
     did(boss.post(f"{ada}/activate"))
     did(boss.delete(ada))
+    live_as_service(boss, clock, did)
+
+
+def live_as_service(boss: SignedInClient, clock: ManualClock, did: Callable[..., Any]) -> None:
+    """Do all that makes an event about service accounts and API keys."""
+    account_id = did(boss.post("/api/v1/service-accounts/", json={"name": "media-worker"}))["id"]
+    account = f"/api/v1/service-accounts/{account_id}"
+    did(boss.patch(account, json={"description": "Converts.", "metadata": {"team": "vision"}}))
+    did(boss.patch(account, json={"roles": ["user"]}))
+    keys = f"{account}/api-keys/"
+    old = did(boss.post(keys, json={"name": "production"}))
+    new = did(boss.post(f"{keys}{old['id']}/rotate"))
+    did(boss.post(f"{keys}{new['id']}/rotate", json={"overlap_seconds": 0, "expires_at": None}))
+    own = did(boss.post("/api/v1/users/me/api-keys/", json={"name": "laptop"}))
+    did(boss.post("/api/v1/auth/revoke", json={"token": own["key"]}))
+    did(boss.post(f"{account}/suspend", json={"reason": "Too many requests"}))
+    did(boss.post(f"{account}/activate", json={"reason": "Fixed"}))
+    expiring = did(boss.post(keys, json={"name": "soon"}))
+    with boss.app.app_context():
+        services: Services = boss.app.extensions["userapi"]
+        clock.advance(days=359)
+        assert services.key_expiry.notify_due(10) == 1, expiring
+        clock.advance(days=-359)
+    did(boss.delete(account))
 
 
 @pytest.mark.both_databases

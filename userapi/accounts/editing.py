@@ -124,7 +124,7 @@ class AccountEditing:
 def _require_may_change(user_id: UUID, changes: Mapping[str, Any], actor: Actor) -> None:
     needed: set[Permission] = set()
     fields = changes.keys() - {"status", "roles"}
-    if fields and not (actor.is_user(user_id) and fields <= set(PROFILE_FIELDS)):
+    if fields and not (actor.is_session_of(user_id) and fields <= set(PROFILE_FIELDS)):
         needed.add(Permission.USERS_UPDATE)
     if "status" in changes:
         needed.add(Permission.USERS_SUSPEND)

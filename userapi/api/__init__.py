@@ -7,6 +7,7 @@ from userapi.wiring.services import Services
 
 from . import (
     activity,
+    api_keys,
     audit,
     auth,
     bodies,
@@ -23,8 +24,10 @@ from . import (
     requests,
     responses,
     roles,
+    service_accounts,
     statistics,
     step_up,
+    tokens,
     transfers,
     user_mfa,
     user_sessions,
@@ -34,7 +37,7 @@ from . import (
 )
 
 # Each adds its endpoints to the blueprint of `auth` or of `users`.
-MODULES_OF_AUTH = (own_sessions, mfa, passkeys, step_up)
+MODULES_OF_AUTH = (own_sessions, mfa, passkeys, step_up, tokens)
 MODULES_OF_USERS = (own_account, user_status, user_sessions, user_mfa)
 
 
@@ -49,6 +52,13 @@ def init_app(app: Flask, services: Services) -> None:
     documented = documentation.Api(app, settings)
     for module in (auth, users, transfers, activity, statistics, roles, audit, health, wellknown):
         documented.register_blueprint(module.blp)
+    for blueprint in (
+        service_accounts.blp,
+        api_keys.service_keys,
+        api_keys.own_keys,
+        api_keys.user_keys,
+    ):
+        documented.register_blueprint(blueprint)
     metrics.init_app(app, services)
     documentation.init_app(app, documented, settings)
     limits.init_app(app, services)

@@ -17,12 +17,16 @@ from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
 from userapi.authentication.token_status import SessionReference
 from userapi.characters import without_controls
 from userapi.errors import Unauthenticated
+from userapi.machines.status import KeyReference
 from userapi.permissions import NO_PERMISSIONS, Permission
 from userapi.sessions.status import LiveSession
 
 from .blueprint import declare
 from .bodies import refuse_query
+from .client_credentials import authenticate_client, sends_client_credentials
 from .context import SessionKey, current_actor, request_state, services, unproxied
+from .credentials import Credentials, require_credential
+from .key_access import authenticate_by_key, presented
 from .restrictions import declare_restrictions, require_fresh, require_open
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -42,22 +46,29 @@ def requires(
     or_self: str | None = None,
     unless: Callable[[], bool] | None = None,
     missing: Callable[[], Permission | None] | None = None,
+    credentials: Credentials = Credentials.ANY,
+    clients: bool = False,
 ) -> Callable[[View], View]:
     """Require one of the permissions.
 
     `or_self` names the argument of the view with the id of a user, who may also call it. A caller
     who may read no other users gets 404 instead of 403 when reading one. `unless` returns whether
     the operator has made the endpoint public. `missing` returns the permission that this request
-    needs; the error names it.
+    needs; the error names it. With `clients`, services may authenticate by Basic as well.
     """
 
     def decorate(view: View) -> View:
         @wraps(view)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if unless is None or not unless():
-                authenticate()
+                if clients and sends_client_credentials():
+                    authenticate_client()
+                else:
+                    authenticate()
+                actor = current_actor()
+                require_credential(actor, credentials, named=permissions)
                 require_open(view)
-                if or_self is None or not current_actor().is_user(cast(UUID, kwargs[or_self])):
+                if or_self is None or not actor.is_session_of(cast(UUID, kwargs[or_self])):
                     _require_one_of(permissions, hides=or_self is not None, needed=missing)
                 require_fresh(view)
             _check_query(view)
@@ -65,7 +76,14 @@ def requires(
 
         access = " or ".join(permissions)
         return declare_restrictions(
-            _tagged(guarded, view, access=access, or_self=or_self is not None)
+            _tagged(
+                guarded,
+                view,
+                access=access,
+                or_self=or_self is not None,
+                credentials=credentials,
+                clients=clients,
+            )
         )
 
     return decorate
@@ -73,16 +91,25 @@ def requires(
 
 def signed_in(view: View) -> View:
     """Require a live session and no permission: the endpoint is about the caller."""
+    return identified(Credentials.INTERACTIVE)(view)
 
-    @wraps(view)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        authenticate()
-        require_open(view)
-        require_fresh(view)
-        _check_query(view)
-        return view(*args, **kwargs)
 
-    return declare_restrictions(_tagged(guarded, view, access="self"))
+def identified(credentials: Credentials) -> Callable[[View], View]:
+    """Require a caller with one of these credentials, and no permission."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            authenticate()
+            require_credential(current_actor(), credentials)
+            require_open(view)
+            require_fresh(view)
+            _check_query(view)
+            return view(*args, **kwargs)
+
+        return declare_restrictions(_tagged(guarded, view, access="self", credentials=credentials))
+
+    return decorate
 
 
 def token_holder(view: View) -> View:
@@ -90,11 +117,14 @@ def token_holder(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        request_state().claims = services().token_status.verify_access(bearer_token())
+        found = presented(bearer_token())
+        if isinstance(found, KeyReference):
+            authenticate_by_key(found)
+            require_credential(current_actor(), Credentials.INTERACTIVE)
         _check_query(view)
         return view(*args, **kwargs)
 
-    return _tagged(guarded, view, access="self")
+    return _tagged(guarded, view, access="self", credentials=Credentials.INTERACTIVE)
 
 
 def public(view: View) -> View:
@@ -105,7 +135,7 @@ def public(view: View) -> View:
         _check_query(view)
         return view(*args, **kwargs)
 
-    return _tagged(guarded, view, access="public")
+    return _tagged(guarded, view, access="public", credentials=None)
 
 
 def bearer_token() -> str:
@@ -126,12 +156,12 @@ def bearer_token() -> str:
 
 
 def authenticate() -> None:
-    """Make the user of the token the actor of this request."""
-    state = request_state()
-    claims = state.claims or services().token_status.verify_access(bearer_token())
-    live = require_live(claims)
-    state.claims = claims
-    act_as_user_of(live)
+    """Make the user of the token, or the owner of the key, the actor of this request."""
+    claims = presented(bearer_token())
+    if isinstance(claims, KeyReference):
+        authenticate_by_key(claims)
+    else:
+        act_as_user_of(require_live(claims))
 
 
 def act_as_user_of(live: LiveSession) -> None:
@@ -251,8 +281,18 @@ def _check_query(view: Callable[..., Any]) -> None:
         refuse_query()
 
 
-def _tagged(guarded: Any, view: View, *, access: str, or_self: bool = False) -> View:
+def _tagged(
+    guarded: Any,
+    view: View,
+    *,
+    access: str,
+    credentials: Credentials | None,
+    or_self: bool = False,
+    clients: bool = False,
+) -> View:
     """Declare on the view function who may call it, for the OpenAPI document and the tests."""
     guarded.access = access
     guarded.access_or_self = or_self
-    return cast(View, declare(guarded, access=access))
+    guarded.credentials = credentials
+    guarded.accepts_clients = clients
+    return cast(View, declare(guarded, access=access, clients=clients, credentials=credentials))

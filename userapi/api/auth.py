@@ -1,7 +1,6 @@
 """Endpoints of authentication: /api/v1/auth."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -15,13 +14,24 @@ from userapi.authentication.refresh import RefreshTokenReused
 from userapi.authentication.refusals import TokenExpired, TokenInvalid, TokenRevoked
 from userapi.factors.errors import MfaRequired
 from userapi.lockout.service import TooManyAttempts
+from userapi.machines.models import OwnerType
+from userapi.machines.status import LiveKey
 from userapi.passwords.hashing_pool import Busy
 from userapi.passwords.one_time_tokens import InvalidToken
-from userapi.permissions import Permission
+from userapi.sessions.status import LiveSession
 
-from .access import public, requires, signed_in, token_holder
+from .access import identified, public, signed_in, token_holder
 from .blueprint import Blueprint
-from .context import current_actor, current_claims, current_session, request_state, services
+from .context import (
+    credential_expiry,
+    current_actor,
+    current_caller,
+    current_claims,
+    current_session,
+    request_state,
+    services,
+)
+from .credentials import Credentials
 from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import as_json, user_response
 from .restrictions import fresh_with_mfa, open_to_enrollment, open_to_password_change
@@ -29,7 +39,6 @@ from .schemas.auth import (
     Accepted,
     EmailChange,
     EmailVerification,
-    Introspected,
     Login,
     LoginResult,
     Logout,
@@ -40,7 +49,6 @@ from .schemas.auth import (
     PasswordResetRequest,
     PasswordStrength,
     Refresh,
-    TokenQuestion,
     Tokens,
     Verified,
 )
@@ -125,49 +133,75 @@ def logout(body: dict[str, Any]) -> None:
 
 
 @blp.route("/me", methods=["GET"])
-@signed_in
+@identified(Credentials.ANY)
 @open_to_enrollment
 @blp.response(200, Myself)
 def me() -> Any:
-    """Get the signed-in user and their permissions."""
-    live = current_session()
-    user = (
-        services().accounts.get(live.user_id).public
-        if live.profile is None
-        else orjson.loads(live.profile.text)
-    )
+    """Get the caller and their permissions.
+
+    A service has no address and no profile: `username` is its name.
+    """
+    caller, actor = current_caller(), current_actor()
     return as_json(
         {
-            **user,
-            "permissions": list(current_actor().permissions),
-            "session_id": live.session_id,
-            "acr": live.authentication.acr,
-            "amr": live.authentication.amr,
-            "authenticated_at": live.authentication.authenticated_at,
-            "mfa_enrollment_required": request_state().may_only_enroll,
+            **_profile_of(caller),
+            "actor_type": actor.type,
+            "permissions": list(actor.permissions),
+            "session_id": actor.session_id,
+            "key_id": actor.key_id,
+            **_authentication_of(caller),
+            **_enrollment_of(caller),
         }
     )
 
 
+def _profile_of(caller: LiveSession | LiveKey) -> dict[str, Any]:
+    if isinstance(caller, LiveSession):
+        if caller.profile is not None:
+            profile: dict[str, Any] = orjson.loads(caller.profile.text)
+            return profile
+        return services().accounts.get(caller.user_id).public
+    if caller.owner_type is OwnerType.USER:
+        return services().accounts.get(caller.owner_id).public
+    return {"id": caller.owner_id, "username": caller.owner_name, "roles": caller.roles}
+
+
+def _authentication_of(caller: LiveSession | LiveKey) -> dict[str, Any]:
+    """Return how the user of a session was authenticated; nothing for a key."""
+    if not isinstance(caller, LiveSession):
+        return {}
+    return {
+        "acr": caller.authentication.acr,
+        "amr": caller.authentication.amr,
+        "authenticated_at": caller.authentication.authenticated_at,
+    }
+
+
+def _enrollment_of(caller: LiveSession | LiveKey) -> dict[str, Any]:
+    if not isinstance(caller, LiveSession):
+        return {}
+    return {"mfa_enrollment_required": request_state().may_only_enroll}
+
+
 @blp.route("/verify", methods=["GET"])
-@signed_in
+@identified(Credentials.ANY)
 @open_to_enrollment
 @blp.response(200, Verified)
 def verify() -> Any:
-    """Check that this token is valid, and get its permissions."""
-    live = current_session()
+    """Check that this token or API key is valid, and get its permissions."""
+    caller, actor = current_caller(), current_actor()
     return as_json(
         {
             "active": True,
-            "user_id": live.user_id,
-            "session_id": live.session_id,
+            "user_id": actor.id,
+            "actor_type": actor.type,
+            "session_id": actor.session_id,
+            "key_id": actor.key_id,
             # A session that may only add a factor has no roles, here and in its tokens.
-            "roles": () if request_state().may_only_enroll else live.roles,
-            "permissions": list(current_actor().permissions),
-            "expires_at": datetime.fromtimestamp(current_claims().expires_at, UTC),
-            "acr": live.authentication.acr,
-            "amr": live.authentication.amr,
-            "authenticated_at": live.authentication.authenticated_at,
+            "roles": () if request_state().may_only_enroll else caller.roles,
+            "permissions": list(actor.permissions),
+            "expires_at": credential_expiry(),
+            **_authentication_of(caller),
         }
     )
 
@@ -202,26 +236,6 @@ def password_strength(body: dict[str, Any]) -> Any:
     )
 
 
-@blp.route("/introspect", methods=["POST"])
-@requires(Permission.TOKENS_INTROSPECT)
-@blp.arguments(TokenQuestion)
-@blp.response(200, Introspected)
-def introspect(body: dict[str, Any]) -> Any:
-    """Get the state of a token, for other services (RFC 7662)."""
-    found = services().introspection.inspect(body["token"])
-    return as_json({"active": False} if found is None else found)
-
-
-@blp.route("/revoke", methods=["POST"])
-@public
-@blp.arguments(TokenQuestion)
-@blp.response(200)
-def revoke(body: dict[str, Any]) -> Response:
-    """End the session of a token. An invalid token is no error (RFC 7009)."""
-    services().log_out.revoke(body["token"], actor=current_actor())
-    return Response(status=200)
-
-
 @blp.route("/reset-password", methods=["POST"])
 @public
 @blp.arguments(PasswordResetRequest)
@@ -238,8 +252,16 @@ def request_password_reset(body: dict[str, Any]) -> Any:
 @blp.response(204)
 @blp.raises(InvalidToken, Busy)
 def confirm_password_reset(body: dict[str, Any]) -> None:
-    """Set a new password with the token of a mail. Every session ends."""
-    services().recovery.confirm_reset(body["token"], body["new_password"], actor=current_actor())
+    """Set a new password with the token of a mail. Every session ends.
+
+    The user's API keys are revoked unless `revoke_api_keys` is false.
+    """
+    services().recovery.confirm_reset(
+        body["token"],
+        body["new_password"],
+        actor=current_actor(),
+        revoke_api_keys=body.get("revoke_api_keys", True),
+    )
 
 
 @blp.route("/verify-email", methods=["POST"])

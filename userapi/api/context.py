@@ -3,6 +3,7 @@
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TypeVar, cast
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from userapi.actor import Actor
 from userapi.authentication.token_claims import AccessClaims
 from userapi.errors import Unauthenticated
 from userapi.infrastructure.rate_counters import Hit
+from userapi.machines.status import KeyReference, LiveKey
 from userapi.sessions.status import LiveSession
 from userapi.wiring.services import Services
 
@@ -42,6 +44,14 @@ class RequestState:
     """The reply of Redis about a session, fetched together with the rate limit."""
     checked_session: tuple[SessionKey, LiveSession | Unauthenticated] | None = None
     """The result of checking whether a session is live."""
+
+    key_reference: KeyReference | None = None
+    """The API key or client token that the request presents."""
+    cached_key: object = None
+    """The reply of Redis about this key, fetched together with the rate limit."""
+    checked_key: LiveKey | Unauthenticated | None = None
+    """The result of checking whether this key is live."""
+    live_key: LiveKey | None = None
 
     hit: Hit | None = None
     """The latest count of a rate limit."""
@@ -101,3 +111,20 @@ def current_session() -> LiveSession:
     if session is None:
         raise RuntimeError("the endpoint does not require a session")
     return session
+
+
+def current_caller() -> LiveSession | LiveKey:
+    """Return the live session or the live key of this request, on an endpoint that requires one."""
+    state = request_state()
+    return state.live_key if state.live_key is not None else current_session()
+
+
+def credential_expiry() -> datetime | None:
+    """Return when the token or key of this request expires; None for a key without an end."""
+    state = request_state()
+    reference = state.key_reference
+    if reference is None:
+        return datetime.fromtimestamp(current_claims().expires_at, UTC)
+    if reference.claims is not None:
+        return datetime.fromtimestamp(reference.claims.expires_at, UTC)
+    return None if state.live_key is None else state.live_key.expires_at

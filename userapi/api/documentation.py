@@ -15,7 +15,7 @@ from userapi.settings import Settings
 from . import openapi as openapi_document
 from .access import public
 from .operations import public_operation
-from .problems import handle_http_exception
+from .problems import TOKEN_PATH, handle_http_exception
 from .responses import OrjsonProvider
 from .schemas.common import Problem
 from .schemas.discovery import Index
@@ -75,9 +75,27 @@ class Api(flask_smorest.Api):
                             "description": (
                                 "The `access_token` of a log-in, without the word Bearer. It is "
                                 f"valid for {settings.jwt_access_token_expire_minutes} minutes, or "
-                                "until its session ends."
+                                "until its session ends. Or an API key."
                             ),
-                        }
+                        },
+                        "client": {
+                            "type": "http",
+                            "scheme": "basic",
+                            "description": (
+                                "The id of a service account, and one of its API keys as the "
+                                "password."
+                            ),
+                        },
+                        "client_credentials": {
+                            "type": "oauth2",
+                            "description": "A client token of a service account.",
+                            "flows": {
+                                "clientCredentials": {
+                                    "tokenUrl": TOKEN_PATH,
+                                    "scopes": {},
+                                }
+                            },
+                        },
                     }
                 },
                 "servers": [{"url": "/", "description": "The server of this document"}],

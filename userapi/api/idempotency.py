@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
 from typing import Any, Protocol
@@ -24,8 +25,8 @@ from userapi.infrastructure.database import (
 from userapi.infrastructure.idempotency_keys import IdempotencyKey, IdempotencyStore
 
 from .bodies import read_body
+from .callers import client_network
 from .context import current_actor, services
-from .limits import client_network
 
 RETENTION = timedelta(hours=24)
 MAX_WAIT_SECONDS = 5
@@ -72,12 +73,23 @@ class _Store(IdempotencyStore, Protocol):
     response: Response | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request with a key: what the key is unique within, and the content of the request.
+
+    `purpose` derives the key that encrypts the stored body; None if it is stored as it is.
+    """
+
+    scope: str
+    fingerprint: str
+    purpose: str | None
+
+
 class _DatabaseStore:
     """Stores the response of this request under its key."""
 
-    def __init__(self, scope: str, fingerprint: str, render: Render) -> None:
-        self._scope = scope
-        self._fingerprint = fingerprint
+    def __init__(self, keyed: _Request, render: Render) -> None:
+        self._keyed = keyed
         self._render = render
         self.response: Response | None = None
 
@@ -89,13 +101,13 @@ class _DatabaseStore:
             with statement_timeout(session, MAX_WAIT_SECONDS):
                 session.execute(
                     delete(_table).where(
-                        _table.c.scope_hash == self._scope, _table.c.expires_at <= now
+                        _table.c.scope_hash == self._keyed.scope, _table.c.expires_at <= now
                     )
                 )
                 session.execute(
                     insert(_table).values(
-                        scope_hash=self._scope,
-                        request_hash=self._fingerprint,
+                        scope_hash=self._keyed.scope,
+                        request_hash=self._keyed.fingerprint,
                         status=0,
                         headers={},
                         body=b"",
@@ -115,11 +127,11 @@ class _DatabaseStore:
         self.response = response = self._render(result)
         require_transaction().execute(
             update(_table)
-            .where(_table.c.scope_hash == self._scope)
+            .where(_table.c.scope_hash == self._keyed.scope)
             .values(
                 status=response.status_code,
                 headers={n: response.headers[n] for n in STORED_HEADERS if n in response.headers},
-                body=response.get_data(),
+                body=_sealed(response.get_data(), self._keyed),
                 user_id=user_id,
             )
         )
@@ -141,12 +153,13 @@ class _NullStore:
 
 
 def idempotent(
-    render: Render,
+    render: Render, *, secret: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., Response]]:
     """Call the view with `idempotency=`, which it passes to the use case.
 
-    `render` makes the response from the result of the use case. Raises InvalidIdempotencyKey,
-    IdempotencyKeyReused, RequestInProgress.
+    `render` makes the response from the result of the use case. A response that contains a secret
+    is stored encrypted; the client's key, which is not stored, is part of the encryption key.
+    Raises InvalidIdempotencyKey, IdempotencyKeyReused, RequestInProgress.
     """
 
     def decorate(view: Callable[..., None]) -> Callable[..., Response]:
@@ -157,14 +170,15 @@ def idempotent(
                 return _run(view, _NullStore(render), args, kwargs)
             if not KEY.fullmatch(key):
                 raise InvalidIdempotencyKey()
-            scope, fingerprint = _scope(key), _fingerprint()
-            stored = _stored_response(scope, fingerprint)
+            purpose = f"idempotency:{key}" if secret else None
+            keyed = _Request(_scope(key), _fingerprint(), purpose)
+            stored = _stored_response(keyed)
             if stored is not None:
                 return stored
             try:
-                return _run(view, _DatabaseStore(scope, fingerprint, render), args, kwargs)
+                return _run(view, _DatabaseStore(keyed, render), args, kwargs)
             except _AlreadyCommitted:
-                stored = _stored_response(scope, fingerprint)
+                stored = _stored_response(keyed)
                 if stored is None:
                     raise RequestInProgress() from None
                 return stored
@@ -181,21 +195,35 @@ def _run(view: Callable[..., None], idempotency: _Store, args: Any, kwargs: Any)
     return idempotency.response
 
 
-def _stored_response(scope: str, fingerprint: str) -> Response | None:
+def _stored_response(keyed: _Request) -> Response | None:
     query = select(_table).where(
-        _table.c.scope_hash == scope, _table.c.expires_at > services().clock.now()
+        _table.c.scope_hash == keyed.scope, _table.c.expires_at > services().clock.now()
     )
     with reading() as connection:
         row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    if not hmac.compare_digest(row.request_hash, fingerprint):
+    if not hmac.compare_digest(row.request_hash, keyed.fingerprint):
         raise IdempotencyKeyReused()
-    response = Response(row.body, row.status)
+    response = Response(_opened(row.body, keyed), row.status)
     for name, value in row.headers.items():
         response.headers[name] = value
     response.headers["Idempotent-Replay"] = "true"
     return response
+
+
+def _sealed(body: bytes, keyed: _Request) -> bytes:
+    """Return a body as it is stored."""
+    if keyed.purpose is None:
+        return body
+    return services().encryption.seal(body, keyed.purpose, keyed.scope.encode())
+
+
+def _opened(stored: bytes, keyed: _Request) -> bytes:
+    """Return a stored body. Raises SealedValueUnreadable."""
+    if keyed.purpose is None:
+        return stored
+    return services().encryption.open_sealed(stored, keyed.purpose, keyed.scope.encode())
 
 
 def _scope(key: str) -> str:

@@ -5,28 +5,26 @@ the named limits. The default limit of all other endpoints is counted here: ever
 so it shares one round trip to Redis with the lookup of the cached session. Without Redis both count
 in this process.
 
-A request counts for a user only if the session of its token or cookie is live. A request with a
-forged, expired or revoked token counts for its network, so that nobody can exhaust the limit of a
-user with a token that is no longer valid.
+`callers` says whom a request counts for.
 """
 
-import ipaddress
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.storage import Storage
 
-from userapi.authentication.token_status import SessionReference
-from userapi.errors import TooMany, Unauthenticated
-from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter, key_of_user
+from userapi.errors import TooMany
+from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter
 from userapi.wiring.services import Services
 
-from .access import bearer_token, browser_session, require_live, use_cached_session
+from .callers import Rates, client_network, count_caller
 from .context import request_state, services, unproxied
+from .key_access import require_usable_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,9 @@ NAMED_LIMITS = (
         "rate_limit_email_change", ("auth.change_email", "console.change_email"), by_account=True
     ),
 )
+# Counts its requests itself, because the body may name the client.
+TOKEN_ENDPOINT = "auth.token"
+TOKEN_RATE = "userapi.token_rate"
 EXEMPT_PREFIXES = ("health.", "metrics", "console.static")
 
 
@@ -117,42 +118,18 @@ class HooklessLimiter(Limiter):
         super().init_app(app)
 
 
-def client_network() -> str:
-    """Return what an anonymous caller counts by: an IPv4 address, or a /64 of IPv6."""
-    text = unproxied(request).remote_addr or "unknown"
-    if ":" not in text:
-        return text
-    try:
-        address = ipaddress.IPv6Address(text)
-    except ValueError:
-        return text
-    return str(ipaddress.ip_network((address, 64), strict=False))
-
-
-def caller_reference() -> SessionReference | None:
-    """Return the session of the request's token or cookie; None without a valid signature.
-
-    The session may have ended.
-    """
-    current = unproxied(request)
-    if current.blueprint == "console":
-        return browser_session()
-    if "Authorization" not in current.headers:
-        return None
-    try:
-        request_state().claims = claims = services().token_status.verify_access(bearer_token())
-    except Unauthenticated:
-        return None
-    return claims
-
-
 def init_app(app: Flask, services: Services) -> None:
     """Limit every endpoint of the application except health and metrics."""
     settings = services.settings
     if not settings.rate_limit_enabled:
         return
-    default = Rate.parse(settings.rate_limit_default)
+    rates = Rates(
+        default=Rate.parse(settings.rate_limit_default),
+        service=Rate.parse(settings.rate_limit_service),
+    )
+    app.extensions[TOKEN_RATE] = Rate.parse(settings.rate_limit_token)
     exempt = {name for name in app.view_functions if name.startswith(EXEMPT_PREFIXES)}
+    exempt.add(TOKEN_ENDPOINT)
     named, additional = _declare(app, services)
 
     @app.before_request
@@ -163,49 +140,38 @@ def init_app(app: Flask, services: Services) -> None:
         if endpoint in named and request.method != "OPTIONS":
             named[endpoint]()
             return
-        hit, key = _count_caller(services, default)
+        counted = count_caller(services, rates)
+        hit, rate = counted.hit, counted.rate
         state = request_state()
-        state.hit, state.rate_limit_key = hit, key
-        if hit.count > default.amount or endpoint not in additional:
-            _add_headers(hit, default)
-        if hit.count > default.amount:
+        state.hit, state.rate_limit_key = hit, counted.key
+        if hit.count > rate.amount or endpoint not in additional:
+            _add_headers(hit, rate)
+        if hit.count > rate.amount:
+            if counted.key != client_network():
+                _refuse_key_first(app.view_functions.get(endpoint))
             raise TooMany(math.ceil(hit.seconds_left))
         if endpoint in additional and request.method != "OPTIONS":
             additional[endpoint]()
 
 
-def _count_caller(services: Services, rate: Rate) -> tuple[Hit, str]:
-    """Count this request for its user if the session is live, otherwise for its network.
+def count_token_request(client_id: str) -> None:
+    """Count a token request for its client and network. Raises TooMany above the limit."""
+    rate: Rate | None = current_app.extensions.get(TOKEN_RATE)
+    if rate is None:
+        return
+    # Clients choose the text: its hash bounds the length of the key.
+    client = hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    hit = services().rates.hit(f"token:{client}:{client_network()}", seconds=rate.seconds)
+    _add_headers(hit, rate)
+    if hit.count > rate.amount:
+        raise TooMany(math.ceil(hit.seconds_left))
 
-    Redis decides in the round trip that returns the cached session. If none is cached, the database
-    is read first. The result is stored for the view.
-    """
-    network, own = client_network(), caller_reference()
-    if own is None:
-        return services.rates.hit(network, seconds=rate.seconds), network
-    live = services.live_sessions
-    lookup = live.lookup(own.session_id, user_id=own.user_id, session_version=own.session_version)
-    if lookup is not None:
-        condition = live.liveness(
-            own.session_id, user_id=own.user_id, session_version=own.session_version
-        )
-        decided = services.rates.hit_if(
-            own.user_id, seconds=rate.seconds, condition=condition, after=lookup
-        )
-        use_cached_session(own, decided.reply)
-        if decided.hit is not None:
-            return decided.hit, key_of_user(own.user_id)
-        if decided.is_met is False:
-            return services.rates.hit(network, seconds=rate.seconds), network
-    key = network
-    try:
-        require_live(own)
-        key = key_of_user(own.user_id)
-    except Unauthenticated:
-        pass  # The guard of the view rejects the request if it requires a session.
-    finally:
-        hit = services.rates.hit(key, seconds=rate.seconds)
-    return hit, key
+
+def _refuse_key_first(view: Any) -> None:
+    """Raise what refuses the key of a request above the limit: that precedes the 429."""
+    reference = request_state().key_reference
+    if reference is not None and getattr(view, "credentials", None) is not None:
+        require_usable_key(reference)
 
 
 def _latest_hit() -> Hit:

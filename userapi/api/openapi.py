@@ -25,9 +25,19 @@ OPTIONAL_MEMBERS: dict[str, frozenset[str]] = {
     "Index": frozenset({"console", "docs", "redoc", "openapi"}),
     "Introspected": frozenset(
         {"sub", "sid", "username", "scope", "roles", "token_type", "exp", "iat", "iss", "aud"}
-        | {"jti", "acr", "amr", "auth_time"}
+        | {"jti", "acr", "amr", "auth_time", "actor_type", "client_id", "key_id"}
+        | {"allowed_networks"}
     ),
     "SecondStepAnswer": frozenset({"recovery_codes_left"}),
+    "ClientToken": frozenset({"scope"}),
+    # A service has no profile.
+    "Myself": frozenset(
+        {"email", "email_verified", "first_name", "last_name", "phone", "locale", "timezone"}
+        | {"avatar_url", "status", "status_reason", "suspended_until", "metadata"}
+        | {"must_change_password", "created_at", "updated_at", "last_login_at", "locked_until"}
+        | {"acr", "amr", "authenticated_at", "mfa_enrollment_required"}
+    ),
+    "Verified": frozenset({"acr", "amr", "authenticated_at"}),
     "JsonWebKey": frozenset({"crv", "x", "y", "n", "e"}),
 }
 # The other members of a problem depend on its code.

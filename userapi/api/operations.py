@@ -8,7 +8,10 @@ from apispec import APISpec
 
 from userapi.actor import InsufficientUserAuthentication
 from userapi.errors import Invalid, Members, OutcomeUnknown, Unavailable
+from userapi.machines.client_tokens import InvalidClient
+from userapi.machines.errors import NetworkNotAllowed
 
+from .credentials import Credentials, InteractiveSessionRequired, UserRequired
 from .problems import CONTENT_TYPE
 
 # Title by code, by status.
@@ -38,9 +41,19 @@ WITH_A_TOKEN: Problems = {
         "token_expired": "The token has expired.",
         "token_revoked": "The session of this token has ended.",
     },
+    403: {NetworkNotAllowed.code: NetworkNotAllowed.title},
 }
 INSUFFICIENT: Problems = {
     401: {InsufficientUserAuthentication.code: InsufficientUserAuthentication.title}
+}
+_NO_KEY = {InteractiveSessionRequired.code: InteractiveSessionRequired.title}
+_NO_SERVICE = {UserRequired.code: UserRequired.title}
+# How keys and client tokens are refused by kinds of credential.
+REFUSED_KEYS: dict[Credentials, Problems] = {
+    Credentials.ANY: {},
+    Credentials.INTERACTIVE: {403: _NO_KEY | _NO_SERVICE},
+    Credentials.NAMED: {403: _NO_KEY},
+    Credentials.PEOPLE: {403: _NO_SERVICE},
 }
 # Request headers that an operation accepts if it can return the problem.
 HEADERS_BY_PROBLEM = {
@@ -100,6 +113,13 @@ def complete_operation(
         # STEP_UP_PERMISSIONS can name any permission.
         if access != "self" or doc_info.get("needs_freshness"):
             merge_problems(problems, INSUFFICIENT)
+        credentials = doc_info.get("credentials", Credentials.ANY)
+        merge_problems(problems, REFUSED_KEYS[credentials])
+        if credentials in (Credentials.ANY, Credentials.NAMED):
+            doc["security"].append({"client_credentials": []})
+        if doc_info.get("clients"):
+            doc["security"].append({"client": []})
+            merge_problems(problems, {401: {InvalidClient.code: InvalidClient.title}})
         if access != "self":
             merge_problems(
                 problems, {403: {"permission_denied": f"Needs the permission {access}."}}
@@ -112,8 +132,9 @@ def complete_operation(
     _add_request_headers(doc, problems, doc_info.get("request_headers", {}))
     responses = doc.setdefault("responses", {})
     responses.pop("default", None)  # Every problem is listed, so there is no default response.
+    media_type = doc_info.get("problem_type", CONTENT_TYPE)
     for status, codes in sorted(problems.items()):
-        responses[str(status)] = _problem_response(spec, status, codes)
+        responses[str(status)] = _problem_response(spec, status, codes, media_type)
     return doc
 
 
@@ -126,12 +147,14 @@ def public_operation(spec: APISpec, **operation: Any) -> dict[str, Any]:
     return {**complete_operation(operation, info, spec=spec, method="get"), "summary": summary}
 
 
-def _problem_response(spec: APISpec, status: int, codes: Mapping[str, str]) -> dict[str, Any]:
+def _problem_response(
+    spec: APISpec, status: int, codes: Mapping[str, str], media_type: str
+) -> dict[str, Any]:
     listed = "; ".join(f"`{code}` – {title.rstrip('.')}" for code, title in codes.items())
     examples = {code: _example_of(spec, status, code, title) for code, title in codes.items()}
     return {
         "description": f"{HTTPStatus(status).phrase}: {listed}",
-        "content": {CONTENT_TYPE: {"schema": PROBLEM_REFERENCE, "examples": examples}},
+        "content": {media_type: {"schema": PROBLEM_REFERENCE, "examples": examples}},
         **_response_headers(status),
     }
 

@@ -9,11 +9,13 @@ from userapi.authentication.password_check import InvalidCredentials
 from userapi.errors import Stale
 from userapi.infrastructure.export import document_pieces
 from userapi.lockout.service import TooManyAttempts
+from userapi.machines.status import LiveKey
 from userapi.passwords.hashing_pool import Busy
 from userapi.roles.errors import LastSuperadmin
 
-from .access import signed_in
-from .context import current_actor, current_session, services
+from .access import identified, signed_in
+from .context import current_actor, current_caller, current_session, services
+from .credentials import Credentials
 from .exports import document_response
 from .responses import if_match, profile_response, user_response
 from .restrictions import fresh_with_mfa
@@ -22,14 +24,16 @@ from .users import blp
 
 
 @blp.route("/me", methods=["GET"])
-@signed_in
+@identified(Credentials.PEOPLE)
 @blp.response(200, User)
 def show_me() -> Any:
-    """Get the signed-in user."""
-    live = current_session()
-    if live.profile is not None:
-        return profile_response(live.profile)
-    return user_response(services().accounts.get(live.user_id))
+    """Get the signed-in user, or the owner of a personal API key."""
+    caller = current_caller()
+    if isinstance(caller, LiveKey):
+        return user_response(services().accounts.get(caller.owner_id))
+    if caller.profile is not None:
+        return profile_response(caller.profile)
+    return user_response(services().accounts.get(caller.user_id))
 
 
 @blp.route("/me", methods=["PUT"], endpoint="replace_me")
@@ -82,6 +86,7 @@ def personal_export(user_id: UUID) -> Response:
         },
         {
             "sessions": services().sessions.all_of(user_id),
+            "api_keys": services().api_keys.all_of_user(user_id),
             "audit": services().audit_reader.all_about(user_id, actor=current_actor()),
         },
     )

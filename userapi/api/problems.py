@@ -30,6 +30,7 @@ from userapi.errors import (
     Unavailable,
 )
 from userapi.factors.errors import ProofRefused
+from userapi.machines.client_tokens import InvalidClient
 
 from .context import request_state
 from .denials import record_denial
@@ -38,6 +39,7 @@ from .slashes import explain_not_found
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
+TOKEN_PATH = "/api/v1/auth/token"
 # Set by Werkzeug's debugger, which only `flask run --debug` starts.
 DEBUGGER = "werkzeug.debug.preserve_context"
 
@@ -114,11 +116,27 @@ def problem_response(
         **(extra or {}),
     }
     state.problem_code = code
-    response = Response(orjson.dumps(body), status, content_type=CONTENT_TYPE)
+    content_type = CONTENT_TYPE
+    if request.path.rstrip("/") == TOKEN_PATH:
+        content_type = "application/json"
+        body |= _oauth_members(status, code, detail or title)
+    response = Response(orjson.dumps(body), status, content_type=content_type)
     response.headers["Cache-Control"] = "no-store"
     for name, value in (headers or {}).items():
         response.headers[name] = value
     return response
+
+
+def _oauth_members(status: int, code: str, detail: str) -> dict[str, str]:
+    """Return the members that OAuth clients require in every error (RFC 6749 §5.2).
+
+    Their libraries take an error without them for a token.
+    """
+    description = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in detail)
+    return {
+        "error": "temporarily_unavailable" if status == 503 else code,
+        "error_description": description,
+    }
 
 
 def handle_service_error(error: ServiceError) -> Response:
@@ -153,6 +171,8 @@ def challenge(error: Unauthenticated) -> str:
     """Return the challenge of a 401, with an error only if a token was sent (RFC 6750 §3)."""
     if isinstance(error, InsufficientUserAuthentication):
         return _step_up_challenge(error)
+    if isinstance(error, InvalidClient):
+        return InvalidClient.challenge
     sent = isinstance(error, TokenRefused) or "Authorization" in request.headers
     # The token is valid where a password, a code or a passkey in the body is not.
     refused_in_body = InvalidCredentials | ProofRefused

@@ -13,7 +13,8 @@ from userapi.infrastructure.logging import accepted_correlation_id, accepted_tra
 from userapi.settings import Settings
 
 from .access import anonymous_actor
-from .context import request_state, unproxied
+from .context import request_state, services, unproxied
+from .key_access import client_address
 
 access_log = structlog.get_logger("userapi.access")
 
@@ -45,6 +46,13 @@ def init_app(app: Flask, settings: Settings) -> None:
         if traceparent:
             structlog.contextvars.bind_contextvars(traceparent=traceparent)
         require_host(current, settings.trusted_hosts)
+
+    @app.after_request
+    def record_use_of_key(response: Response) -> Response:
+        live = request_state().live_key
+        if live is not None:
+            services().key_usage.record(live, client_address())
+        return response
 
     @app.after_request
     def log_access(response: Response) -> Response:

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from userapi.errors import Forbidden
 
 from .blueprint import declare
-from .context import current_session, request_state, services
+from .context import current_actor, current_session, request_state, services
+from .credentials import refuse_key
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -82,6 +83,8 @@ def require_open(view: Callable[..., Any]) -> None:
     require_enabled = getattr(view, "require_enabled", None)
     if require_enabled is not None:
         require_enabled()
+    if current_actor().key_id is not None:
+        return
     if current_session().must_change_password:
         if not hasattr(view, "open_to_password_change"):
             raise PasswordChangeRequired()
@@ -90,8 +93,16 @@ def require_open(view: Callable[..., Any]) -> None:
 
 
 def require_fresh(view: Callable[..., Any]) -> None:
-    """Raise InsufficientUserAuthentication if the view needs a fresh session and this is none."""
-    needed, live = getattr(view, "fresh_session", None), current_session()
+    """Raise InsufficientUserAuthentication if the view needs a fresh session and this is none.
+
+    An API key is never fresh: raises UserRequired, InteractiveSessionRequired.
+    """
+    needed = getattr(view, "fresh_session", None)
+    if needed is None:
+        return
+    if current_actor().key_id is not None:
+        refuse_key(current_actor())
+    live = current_session()
     if needed is FreshSession.ALWAYS or (needed is FreshSession.WITH_MFA and live.mfa_enabled):
         services().freshness.require(live)
 

@@ -9,6 +9,7 @@ from userapi.roles.errors import InsufficientRank
 
 from .access import requires
 from .context import current_actor, services
+from .credentials import Credentials
 from .responses import as_json
 from .restrictions import fresh
 from .schemas.factors import Mfa
@@ -26,7 +27,7 @@ def show_mfa(user_id: UUID) -> Any:
 
 
 @blp.route("/<uuid:user_id>/mfa", methods=["DELETE"])
-@requires(Permission.USERS_RESET_MFA)
+@requires(Permission.USERS_RESET_MFA, credentials=Credentials.INTERACTIVE)
 @fresh
 @blp.response(204)
 @blp.raises(UserNotFound, InsufficientRank, SelfActionRefused)

@@ -9,7 +9,7 @@ from userapi.roles.errors import InsufficientRank
 from userapi.sessions.service import EndReason, SessionNotFound
 
 from .access import requires
-from .context import current_actor, current_session, services
+from .context import current_actor, services
 from .schemas.auth import SessionList
 from .schemas.common import Revoked
 from .users import blp
@@ -22,7 +22,7 @@ from .users import blp
 def list_sessions(user_id: UUID) -> Any:
     """List the live sessions of a user, the most recently used first."""
     user = services().accounts.get(user_id)
-    current = current_session().session_id
+    current = current_actor().session_id
     return {"items": services().sessions.list_of(user.id, current=current)}
 
 

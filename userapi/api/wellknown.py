@@ -1,6 +1,7 @@
 """Well-known locations (RFC 8615): public keys, the security contact, and related origins."""
 
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 from flask import Response
 
@@ -12,6 +13,7 @@ from .blueprint import Blueprint
 from .context import services
 from .responses import as_json
 from .schemas.discovery import JsonWebKeySet
+from .schemas.oauth import AuthorizationServer
 from .schemas.passkeys import RelatedOrigins
 
 blp = Blueprint(
@@ -39,6 +41,50 @@ def jwks() -> Response:
     response = as_json(services().keys.jwks())
     response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
     return response
+
+
+@blp.route("/oauth-authorization-server", methods=["GET"])
+@public
+@blp.response(200, AuthorizationServer)
+def authorization_server() -> Response:
+    """Get the metadata of this authorization server (RFC 8414)."""
+    return _metadata()
+
+
+def _metadata() -> Response:
+    settings = services().settings
+    base = settings.public_base_url
+    response = as_json(
+        {
+            "issuer": settings.jwt_issuer,
+            "token_endpoint": f"{base}/api/v1/auth/token",
+            "jwks_uri": f"{base}/.well-known/jwks.json",
+            "revocation_endpoint": f"{base}/api/v1/auth/revoke",
+            "introspection_endpoint": f"{base}/api/v1/auth/introspect",
+            "grant_types_supported": ["client_credentials"],
+            # Required, and must not be empty. "none" is a registered type.
+            "response_types_supported": ["none"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "Bearer"],
+            "revocation_endpoint_auth_methods_supported": ["none"],
+            "service_documentation": f"{base}/docs",
+        }
+    )
+    response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
+    return response
+
+
+@blp.route("/oauth-authorization-server/<path:issuer_path>", methods=["GET"])
+@public
+@blp.response(200, AuthorizationServer)
+def authorization_server_of_path(issuer_path: str) -> Response:
+    """Get the metadata where clients expect that of an issuer with a path.
+
+    RFC 8414 §3.1.
+    """
+    if issuer_path != urlsplit(services().settings.jwt_issuer).path.lstrip("/"):
+        raise NotFound()
+    return _metadata()
 
 
 @blp.route("/security.txt", methods=["GET"])

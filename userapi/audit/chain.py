@@ -18,8 +18,8 @@ from sqlalchemy import Row
 from userapi.clock import rfc3339
 from userapi.infrastructure.encryption import key_id
 
-# The columns that the MAC of a row covers, in order. A new column needs a new label.
-SEALED_COLUMNS = (
+# The columns that the MAC of every row covers, in order.
+_ALWAYS_SEALED = (
     "id",
     "occurred_at",
     "action",
@@ -36,6 +36,10 @@ SEALED_COLUMNS = (
     "changes",
     "details",
 )
+# Later columns: the MAC covers those with a value, together with their names, so the MAC of a row
+# from before such a column stays the same.
+_SEALED_WITH_A_VALUE = ("key_id",)
+SEALED_COLUMNS = (*_ALWAYS_SEALED, *_SEALED_WITH_A_VALUE)
 ROW_LABEL = "audit-row:1"
 SEAL_LABEL = "audit-seal:1"
 HEAD_LABEL = "audit-head:1"
@@ -97,8 +101,11 @@ class Chain:
 
     def entry(self, row: Row[Any]) -> Entry:
         """Return the entry of a row, which has all of SEALED_COLUMNS."""
-        values = [getattr(row, name) for name in SEALED_COLUMNS]
+        values = [getattr(row, name) for name in _ALWAYS_SEALED]
         values[1] = rfc3339(row.occurred_at)
+        for name in _SEALED_WITH_A_VALUE:
+            if getattr(row, name) is not None:
+                values += [name, getattr(row, name)]
         # Sorted keys: PostgreSQL does not preserve the order of a document's members.
         text = orjson.dumps(values, option=orjson.OPT_SORT_KEYS)
         return Entry(row.id, row.occurred_at, hmac.digest(self._row_key, text, "sha256")[:16])

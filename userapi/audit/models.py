@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id
+from userapi.infrastructure.database import Base, JsonDocument, UuidKey, new_id, partial_index
 
 
 class AuditLog(Base):
@@ -33,6 +33,7 @@ class AuditLog(Base):
     correlation_id: Mapped[str | None] = mapped_column(String(64))
     changes: Mapped[dict[str, Any] | None] = mapped_column(JsonDocument)
     details: Mapped[dict[str, Any] | None] = mapped_column(JsonDocument)
+    key_id: Mapped[UUID | None]
 
     __table_args__ = (
         CheckConstraint("outcome IN ('success', 'failure', 'denied')", name="outcome"),
@@ -46,6 +47,14 @@ class AuditLog(Base):
         Index("ix_audit_logs_outcome_occurred_at_id", "outcome", "occurred_at", "id"),
         Index("ix_audit_logs_ip_address_occurred_at_id", "ip_address", "occurred_at", "id"),
         Index("ix_audit_logs_correlation_id", "correlation_id"),
+        Index("ix_audit_logs_actor_type_occurred_at_id", "actor_type", "occurred_at", "id"),
+        partial_index(
+            "ix_audit_logs_key_id_occurred_at_id",
+            "key_id",
+            "occurred_at",
+            "id",
+            where="key_id IS NOT NULL",
+        ),
     )
 
 

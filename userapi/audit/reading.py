@@ -40,6 +40,8 @@ class AuditFilter:
     """The filters of a request; None does not filter. `ip_address` is canonical."""
 
     actor_id: UUID | None = None
+    actor_type: ActorType | None = None
+    key_id: UUID | None = None
     target_id: str | None = None
     action: AuditAction | None = None
     outcome: Outcome | None = None
@@ -84,7 +86,7 @@ class AuditReader:
         Memory does not grow with their number. The first chunk is read before this returns, so
         that an unavailable database raises here and not in the iterator.
         """
-        by_user, about_user = _involves_user(user_id)
+        by_user, about_user = _involves(user_id)
         by_others = and_(about_user, _table.c.actor_id.is_distinct_from(user_id))
         # Two scans, each by its own index: one with OR would sort all rows for each chunk.
         scans = []
@@ -113,12 +115,13 @@ class AuditReader:
         )
 
     def activity(
-        self, user_id: UUID, page: PageRequest, *, actor: Actor
+        self, user_id: UUID, page: PageRequest, *, actor: Actor, target_type: str = "user"
     ) -> Page[Mapping[str, Any]]:
         """Return a page of the rows with the user as actor or target, newest first.
 
-        Reading the activity of another user is recorded. Users see only the names of other actors,
-        not their addresses, devices and sessions.
+        Or with a service account, by `target_type`. Reading the activity of another actor is
+        recorded. Users see only the names of other actors, not their addresses, devices, sessions
+        and keys.
         """
         with reading() as connection:
             found = self._paginator.page(
@@ -127,7 +130,7 @@ class AuditReader:
                 page,
                 filters={"activity": user_id},
                 item=_item_for(user_id, actor),
-                either=_involves_user(user_id),
+                either=_involves(user_id, target_type),
             )
         if not actor.is_user(user_id):
             # Without a target, because each access would add a row to the activity itself.
@@ -146,6 +149,8 @@ def _matching(wanted: AuditFilter) -> Select[Any]:
     query: Select[Any] = select(_table)
     for column, value in (
         (_table.c.actor_id, wanted.actor_id),
+        (_table.c.actor_type, wanted.actor_type),
+        (_table.c.key_id, wanted.key_id),
         (_table.c.target_id, wanted.target_id),
         (_table.c.action, wanted.action),
         (_table.c.outcome, wanted.outcome),
@@ -173,11 +178,13 @@ def _spellings(connection: Connection, wanted: AuditFilter) -> list[str]:
     return [wanted.ip_address, *former]
 
 
-def _involves_user(user_id: UUID) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    """Return the conditions for the user as the actor, and as the target."""
+def _involves(
+    actor_id: UUID, target_type: str = "user"
+) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions for a user or service account as the actor, and as the target."""
     return (
-        _table.c.actor_id == user_id,
-        and_(_table.c.target_type == "user", _table.c.target_id == str(user_id)),
+        _table.c.actor_id == actor_id,
+        and_(_table.c.target_type == target_type, _table.c.target_id == str(actor_id)),
     )
 
 
@@ -228,7 +235,7 @@ def _item_for(user_id: UUID, reader: Actor) -> Callable[[Row[Any]], Mapping[str,
     def item(row: Row[Any]) -> Mapping[str, Any]:
         shown = _fields(row)
         if not sees_all and row.actor_type != ActorType.ANONYMOUS and row.actor_id != user_id:
-            shown |= {"ip_address": None, "user_agent": None, "session_id": None}
+            shown |= {"ip_address": None, "user_agent": None, "session_id": None, "key_id": None}
         return shown
 
     return item

@@ -103,6 +103,7 @@ class AuditTrail:
             "actor_username": actor.username,
             "actor_type": actor.type,
             "session_id": actor.session_id,
+            "key_id": actor.key_id,
             "target_type": target[0] if target else None,
             "target_id": str(target[1]) if target else None,
             "ip_address": actor.ip_address,

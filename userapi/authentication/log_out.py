@@ -1,4 +1,4 @@
-"""Log-out, and revocation of a token (RFC 7009)."""
+"""Log-out: a user ends the own session, or all of them."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ from userapi.accounts.models import User
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.authentication.owners import as_user, lock_session, view_of
-from userapi.authentication.token_status import SessionReference, TokenStatus
-from userapi.errors import Unauthenticated
+from userapi.authentication.token_status import SessionReference
 from userapi.infrastructure.database import transaction
 from userapi.recorder import Recorder
 from userapi.sessions.service import EndReason, Sessions
@@ -16,20 +15,9 @@ from userapi.sessions.service import EndReason, Sessions
 class LogOut:
     """Ends sessions for their users."""
 
-    def __init__(
-        self, *, recorder: Recorder, sessions: Sessions, token_status: TokenStatus
-    ) -> None:
+    def __init__(self, *, recorder: Recorder, sessions: Sessions) -> None:
         self._recorder = recorder
         self._sessions = sessions
-        self._token_status = token_status
-
-    def revoke(self, token: str, *, actor: Actor) -> None:
-        """End the session of an access or refresh token; ignore any other text."""
-        try:
-            claims = self._token_status.verify_either(token)
-        except Unauthenticated:
-            return
-        self.end(claims, actor=actor)
 
     def end(self, reference: SessionReference, *, actor: Actor, all_sessions: bool = False) -> None:
         """End the session of a token or cookie, or every session of its user.

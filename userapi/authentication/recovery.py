@@ -13,13 +13,13 @@ from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.authentication.new_passwords import NewPasswords, password_unchanged
 from userapi.authentication.owners import as_user, find_by_email, lock_link_owner
+from userapi.authentication.standing_credentials import StandingCredentials
 from userapi.infrastructure.database import reading, transaction
 from userapi.passwords.models import TokenPurpose
 from userapi.passwords.one_time_tokens import InvalidToken, OneTimeTokens
 from userapi.passwords.peppers import PepperMissing
 from userapi.passwords.tools import PasswordTools
 from userapi.recorder import Recorder
-from userapi.sessions.service import EndReason, Sessions
 
 SETTING_A_PASSWORD = (TokenPurpose.INVITATION, TokenPurpose.PASSWORD_RESET)
 
@@ -36,7 +36,7 @@ class Recovery:
         passwords: PasswordTools,
         new_passwords: NewPasswords,
         one_time_tokens: OneTimeTokens,
-        sessions: Sessions,
+        credentials: StandingCredentials,
     ) -> None:
         self._recorder = recorder
         self._accounts = accounts
@@ -44,7 +44,7 @@ class Recovery:
         self._passwords = passwords
         self._new_passwords = new_passwords
         self._one_time_tokens = one_time_tokens
-        self._sessions = sessions
+        self._credentials = credentials
 
     def request_reset(self, email: str, *, actor: Actor) -> None:
         """Send a link that sets a new password to the owner of this address.
@@ -65,11 +65,13 @@ class Recovery:
                 purpose, user_id=owner.user_id if may_reset else None, email=email, actor=actor
             )
 
-    def confirm_reset(self, token: str, new_password: str, *, actor: Actor) -> None:
+    def confirm_reset(
+        self, token: str, new_password: str, *, actor: Actor, revoke_api_keys: bool = True
+    ) -> None:
         """Set the password of the link's owner, unlock them and end all of their sessions.
 
-        An invited user becomes active. A rejected password leaves the token valid. Raises Busy,
-        InvalidToken, Invalid.
+        Their API keys are revoked unless `revoke_api_keys` is false. An invited user becomes
+        active. A rejected password leaves the token valid. Raises Busy, InvalidToken, Invalid.
         """
         user_id = self._one_time_tokens.owner_of(token, *SETTING_A_PASSWORD)
         self._require_acceptable(new_password, user_id)
@@ -83,7 +85,7 @@ class Recovery:
                 self._email_confirmation.confirm(session, user, actor=actor)
             view = self._new_passwords.store(user, password_hash, actor=actor)
             self._accounts.clear_failed_logins(user)
-            self._sessions.end_all(user=view.facts, actor=actor, reason=EndReason.PASSWORD_RESET)
+            self._credentials.end(session, user, view, actor=actor, keys=revoke_api_keys)
             self._recorder.audit.record(
                 AuditAction.AUTH_PASSWORD_RESET, actor=actor, target=("user", user_id)
             )

@@ -22,6 +22,15 @@ COMPACT_FORM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClientClaims:
+    """The claims that only tokens of services have. The session is their API key."""
+
+    scope: tuple[str, ...] | None
+    """The scope that the service requested; None if it requested none, or a very long one."""
+    scope_requested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccessClaims:
     """The claims of a verified access token."""
 
@@ -37,6 +46,8 @@ class AccessClaims:
     issued_at: int
     not_before: int
     expires_at: int
+    client: ClientClaims | None = None
+    """None for the token of a user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +97,24 @@ class ClaimReader:
             return None
         at = datetime.fromtimestamp(self.integer("auth_time"), UTC)
         return Authentication(self.text("acr"), self.texts("amr"), at)
+
+    def client(self) -> ClientClaims | None:
+        """Return the claims of a service's token; None for a token of a user.
+
+        A client token names its client as the subject and its key as the session.
+        """
+        if not self._payload.keys() & {"client_id", "key_id"}:
+            return None
+        if self.uuid("client_id") != self.uuid("sub") or self.uuid("key_id") != self.uuid("sid"):
+            raise TokenInvalid()
+        self.uuid("jti")
+        requested = self._payload.get("scope_requested", False)
+        if not isinstance(requested, bool):
+            raise TokenInvalid()
+        scope = self.text("scope") if requested and "scope" in self._payload else None
+        return ClientClaims(
+            scope=None if scope is None else tuple(scope.split(" ")), scope_requested=requested
+        )
 
     def integer(self, name: str) -> int:
         """Return a claim that is a number, such as a time in seconds."""

@@ -45,23 +45,32 @@ _ANY_TIME = timedelta(days=100 * 365)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessGrant:
-    """The content of an access token to issue."""
+    """The content of an access token to issue.
+
+    For a service, `user_id` is the id of its account and `session_id` that of its API key.
+    `ends_at` is the latest expiry; None does not limit the lifetime.
+    """
 
     user_id: UUID
     session_id: UUID
     session_version: int
     roles: tuple[str, ...]
     permissions: tuple[str, ...]
-    authentication: Authentication
+    authentication: Authentication | None = None
+    """None for a service."""
+    for_service: bool = False
+    scope_requested: bool = False
+    ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, its expiry and its id."""
+    """A token, its expiry and its id, and whether it is too long for its permissions."""
 
     token: str
     expires_at: datetime
     jti: str
+    permissions_omitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +123,14 @@ class AccessTokens:
     def issue(self, grant: AccessGrant) -> IssuedToken:
         """Return a token with the content of `grant`, valid from now on.
 
-        If it would be longer than JWT_MAX_BYTES, it omits the permissions: servers and proxies
-        reject requests with long headers. Raises Unavailable if there is no key to sign with.
+        If it would be longer than JWT_MAX_BYTES, it omits the permissions and the scope: servers
+        and proxies reject requests with long headers. Raises Unavailable if there is no key to sign
+        with.
         """
         now = int(self._clock.now().timestamp())
         expires_at = now + int(self._lifetime.total_seconds())
+        if grant.ends_at is not None:
+            expires_at = min(expires_at, int(grant.ends_at.timestamp()))
         jti = str(new_id())
         # Read once: after a rotation in between, the header would name another key.
         key = self._keys.active()
@@ -129,15 +141,26 @@ class AccessTokens:
             "iat": now,
             "nbf": now,
             "exp": expires_at,
-            "auth_time": int(grant.authentication.authenticated_at.timestamp()),
-            "acr": grant.authentication.acr,
-            "amr": list(grant.authentication.amr),
             "roles": list(grant.roles),
         }
-        token = _sign(key, grant.user_id, {**claims, "permissions": list(grant.permissions)})
-        if len(token) > self._max_bytes:
+        if grant.authentication is not None:
+            claims |= {
+                "auth_time": int(grant.authentication.authenticated_at.timestamp()),
+                "acr": grant.authentication.acr,
+                "amr": list(grant.authentication.amr),
+            }
+        named: dict[str, Any] = {"permissions": list(grant.permissions)}
+        if grant.for_service:
+            claims |= {"client_id": str(grant.user_id), "key_id": str(grant.session_id)}
+            if grant.scope_requested:
+                claims["scope_requested"] = True
+            if grant.permissions:
+                named["scope"] = " ".join(grant.permissions)
+        token = _sign(key, grant.user_id, {**claims, **named})
+        omitted = len(token) > self._max_bytes
+        if omitted:
             token = _sign(key, grant.user_id, {**claims, "permissions_omitted": True})
-        return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti)
+        return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti, omitted)
 
     def verify(self, token: str) -> AccessClaims:
         """Return the claims of a token. Raises TokenInvalid, TokenExpired.
@@ -183,6 +206,7 @@ class AccessTokens:
             issued_at=read.integer("iat"),
             not_before=read.integer("nbf"),
             expires_at=read.integer("exp"),
+            client=read.client(),
         )
 
 

@@ -15,6 +15,7 @@ from userapi.diagnosis import (
     audit,
     configuration,
     database,
+    machines,
     mail,
     passkeys,
     passwords,
@@ -60,6 +61,7 @@ def diagnose(
     state = run_checks({"database": check})["database"]
     yield from configuration.findings(settings)
     yield from passkeys.findings(settings, relying_party)
+    yield from machines.issuer_findings(settings)
     yield from stored_secrets.findings(settings)
     yield from signing_keys.findings(settings, clock=clock, keys=keys, folder=key_folder)
     yield from database.findings(settings, state, clock=clock)
@@ -77,6 +79,7 @@ def diagnose(
         yield from audit.findings(seals)
         yield from second_factors.findings(settings, secret_rotation)
         yield from passkeys.foreign_findings(figures, relying_party)
+        yield from machines.key_findings(clock)
     yield from mail.findings(settings, mail_server)
 
 

@@ -17,6 +17,7 @@ class MailKind(StrEnum):
     ACCOUNT_EXISTS = "account_exists"
     ACCOUNT_LOCKED = "account_locked"
     CODES_LOCKED = "codes_locked"
+    API_KEY_EXPIRING = "api_key_expiring"
     EMAIL_CHANGE_CONFIRM = "email_change_confirm"
     EMAIL_CHANGE_NOTICE = "email_change_notice"
     EMAIL_CHANGED = "email_changed"

@@ -22,6 +22,7 @@ from userapi.health import Health
 from userapi.infrastructure.database import counting, reading, statement_timeout
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.infrastructure.user_counts import UserCountKind, counts_of
+from userapi.machines.counts import count_machines
 from userapi.mail.models import OutgoingMail
 from userapi.passwords.peppers import COUNTED_UP_TO, Peppers
 from userapi.sessions.service import Sessions
@@ -71,6 +72,7 @@ class DatabaseCollector:
                 self._imports,
                 self._mails,
                 self._worker,
+                self._machines,
                 self._seal_keys,
                 self._password_hashes,
             )
@@ -203,6 +205,21 @@ class DatabaseCollector:
                 "When a worker was last at work, in seconds since 1970",
                 value=seen.timestamp(),
             )
+
+    def _machines(self, connection: Connection) -> Iterator[Metric]:
+        by_status, by_owner = count_machines(connection, self._clock.now())
+        family = GaugeMetricFamily(
+            "service_accounts_total", "Service accounts by status", labels=["status"]
+        )
+        for status, count in by_status.items():
+            family.add_metric([status], count)
+        yield family
+        family = GaugeMetricFamily(
+            "api_keys_active", "API keys neither revoked nor expired", labels=["owner_type"]
+        )
+        for owner_type, count in by_owner.items():
+            family.add_metric([owner_type], count)
+        yield family
 
     def _password_hashes(self, connection: Connection) -> Iterator[Metric]:
         counts = self._peppers.counts(connection)

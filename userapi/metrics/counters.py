@@ -62,6 +62,18 @@ class Metrics:
             "Refresh tokens newer than their session: the database has lost its last writes",
             registry=self.registry,
         )
+        self.key_checks = Counter(
+            "key_checks_total",
+            "Requests with an API key or a client token, by outcome",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.tokens_issued = Counter(
+            "tokens_issued_total",
+            "Requests for client tokens, by outcome",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.rate_limited = Counter(
             "rate_limited_total",
             "Requests over a rate limit",

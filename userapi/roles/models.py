@@ -10,7 +10,7 @@ from userapi.infrastructure.database import Base, JsonDocument
 
 BASE_ROLE = "user"
 TOP_ROLE = "superadmin"
-# Per user. Every access token lists the roles, and must stay short enough for a header.
+# Per user or service account. Access tokens list the roles, and must be short enough for a header.
 MAX_ROLES = 50
 
 
@@ -66,6 +66,21 @@ class UserRole(Base):
     __table_args__ = (
         Index("ix_user_roles_role_name_user_status_user_id", "role_name", "user_status", "user_id"),
     )
+
+
+class ServiceAccountRole(Base):
+    """A service account has a role."""
+
+    __tablename__ = "service_account_roles"
+
+    service_account_id: Mapped[UUID] = mapped_column(
+        ForeignKey("service_accounts.id", ondelete="CASCADE"), primary_key=True
+    )
+    role_name: Mapped[str] = mapped_column(
+        ForeignKey("roles.name", ondelete="RESTRICT"), primary_key=True
+    )
+
+    __table_args__ = (Index("ix_service_account_roles_role_name", "role_name"),)
 
 
 class RoleCatalogue(Base):

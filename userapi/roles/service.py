@@ -14,9 +14,10 @@ from userapi.infrastructure.user_counts import UserCountKind, user_counts
 from userapi.permissions import PermissionSet
 from userapi.roles.errors import InsufficientRank, PermissionEscalation, RoleNotFound
 from userapi.roles.graph import RoleGraph, read_graph, read_parents, read_version
-from userapi.roles.models import Role
+from userapi.roles.models import Role, ServiceAccountRole
 
 _roles = table_of(Role)
+_account_roles = table_of(ServiceAccountRole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class RoleView:
     effective_permissions: tuple[str, ...]
     builtin: bool
     user_count: int
+    service_account_count: int
     version: int
     created_at: datetime
     updated_at: datetime
@@ -83,7 +85,14 @@ class Roles:
         graph = read_graph(connection)
         holders = user_counts(UserCountKind.ROLE).subquery()
         query = (
-            select(_roles, func.coalesce(holders.c.count, 0, type_=BigInteger).label("user_count"))
+            select(
+                _roles,
+                func.coalesce(holders.c.count, 0, type_=BigInteger).label("user_count"),
+                select(func.count())
+                .where(_account_roles.c.role_name == _roles.c.name)
+                .scalar_subquery()
+                .label("service_account_count"),
+            )
             .outerjoin(holders, holders.c.key == _roles.c.name)
             .order_by(_roles.c.name)
         )
@@ -99,6 +108,7 @@ class Roles:
                 effective_permissions=tuple(graph.effective([row.name])),
                 builtin=row.builtin,
                 user_count=int(row.user_count),
+                service_account_count=row.service_account_count,
                 version=row.version,
                 created_at=row.created_at,
                 updated_at=row.updated_at,
@@ -126,7 +136,7 @@ class Roles:
 
     def require_outranks(self, actor: Actor, user_id: UUID, role_names: Iterable[str]) -> None:
         """Raise InsufficientRank unless the actor is that user or holds more than they do."""
-        if actor.is_user(user_id):
+        if actor.is_session_of(user_id):
             return
         if not actor.permissions.outranks(self.effective_now(role_names)):
             raise InsufficientRank()

@@ -9,11 +9,12 @@ from sqlalchemy.orm import Session, aliased
 from userapi.infrastructure.database import table_of
 from userapi.roles.definitions import RoleDifference
 from userapi.roles.errors import RoleCycle, RoleInUse
-from userapi.roles.models import Role, RoleCatalogue, RoleParent, UserRole
+from userapi.roles.models import Role, RoleCatalogue, RoleParent, ServiceAccountRole, UserRole
 
 _roles = table_of(Role)
 _parents = table_of(RoleParent)
 _user_roles = table_of(UserRole)
+_account_roles = table_of(ServiceAccountRole)
 _catalogue = table_of(RoleCatalogue)
 
 
@@ -82,6 +83,11 @@ def _delete_role(session: Session, name: str) -> None:
     has_users = select(_user_roles.c.user_id).where(_user_roles.c.role_name == name).limit(1)
     if session.execute(has_users).first():
         raise RoleInUse("Users have this role.", role=name)
+    has_accounts = (
+        select(_account_roles.c.role_name).where(_account_roles.c.role_name == name).limit(1)
+    )
+    if session.execute(has_accounts).first():
+        raise RoleInUse("Service accounts have this role.", role=name)
     has_children = select(_parents.c.role_name).where(_parents.c.parent_name == name).limit(1)
     child = session.execute(has_children).scalar()
     if child is not None:

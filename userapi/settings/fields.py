@@ -116,6 +116,16 @@ class Fields:
     session_cache_seconds: int = setting(parse.integer(1, 300), 10)
     """Lifetime of a cached session in Redis, with its user's profile, in seconds."""
 
+    # API keys
+    api_key_prefix: str = setting(parse.key_prefix, "uak")
+    """Beginning of new API keys: 2 to 10 of a-z and 0-9, first a letter."""
+    api_key_default_days: int = setting(parse.integer(0, 3650), 365)
+    """Lifetime of an API key whose request names no end, in days; 0: no end."""
+    api_key_max_days: int = setting(parse.integer(0, 3650), 0)
+    """Maximum lifetime of an API key, in days; 0: no limit."""
+    api_key_max_per_owner: int = setting(parse.integer(1, 1000), 50)
+    """Maximum number of active API keys per user or service account."""
+
     # Passwords and lockout
     password_hash_rounds: int = setting(parse.integer(4, 16), 12)
     """bcrypt cost; 4 to 9 only in testing."""
@@ -149,6 +159,8 @@ class Fields:
     """Users may add authenticator apps."""
     feature_passkeys: bool = setting(parse.boolean, True)
     """Users may add passkeys, and sign in with them alone."""
+    feature_personal_api_keys: bool = setting(parse.boolean, True)
+    """Users may have API keys; if false, existing ones are rejected."""
     health_detailed_public: bool = setting(parse.boolean, False)
     """Show /api/v1/health/detailed without a token."""
 
@@ -187,6 +199,10 @@ class Fields:
     """E-mail changes per account."""
     rate_limit_password_strength: str = setting(parse.rate, "30/minute")
     """Strength checks per address."""
+    rate_limit_service: str = setting(parse.rate, "6000/minute")
+    """Requests per service account."""
+    rate_limit_token: str = setting(parse.rate, "120/minute")
+    """Requests for client tokens per client and address."""
 
     # Database
     database_url: str = setting(parse_database_url, "", secret=True)

@@ -133,6 +133,13 @@ def bearer_token(raw: str) -> str:
     return raw
 
 
+def key_prefix(raw: str) -> str:
+    """Parse the beginning of API keys."""
+    if not re.fullmatch(r"[a-z][a-z0-9]{1,9}", raw):
+        raise ValueError("must have 2 to 10 characters of a-z and 0-9, and begin with a letter")
+    return raw
+
+
 # Hosts, origins, URLs
 
 

@@ -23,11 +23,14 @@ from userapi.authentication.second_step import SecondStep
 from userapi.authentication.second_step_demand import SecondStepDemand
 from userapi.authentication.session_renewal import SessionRenewal
 from userapi.authentication.sign_in_completion import SignInCompletion
+from userapi.authentication.standing_credentials import StandingCredentials
 from userapi.authentication.step_up import StepUp
+from userapi.machines.credential_revocation import CredentialRevocation
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.directory import DirectoryServices
 from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.machines import MachineServices
 from userapi.wiring.metrics import MetricServices
 from userapi.wiring.passkeys import PasskeyServices
 from userapi.wiring.passwords import PasswordServices
@@ -41,6 +44,7 @@ class AuthenticationServices:
     """The services about authentication."""
 
     app_confirmation: AppConfirmation
+    credential_revocation: CredentialRevocation
     email_change: EmailChange
     email_verification: EmailVerification
     forced_reset: ForcedReset
@@ -70,6 +74,7 @@ def build_authentication(
     tokens: TokenServices,
     factors: FactorServices,
     passkeys: PasskeyServices,
+    machines: MachineServices,
 ) -> AuthenticationServices:
     """Build the services about authentication."""
     recorder, mails = foundation.recorder, foundation.mails
@@ -97,6 +102,7 @@ def build_authentication(
     renewal = SessionRenewal(
         recorder=recorder, sessions=sessions.sessions, live=sessions.live_sessions
     )
+    log_out = LogOut(recorder=recorder, sessions=sessions.sessions)
     return AuthenticationServices(
         app_confirmation=AppConfirmation(
             recorder=recorder,
@@ -104,6 +110,14 @@ def build_authentication(
             factors=factors.factors,
             renewal=renewal,
             token_pairs=tokens.token_pairs,
+        ),
+        credential_revocation=CredentialRevocation(
+            recorder=recorder,
+            log_out=log_out,
+            token_status=tokens.token_status,
+            keys=machines.key_authentication,
+            owners=machines.key_owners,
+            revocation=machines.key_revocation,
         ),
         email_change=EmailChange(
             recorder=recorder,
@@ -138,9 +152,7 @@ def build_authentication(
             ),
             token_pairs=tokens.token_pairs,
         ),
-        log_out=LogOut(
-            recorder=recorder, sessions=sessions.sessions, token_status=tokens.token_status
-        ),
+        log_out=log_out,
         own_account_deletion=OwnAccountDeletion(
             deletion=accounts.account_deletion, password_check=password_check
         ),
@@ -176,13 +188,15 @@ def build_authentication(
             token_pairs=tokens.token_pairs,
         ),
         recovery=Recovery(
+            credentials=StandingCredentials(
+                sessions=sessions.sessions, keys=machines.key_revocation
+            ),
             recorder=recorder,
             accounts=directory.accounts,
             email_confirmation=accounts.email_confirmation,
             passwords=passwords.password_tools,
             new_passwords=new_passwords,
             one_time_tokens=one_time_tokens,
-            sessions=sessions.sessions,
         ),
         refresh=Refresh(
             recorder=recorder,

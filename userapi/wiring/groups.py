@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from userapi.wiring.foundation import Foundation
     from userapi.wiring.imports import ImportServices
     from userapi.wiring.keys import KeyServices
+    from userapi.wiring.machines import MachineServices
     from userapi.wiring.mail import MailServices
     from userapi.wiring.metrics import MetricServices
     from userapi.wiring.operations import OperationServices
@@ -114,6 +115,15 @@ class ServiceGroups:
         return build_tokens(self.foundation, self.keys, self.sessions, self.directory)
 
     @cached_property
+    def machines(self) -> MachineServices:
+        """Return the services about service accounts, API keys and client tokens."""
+        from userapi.wiring.machines import build_machines
+
+        return build_machines(
+            self.foundation, self.metrics, self.sessions, self.directory, self.tokens
+        )
+
+    @cached_property
     def factors(self) -> FactorServices:
         """Return the services about second factors."""
         from userapi.wiring.factors import build_factors
@@ -151,6 +161,7 @@ class ServiceGroups:
             self.tokens,
             self.factors,
             self.passkeys,
+            self.machines,
         )
 
     @cached_property

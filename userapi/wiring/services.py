@@ -15,6 +15,7 @@ from userapi.wiring.foundation import Foundation
 from userapi.wiring.groups import EXTENSION, ServiceGroups
 from userapi.wiring.imports import ImportServices
 from userapi.wiring.keys import KeyServices
+from userapi.wiring.machines import MachineServices
 from userapi.wiring.mail import MailServices
 from userapi.wiring.metrics import MetricServices
 from userapi.wiring.operations import OperationServices
@@ -37,6 +38,7 @@ class Services(
     AccountServices,
     ImportServices,
     TokenServices,
+    MachineServices,
     FactorServices,
     PasskeyServices,
     AuthenticationServices,
@@ -76,6 +78,7 @@ def _build_services(groups: ServiceGroups) -> Services:
         groups.accounts,
         groups.imports,
         groups.tokens,
+        groups.machines,
         groups.factors,
         groups.passkeys,
         groups.authentication,

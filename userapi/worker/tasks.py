@@ -40,6 +40,11 @@ def tasks_of(services: Services) -> list[Task]:
             run=lambda: services.account_suspension.lift_due(BATCH),
             interval_seconds=1,
         ),
+        Task(
+            name="key-expiry",
+            run=lambda: services.key_expiry.notify_due(BATCH),
+            interval_seconds=60,
+        ),
         Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
         Task(name="user-counts", run=fold_user_count_changes, interval_seconds=1),
         build_imports(services),

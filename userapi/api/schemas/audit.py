@@ -2,6 +2,7 @@
 
 from marshmallow import Schema, fields
 
+from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.infrastructure.export import ExportFormat
 
@@ -14,6 +15,8 @@ class AuditFilters(StrictSchema):
     """Filters, which can be combined."""
 
     actor_id = fields.UUID()
+    actor_type = Choice(ActorType)
+    key_id = fields.UUID()
     target_id = Text(max_length=64)
     action = Choice(AuditAction)
     outcome = Choice(Outcome)
@@ -48,6 +51,7 @@ class AuditEntry(Schema):
     actor_username = fields.String(allow_none=True, metadata={"example": "admin"})
     actor_type = fields.String(metadata={"example": "user"})
     session_id = fields.UUID(allow_none=True)
+    key_id = fields.UUID(allow_none=True)
     target_type = fields.String(allow_none=True, metadata={"example": "user"})
     target_id = fields.String(
         allow_none=True, metadata={"example": "019a2f6e-3c1d-7b52-9d3e-5f0a4c7b8e21"}

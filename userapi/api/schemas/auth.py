@@ -7,8 +7,9 @@ from marshmallow import Schema, fields
 
 from userapi.accounts.addresses import parse_email
 from userapi.api.context import current_session, services
+from userapi.machines.models import OwnerType
 
-from .fields import Moment, PastedText, StrictBoolean, Text
+from .fields import Choice, Moment, PastedText, StrictBoolean, Text
 from .requests import OptionalBody, StrictSchema
 from .user_fields import Password
 from .users import User
@@ -116,8 +117,10 @@ class PasswordStrength(Schema):
 class Myself(User):
     """The signed-in user, their permissions, and the session."""
 
+    actor_type = Choice(OwnerType, metadata={"example": "user"})
     permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
-    session_id = fields.UUID()
+    session_id = fields.UUID(allow_none=True)
+    key_id = fields.UUID(allow_none=True)
     acr = fields.String(metadata={"enum": ["aal1", "aal2"], "example": "aal1"})
     amr = fields.List(fields.String(), metadata={"example": ["pwd"]})
     authenticated_at = Moment()
@@ -129,10 +132,12 @@ class Verified(Schema):
 
     active = fields.Constant(True)
     user_id = fields.UUID()
-    session_id = fields.UUID()
+    actor_type = Choice(OwnerType, metadata={"example": "user"})
+    session_id = fields.UUID(allow_none=True)
+    key_id = fields.UUID(allow_none=True)
     roles = fields.List(fields.String(), metadata={"example": ["moderator"]})
     permissions = fields.List(fields.String(), metadata={"example": ["users:read"]})
-    expires_at = Moment()
+    expires_at = Moment(allow_none=True)
     acr = fields.String(metadata={"enum": ["aal1", "aal2"], "example": "aal1"})
     amr = fields.List(fields.String(), metadata={"example": ["pwd"]})
     authenticated_at = Moment()
@@ -151,6 +156,9 @@ class PasswordResetConfirmation(StrictSchema):
 
     token = PastedText(required=True, load_only=True, metadata={"example": "Zm9y…"})
     new_password = Password(required=True, metadata={"example": "granite-otter-57-teapot"})
+    revoke_api_keys = StrictBoolean(
+        metadata={"default": True, "description": "Also revoke the API keys of the user."}
+    )
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
         """Raise Invalid with every rule that the new password breaks for any user."""
@@ -209,7 +217,13 @@ class Introspected(Schema):
         }
     )
     roles = fields.List(fields.String(), metadata={"example": ["moderator"]})
-    token_type = fields.String(metadata={"enum": ["access", "refresh"], "example": "access"})
+    actor_type = Choice(OwnerType, metadata={"example": "service"})
+    client_id = fields.UUID()
+    key_id = fields.UUID()
+    allowed_networks = fields.List(fields.String(), metadata={"example": ["192.0.2.0/24"]})
+    token_type = fields.String(
+        metadata={"enum": ["access", "refresh", "api_key"], "example": "access"}
+    )
     exp = fields.Integer(metadata={"example": 1790000000})
     iat = fields.Integer(metadata={"example": 1789998200})
     iss = fields.String(metadata={"example": "aima-user-service"})

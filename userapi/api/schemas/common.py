@@ -82,6 +82,10 @@ class Problem(Schema):
     role = fields.String(
         metadata={"description": "In `role_in_use`: the role.", "example": "media-editor"}
     )
+    error = fields.String(metadata={"example": "invalid_client"})
+    error_description = fields.String(
+        metadata={"example": "The client is unknown or its secret is wrong."}
+    )
 
 
 class PageQuery(StrictSchema):

@@ -157,6 +157,29 @@ class QueryInteger(fields.Integer):
         return number
 
 
+class BoundedInteger(fields.Integer):
+    """An integer in a body, within bounds."""
+
+    def __init__(self, *, minimum: int, maximum: int, **kwargs: Any) -> None:
+        self.minimum = minimum
+        self.maximum = maximum
+        super().__init__(validate=validate.Range(min=minimum, max=maximum), **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        """Do nothing: `_deserialize` checks the bounds, which the validator only documents."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if type(value) is not int:
+            raise wrong_type("a whole number")
+        if not self.minimum <= value <= self.maximum:
+            raise ValidationError(
+                CodedMessage(
+                    f"Must be a number from {self.minimum} to {self.maximum}.", "out_of_range"
+                )
+            )
+        return value
+
+
 class Moment(fields.DateTime):
     """A time of RFC 3339 with a zone. Responses have it in UTC with Z."""
 

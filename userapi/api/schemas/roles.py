@@ -24,6 +24,7 @@ class Role(Schema):
     )
     builtin = fields.Boolean(metadata={"example": True})
     user_count = fields.Integer(metadata={"example": 3})
+    service_account_count = fields.Integer(metadata={"example": 1})
     created_at = Moment()
     updated_at = Moment()
 

@@ -185,6 +185,7 @@ class PersonalExport(Schema):
     profile = fields.Nested(User)
     mfa = fields.Nested(Mfa)
     sessions = fields.List(fields.Dict())
+    api_keys = fields.List(fields.Dict())
     audit = fields.List(fields.Dict())
 
 

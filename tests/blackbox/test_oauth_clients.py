@@ -1,0 +1,166 @@
+"""Standard OAuth clients work unmodified against the service as it is shipped: Authlib,
+requests-oauthlib, and curl."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from authlib.integrations.base_client.errors import OAuthError
+from authlib.integrations.requests_client import OAuth2Session as AuthlibSession
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
+from oauthlib.oauth2 import BackendApplicationClient
+from oauthlib.oauth2.rfc6749.errors import OAuth2Error
+from requests_oauthlib import OAuth2Session
+
+from tests.support.gunicorn import GunicornService, add_administrator
+
+PASSWORD = "violet-harbour-93-lantern"
+FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4", "OAUTHLIB_INSECURE_TRANSPORT": "1"}
+
+
+class Shipped:
+    """The running service, and a service account on it with its key."""
+
+    def __init__(self, service: GunicornService) -> None:
+        self.base = service.base_url
+        login = {"username": "admin", "password": PASSWORD}
+        tokens = self.call("POST", "/api/v1/auth/login", login)
+        self.admin = {"Authorization": f"Bearer {tokens['access_token']}"}
+        account = self.call(
+            "POST", "/api/v1/service-accounts/", {"name": "robot", "roles": ["moderator"]}
+        )
+        self.client_id = account["id"]
+        self.path = f"/api/v1/service-accounts/{self.client_id}"
+        key = self.call("POST", f"{self.path}/api-keys/", {"name": "test"})
+        self.secret, self.key_id = key["key"], key["id"]
+        self.token_url = f"{self.base}/api/v1/auth/token"
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        answer = requests.request(
+            method, self.base + path, json=body, headers=getattr(self, "admin", None), timeout=60
+        )
+        assert answer.status_code < 300, answer.text
+        return answer.json() if answer.content else None
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[GunicornService]:
+    with GunicornService({**FAST, "RATE_LIMIT_ENABLED": "false"}) as service:
+        add_administrator(service, PASSWORD)
+        yield service
+
+
+@pytest.fixture(scope="module")
+def shipped(running: GunicornService) -> Shipped:
+    return Shipped(running)
+
+
+@pytest.fixture(autouse=True)
+def _insecure_transport(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let oauthlib use plain HTTP, as the service is started by tests."""
+    monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
+
+
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_authlib_fetches_and_uses_a_token(shipped: Shipped, method: str) -> None:
+    with AuthlibSession(
+        shipped.client_id,
+        shipped.secret,
+        scope="users:read stats:read",
+        token_endpoint_auth_method=method,
+    ) as session:
+        token = session.fetch_token(shipped.token_url, grant_type="client_credentials")
+        answer = session.get(f"{shipped.base}/api/v1/users/")
+
+    assert set(token["scope"].split(" ")) == {"users:read", "stats:read"}
+    assert answer.status_code == 200
+
+
+def test_authlib_revokes_a_token(shipped: Shipped) -> None:
+    with AuthlibSession(shipped.client_id, shipped.secret) as session:
+        token = session.fetch_token(shipped.token_url, grant_type="client_credentials")
+        revoked = session.revoke_token(f"{shipped.base}/api/v1/auth/revoke")
+        headers = {"Authorization": f"Bearer {token['access_token']}"}
+        answer = requests.get(f"{shipped.base}/api/v1/auth/verify", headers=headers, timeout=60)
+
+    assert (revoked.status_code, answer.status_code) == (200, 401)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"scope": "users:delete"}, "invalid_scope"),
+        ({"audience": "other"}, "invalid_target"),
+        ({"grant_type": "password"}, "unsupported_grant_type"),
+    ],
+)
+def test_authlib_raises_the_error(shipped: Shipped, change: dict[str, str], error: str) -> None:
+    parameters = {"grant_type": "client_credentials", **change}
+    with AuthlibSession(shipped.client_id, shipped.secret) as session:
+        with pytest.raises(OAuthError) as refused:
+            session.fetch_token(shipped.token_url, **parameters)
+
+    assert refused.value.error == error
+
+
+def test_both_libraries_raise_for_a_wrong_secret(shipped: Shipped) -> None:
+    """An error without the members of OAuth would be taken for a token."""
+    with AuthlibSession(shipped.client_id, "wrong") as session:
+        with pytest.raises(OAuthError) as refused:
+            session.fetch_token(shipped.token_url, grant_type="client_credentials")
+    assert refused.value.error == "invalid_client"
+    with OAuth2Session(client=BackendApplicationClient(shipped.client_id)) as other:
+        with pytest.raises(OAuth2Error) as raised:
+            other.fetch_token(shipped.token_url, client_id=shipped.client_id, client_secret="wrong")
+    assert raised.value.error == "invalid_client"
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+def test_requests_oauthlib_fetches_and_uses_a_token(shipped: Shipped, in_body: bool) -> None:
+    client = BackendApplicationClient(shipped.client_id, scope=["users:read"])
+    with OAuth2Session(client=client) as session:
+        token = session.fetch_token(
+            shipped.token_url,
+            client_id=shipped.client_id,
+            client_secret=shipped.secret,
+            include_client_id=in_body,
+        )
+        answer = session.get(f"{shipped.base}/api/v1/users/")
+
+    assert token.scopes == ["users:read"]
+    assert answer.status_code == 200
+
+
+def test_authlib_accepts_the_metadata(shipped: Shipped) -> None:
+    answer = requests.get(f"{shipped.base}/.well-known/oauth-authorization-server", timeout=60)
+    document = {**answer.json(), "issuer": "https://accounts.example.com"}
+    for name, value in document.items():
+        if isinstance(value, str):
+            document[name] = value.replace("http://", "https://")
+
+    AuthorizationServerMetadata(document).validate()
+
+
+def test_curl_fetches_and_uses_a_token(shipped: Shipped) -> None:
+    def curl(*arguments: str) -> Any:
+        run = subprocess.run(
+            ["curl", "--silent", "--show-error", "--fail", *arguments],
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        return json.loads(run.stdout)
+
+    credentials = f"{shipped.client_id}:{shipped.secret}"
+    token = curl("-u", credentials, "-d", "grant_type=client_credentials", shipped.token_url)
+    verified = curl(
+        "-H", f"Authorization: Bearer {token['access_token']}", f"{shipped.base}/api/v1/auth/verify"
+    )
+    by_key = curl(
+        "-H", f"Authorization: Bearer {shipped.secret}", f"{shipped.base}/api/v1/auth/verify"
+    )
+
+    assert verified["user_id"] == by_key["user_id"] == shipped.client_id

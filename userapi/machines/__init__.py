@@ -1,0 +1,1 @@
+"""Service accounts, API keys, and the tokens that services receive for them."""

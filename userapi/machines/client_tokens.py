@@ -1,0 +1,270 @@
+"""Client credentials: a service exchanges one of its keys for a short-lived token (RFC 6749 §4.4).
+
+A client token is judged by its key and its account at each request, so a revoked key, a suspended
+account or a lost role ends or limits it at once.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from sqlalchemy import insert
+
+from userapi.actor import Actor, ActorType
+from userapi.audit.actions import AuditAction, Outcome
+from userapi.authentication.refusals import TokenExpired, TokenRefused, TokenRevoked
+from userapi.authentication.tokens import AccessGrant, AccessTokens, IssuedToken
+from userapi.errors import Malformed, ServiceError, Unauthenticated
+from userapi.infrastructure.database import table_of, transaction
+from userapi.machines.key_authentication import KeyAuthentication
+from userapi.machines.key_text import parse_key
+from userapi.machines.key_usage import KeyUsage
+from userapi.machines.models import ClientToken, OwnerType
+from userapi.machines.networks import is_allowed
+from userapi.machines.status import KeyReference, LiveKey, OwnerNotActive
+from userapi.permissions import NO_PERMISSIONS, PermissionSet, is_permission
+from userapi.recorder import Recorder
+
+GRANT_TYPE = "client_credentials"
+
+_tokens = table_of(ClientToken)
+
+
+class OAuthRequestInvalid(Malformed):
+    """The request is malformed or lacks a parameter (RFC 6749 §5.2)."""
+
+    code = "invalid_request"
+    title = "The token request is malformed."
+
+
+class UnsupportedGrantType(Malformed):
+    """The grant is not client_credentials."""
+
+    code = "unsupported_grant_type"
+    title = "Only the grant type client_credentials is supported."
+
+
+class InvalidClient(Unauthenticated):
+    """The client is unknown, or its secret is not one of its active keys."""
+
+    code = "invalid_client"
+    title = "The client is unknown or its secret is wrong."
+    challenge = 'Basic realm="userapi"'
+
+
+class UnauthorizedClient(Malformed):
+    """The secret is right, and the client may not use it now or from here."""
+
+    code = "unauthorized_client"
+    title = "This client may not request a token."
+
+
+class InvalidTarget(Malformed):
+    """The requested audience is not that of this service (RFC 8707 §2)."""
+
+    code = "invalid_target"
+    title = "Tokens are issued for the audience of this service only."
+
+
+class InvalidScope(Malformed):
+    """The client does not hold a requested permission."""
+
+    code = "invalid_scope"
+    title = "The client does not hold a requested permission."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSecret:
+    """The credentials of a client, as they were sent."""
+
+    client_id: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenRequest:
+    """A request for a token. Parameters that are None were not sent."""
+
+    grant_type: str | None
+    client: ClientSecret | None
+    scope: str | None
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTokenView:
+    """What a client receives (RFC 6749 §5.1). `scope` is empty if it holds no permission."""
+
+    access_token: str
+    expires_in: int
+    scope: str
+
+
+class ClientTokens:
+    """Authenticates clients and issues their tokens."""
+
+    def __init__(
+        self,
+        *,
+        recorder: Recorder,
+        keys: KeyAuthentication,
+        usage: KeyUsage,
+        access_tokens: AccessTokens,
+        audience: str,
+        count: Callable[[str], None],
+    ) -> None:
+        """`count` receives the outcome of each request: `success`, or the code of the error."""
+        self._recorder = recorder
+        self._keys = keys
+        self._usage = usage
+        self._access_tokens = access_tokens
+        self._audience = audience
+        self._count = count
+
+    def issue(self, wanted: TokenRequest, *, actor: Actor) -> ClientTokenView:
+        """Return a token for a client.
+
+        Raises, in this order, OAuthRequestInvalid, UnsupportedGrantType, InvalidClient,
+        UnauthorizedClient, InvalidTarget, InvalidScope. Each attempt of a client leaves an audit
+        row.
+        """
+        try:
+            issued = self._issue(wanted, actor)
+        except ServiceError as refusal:
+            self._count(refusal.code)
+            raise
+        self._count("success")
+        return issued
+
+    def _issue(self, wanted: TokenRequest, actor: Actor) -> ClientTokenView:
+        if wanted.grant_type is None:
+            raise OAuthRequestInvalid("grant_type is missing.")
+        if wanted.grant_type != GRANT_TYPE:
+            raise UnsupportedGrantType()
+        reference: KeyReference | None = None
+        try:
+            if wanted.client is None:
+                raise InvalidClient("Send client_id and client_secret.")
+            reference = self.reference(wanted.client)
+            live = self.require_client(wanted.client, reference, address=actor.ip_address)
+            if any(target != self._audience for target in wanted.targets):
+                raise InvalidTarget()
+            held = self._keys.permissions_of(live)
+            scope = held if wanted.scope is None else _requested(wanted.scope, held)
+        except ServiceError as refusal:
+            self._record_failure(refusal, wanted.client, reference, actor)
+            raise
+        return self._sign(live, scope, requested=wanted.scope is not None, actor=actor)
+
+    def reference(self, client: ClientSecret) -> KeyReference:
+        """Return the key that a client sent as its secret. Raises InvalidClient."""
+        parsed = parse_key(client.secret)
+        if parsed is None or parsed.owner_type is not OwnerType.SERVICE:
+            raise InvalidClient()
+        return KeyReference(parsed.key_id, parsed.owner_type, key=parsed)
+
+    def require_client(
+        self, client: ClientSecret, reference: KeyReference, *, address: str | None
+    ) -> LiveKey:
+        """Return the live key of a client. Raises InvalidClient, UnauthorizedClient.
+
+        Only who holds the secret learns that the key is expired or revoked.
+        """
+        try:
+            live = self._keys.require_live(reference)
+        except TokenExpired as exc:
+            raise InvalidClient("The client secret is right, but this key has expired.") from exc
+        except OwnerNotActive as exc:
+            if str(exc.owner_id) != client.client_id:
+                raise InvalidClient() from exc
+            raise UnauthorizedClient("The service account is suspended.") from exc
+        except TokenRevoked as exc:
+            raise InvalidClient("The client secret is right, but this key is revoked.") from exc
+        except TokenRefused as exc:
+            raise InvalidClient() from exc
+        if str(live.owner_id) != client.client_id:
+            raise InvalidClient()
+        if not is_allowed(address, live.allowed_networks):
+            raise UnauthorizedClient("This key cannot be used from this address.")
+        return live
+
+    def _sign(
+        self, live: LiveKey, scope: PermissionSet, *, requested: bool, actor: Actor
+    ) -> ClientTokenView:
+        token = self._access_tokens.issue(
+            AccessGrant(
+                user_id=live.owner_id,
+                session_id=live.key_id,
+                session_version=live.token_version,
+                roles=live.roles,
+                permissions=tuple(scope),
+                for_service=True,
+                scope_requested=requested,
+                ends_at=live.expires_at,
+            )
+        )
+        names = " ".join(scope)
+        with transaction() as session:
+            if requested and token.permissions_omitted:
+                session.execute(insert(_tokens).values(_row_of(token, live, scope)))
+            self._recorder.audit.record(
+                AuditAction.AUTH_TOKEN_ISSUED,
+                actor=acting_as(live, actor),
+                target=("service_account", live.owner_id),
+                details={"jti": token.jti, "scope_requested": requested},
+            )
+        seconds = (token.expires_at - self._recorder.now()).total_seconds()
+        self._usage.record(live, actor.ip_address)
+        return ClientTokenView(
+            access_token=token.token, expires_in=max(0, math.ceil(seconds)), scope=names
+        )
+
+    def _record_failure(
+        self,
+        refusal: ServiceError,
+        client: ClientSecret | None,
+        reference: KeyReference | None,
+        actor: Actor,
+    ) -> None:
+        details = {"error": refusal.code, "client_id": client.client_id[:64] if client else None}
+        key_id = None if reference is None else reference.key_id
+        self._recorder.audit.record_alone(
+            AuditAction.AUTH_TOKEN_ISSUED,
+            actor=replace(actor, key_id=key_id),
+            outcome=Outcome.FAILURE,
+            details=details,
+        )
+
+
+def acting_as(live: LiveKey, actor: Actor, *, permissions: PermissionSet = NO_PERMISSIONS) -> Actor:
+    """Return the actor as the owner of a key, with these permissions."""
+    is_service = live.owner_type is OwnerType.SERVICE
+    return replace(
+        actor,
+        type=ActorType.SERVICE if is_service else ActorType.USER,
+        id=live.owner_id,
+        username=live.owner_name,
+        key_id=live.key_id,
+        key_permissions=None if live.permissions is None else frozenset(live.permissions),
+        permissions=permissions,
+    )
+
+
+def _requested(scope: str, held: PermissionSet) -> PermissionSet:
+    """Return the requested permissions. Raises InvalidScope if one of them is not held."""
+    names = scope.split(" ")
+    wrong = [name for name in names if not is_permission(name) or name not in held]
+    if wrong:
+        shown = " ".join(name for name in wrong if is_permission(name))
+        raise InvalidScope(f"The client does not hold: {shown}." if shown else None)
+    return PermissionSet(names)
+
+
+def _row_of(token: IssuedToken, live: LiveKey, scope: PermissionSet) -> dict[str, object]:
+    return {
+        "jti": UUID(token.jti),
+        "key_id": live.key_id,
+        "scope": list(scope),
+        "expires_at": token.expires_at,
+    }
