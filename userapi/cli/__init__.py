@@ -16,6 +16,7 @@ from flask.cli import AppGroup
 
 # The name of each command, its module, and its line in the list of commands.
 COMMANDS = {
+    "api-keys": ("userapi.cli.api_keys", "List, create, rotate, revoke and check API keys."),
     "audit": ("userapi.cli.audit", "Read, export, verify and prune the audit log."),
     "db": ("userapi.cli.migrations", "Perform database migrations."),
     "doctor": (
@@ -35,6 +36,10 @@ COMMANDS = {
     "mfa": ("userapi.cli.mfa", "Show who has a second factor, by role."),
     "roles": ("userapi.cli.roles", "Export roles, and apply roles from a file."),
     "seed": ("userapi.cli.seed", "Fill the database with realistic test users."),
+    "service-accounts": (
+        "userapi.cli.service_accounts",
+        "List, create, suspend, activate and delete service accounts.",
+    ),
     "sessions": ("userapi.cli.sessions", "List and end sessions."),
     "users": ("userapi.cli.users", "Create, find and change users."),
     "worker": (
