@@ -10,6 +10,7 @@ from userapi.wiring.services import Services
 
 from . import (
     account,
+    api_keys,
     audit,
     cookies,
     dashboard,
@@ -19,6 +20,7 @@ from . import (
     mails,
     rendering,
     roles,
+    service_accounts,
     sign_in,
     theme,
     user,
@@ -43,6 +45,8 @@ MODULES = (
     user_roles,
     imports,
     roles,
+    service_accounts,
+    api_keys,
     audit,
 )
 
