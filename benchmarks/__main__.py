@@ -6,6 +6,7 @@ Everything is on: limits with high numbers, logs to a file, audit. Only loopback
 """
 
 import argparse
+import base64
 import json
 import os
 import shutil
@@ -46,13 +47,18 @@ UNLIMITED = {
         "RATE_LIMIT_REFRESH",
         "RATE_LIMIT_EMAIL_CHANGE",
         "RATE_LIMIT_PASSWORD_STRENGTH",
+        "RATE_LIMIT_SERVICE",
+        "RATE_LIMIT_TOKEN",
     )
 }
 BARE, SELECT, BCRYPT = "bare Flask", "Flask with one SELECT", "bcrypt"
+BY_KEY, CLIENT_TOKEN = "GET /auth/verify by key", "POST /auth/token"
 ME, LOG_IN, SEARCH = "GET /users/me", "POST /auth/login", "GET /users/?search="
 # Operation, floor, and the ratio or figure that is aimed at.
 TARGETS = {
     "GET /auth/verify": {BARE: 0.50},
+    BY_KEY: {BARE: 0.45},
+    CLIENT_TOKEN: {BARE: 0.20},
     ME: {BARE: 0.40, SELECT: 0.60},
     "GET /users/ (50 of all)": {BARE: 0.15},
     "POST /auth/refresh": {BARE: 0.20},
@@ -289,6 +295,8 @@ def _operations(service: GunicornService, database: str) -> dict[str, Callable[[
     # Many people: more than a few at once for one name would be refused.
     logins = [json.dumps({"username": n, "password": PASSWORD}) for n in _names(database, 64)]
     batch = uuid4().hex[:8]
+    client_id, key = _new_service_account(service, bearer, f"bench-{batch}")
+    basic = base64.b64encode(f"{client_id}:{key}".encode()).decode()
     made = {
         "username": f"made-{batch}-#",
         "email": f"made-{batch}-#@example.com",
@@ -296,6 +304,18 @@ def _operations(service: GunicornService, database: str) -> dict[str, Callable[[
     }
     return {
         "GET /auth/verify": lambda: Request(path=f"{api}/auth/verify", headers=bearer),
+        BY_KEY: lambda: Request(
+            path=f"{api}/auth/verify", headers={"Authorization": f"Bearer {key}"}
+        ),
+        CLIENT_TOKEN: lambda: Request(
+            path=f"{api}/auth/token",
+            method="POST",
+            headers={
+                "Authorization": f"Basic {basic}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+            bodies=["grant_type=client_credentials"],
+        ),
         ME: lambda: Request(path=f"{api}/users/me", headers=bearer),
         "GET /users/ (50 of all)": lambda: Request(
             path=f"{api}/users/?page_size=50", headers=bearer
@@ -325,6 +345,24 @@ def _operations(service: GunicornService, database: str) -> dict[str, Callable[[
             is_numbered=True,
         ),
     }
+
+
+def _new_service_account(
+    service: GunicornService, bearer: dict[str, str], name: str
+) -> tuple[str, str]:
+    """Create a service account with a key; return its id and the text of the key."""
+
+    def post(path: str, body: dict[str, Any]) -> Any:
+        request = urllib.request.Request(
+            f"{service.base_url}/api/v1/service-accounts/{path}",
+            data=json.dumps(body).encode(),
+            headers={**bearer, "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read())
+
+    account_id = str(post("", {"name": name, "roles": ["moderator"]})["id"])
+    return account_id, str(post(f"{account_id}/api-keys/", {"name": "bench"})["key"])
 
 
 def _storm(
