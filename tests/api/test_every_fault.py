@@ -15,6 +15,8 @@ from userapi.errors import Members
 
 # RFC 9457 §3.1, and the members that this service adds to every document.
 ALWAYS = {"type", "title", "status", "detail", "instance", "code", "correlation_id"}
+# RFC 6749 §5.2, in errors of /auth/token.
+OF_TOKENS = {"error", "error_description"}
 
 
 @pytest.fixture
@@ -207,7 +209,7 @@ def test_the_document_has_every_member_that_a_refusal_can_have() -> None:
     """The type checker allows only the members of `Members` in a problem."""
     members = set(Members.__annotations__)
 
-    assert set(Problem().fields) == ALWAYS | {"errors"} | members
+    assert set(Problem().fields) == ALWAYS | {"errors"} | members | OF_TOKENS
 
 
 def test_every_member_of_a_problem_has_an_example_in_the_document(client: JsonClient) -> None:
@@ -243,9 +245,13 @@ def test_refusals_have_no_member_that_the_document_lacks(
         before.delete(f"/api/v1/users/{robin}/mfa"),
     ]
 
+    of_tokens = client.post("/api/v1/auth/token", data={"grant_type": "password"})
+
     seen = set()
-    for answer in answers:
-        assert answer.mimetype == "application/problem+json"
+    # RFC 6749 §5.2 wants JSON.
+    assert of_tokens.mimetype == "application/json"
+    for answer in [*answers, of_tokens]:
+        assert answer.mimetype == "application/problem+json" or answer is of_tokens
         assert answer.get_json().keys() <= Problem().fields.keys()
         seen |= answer.get_json().keys()
 

@@ -404,7 +404,7 @@ def test_a_user_exports_all_of_their_data(
 
     document = session.get("/api/v1/users/me/export").get_json()
 
-    assert document.keys() == {"profile", "sessions", "mfa", "audit"}
+    assert document.keys() == {"profile", "sessions", "mfa", "api_keys", "audit"}
     assert document["profile"]["username"] == "robin"
     assert [s["id"] for s in document["sessions"]] == [session.session_id]
     assert [row["action"] for row in document["audit"]] == ["user.created", "auth.login"]

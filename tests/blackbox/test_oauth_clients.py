@@ -2,6 +2,7 @@
 requests-oauthlib, and curl."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,8 @@ from oauthlib.oauth2 import BackendApplicationClient
 from oauthlib.oauth2.rfc6749.errors import OAuth2Error
 from requests_oauthlib import OAuth2Session
 
-from tests.support.gunicorn import GunicornService, add_administrator
+from tests.operations.guide import blocks_of
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 
 PASSWORD = "violet-harbour-93-lantern"
 FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4", "OAUTHLIB_INSECURE_TRANSPORT": "1"}
@@ -164,3 +166,36 @@ def test_curl_fetches_and_uses_a_token(shipped: Shipped) -> None:
     )
 
     assert verified["user_id"] == by_key["user_id"] == shipped.client_id
+
+
+def test_the_commands_of_the_guide_create_a_key_and_fetch_a_token(shipped: Shipped) -> None:
+    """docs/consuming.md, with the address and the network of this machine."""
+    guide = (REPOSITORY / "docs" / "consuming.md").read_text("utf-8")
+    [creation, exchange] = [
+        block.text.replace("https://accounts.example.com", shipped.base)
+        .replace("192.0.2.0/24", "127.0.0.0/8")
+        .replace("media-editor", "moderator")
+        for block in blocks_of(guide)
+        if block.section == "Call with a service account"
+    ]
+    admin = shipped.admin["Authorization"].removeprefix("Bearer ")
+
+    account, key = run(creation, ADMIN=admin, ACCOUNT=shipped.client_id)
+    [token] = run(exchange, ACCOUNT=shipped.client_id, KEY=key["key"])
+
+    assert (account["name"], account["roles"]) == ("media-worker", ["moderator"])
+    assert (key["name"], key["allowed_networks"]) == ("production", ["127.0.0.0/8"])
+    assert token["scope"] == "users:read"
+
+
+def run(commands: str, **variables: str) -> list[Any]:
+    """Return the JSON documents that commands of a shell print one after the other."""
+    done = subprocess.run(
+        ["bash", "-euc", commands],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [json.loads(line) for line in done.stdout.replace("}{", "}\n{").splitlines()]

@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -13,6 +14,8 @@ from tests.support.deployments import Backend
 from tests.support.facts import events
 from tests.support.gunicorn import REPOSITORY
 from tests.support.users import MakeUser
+from userapi.machines.key_text import generate_key
+from userapi.machines.models import OwnerType
 
 GUIDES = [
     path.relative_to(REPOSITORY)
@@ -26,6 +29,8 @@ TESTS_OF_BLOCKS = {
     ("README.md", "A tour in ten lines", 1): "tests/blackbox/test_as_shipped.py",
     ("README.md", "A tour in ten lines", 2): "tests/blackbox/test_as_shipped.py",
     ("README.md", "With real servers", 1): "tests/blackbox/test_make_run.py",
+    ("docs/consuming.md", "Call with a service account", 1): "tests/blackbox/test_oauth_clients.py",
+    ("docs/consuming.md", "Call with a service account", 2): "tests/blackbox/test_oauth_clients.py",
     ("docs/consuming.md", "Generate a client", 1): "tests/generators/test_generated_clients.py",
 }
 # What stands in a sentence without its arguments gets some here.
@@ -46,6 +51,7 @@ ARGUMENTS = {
     + ["--username", "admin", "--email", "admin@example.com"],
     "users import": ["users", "import", "FILE"],
 }
+INPUTS = {"api-keys check": generate_key("ua", OwnerType.SERVICE, UUID(int=1)).text}
 # Runs until it is stopped: tests/integration/test_worker.py. Changes tables: tests/migrations.
 ELSEWHERE = {"worker", "db upgrade"}
 
@@ -85,7 +91,7 @@ def test_a_command_in_a_sentence_runs(
     values = {"EVENT": str(events(app)[0].id), "KID": kid, "FILE": str(file)}
 
     arguments = [values.get(word, word) for word in ARGUMENTS.get(command, command.split())]
-    result = runner.invoke(args=arguments)
+    result = runner.invoke(args=arguments, input=INPUTS.get(command))
 
     # `doctor` ends with 1 where a test deployment is unwise, which it is.
     assert result.exit_code in ({0, 1} if command == "doctor" else {0}), result.output

@@ -575,5 +575,8 @@ def mail_data(**changes: object) -> dict[str, object]:
         "until": "2026-11-23T09:00:00Z",
         "factor": "Phone",
         "left": 3,
+        "name": "production",
+        "hint": "aB3x",
+        "expires_at": "2026-11-30T09:00:00Z",
         **changes,
     }

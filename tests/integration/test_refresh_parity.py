@@ -82,6 +82,7 @@ def test_a_rotation_writes_the_same_rows_on_both_paths(
         "actor_username": "robin",
         "actor_type": "user",
         "session_id": UUID(own.session_id),
+        "key_id": None,
         "target_type": "session",
         "target_id": own.session_id,
         "user_agent": headers["User-Agent"][:512],

@@ -92,6 +92,7 @@ def test_every_duty_of_the_worker_is_a_task(services: Services) -> None:
         "clean-up",
         "heartbeat",
         "imports",
+        "key-expiry",
         "mail",
         "suspensions",
         "user-counts",

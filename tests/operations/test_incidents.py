@@ -38,6 +38,24 @@ def test_a_stolen_signing_key_is_worth_nothing_two_seconds_later(stage: Stage) -
     assert call(stage.service, "GET", "/api/v1/auth/me", token=log_in(stage.service))[0] == 200
 
 
+def test_a_leaked_api_key_is_rejected_at_the_next_request(stage: Stage) -> None:
+    stage.service.start()
+    add_administrator(stage.service, PASSWORD)
+    root = log_in(stage.service)
+    robot = {"name": "robot", "roles": ["moderator"]}
+    accounts = "/api/v1/service-accounts/"
+    account = call(stage.service, "POST", accounts, token=root, body=robot)[1]
+    keys = f"{accounts}{account['id']}/api-keys/"
+    key = call(stage.service, "POST", keys, token=root, body={"name": "production"})[1]
+    before = [call(stage.service, "GET", "/api/v1/users/", token=key["key"]) for _ in range(10)]
+
+    stage.run("A leaked API key", KEY_ID=key["id"])
+
+    after = [call(stage.service, "GET", "/api/v1/users/", token=key["key"]) for _ in range(10)]
+    assert {status for status, _ in before} == {200}
+    assert {(status, body["code"]) for status, body in after} == {(401, "token_revoked")}
+
+
 def test_everybody_is_out(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)

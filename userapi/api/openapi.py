@@ -35,7 +35,7 @@ OPTIONAL_MEMBERS: dict[str, frozenset[str]] = {
         {"email", "email_verified", "first_name", "last_name", "phone", "locale", "timezone"}
         | {"avatar_url", "status", "status_reason", "suspended_until", "metadata"}
         | {"must_change_password", "created_at", "updated_at", "last_login_at", "locked_until"}
-        | {"acr", "amr", "authenticated_at", "mfa_enrollment_required"}
+        | {"acr", "amr", "authenticated_at", "mfa_enabled", "mfa_enrollment_required"}
     ),
     "Verified": frozenset({"acr", "amr", "authenticated_at"}),
     "JsonWebKey": frozenset({"crv", "x", "y", "n", "e"}),

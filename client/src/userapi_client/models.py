@@ -33,6 +33,7 @@ class AuditEntry(Model):
     actor_username: str | None
     actor_type: str
     session_id: str | None
+    key_id: str | None
     target_type: str | None
     target_id: str | None
     ip_address: str | None
@@ -56,6 +57,7 @@ class AuditEntry(Model):
             actor_username=member(raw, "actor_username", maybe(text)),
             actor_type=member(raw, "actor_type", text),
             session_id=member(raw, "session_id", maybe(text)),
+            key_id=member(raw, "key_id", maybe(text)),
             target_type=member(raw, "target_type", maybe(text)),
             target_id=member(raw, "target_id", maybe(text)),
             ip_address=member(raw, "ip_address", maybe(text)),
@@ -348,31 +350,33 @@ class Myself(Model):
 
     id: str
     username: str
-    email: str
-    email_verified: bool
+    email: str | None
+    email_verified: bool | None
     first_name: str | None
     last_name: str | None
     phone: str | None
     locale: str | None
     timezone: str | None
     avatar_url: str | None
-    status: str
+    status: str | None
     status_reason: str | None
     suspended_until: datetime | None
     roles: tuple[str, ...]
-    metadata: Mapping[str, Any]
-    must_change_password: bool
-    mfa_enabled: bool
-    created_at: datetime
-    updated_at: datetime
+    metadata: Mapping[str, Any] | None
+    must_change_password: bool | None
+    mfa_enabled: bool | None
+    created_at: datetime | None
+    updated_at: datetime | None
     last_login_at: datetime | None
     locked_until: datetime | None
+    actor_type: str
     permissions: tuple[str, ...]
-    session_id: str
-    acr: str
-    amr: tuple[str, ...]
-    authenticated_at: datetime
-    mfa_enrollment_required: bool
+    session_id: str | None
+    key_id: str | None
+    acr: str | None
+    amr: tuple[str, ...] | None
+    authenticated_at: datetime | None
+    mfa_enrollment_required: bool | None
 
     @classmethod
     def read(cls, value: Any, etag: str | None = None) -> Self:
@@ -383,31 +387,33 @@ class Myself(Model):
             etag=etag,
             id=member(raw, "id", text),
             username=member(raw, "username", text),
-            email=member(raw, "email", text),
-            email_verified=member(raw, "email_verified", truth),
-            first_name=member(raw, "first_name", maybe(text)),
-            last_name=member(raw, "last_name", maybe(text)),
-            phone=member(raw, "phone", maybe(text)),
-            locale=member(raw, "locale", maybe(text)),
-            timezone=member(raw, "timezone", maybe(text)),
-            avatar_url=member(raw, "avatar_url", maybe(text)),
-            status=member(raw, "status", text),
-            status_reason=member(raw, "status_reason", maybe(text)),
-            suspended_until=member(raw, "suspended_until", maybe(moment)),
+            email=optional(raw, "email", text),
+            email_verified=optional(raw, "email_verified", truth),
+            first_name=optional(raw, "first_name", maybe(text)),
+            last_name=optional(raw, "last_name", maybe(text)),
+            phone=optional(raw, "phone", maybe(text)),
+            locale=optional(raw, "locale", maybe(text)),
+            timezone=optional(raw, "timezone", maybe(text)),
+            avatar_url=optional(raw, "avatar_url", maybe(text)),
+            status=optional(raw, "status", text),
+            status_reason=optional(raw, "status_reason", maybe(text)),
+            suspended_until=optional(raw, "suspended_until", maybe(moment)),
             roles=member(raw, "roles", each(text)),
-            metadata=member(raw, "metadata", document),
-            must_change_password=member(raw, "must_change_password", truth),
-            mfa_enabled=member(raw, "mfa_enabled", truth),
-            created_at=member(raw, "created_at", moment),
-            updated_at=member(raw, "updated_at", moment),
-            last_login_at=member(raw, "last_login_at", maybe(moment)),
-            locked_until=member(raw, "locked_until", maybe(moment)),
+            metadata=optional(raw, "metadata", document),
+            must_change_password=optional(raw, "must_change_password", truth),
+            mfa_enabled=optional(raw, "mfa_enabled", truth),
+            created_at=optional(raw, "created_at", moment),
+            updated_at=optional(raw, "updated_at", moment),
+            last_login_at=optional(raw, "last_login_at", maybe(moment)),
+            locked_until=optional(raw, "locked_until", maybe(moment)),
+            actor_type=member(raw, "actor_type", text),
             permissions=member(raw, "permissions", each(text)),
-            session_id=member(raw, "session_id", text),
-            acr=member(raw, "acr", text),
-            amr=member(raw, "amr", each(text)),
-            authenticated_at=member(raw, "authenticated_at", moment),
-            mfa_enrollment_required=member(raw, "mfa_enrollment_required", truth),
+            session_id=member(raw, "session_id", maybe(text)),
+            key_id=member(raw, "key_id", maybe(text)),
+            acr=optional(raw, "acr", text),
+            amr=optional(raw, "amr", each(text)),
+            authenticated_at=optional(raw, "authenticated_at", moment),
+            mfa_enrollment_required=optional(raw, "mfa_enrollment_required", truth),
         )
 
 
@@ -464,6 +470,7 @@ class Role(Model):
     effective_permissions: tuple[str, ...]
     builtin: bool
     user_count: int
+    service_account_count: int
     created_at: datetime
     updated_at: datetime
 
@@ -481,6 +488,7 @@ class Role(Model):
             effective_permissions=member(raw, "effective_permissions", each(text)),
             builtin=member(raw, "builtin", truth),
             user_count=member(raw, "user_count", number),
+            service_account_count=member(raw, "service_account_count", number),
             created_at=member(raw, "created_at", moment),
             updated_at=member(raw, "updated_at", moment),
         )
