@@ -155,6 +155,9 @@ function begin(root) {
 
 document.addEventListener("htmx:load", (event) => begin(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => {
+  // On a phone, the current tab can be outside of the window.
+  const tab = document.querySelector(".tabs .active");
+  if (tab) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
   keepBrowserZone();
   begin(document);
   takeTokenFromLink();
