@@ -6,7 +6,7 @@ import pytest
 from babel.messages.catalog import Message
 
 from tests.support.catalogues import TRANSLATED, catalogue_of, extracted, mo_file, po_file, updated
-from userapi.languages import LANGUAGES, translations_of
+from userapi.languages import LANGUAGES, TRANSLATIONS, translations_of
 
 PLACEHOLDER = re.compile(r"%(?:\(\w+\))?[a-z%]")
 
@@ -54,6 +54,14 @@ def test_translations_have_the_placeholders_of_their_text(language: str) -> None
         expected = set().union(*placeholders(message.id))
         for found in placeholders(message.string):
             assert found == expected, message.id
+
+
+def test_no_template_assigns_the_name_of_the_translation() -> None:
+    """`{% set _ = … %}` replaced the function `_` in the rest of a template."""
+    templates = list((TRANSLATIONS.parent / "console" / "templates").rglob("*.html"))
+
+    assert [file.name for file in templates if "set _ " in file.read_text("utf-8")] == []
+    assert len(templates) > 20
 
 
 @pytest.mark.parametrize("language", TRANSLATED)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import request
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, current_session, services
@@ -19,7 +20,7 @@ from userapi.permissions import Permission
 from .access import requires, signed_in
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
-from .forms import read_form
+from .forms import local_time, read_form
 from .rendering import flash_success, page
 from .service_accounts import values_of_account
 
@@ -61,7 +62,7 @@ def revoke_own_key(key_id: UUID) -> Response:
         services().key_revocation.revoke(_own(), key_id, actor=current_actor())
     except ServiceError as error:
         return flash_error(error, "keys_page")
-    return flash_success("The key was revoked.", "keys_page")
+    return flash_success(gettext("The key was revoked."), "keys_page")
 
 
 @blp.route("/service-accounts/<uuid:account_id>/api-keys", methods=["POST"])
@@ -96,7 +97,9 @@ def revoke_service_key(account_id: UUID, key_id: UUID) -> Response:
         services().key_revocation.revoke(service_owner(account_id), key_id, actor=current_actor())
     except ServiceError as error:
         return flash_error(error, "service_account_page", account_id=account_id)
-    return flash_success("The key was revoked.", "service_account_page", account_id=account_id)
+    return flash_success(
+        gettext("The key was revoked."), "service_account_page", account_id=account_id
+    )
 
 
 def _own() -> KeyOwner:
@@ -116,7 +119,7 @@ def _create(owner: KeyOwner) -> CreatedKey:
         ApiKeyCreation,
         permissions=request.form.get("permissions", "").split() or None,
         allowed_networks=request.form.get("allowed_networks", "").split() or None,
-        expires_at=_end_of_day(),
+        expires_at=local_time("expires_on", time_of_day="T23:59:59"),
     )
     if body.get("expires_at") is None:
         body.pop("expires_at", None)

@@ -75,16 +75,17 @@ def day(name: str, *, after: int = 0) -> str | None:
         return value
 
 
-def local_time(name: str) -> str | None:
+def local_time(name: str, *, time_of_day: str = "") -> str | None:
     """Return the time in a field of the form, which is one in the viewer's time zone.
 
-    Returns None for an empty field, and any other text unchanged: the schema rejects it.
+    A field with a day gets the time of day, such as T23:59:59. Returns None for an empty field, and
+    any other text unchanged: the schema rejects it.
     """
     value = request.form.get(name)
     if not value:
         return None
     try:
-        return rfc3339(datetime.fromisoformat(value).replace(tzinfo=viewer().zone))
+        return rfc3339(datetime.fromisoformat(value + time_of_day).replace(tzinfo=viewer().zone))
     except (ValueError, OverflowError):
         return value
 

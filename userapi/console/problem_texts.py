@@ -44,6 +44,8 @@ STATES = (
     N_("up"),
     N_("down"),
     N_("disabled"),
+    N_("expired"),
+    N_("revoked"),
     N_("unknown"),
     N_("denied"),
     N_("failure"),

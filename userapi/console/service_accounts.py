@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import request
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
@@ -69,7 +70,7 @@ def create_service_account() -> Response:
     except ServiceError as error:
         return page_with_errors(error, "new_service_account.html", roles=_role_names())
     return flash_success(
-        "The service account was created. Create a key for it.",
+        gettext("The service account was created. Create a key for it."),
         "service_account_page",
         account_id=account.id,
     )
@@ -99,7 +100,7 @@ def change_service_account(account_id: UUID) -> Response:
     except ServiceError as error:
         return page_with_errors(error, "service_account.html", **values_of_account(account_id))
     return flash_success(
-        "The service account was saved. It applies to the next request.",
+        gettext("The service account was saved. It applies to the next request."),
         "service_account_page",
         account_id=account_id,
     )
@@ -116,7 +117,7 @@ def suspend_service_account(account_id: UUID) -> Response:
     except ServiceError as error:
         return flash_error(error, "service_account_page", account_id=account_id)
     return flash_success(
-        "The service account was suspended. Its keys are rejected.",
+        gettext("The service account was suspended. Its keys are rejected."),
         "service_account_page",
         account_id=account_id,
     )
@@ -133,7 +134,7 @@ def activate_service_account(account_id: UUID) -> Response:
     except ServiceError as error:
         return flash_error(error, "service_account_page", account_id=account_id)
     return flash_success(
-        "The service account was activated.", "service_account_page", account_id=account_id
+        gettext("The service account was activated."), "service_account_page", account_id=account_id
     )
 
 
@@ -147,7 +148,7 @@ def delete_service_account(account_id: UUID) -> Response:
         )
     except ServiceError as error:
         return flash_error(error, "service_account_page", account_id=account_id)
-    return flash_success("The service account was deleted.", "service_accounts_page")
+    return flash_success(gettext("The service account was deleted."), "service_accounts_page")
 
 
 def values_of_account(account_id: UUID) -> dict[str, Any]:
