@@ -38,7 +38,7 @@ def service_accounts_page() -> Response:
     """Show service accounts, with all filters of the API."""
     values: dict[str, Any] = {
         "filters": typed_filters(ServiceAccountQuery, exclude=("page",)),
-        "statuses": [("", "any"), *((status, status) for status in AccountStatus)],
+        "statuses": [("", gettext("any")), *((status, status) for status in AccountStatus)],
     }
     try:
         query = read_query(ServiceAccountQuery, page_size=ACCOUNTS_PER_PAGE)

@@ -134,22 +134,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// Copies a secret that is shown once, such as a new API key.
-document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-copy]");
-  if (!button) return;
-  const input = document.getElementById(button.dataset.copy);
-  input.select();
-  navigator.clipboard.writeText(input.value).then(() => {
-    button.textContent = "Copied";
-  });
-});
-
 function begin(root) {
   showTimes(root);
-  if (navigator.clipboard) {
-    for (const button of root.querySelectorAll("[data-copy]")) button.hidden = false;
-  }
   for (const all of root.querySelectorAll("[data-tick-all]")) all.hidden = false;
 }
 
