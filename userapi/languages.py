@@ -69,6 +69,8 @@ class Reader:
         local = value.astimezone(self.zone)
         pattern = str(get_datetime_format(length, locale=self.locale))
         time_of_day = format_time(local, "short", locale=self.locale)
+        # Quotes surround words in a pattern: {1} 'at' {0}.
+        pattern = pattern.replace("'", "")
         return pattern.replace("{0}", time_of_day).replace("{1}", self.day(local.date(), length))
 
     def day(self, value: date, length: Length = "long") -> str:

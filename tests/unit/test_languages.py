@@ -3,8 +3,9 @@
 from datetime import UTC, date, datetime
 
 import pytest
+from babel import Locale
 
-from userapi.languages import locale_of, reader_of, zone_of
+from userapi.languages import Reader, locale_of, reader_of, zone_of
 
 MOMENT = datetime(2026, 11, 28, 14, 5, 30, tzinfo=UTC)
 
@@ -54,6 +55,14 @@ def test_an_unknown_time_zone_is_utc(name: str) -> None:
 )
 def test_times_follow_language_and_zone(tag: str, zone: str | None, text: str) -> None:
     assert reader_of(tag, zone).moment(MOMENT) == text
+
+
+@pytest.mark.parametrize("language", ["fr", "nn", "pt_BR"])
+def test_times_of_languages_to_come_have_no_signs_of_patterns(language: str) -> None:
+    text = Reader(Locale.parse(language), UTC).moment(MOMENT)
+
+    assert "2026" in text and "14:05" in text
+    assert not set(text) & set("'{}")
 
 
 def test_dates_and_numbers_follow_the_language() -> None:
