@@ -141,6 +141,8 @@ function begin(root) {
 
 document.addEventListener("htmx:load", (event) => begin(event.detail.elt));
 document.addEventListener("DOMContentLoaded", () => {
+  // Browsers offer the clipboard only over https and on this machine.
+  if (!navigator.clipboard) document.documentElement.classList.add("no-clipboard");
   // On a phone, the current tab can be outside of the window.
   const tab = document.querySelector(".tabs .active");
   if (tab) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
