@@ -463,6 +463,34 @@ def test_sessions_are_ended_one_by_one_and_all_at_once(
     assert [c.get("/api/v1/auth/me").status_code for c in (second, third)] == [401, 401]
 
 
+def test_api_keys_of_a_user_are_listed_and_revoked(
+    app: Flask, boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    made = log_in(robin).post("/api/v1/users/me/api-keys/", json={"name": "laptop"}).get_json()
+    api = JsonClient(app, token=made["key"])
+    assert api.get("/api/v1/users/me").status_code == 200
+
+    listed = words(boss.get(f"/users/{robin.id}/security"))
+    done = boss.follow(boss.post(f"/users/{robin.id}/api-keys/{made['id']}/revoke"))
+
+    assert "laptop" in listed and made["key"] not in listed
+    assert "The key was revoked." in words(done)
+    assert api.get("/api/v1/users/me").status_code == 401
+
+
+def test_api_keys_of_who_may_do_more_are_not_revoked(
+    app: Flask, boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    chief = make_user("chief", roles=["superadmin"])
+    made = log_in(chief).post("/api/v1/users/me/api-keys/", json={"name": "laptop"}).get_json()
+    boss.get(f"/users/{chief.id}/security")
+
+    refused = boss.follow(boss.post(f"/users/{chief.id}/api-keys/{made['id']}/revoke"))
+
+    assert 'role="alert"' in refused.text
+    assert JsonClient(app, token=made["key"]).get("/api/v1/users/me").status_code == 200
+
+
 def test_who_may_do_more_is_shown_and_cannot_be_touched(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:

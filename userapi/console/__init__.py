@@ -25,6 +25,7 @@ from . import (
     theme,
     user,
     user_actions,
+    user_keys,
     user_roles,
     users,
 )
@@ -42,6 +43,7 @@ MODULES = (
     users,
     user,
     user_actions,
+    user_keys,
     user_roles,
     imports,
     roles,

@@ -17,6 +17,7 @@ from userapi.authentication.owners import find_by_email
 from userapi.errors import ServiceError, invalid_field
 from userapi.infrastructure import strict_json
 from userapi.infrastructure.pagination import PageRequest
+from userapi.machines.key_owners import user_owner
 from userapi.permissions import Permission
 
 from .access import requires
@@ -76,11 +77,13 @@ def change_user(user_id: UUID) -> Response:
 @blp.route("/users/<uuid:user_id>/security", methods=["GET"])
 @requires(Permission.USERS_READ)
 def user_security_page(user_id: UUID) -> Response:
-    """Show how a user signs in, and their sessions to those who may see them."""
-    actor, sessions = current_actor(), None
+    """Show the sessions and API keys of a user to those who may see them."""
+    values = shown(user_id)
+    actor, sessions, keys = current_actor(), None, None
     if Permission.SESSIONS_READ in actor.permissions:
         sessions = services().sessions.list_of(user_id, current=actor.session_id)
-    return page("user_security.html", sessions=sessions, **shown(user_id))
+        keys = services().api_keys.list_of(user_owner(user_id))
+    return page("user_security.html", sessions=sessions, keys=keys, **values)
 
 
 @blp.route("/users/<uuid:user_id>/activity", methods=["GET"])
