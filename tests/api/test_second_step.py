@@ -160,7 +160,7 @@ def test_a_recovery_code_completes_the_sign_in(
     assert client.delete(f"{MFA}/{phone.id}").status_code == 204
     (row,) = audit_rows(app, action="mfa.recovery_code_used")
     assert row.details == {"left": 9}
-    assert "9 are left" in str(mailbox.deliver()[1])
+    assert "9 codes are left" in str(mailbox.deliver()[1])
 
 
 def test_a_recovery_code_is_taken_as_people_type_it(

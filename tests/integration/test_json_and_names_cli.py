@@ -155,11 +155,12 @@ NOT_FOR_COMMANDS = set(
     "flask_jwt_extended flask_migrate flask_smorest gunicorn jwt kombu marshmallow phonenumbers "
     "prometheus_client redis ua_parser webargs yaml zxcvbn zxcvbn_rs_py".split()
 )
-# Commands, and those of them that each uses. cryptography loads bcrypt for keys of OpenSSH.
+# Commands, and those of them that each uses. Mails use babel. cryptography loads bcrypt for keys
+# of OpenSSH.
 USED = {
     "audit list": "cryptography",
     "db current": "alembic flask_migrate",
-    "doctor": "bcrypt cryptography jwt prometheus_client",
+    "doctor": "babel bcrypt cryptography jwt prometheus_client",
     "events list": "",
     "keys list": "bcrypt cryptography jwt",
     "mails list": "",
@@ -167,6 +168,7 @@ USED = {
     "sessions list": "",
     "users list": "",
     "users show nobody": "",
+    "users stats": "",
     "users suspend nobody": "",
 }
 

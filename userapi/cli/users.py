@@ -224,7 +224,7 @@ def stats(days: int, recount: bool, as_json: bool) -> None:
     """Print the number of users, and what they did each day (UTC)."""
     if recount:
         rebuild_user_counts()
-    figures = services().operations.statistics.figures(days)
+    figures = services().statistics.statistics.figures(days)
     if as_json:
         print_json(asdict(figures))
     else:

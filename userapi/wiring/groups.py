@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from userapi.wiring.passwords import PasswordServices
     from userapi.wiring.secrets import SecretServices
     from userapi.wiring.sessions import SessionServices
+    from userapi.wiring.statistics import StatisticsServices
     from userapi.wiring.tokens import TokenServices
 
 # The name of the groups among the extensions of the application.
@@ -183,6 +184,11 @@ class ServiceGroups:
         """Return the services for operators and the worker."""
         from userapi.wiring.operations import build_operations
 
-        return build_operations(
-            self.foundation, self.secrets, self.sessions, self.directory, self.audit
-        )
+        return build_operations(self.foundation, self.secrets, self.sessions, self.audit)
+
+    @cached_property
+    def statistics(self) -> StatisticsServices:
+        """Return the services that count users and their activity."""
+        from userapi.wiring.statistics import build_statistics
+
+        return build_statistics(self.foundation, self.sessions, self.directory)

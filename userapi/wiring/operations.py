@@ -1,4 +1,4 @@
-"""Operation: health, metrics of the database, statistics, and clean-up."""
+"""Operation: health, metrics of the database, and clean-up."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,9 +9,7 @@ from userapi.events.expiry import EventExpiry
 from userapi.health import Health
 from userapi.metrics.collector import DatabaseCollector
 from userapi.settings import Settings
-from userapi.statistics import Statistics
 from userapi.wiring.audit import AuditServices
-from userapi.wiring.directory import DirectoryServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.secrets import SecretServices
 from userapi.wiring.sessions import SessionServices
@@ -24,14 +22,12 @@ class OperationServices:
     clean_up: CleanUp
     database_metrics: DatabaseCollector
     health: Health
-    statistics: Statistics
 
 
 def build_operations(
     foundation: Foundation,
     secrets: SecretServices,
     sessions: SessionServices,
-    directory: DirectoryServices,
     audit: AuditServices,
 ) -> OperationServices:
     """Build the services for operators and the worker."""
@@ -56,7 +52,6 @@ def build_operations(
             secrets=secrets.totp_secret_rotation,
         ),
         health=health,
-        statistics=Statistics(clock=clock, sessions=sessions.sessions, mfa=directory.mfa_figures),
     )
 
 

@@ -23,6 +23,7 @@ from userapi.wiring.passkeys import PasskeyServices
 from userapi.wiring.passwords import PasswordServices
 from userapi.wiring.secrets import SecretServices
 from userapi.wiring.sessions import SessionServices
+from userapi.wiring.statistics import StatisticsServices
 from userapi.wiring.tokens import TokenServices
 
 
@@ -45,6 +46,7 @@ class Services(
     AuditServices,
     MailServices,
     OperationServices,
+    StatisticsServices,
 ):
     """All services that views and the worker call."""
 
@@ -85,6 +87,7 @@ def _build_services(groups: ServiceGroups) -> Services:
         groups.audit,
         groups.mail,
         groups.operations,
+        groups.statistics,
     ):
         services |= vars(group)
     return Services(**services)

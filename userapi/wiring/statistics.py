@@ -1,0 +1,26 @@
+"""The statistics about users and their activity."""
+
+from dataclasses import dataclass
+
+from userapi.statistics import Statistics
+from userapi.wiring.directory import DirectoryServices
+from userapi.wiring.foundation import Foundation
+from userapi.wiring.sessions import SessionServices
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsServices:
+    """The services that count."""
+
+    statistics: Statistics
+
+
+def build_statistics(
+    foundation: Foundation, sessions: SessionServices, directory: DirectoryServices
+) -> StatisticsServices:
+    """Build the services that count."""
+    return StatisticsServices(
+        statistics=Statistics(
+            clock=foundation.clock, sessions=sessions.sessions, mfa=directory.mfa_figures
+        )
+    )
