@@ -15,10 +15,12 @@ NOBODY = "01900000-0000-7000-8000-000000000000"
 ROLES = ("user", "moderator", "admin", "superadmin")
 OPEN_TO_ALL = {
     "choose_theme",
+    "complete_sign_in",
     "forgot_password",
     "forgot_password_page",
     "nothing",
     "password_strength",
+    "second_step_page",
     "set_password",
     "set_password_page",
     "sign_in",

@@ -1,5 +1,6 @@
 """Which URLs lead over a network without a verified certificate, and who says so."""
 
+import re
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,7 @@ PRODUCTION = {
     "METRICS_TOKEN": "c1b7d4e2a9f3860b5d2e7c4f1a8b3d6e9c2f5a8d1b4e7c0f3a6d9b2e5c8f1a4d",
     "REDIS_URL": "redis://192.0.2.1/0",
 }
-REPORTED = '"settings.connection_not_verified","correlation_id":null,"variable":"REDIS_URL"'
+REPORTED = re.compile('"settings.connection_not_verified".*"variable":"REDIS_URL"')
 
 
 def test_doctor_names_each_url_in_production(make_app: Callable[..., Flask]) -> None:
@@ -107,7 +108,7 @@ def test_the_start_names_each_url_in_production(
     make_app(**PRODUCTION)
     make_app(**{**PRODUCTION, "ENVIRONMENT": "development"})
 
-    assert capsys.readouterr().out.count(REPORTED) == 1
+    assert len(REPORTED.findall(capsys.readouterr().out)) == 1
 
 
 def test_the_start_of_a_worker_names_each_url_in_production(
@@ -122,4 +123,4 @@ def test_the_start_of_a_worker_names_each_url_in_production(
         result = app.test_cli_runner().invoke(args=["worker", "--metrics-port", port])
 
     assert result.exit_code != 0
-    assert capsys.readouterr().out.count(REPORTED) == 1
+    assert len(REPORTED.findall(capsys.readouterr().out)) == 1

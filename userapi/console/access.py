@@ -21,7 +21,7 @@ from userapi.permissions import Permission
 from userapi.serving.body_limits import allow_body
 
 from .blueprint import blp
-from .cookies import csrf, require_store
+from .cookies import MFA_TOKEN, csrf, require_store
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -58,7 +58,10 @@ def signed_in(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        authenticate_by_cookie(password_change_pending=hasattr(view, "open_to_password_change"))
+        authenticate_by_cookie(
+            password_change_pending=hasattr(view, "open_to_password_change"),
+            enrollment=hasattr(view, "open_to_enrollment"),
+        )
         require_fresh(view)
         _receive_form(view)
         return view(*args, **kwargs)
@@ -114,6 +117,13 @@ def _check_browser() -> None:
         csrf.protect()
 
 
+def begin_second_step(mfa_token: str) -> None:
+    """Keep the token of a sign-in until its second step, with a new id in the cookie."""
+    session.clear()
+    session[MFA_TOKEN] = mfa_token
+    cast(Any, current_app.session_interface).regenerate(session)
+
+
 def begin_session(own: SessionReference, *, remember_me: bool) -> None:
     """Bind the browser to a new session."""
     session.clear()
@@ -133,8 +143,13 @@ def renew_session(own: SessionReference) -> None:
     cast(Any, current_app.session_interface).regenerate(session)
 
 
-def authenticate_by_cookie(*, password_change_pending: bool = False) -> None:
+def authenticate_by_cookie(
+    *, password_change_pending: bool = False, enrollment: bool = False
+) -> None:
     """Make the user of the cookie's session the actor of this request.
+
+    `password_change_pending` and `enrollment` allow a session that may only change the password, or
+    only add a second factor.
 
     Raises AuthenticationRequired, TokenRevoked, PasswordChangePending, MfaEnrollmentRequired.
     """
@@ -151,7 +166,7 @@ def authenticate_by_cookie(*, password_change_pending: bool = False) -> None:
     if live.must_change_password:
         if not password_change_pending:
             raise PasswordChangePending()
-    elif request_state().may_only_enroll:
+    elif request_state().may_only_enroll and not enrollment:
         raise MfaEnrollmentRequired()
 
 

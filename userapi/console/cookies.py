@@ -1,7 +1,9 @@
 """Browser sessions: a random id in a cookie, and its data in Redis or in files.
 
 Only the pages have sessions. Visitors who are not signed in have no data on the server: the seed of
-their CSRF tokens and the messages for the next page are in a signed cookie. If Redis is configured
+their CSRF tokens and the messages for the next page are in a signed cookie, which they can read.
+Between the password and the second step a session is on the server: nobody reads its mfa_token. If
+Redis is configured
 and unavailable, so are the pages for signed-in users. The API is not affected.
 
 Only this module uses private names of Flask-Session: those by which a store is implemented, because
@@ -43,6 +45,8 @@ BREAKER_SECONDS = 0.1
 VISITOR_LIFETIME = timedelta(hours=2)
 # `_flashes` is where Flask stores the messages of `flash`.
 VISITOR_KEYS = ("csrf_token", "_flashes")
+# The token of a sign-in whose second step is open.
+MFA_TOKEN = "mfa_token"
 # A cookie holds 4 KB.
 MAX_MESSAGES = 5
 MAX_FILES = 10_000
@@ -116,9 +120,10 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
 
     session_class = _PageSession
 
-    def __init__(self, app: Flask, **options: Any) -> None:
+    def __init__(self, app: Flask, *, second_step_lifetime: timedelta, **options: Any) -> None:
         super().__init__(app, **options)
         self._visitors = _VisitorCookies(app)
+        self._second_step_lifetime = second_step_lifetime
 
     def open_session(self, app: Flask, request: Request) -> Any:
         """Return the session of a page, an empty one of a static file, None for other requests.
@@ -149,7 +154,7 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
         if isinstance(session, _UnavailableSession) or request.path.startswith(STATIC):
             return
         try:
-            if "session_id" in session:
+            if "session_id" in session or MFA_TOKEN in session:
                 super().save_session(app, session, response)
                 self._visitors.delete(app, request, response)
             else:
@@ -177,6 +182,9 @@ class _PageSessions(ServerSideSessionInterface):  # type: ignore[misc]  # has no
                 samesite=self.get_cookie_samesite(app),
             )
         self._visitors.write(app, session, response)
+
+    def _lifetime(self, session: ServerSideSession, usual: timedelta) -> timedelta:
+        return usual if "session_id" in session else self._second_step_lifetime
 
 
 class _RedisUnavailable(ConnectionError):
@@ -206,7 +214,7 @@ class _RedisSessions(_PageSessions):
     def _upsert_session(
         self, session_lifetime: timedelta, session: ServerSideSession, store_id: str
     ) -> None:
-        lifetime = int(session_lifetime.total_seconds())
+        lifetime = int(self._lifetime(session, session_lifetime).total_seconds())
         text = self.serializer.encode(session)
         self._execute(command("SET", store_id, text, "EX", lifetime))
 
@@ -220,6 +228,11 @@ class _RedisSessions(_PageSessions):
 
 class _FileSessions(_PageSessions, CacheLibSessionInterface):  # type: ignore[misc]
     """Browser sessions in files, for a service without Redis."""
+
+    def _upsert_session(
+        self, session_lifetime: timedelta, session: ServerSideSession, store_id: str
+    ) -> None:
+        super()._upsert_session(self._lifetime(session, session_lifetime), session, store_id)
 
 
 def require_store(session: SessionMixin) -> None:
@@ -264,7 +277,11 @@ def init_app(app: Flask, settings: Settings) -> None:
 def _store(app: Flask, settings: Settings) -> _PageSessions:
     # Bound to SECRET_KEY: a new key invalidates all former cookies.
     prefix = f"{KEY_PREFIX}{key_id(settings.secret_key)}:"
-    options: dict[str, Any] = {"key_prefix": prefix, "permanent": False}
+    options: dict[str, Any] = {
+        "key_prefix": prefix,
+        "permanent": False,
+        "second_step_lifetime": timedelta(seconds=settings.mfa_token_seconds),
+    }
     if not settings.redis_url:
         folder = settings.instance_dir / "console"
         make_folder(folder)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import flash, request
+from flask import current_app, flash, request, url_for
 from flask_babel import gettext
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DBAPIError
@@ -10,13 +10,16 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.wrappers import Response
 
+from userapi.actor import InsufficientUserAuthentication
 from userapi.api import problems
 from userapi.api.access import browser_session
+from userapi.api.restrictions import MfaEnrollmentRequired
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
 from userapi.errors import ServiceError
 
 from .access import PasswordChangePending, authenticate_by_cookie, public
 from .blueprint import blp
+from .cookies import PREFIX
 from .problem_texts import translated_problem
 from .rendering import page, redirect_to
 
@@ -116,6 +119,37 @@ def _redirect_to_sign_in(error: ServiceError) -> Response:
 def _redirect_to_password(_error: PasswordChangePending) -> Response:
     flash(gettext("Set a new password before you continue."), "info")
     return redirect_to("password_page")
+
+
+@blp.errorhandler(MfaEnrollmentRequired)
+def _redirect_to_security(_error: MfaEnrollmentRequired) -> Response:
+    flash(gettext("Your role requires a second factor. Add one before you continue."), "info")
+    return redirect_to("security_page")
+
+
+@blp.errorhandler(InsufficientUserAuthentication)
+def _redirect_to_confirmation(_error: InsufficientUserAuthentication) -> Response:
+    """Redirect to the page that authenticates again, and leads back to a page with GET.
+
+    What was typed is not sent again by itself.
+    """
+    if request.method == "GET":
+        return redirect_to("confirm_page", onward=request.full_path.rstrip("?"))
+    flash(
+        gettext("Nothing was changed yet. Repeat it after you have confirmed who you are."), "info"
+    )
+    return redirect_to("confirm_page", onward=_page_of(request.path))
+
+
+def _page_of(path: str) -> str:
+    """Return the path of the page that has the form of a path: itself or one above it."""
+    adapter = current_app.url_map.bind("")
+    while path.count("/") > PREFIX.count("/") - 1:
+        endpoint, _ = adapter.match(path, method="GET")
+        if endpoint != "console.nothing":
+            return path
+        path = path.rpartition("/")[0]
+    return url_for("console.home")
 
 
 @blp.errorhandler(CSRFError)

@@ -17,6 +17,8 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from userapi.api.context import request_state, services
+from userapi.factors.recovery_codes import unused_codes
+from userapi.infrastructure.database import reading
 
 from .blueprint import blp
 from .languages import language_choices, own_preferences, time_zone_choices, viewer
@@ -26,6 +28,8 @@ POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 ASSET_SECONDS = 365 * 86_400
+# From this number on, every page reminds of new recovery codes.
+FEW_RECOVERY_CODES = 3
 # The classes `tint-0` to `tint-7` of console.css.
 TINTS = 8
 
@@ -73,7 +77,18 @@ def _shared_values() -> dict[str, Any]:
         "language_choices": language_choices,
         "time_zone_choices": time_zone_choices,
         "password_change_pending": live is not None and live.must_change_password,
+        "few_recovery_codes": _few_recovery_codes,
     }
+
+
+def _few_recovery_codes() -> int | None:
+    """Return how many recovery codes are left, if that is so few that every page says it."""
+    live = request_state().live_session
+    if live is None or not live.mfa_enabled:
+        return None
+    with reading() as connection:
+        left = unused_codes(connection, live.user_id)
+    return left if left <= FEW_RECOVERY_CODES else None
 
 
 def _csrf_field() -> Markup:

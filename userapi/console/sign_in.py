@@ -12,9 +12,10 @@ from userapi.api.schemas.auth import Login
 from userapi.api.schemas.users import Registration
 from userapi.api.users import new_user
 from userapi.errors import ServiceError
+from userapi.factors.errors import MfaRequired
 from userapi.sessions.models import SessionKind
 
-from .access import begin_session, public
+from .access import begin_second_step, begin_session, public
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form
@@ -46,14 +47,22 @@ def sign_in() -> Response:
             actor=current_actor(),
             kind=SessionKind.BROWSER,
         )
+    except MfaRequired as error:
+        end_former_session()
+        begin_second_step(error.extra["mfa_token"])
+        return redirect_to("second_step_page", onward=onward)
     except ServiceError as error:
         return page_with_errors(error, "sign_in.html", onward=onward)
-    former = browser_session()
-    if former is not None:
-        # The browser has replaced its cookie, so this session would stay in the list unused.
-        services().log_out.end(former, actor=current_actor())
+    end_former_session()
     begin_session(tokens, remember_me=body["remember_me"])
     return redirect(onward, 303) if onward else redirect_to("home")
+
+
+def end_former_session() -> None:
+    """End the session that this browser has now: nobody can use it once the cookie is replaced."""
+    former = browser_session()
+    if former is not None:
+        services().log_out.end(former, actor=current_actor())
 
 
 @blp.route("/sign-out", methods=["POST"])

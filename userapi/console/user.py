@@ -77,13 +77,14 @@ def change_user(user_id: UUID) -> Response:
 @blp.route("/users/<uuid:user_id>/security", methods=["GET"])
 @requires(Permission.USERS_READ)
 def user_security_page(user_id: UUID) -> Response:
-    """Show the sessions and API keys of a user to those who may see them."""
+    """Show the second factors of a user, and to those who may see them sessions and keys."""
     values = shown(user_id)
     actor, sessions, keys = current_actor(), None, None
     if Permission.SESSIONS_READ in actor.permissions:
         sessions = services().sessions.list_of(user_id, current=actor.session_id)
         keys = services().api_keys.list_of(user_owner(user_id))
-    return page("user_security.html", sessions=sessions, keys=keys, **values)
+    mfa = services().factor_list.of(user_id, own=False)
+    return page("user_security.html", sessions=sessions, keys=keys, mfa=mfa, **values)
 
 
 @blp.route("/users/<uuid:user_id>/activity", methods=["GET"])

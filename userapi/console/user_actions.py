@@ -11,6 +11,7 @@ from flask_babel import gettext, ngettext
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
+from userapi.api.restrictions import fresh
 from userapi.api.schemas.users import OptionalReason, Suspension
 from userapi.errors import ServiceError, invalid_field
 from userapi.permissions import Permission
@@ -77,6 +78,42 @@ def unlock_user(user_id: UUID) -> Response:
         services().account_suspension.unlock(user_id, actor=current_actor())
 
     return _act(user_id, unlock, gettext("The user was unlocked and can sign in again."))
+
+
+@blp.route("/users/<uuid:user_id>/reset-mfa", methods=["GET"])
+@requires(Permission.USERS_RESET_MFA)
+@fresh
+def reset_user_mfa_page(user_id: UUID) -> Response:
+    """Tell what a reset of the second factors does, and ask."""
+    values = shown(user_id)
+    return page(
+        "user_question.html",
+        tab_title=gettext("Second factors"),
+        question=gettext("Remove all second factors of %(name)s?", name=values["user"].username),
+        points=[
+            gettext("All apps, passkeys and recovery codes of the user are removed."),
+            gettext("From then on, the password alone signs in. Make sure who asks for this."),
+            _about_sessions(user_id),
+            gettext("The user receives a mail."),
+        ],
+        action="reset_user_mfa",
+        label=gettext("Remove the second factors"),
+        **values,
+    )
+
+
+@blp.route("/users/<uuid:user_id>/reset-mfa", methods=["POST"])
+@requires(Permission.USERS_RESET_MFA)
+@fresh
+def reset_user_mfa(user_id: UUID) -> Response:
+    """Remove all second factors of a user, and end their sessions."""
+
+    def reset() -> None:
+        services().mfa_reset.reset(user_id, actor=current_actor())
+
+    return _act(
+        user_id, reset, gettext("The second factors were removed. Every session has ended.")
+    )
 
 
 @blp.route("/users/<uuid:user_id>/reset-password", methods=["GET"])

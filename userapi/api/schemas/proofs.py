@@ -63,6 +63,12 @@ class SecondStep(MfaToken, OneProof):
     credential = assertion_field()
 
 
+class PasswordProof(StrictSchema):
+    """The current password."""
+
+    password = Password(required=True, min_length=1)
+
+
 class StepUpProof(OneProof):
     """The current password; with a second factor, a code or a passkey."""
 

@@ -79,6 +79,8 @@ document.addEventListener("click", async (event) => {
     const input = document.getElementById(button.dataset.reveal);
     input.type = input.type === "password" ? "text" : "password";
     button.setAttribute("aria-pressed", String(input.type === "text"));
+  } else if ("print" in button.dataset) {
+    window.print();
   } else if (button.dataset.copy) {
     await navigator.clipboard.writeText(button.dataset.copy);
     button.classList.add("copied");

@@ -1,0 +1,103 @@
+"""The own second factors: authenticator apps, passkeys and recovery codes."""
+
+from uuid import UUID
+
+from flask_babel import gettext
+from werkzeug.wrappers import Response
+
+from userapi.api.context import current_actor, current_session, services
+from userapi.api.restrictions import enabled_by, fresh, open_to_enrollment
+from userapi.api.schemas.mfa import AppCode, AppRequest, FactorName
+from userapi.errors import ServiceError
+
+from .access import renew_session, signed_in
+from .blueprint import blp
+from .errors import flash_error, page_with_errors
+from .forms import read_form
+from .rendering import flash_success, page
+
+
+@blp.route("/security", methods=["GET"])
+@signed_in
+@open_to_enrollment
+def security_page() -> Response:
+    """Show the second factors, and how many recovery codes are left."""
+    return page("security.html", mfa=services().factor_list.of(current_session().user_id, own=True))
+
+
+@blp.route("/security/apps", methods=["POST"])
+@signed_in
+@enabled_by(lambda: services().app_setup.require_available())
+@fresh
+@open_to_enrollment
+def begin_app() -> Response:
+    """Show the secret of a new authenticator app, and ask for a code of it."""
+    try:
+        name = read_form(AppRequest).get("name")
+        new = services().app_setup.begin(current_session().user_id, name=name)
+    except ServiceError as error:
+        return flash_error(error, "security_page")
+    return page("new_app.html", new=new, factor_id=new.id)
+
+
+@blp.route("/security/apps/<uuid:factor_id>/confirm", methods=["POST"])
+@signed_in
+@open_to_enrollment
+def confirm_app(factor_id: UUID) -> Response:
+    """Add the app. With the first factor, show recovery codes; all other sessions end."""
+    try:
+        added = services().app_confirmation.confirm(
+            current_session(), factor_id, read_form(AppCode)["code"], actor=current_actor()
+        )
+    except ServiceError as error:
+        return page_with_errors(error, "new_app.html", factor_id=factor_id)
+    renew_session(added.pair)
+    if added.recovery_codes:
+        return page("recovery_codes.html", codes=added.recovery_codes, first=True)
+    return flash_success(gettext("The authenticator app was added."), "security_page")
+
+
+@blp.route("/security/factors/<uuid:factor_id>/rename", methods=["POST"])
+@signed_in
+def rename_factor(factor_id: UUID) -> Response:
+    """Give a factor another name."""
+    try:
+        services().factor_renaming.rename(
+            current_session().user_id,
+            factor_id,
+            read_form(FactorName)["name"],
+            actor=current_actor(),
+        )
+    except ServiceError as error:
+        return flash_error(error, "security_page")
+    return flash_success(gettext("The name was changed."), "security_page")
+
+
+@blp.route("/security/factors/<uuid:factor_id>/remove", methods=["POST"])
+@signed_in
+@fresh
+def remove_factor(factor_id: UUID) -> Response:
+    """Remove a factor. All other sessions end; with the last one, the password alone signs in."""
+    try:
+        services().factor_removal.remove(
+            current_session().user_id, factor_id, actor=current_actor()
+        )
+    except ServiceError as error:
+        return flash_error(error, "security_page")
+    return flash_success(
+        gettext("The factor was removed. All other sessions have ended."), "security_page"
+    )
+
+
+@blp.route("/security/recovery-codes", methods=["POST"])
+@signed_in
+@fresh
+def replace_recovery_codes() -> Response:
+    """Show ten new recovery codes. All former ones are void."""
+    try:
+        codes = services().recovery_code_replacement.replace(
+            current_session().user_id, actor=current_actor()
+        )
+    except ServiceError as error:
+        return flash_error(error, "security_page")
+    return page("recovery_codes.html", codes=codes, first=False)
