@@ -41,12 +41,17 @@ class NamedLimit:
 
 NAMED_LIMITS = (
     NamedLimit("rate_limit_login", ("auth.login", "console.sign_in")),
-    NamedLimit("rate_limit_login", ("auth.login_mfa",)),
+    NamedLimit(
+        "rate_limit_login",
+        ("auth.login_mfa", "console.complete_sign_in", "console.complete_sign_in_with_passkey"),
+    ),
     NamedLimit("rate_limit_login", ("auth.login_mfa_options",)),
-    NamedLimit("rate_limit_login", ("auth.login_passkey",)),
+    NamedLimit("rate_limit_login", ("auth.login_passkey", "console.passkey_sign_in")),
     NamedLimit("rate_limit_login", ("auth.login_passkey_options",)),
     NamedLimit("rate_limit_login", ("auth.step_up_options",)),
-    NamedLimit("rate_limit_login", ("auth.step_up",)),
+    NamedLimit(
+        "rate_limit_login", ("auth.step_up", "console.confirm", "console.confirm_with_passkey")
+    ),
     NamedLimit("rate_limit_register", ("auth.register", "console.sign_up")),
     NamedLimit("rate_limit_refresh", ("auth.refresh",)),
     NamedLimit(

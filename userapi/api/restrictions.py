@@ -80,9 +80,7 @@ def require_open(view: Callable[..., Any]) -> None:
 
     A required change of the password comes before a required second factor.
     """
-    require_enabled = getattr(view, "require_enabled", None)
-    if require_enabled is not None:
-        require_enabled()
+    require_enabled(view)
     if current_actor().key_id is not None:
         return
     if current_session().must_change_password:
@@ -90,6 +88,13 @@ def require_open(view: Callable[..., Any]) -> None:
             raise PasswordChangeRequired()
     elif request_state().may_only_enroll and not hasattr(view, "open_to_enrollment"):
         raise MfaEnrollmentRequired()
+
+
+def require_enabled(view: Callable[..., Any]) -> None:
+    """Raise Forbidden if the feature of the view is disabled."""
+    require = getattr(view, "require_enabled", None)
+    if require is not None:
+        require()
 
 
 def require_fresh(view: Callable[..., Any]) -> None:

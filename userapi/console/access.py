@@ -14,7 +14,7 @@ from flask import current_app, request, session
 from userapi.api.access import BrowserSession, act_as_user_of, browser_session, require_live
 from userapi.api.bodies import IMPORT_LIMIT_BYTES, IMPORT_SECONDS
 from userapi.api.context import current_actor, request_state, services
-from userapi.api.restrictions import MfaEnrollmentRequired, require_fresh
+from userapi.api.restrictions import MfaEnrollmentRequired, require_enabled, require_fresh
 from userapi.authentication.refusals import AuthenticationRequired, TokenRevoked
 from userapi.authentication.token_status import SessionReference
 from userapi.permissions import Permission
@@ -62,6 +62,7 @@ def signed_in(view: View) -> View:
             password_change_pending=hasattr(view, "open_to_password_change"),
             enrollment=hasattr(view, "open_to_enrollment"),
         )
+        require_enabled(view)
         require_fresh(view)
         _receive_form(view)
         return view(*args, **kwargs)
@@ -122,6 +123,13 @@ def begin_second_step(mfa_token: str) -> None:
     session.clear()
     session[MFA_TOKEN] = mfa_token
     cast(Any, current_app.session_interface).regenerate(session)
+
+
+def end_former_session() -> None:
+    """End the session that this browser has now: nobody can use it once the cookie is replaced."""
+    former = browser_session()
+    if former is not None:
+        services().log_out.end(former, actor=current_actor())
 
 
 def begin_session(own: SessionReference, *, remember_me: bool) -> None:

@@ -13,6 +13,8 @@ from userapi.api.restrictions import open_to_enrollment
 from userapi.api.schemas.mfa import AppCode
 from userapi.api.schemas.proofs import PasswordProof
 from userapi.errors import ServiceError
+from userapi.factors.methods import Method
+from userapi.infrastructure.database import reading
 
 from .access import open_to_password_change, renew_session, signed_in
 from .blueprint import blp
@@ -48,7 +50,7 @@ def confirm() -> Response:
         else:
             pair = use_case.with_password(own, body["password"], actor=actor)
     except ServiceError as error:
-        return page_with_errors(error, TEMPLATE, **_values())
+        return ask_to_confirm_again(error)
     renew_session(pair)
     onward = path_in_console(request.args.get("onward"))
     if onward:
@@ -56,8 +58,19 @@ def confirm() -> Response:
     return flash_success(gettext("You are confirmed."), "security_page")
 
 
+def ask_to_confirm_again(error: ServiceError) -> Response:
+    """Show the page with an error."""
+    return page_with_errors(error, TEMPLATE, **_values())
+
+
 def _values() -> dict[str, Any]:
+    own = current_session()
+    methods: list[Method] = []
+    if own.mfa_enabled:
+        with reading() as connection:
+            methods = services().factor_list.methods(connection, own.user_id)
     return {
         "onward": path_in_console(request.args.get("onward")),
-        "with_code": current_session().mfa_enabled,
+        "with_code": own.mfa_enabled,
+        "methods": methods,
     }

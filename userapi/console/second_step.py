@@ -1,5 +1,7 @@
 """The second step of a sign-in: the page after the password of an account with second factors."""
 
+from typing import Any
+
 from flask import flash, request, session
 from flask_babel import gettext, ngettext
 from werkzeug.utils import redirect
@@ -9,7 +11,9 @@ from userapi.api.context import current_actor, services
 from userapi.api.schemas.mfa import AppCode
 from userapi.errors import ServiceError
 from userapi.factors.errors import MfaTokenInvalid
+from userapi.infrastructure.database import reading
 from userapi.sessions.models import SessionKind
+from userapi.sessions.pending_sign_ins import OpenSignIn
 
 from .access import begin_session, public
 from .blueprint import blp
@@ -30,8 +34,8 @@ def second_step_page() -> Response:
     try:
         sign_in = services().second_step.find(session.get(MFA_TOKEN, ""))
     except MfaTokenInvalid:
-        return _start_again(onward)
-    return page(TEMPLATE, onward=onward, tries_left=sign_in.tries_left)
+        return start_again(onward)
+    return page(TEMPLATE, onward=onward, **_shown(sign_in))
 
 
 @blp.route("/sign-in/second-step", methods=["POST"])
@@ -49,27 +53,35 @@ def complete_sign_in() -> Response:
             kind=SessionKind.BROWSER,
         )
     except MfaTokenInvalid:
-        return _start_again(onward)
+        return start_again(onward)
     except ServiceError as error:
-        return _ask_again(error, token, onward)
+        return ask_again(error, token, onward)
     begin_session(result.pair, remember_me=sign_in.remember_me)
     if result.recovery_codes_left is not None:
         flash(_codes_left(result.recovery_codes_left), "info")
     return redirect(onward, 303) if onward else redirect_to("home")
 
 
-def _ask_again(error: ServiceError, token: str, onward: str | None) -> Response:
+def ask_again(error: ServiceError, token: str, onward: str | None) -> Response:
+    """Show the form with an error, or the first step if the sign-in has ended."""
     try:
-        tries_left = services().second_step.find(token).tries_left
+        sign_in = services().second_step.find(token)
     except MfaTokenInvalid:
-        return _start_again(onward)
-    return page_with_errors(error, TEMPLATE, onward=onward, tries_left=tries_left)
+        return start_again(onward)
+    return page_with_errors(error, TEMPLATE, onward=onward, **_shown(sign_in))
 
 
-def _start_again(onward: str | None) -> Response:
+def start_again(onward: str | None) -> Response:
+    """Show the first step, because the sign-in has ended."""
     session.pop(MFA_TOKEN, None)
     flash(gettext("This sign-in has ended. Start again with your password."), "error")
     return redirect_to("sign_in_page", onward=onward)
+
+
+def _shown(sign_in: OpenSignIn) -> dict[str, Any]:
+    with reading() as connection:
+        methods = services().factor_list.methods(connection, sign_in.user_id)
+    return {"tries_left": sign_in.tries_left, "methods": methods}
 
 
 def _codes_left(left: int) -> str:

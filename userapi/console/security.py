@@ -1,7 +1,9 @@
 """The own second factors: authenticator apps, passkeys and recovery codes."""
 
+from typing import Any
 from uuid import UUID
 
+from flask import session
 from flask_babel import gettext
 from werkzeug.wrappers import Response
 
@@ -9,6 +11,7 @@ from userapi.api.context import current_actor, current_session, services
 from userapi.api.restrictions import enabled_by, fresh, open_to_enrollment
 from userapi.api.schemas.mfa import AppCode, AppRequest, FactorName
 from userapi.errors import ServiceError
+from userapi.factors.listing import MfaView, OwnPasskeyView
 
 from .access import renew_session, signed_in
 from .blueprint import blp
@@ -16,13 +19,32 @@ from .errors import flash_error, page_with_errors
 from .forms import read_form
 from .rendering import flash_success, page
 
+# Under this name the session records that a factor was removed and the browser is not yet informed.
+REMOVED = "factor_removed"
+
 
 @blp.route("/security", methods=["GET"])
 @signed_in
 @open_to_enrollment
 def security_page() -> Response:
     """Show the second factors, and how many recovery codes are left."""
-    return page("security.html", mfa=services().factor_list.of(current_session().user_id, own=True))
+    mfa = services().factor_list.of(current_session().user_id, own=True)
+    # Only after a removal: a list that is older than a new passkey would hide it in the browser.
+    accepted = _accepted_passkeys(mfa) if session.pop(REMOVED, False) else None
+    return page("security.html", mfa=mfa, accepted_passkeys=accepted)
+
+
+def _accepted_passkeys(mfa: MfaView) -> dict[str, Any] | None:
+    """Return what the browser's `signalAllAcceptedCredentials` reads (WebAuthn Level 3 §5.1.10)."""
+    if mfa.webauthn is None:
+        return None
+    return {
+        "rpId": mfa.webauthn.rp_id,
+        "userId": mfa.webauthn.user_id,
+        "allAcceptedCredentialIds": [
+            factor.credential_id for factor in mfa.factors if isinstance(factor, OwnPasskeyView)
+        ],
+    }
 
 
 @blp.route("/security/apps", methods=["POST"])
@@ -84,6 +106,7 @@ def remove_factor(factor_id: UUID) -> Response:
         )
     except ServiceError as error:
         return flash_error(error, "security_page")
+    session[REMOVED] = True
     return flash_success(
         gettext("The factor was removed. All other sessions have ended."), "security_page"
     )

@@ -15,7 +15,7 @@ from userapi.errors import ServiceError
 from userapi.factors.errors import MfaRequired
 from userapi.sessions.models import SessionKind
 
-from .access import begin_second_step, begin_session, public
+from .access import begin_second_step, begin_session, end_former_session, public
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form
@@ -56,13 +56,6 @@ def sign_in() -> Response:
     end_former_session()
     begin_session(tokens, remember_me=body["remember_me"])
     return redirect(onward, 303) if onward else redirect_to("home")
-
-
-def end_former_session() -> None:
-    """End the session that this browser has now: nobody can use it once the cookie is replaced."""
-    former = browser_session()
-    if former is not None:
-        services().log_out.end(former, actor=current_actor())
 
 
 @blp.route("/sign-out", methods=["POST"])

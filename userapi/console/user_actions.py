@@ -97,7 +97,7 @@ def reset_user_mfa_page(user_id: UUID) -> Response:
             gettext("The user receives a mail."),
         ],
         action="reset_user_mfa",
-        label=gettext("Remove the second factors"),
+        label=gettext("Reset two-step sign-in"),
         **values,
     )
 
