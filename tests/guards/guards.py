@@ -1237,6 +1237,27 @@ GUARDS = [
         ("tests/unit/test_password_legacy_hashes.py",),
     ),
     Guard(
+        "The token of a sign-in is kept on the server until the second step",
+        "console.cookies._PageSessions.save_session",
+        '"session_id" in session or MFA_TOKEN in session',
+        '"session_id" in session',
+        ("tests/console/test_second_step.py",),
+    ),
+    Guard(
+        "The id of a browser session is new after the second step",
+        "console.access.renew_session",
+        "cast(Any, current_app.session_interface).regenerate(session)",
+        "None",
+        ("tests/console/test_second_step.py",),
+    ),
+    Guard(
+        "A session that may only add a factor opens no other page",
+        "console.access.authenticate_by_cookie",
+        "request_state().may_only_enroll and not enrollment",
+        "False",
+        ("tests/console/test_second_step.py",),
+    ),
+    Guard(
         "A sign-in redirects only to pages of the console",
         "path_in_console",
         "target is None or not ONWARD.fullmatch(target)",
