@@ -175,6 +175,10 @@ def test_swagger_ui_shows_every_operation(
         "audit",
         "health",
         "wellknown",
+        "service_accounts",
+        "service_keys",
+        "own_keys",
+        "user_keys",
     ]
 
 
