@@ -54,7 +54,7 @@ class WithheldPermissions:
     """Permissions that an actor holds and may not use before a step-up, and the refusal."""
 
     permissions: PermissionSet
-    refusal: InsufficientUserAuthentication
+    refusal: InsufficientUserAuthentication | Forbidden
 
 
 class ActorType(StrEnum):
@@ -99,14 +99,17 @@ class Actor:
     def require(self, permission: str) -> None:
         """Raise PermissionDenied unless this actor holds the permission.
 
-        Raises InsufficientUserAuthentication if its use needs a step-up.
+        Raises what `require_step_up` raises if its use needs a step-up.
         """
         if permission not in self.permissions:
             raise PermissionDenied(permission)
         self.require_step_up(permission)
 
     def require_step_up(self, permission: str) -> None:
-        """Raise InsufficientUserAuthentication if the use of a permission needs a step-up."""
+        """Raise InsufficientUserAuthentication if the use of a permission needs a step-up.
+
+        An API key cannot make one: raises a subclass of Forbidden that says who can.
+        """
         if self.withheld is not None and permission in self.withheld.permissions:
             raise self.withheld.refusal
 

@@ -1,5 +1,6 @@
 """Step-up: who must authenticate again, how, and what becomes of the former tokens (RFC 9470)."""
 
+from base64 import b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -14,6 +15,7 @@ from tests.support.authentication import set_authentication, set_mfa_enabled
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.facts import audit_rows, events
+from tests.support.machines import OWN_KEYS, make_key, make_service
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 
@@ -298,6 +300,62 @@ def test_permissions_may_need_a_fresh_session(
     assert_challenged(refused)
     assert elsewhere.status_code == 200
     assert accepted.status_code == 200
+
+
+@pytest.mark.parametrize("credential", ["personal_key", "service_key", "client_token"])
+def test_keys_cannot_use_permissions_that_need_a_step_up(
+    guarded: Callable[..., SignedInClient], robin: MadeUser, credential: str
+) -> None:
+    """A leaked key would otherwise do what a stolen session cannot."""
+    session = guarded("users:suspend")
+    service = make_service(session, roles=["admin"])
+    issued = JsonClient(session.app).post(
+        "/api/v1/auth/token",
+        json={
+            "grant_type": "client_credentials",
+            "client_id": service.id,
+            "client_secret": service.key.text,
+        },
+    )
+    tokens = {
+        "personal_key": make_key(session, OWN_KEYS).text,
+        "service_key": service.key.text,
+        "client_token": issued.get_json()["access_token"],
+    }
+    client = JsonClient(session.app, token=tokens[credential])
+
+    refused = client.post(f"/api/v1/users/{robin.id}/suspend")
+
+    code = "interactive_session_required" if credential == "personal_key" else "user_required"
+    assert (refused.status_code, code_of(refused)) == (403, code)
+    assert client.get("/api/v1/users/").status_code == 200
+
+
+def test_a_key_without_a_permission_that_needs_a_step_up_lacks_the_permission(
+    guarded: Callable[..., SignedInClient], robin: MadeUser
+) -> None:
+    session = guarded("users:suspend")
+    key = make_key(session, OWN_KEYS, permissions=["users:read"])
+
+    refused = JsonClient(session.app, token=key.text).post(f"/api/v1/users/{robin.id}/suspend")
+
+    assert (refused.status_code, code_of(refused)) == (403, "permission_denied")
+
+
+def test_a_client_cannot_introspect_by_basic_where_that_needs_a_step_up(
+    guarded: Callable[..., SignedInClient],
+) -> None:
+    session = guarded("tokens:introspect")
+    service = make_service(session, roles=["superadmin"])
+    basic = b64encode(f"{service.id}:{service.key.text}".encode()).decode()
+
+    refused = JsonClient(session.app).post(
+        "/api/v1/auth/introspect",
+        json={"token": session.token},
+        headers={"Authorization": f"Basic {basic}"},
+    )
+
+    assert (refused.status_code, code_of(refused)) == (403, "user_required")
 
 
 def test_the_age_is_a_setting(

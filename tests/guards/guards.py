@@ -886,6 +886,13 @@ GUARDS = [
         STEP_UP,
     ),
     Guard(
+        "A key cannot use permissions that need a step-up",
+        "actor_of_key",
+        "replace(actor, withheld=withheld)",
+        "actor",
+        STEP_UP,
+    ),
+    Guard(
         "A session is fresh for a limited time",
         "Freshness.shortfall",
         "age <= timedelta(seconds=self._max_age_seconds)",

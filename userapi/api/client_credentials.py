@@ -20,13 +20,12 @@ from userapi.machines.client_tokens import (
     InvalidClient,
     OAuthRequestInvalid,
     TokenRequest,
-    acting_as,
 )
 from userapi.machines.status import KeyReference
 
 from .bodies import FORM, parse_json, read_body, require_media_type
 from .context import request_state, services
-from .key_access import require_usable_key
+from .key_access import actor_of_key, require_usable_key
 
 MAX_PARAMETERS = 20
 TARGETS = ("audience", "resource")
@@ -85,8 +84,7 @@ def authenticate_client() -> None:
     if str(live.owner_id) != claimed_client_id():
         raise InvalidClient()
     state.live_key = live
-    permissions = services().key_authentication.permissions_of(live)
-    state.actor = acting_as(live, state.actor, permissions=permissions)
+    state.actor = actor_of_key(live)
 
 
 def _client(basic: _Basic | None, given: Mapping[str, str]) -> ClientSecret | None:

@@ -51,4 +51,9 @@ def require_credential(
 
 def refuse_key(actor: Actor) -> NoReturn:
     """Raise what tells the holder of a key that a user must log in for this."""
-    raise UserRequired() if actor.type is ActorType.SERVICE else InteractiveSessionRequired()
+    raise refusal_of_key(actor)
+
+
+def refusal_of_key(actor: Actor) -> UserRequired | InteractiveSessionRequired:
+    """Return what tells the holder of a key that a user must log in for this."""
+    return UserRequired() if actor.type is ActorType.SERVICE else InteractiveSessionRequired()

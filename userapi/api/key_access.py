@@ -3,8 +3,11 @@
 The text of a key says which one it is; whether it is accepted is checked once per request.
 """
 
+from dataclasses import replace
+
 from flask import request
 
+from userapi.actor import Actor
 from userapi.authentication.token_claims import AccessClaims
 from userapi.errors import Forbidden, ServiceError, Unauthenticated
 from userapi.infrastructure.network_addresses import canonical_address
@@ -13,6 +16,7 @@ from userapi.machines.key_text import looks_like_key
 from userapi.machines.status import KeyReference, LiveKey
 
 from .context import request_state, services
+from .credentials import refusal_of_key
 from .restrictions import PasswordChangeRequired
 
 ACCEPTED = "accepted"
@@ -87,7 +91,15 @@ def authenticate_by_key(reference: KeyReference) -> None:
     live = require_usable_key(reference)
     keys.count(ACCEPTED)
     state.live_key = live
-    state.actor = acting_as(live, state.actor, permissions=keys.permissions_of(live))
+    state.actor = actor_of_key(live)
+
+
+def actor_of_key(live: LiveKey) -> Actor:
+    """Return the owner of the key as the actor of this request, with what the key may do now."""
+    permissions = services().key_authentication.permissions_of(live)
+    actor = acting_as(live, request_state().actor, permissions=permissions)
+    withheld = services().freshness.withheld_from_key(refusal_of_key(actor))
+    return replace(actor, withheld=withheld)
 
 
 def _record_refusal(reference: KeyReference, refusal: ServiceError) -> None:

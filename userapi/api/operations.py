@@ -124,6 +124,8 @@ def complete_operation(
             merge_problems(
                 problems, {403: {"permission_denied": f"Needs the permission {access}."}}
             )
+            # An API key cannot make a step-up.
+            merge_problems(problems, {403: _NO_KEY | _NO_SERVICE})
             about.append(f"Needs `{access}`.")
     doc_info["docstring"] = {
         "summary": summary.removesuffix("."),

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from userapi.actor import InsufficientUserAuthentication, WithheldPermissions
 from userapi.clock import Clock
+from userapi.errors import Forbidden
 from userapi.permissions import PermissionSet
 from userapi.sessions.authentication_level import Level
 from userapi.sessions.status import LiveSession
@@ -52,3 +53,9 @@ class Freshness:
         if shortfall is None:
             return None
         return WithheldPermissions(self._step_up_permissions, shortfall)
+
+    def withheld_from_key(self, refusal: Forbidden) -> WithheldPermissions | None:
+        """Return the permissions that an API key may never use, if any: it is never fresh."""
+        if not len(self._step_up_permissions):
+            return None
+        return WithheldPermissions(self._step_up_permissions, refusal)
