@@ -1,0 +1,100 @@
+"""Many use one API key while it ends, on two workers of Gunicorn: none succeeds afterwards."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier
+
+import pytest
+
+from tests.support.databases import PostgresDatabase
+from tests.support.gunicorn import GunicornService, add_administrator
+from tests.support.persistent_client import PASSWORD, PersistentClient
+
+ACCOUNTS = "/api/v1/service-accounts/"
+AT_ONCE = 50
+# Each on a connection of its own, so that both workers certainly serve some.
+USES_BEFORE, USES_AFTER = 4, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One request with the key."""
+
+    began_at: float
+    status: int
+    code: str | None
+
+
+@pytest.fixture(scope="module", params=["postgresql", "sqlite"])
+def admin(
+    request: pytest.FixtureRequest,
+    make_database: Callable[[str], PostgresDatabase],
+    redis_url: str,
+) -> Iterator[PersistentClient]:
+    """Return an administrator of a service with two workers."""
+    environment = {
+        "ENVIRONMENT": "testing",
+        "PASSWORD_HASH_ROUNDS": "4",
+        "RATE_LIMIT_ENABLED": "false",
+        "WEB_CONCURRENCY": "2",
+    }
+    if request.param == "postgresql":
+        environment |= {"DATABASE_URL": make_database("keys").url, "REDIS_URL": redis_url}
+    with GunicornService(environment) as service:
+        add_administrator(service, PASSWORD)
+        client = PersistentClient(service.base_url)
+        client.log_in("admin")
+        yield client
+
+
+ENDS = {
+    "revocation": ("DELETE", "{account}/api-keys/{key}", None),
+    "rotation": ("POST", "{account}/api-keys/{key}/rotate", {"overlap_seconds": 0}),
+    "suspension": ("POST", "{account}/suspend", {"reason": "a trial"}),
+    "deletion": ("DELETE", "{account}", None),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
+    admin: PersistentClient, end: str
+) -> None:
+    """49 use the key all the time, and one ends it."""
+    account = admin.once("POST", ACCOUNTS, {"name": f"robot-{end}", "roles": ["moderator"]}).body
+    path = f"{ACCOUNTS}{account['id']}"
+    key = admin.once("POST", f"{path}/api-keys/", {"name": "production"}).body
+    method, ending, body = ENDS[end]
+    ended_at: list[float] = []
+    barrier = Barrier(AT_ONCE)
+
+    def use_all_the_time() -> list[Use]:
+        client = PersistentClient(admin.base_url, token=key["key"])
+        uses: list[Use] = []
+        barrier.wait(60)
+        while len(uses) < USES_BEFORE or len(after(uses)) < USES_AFTER:
+            began_at = time.monotonic()
+            answer = client.once("GET", "/api/v1/auth/verify")
+            uses.append(Use(began_at, answer.status, (answer.body or {}).get("code")))
+        return uses
+
+    def after(uses: list[Use]) -> list[Use]:
+        return [use for use in uses if ended_at and use.began_at > ended_at[0]]
+
+    def end_it() -> int:
+        barrier.wait(60)
+        answer = admin.once(method, ending.format(account=path, key=key["id"]), body)
+        ended_at.append(time.monotonic())
+        return answer.status
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        using = [pool.submit(use_all_the_time) for _ in range(AT_ONCE - 1)]
+        status = pool.submit(end_it).result(120)
+        uses = [use for future in using for use in future.result(120)]
+
+    assert status in (200, 201, 204)
+    # The key of a deleted account is unknown.
+    refused = "token_invalid" if end == "deletion" else "token_revoked"
+    assert {use.status for use in uses} == {200, 401}
+    assert {(use.status, use.code) for use in after(uses)} == {(401, refused)}
