@@ -42,20 +42,31 @@ roles = sa.table("roles", sa.column("name"), sa.column("permissions", DOCUMENT))
 
 
 def upgrade() -> None:
-    """Add the tables, which an interrupted attempt may have left empty, and the column."""
-    if not has_column("audit_logs", "key_id"):
-        op.add_column("audit_logs", sa.Column("key_id", sa.Uuid(), nullable=True))
+    """Add the tables, which an interrupted attempt may have left empty, and the column.
+
+    The catalogue of roles is locked before the users, as requests do it. The column is added in a
+    transaction of its own: a request that has locked its user waits for the audit log, and would
+    wait in a circle with the foreign keys to the users.
+    """
+    _change_administrators(lambda names: [*names, GRANTED] if GRANTED not in names else names)
     _drop_tables()
     _create_accounts()
     _create_keys()
-    _change_administrators(lambda names: [*names, GRANTED] if GRANTED not in names else names)
     if on_postgresql():
+        with op.get_context().autocommit_block():
+            _add_column()
         with without_blocking_requests():
             for name, definition in AUDIT_INDEXES.items():
                 build_index(name, "audit_logs", definition)
     else:
+        _add_column()
         for name, definition in AUDIT_INDEXES.items():
             op.execute(f"CREATE INDEX IF NOT EXISTS {name} ON audit_logs {definition}")
+
+
+def _add_column() -> None:
+    if not has_column("audit_logs", "key_id"):
+        op.add_column("audit_logs", sa.Column("key_id", sa.Uuid(), nullable=True))
 
 
 def _create_accounts() -> None:
