@@ -278,3 +278,59 @@ def _locks_for_long(statement: str, existing: set[str]) -> bool:
         return False
     tables = [name for name in found.groups() if name]
     return not tables or any(name in existing for name in tables)
+
+
+@on_postgresql
+def test_no_migration_waits_in_a_circle_with_a_request(app: Flask) -> None:
+    """A request writes its audit row last, so a migration locks the audit log last as well.
+
+    Otherwise a request that has locked a user waits for the audit log, and the migration, which has
+    locked that, for the users: PostgreSQL ends one of them.
+    """
+    faults = []
+    for revision in revisions():
+        with db.engine.connect() as connection:
+            existing = set(sa.inspect(connection).get_table_names())
+        # Each statement with the number of its transaction; one in autocommit has its own.
+        statements: list[tuple[int, str]] = []
+        transactions = [0]
+
+        def note(
+            connection: Any, _cursor: Any, statement: str, *_more: Any, into: Any = statements
+        ) -> None:
+            if connection.connection.dbapi_connection.autocommit:
+                transactions[0] += 1
+            into.append((transactions[0], " ".join(statement.split())))
+
+        def end(_connection: Any, count: Any = transactions) -> None:
+            count[0] += 1
+
+        sa.event.listen(db.engine, "before_cursor_execute", note)
+        sa.event.listen(db.engine, "commit", end)
+        flask_migrate.upgrade(revision=revision)
+        sa.event.remove(db.engine, "commit", end)
+        sa.event.remove(db.engine, "before_cursor_execute", note)
+        faults += [(revision, s) for s in _locked_after_the_audit_log(statements, existing)]
+        fill()
+
+    assert faults == []
+
+
+# What takes a lock that waits for writers, or writes: of a table, or of those that it refers to.
+LOCKED = re.compile(
+    r"ALTER TABLE (?:ONLY )?(\w+)|REFERENCES (\w+)|(?:UPDATE|INSERT INTO|DELETE FROM) (\w+)"
+    r"|CREATE TRIGGER .*? ON (\w+)"
+)
+
+
+def _locked_after_the_audit_log(
+    statements: list[tuple[int, str]], existing: set[str]
+) -> Iterator[str]:
+    """Yield what locks another table in a transaction that has locked the audit log."""
+    holding = None
+    for transaction, statement in statements:
+        tables = {name for found in LOCKED.findall(statement) for name in found if name} & existing
+        if holding == transaction and tables - {"audit_logs", "alembic_version"}:
+            yield statement
+        if re.match(r"ALTER TABLE audit_logs\b", statement):
+            holding = transaction
