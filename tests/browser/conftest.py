@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.virtual_authenticator import (
+    Protocol,
+    Transport,
+    VirtualAuthenticatorOptions,
+)
 
 from tests.support.browser import Browser
 from tests.support.gunicorn import GunicornService, add_administrator
@@ -43,6 +48,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.browser)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSite(Site):
+    """The service at localhost: browsers know no passkeys of an address."""
+
+    @property
+    def url(self) -> str:
+        """The URL that paths are appended to."""
+        return f"http://localhost:{self.service.port}"
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +102,19 @@ def browser(_browser: Browser, site: Site, request: pytest.FixtureRequest) -> It
     marker = request.node.get_closest_marker("browser")
     expected = tuple(marker.kwargs.get("expects", ())) if marker else ()
     assert _browser.offences(site.url, expected=expected) == []
+
+
+@pytest.fixture
+def authenticator(browser: Browser) -> Iterator[None]:
+    """Give the browser an authenticator that verifies its user."""
+    browser.add_virtual_authenticator(
+        VirtualAuthenticatorOptions(
+            protocol=Protocol.CTAP2,
+            transport=Transport.INTERNAL,
+            has_resident_key=True,
+            has_user_verification=True,
+            is_user_verified=True,
+        )
+    )
+    yield
+    browser.remove_virtual_authenticator()

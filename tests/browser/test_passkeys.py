@@ -4,17 +4,11 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from selenium.webdriver.common.virtual_authenticator import (
-    Protocol,
-    Transport,
-    VirtualAuthenticatorOptions,
-)
 
-from tests.browser.conftest import PASSWORD, Site
+from tests.browser.conftest import PASSWORD, LocalSite, Site
 from tests.support.browser import Browser
 from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.passkeys import ADD, SIGN_IN, STEP_UP
@@ -33,16 +27,6 @@ navigator.credentials.get({ publicKey })
 """
 
 
-@dataclass(frozen=True, slots=True)
-class LocalSite(Site):
-    """The service at localhost: browsers know no passkeys of an address."""
-
-    @property
-    def url(self) -> str:
-        """The URL that paths are appended to."""
-        return f"http://localhost:{self.service.port}"
-
-
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     """Return the service at its default address, with an administrator."""
@@ -54,22 +38,6 @@ def site() -> Iterator[Site]:
     with GunicornService(environment) as service:
         add_administrator(service, PASSWORD)
         yield LocalSite(service)
-
-
-@pytest.fixture
-def authenticator(browser: Browser) -> Iterator[None]:
-    """Give the browser an authenticator that verifies its user."""
-    browser.add_virtual_authenticator(
-        VirtualAuthenticatorOptions(
-            protocol=Protocol.CTAP2,
-            transport=Transport.INTERNAL,
-            has_resident_key=True,
-            has_user_verification=True,
-            is_user_verified=True,
-        )
-    )
-    yield
-    browser.remove_virtual_authenticator()
 
 
 def post(site: Site, path: str, body: object, token: str = "") -> tuple[int, Any]:

@@ -9,18 +9,13 @@ import pytest
 import zxingcpp
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.common.virtual_authenticator import (
-    Protocol,
-    Transport,
-    VirtualAuthenticatorOptions,
-)
 
-from tests.browser.conftest import Site
+from tests.browser.conftest import LocalSite, Site
 from tests.browser.test_console import AXE, CHECK, STANDARDS
-from tests.browser.test_passkeys import LocalSite
 from tests.support.browser import Browser
 from tests.support.gunicorn import GunicornService
 
+pytestmark = pytest.mark.usefixtures("authenticator")
 NEW_PASSWORD = "granite-otter-57-teapot"
 SIZES = [(1280, 900), (390, 844)]
 SCHEMES = ["light", "dark"]
@@ -37,22 +32,6 @@ def site() -> Iterator[Site]:
     }
     with GunicornService(environment) as service:
         yield LocalSite(service)
-
-
-@pytest.fixture(autouse=True)
-def _authenticator(browser: Browser) -> Iterator[None]:
-    """Give the browser an authenticator that verifies its user."""
-    browser.add_virtual_authenticator(
-        VirtualAuthenticatorOptions(
-            protocol=Protocol.CTAP2,
-            transport=Transport.INTERNAL,
-            has_resident_key=True,
-            has_user_verification=True,
-            is_user_verified=True,
-        )
-    )
-    yield
-    browser.remove_virtual_authenticator()
 
 
 def add_user(site: Site, name: str) -> None:

@@ -467,6 +467,18 @@ def test_sessions_revoked_while_redis_hung_stay_revoked(
     assert afterwards == {401}
 
 
+def live_sessions_behind(proxy: FaultProxy, app: Flask, redis_url: str) -> RedisLiveSessions:
+    """Return the live sessions of another process, which asks Redis through a proxy."""
+    services: Services = app.extensions["userapi"]
+    return RedisLiveSessions(
+        services.clock,
+        copy_seconds=int(LONG),
+        lookups=Redis(url_through(proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)),
+        invalidations=Redis(redis_url),
+        database=DatabaseLiveSessions(services.clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
+    )
+
+
 def test_a_reconnected_process_waits_for_the_invalidations_of_others(
     make_app: Callable[..., Flask],
     elsewhere: Flask,
@@ -475,18 +487,9 @@ def test_a_reconnected_process_waits_for_the_invalidations_of_others(
     proxy: FaultProxy,
     redis_url: str,
 ) -> None:
-    services: Services = elsewhere.extensions["userapi"]
     session = log_in(robin)
     with proxy_to(redis_url) as own_proxy, elsewhere.app_context():
-        live = RedisLiveSessions(
-            services.clock,
-            copy_seconds=int(LONG),
-            lookups=Redis(
-                url_through(own_proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
-            ),
-            invalidations=Redis(redis_url),
-            database=DatabaseLiveSessions(services.clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
-        )
+        live = live_sessions_behind(own_proxy, elsewhere, redis_url)
 
         def find() -> LiveSession | None:
             return live.find(UUID(session.session_id), user_id=UUID(robin.id), session_version=1)
@@ -508,18 +511,9 @@ def test_a_lookup_that_finds_redis_back_stores_a_copy(
     elsewhere: Flask, robin: MadeUser, log_in: LogIn, server: redis.Redis, redis_url: str
 ) -> None:
     """Nobody replaced its placeholder, so the session was read from the database for longer."""
-    services: Services = elsewhere.extensions["userapi"]
     session = log_in(robin)
     with proxy_to(redis_url) as own_proxy, elsewhere.app_context():
-        live = RedisLiveSessions(
-            services.clock,
-            copy_seconds=int(LONG),
-            lookups=Redis(
-                url_through(own_proxy, redis_url), timeout_seconds=5, breaker=CircuitBreaker(0)
-            ),
-            invalidations=Redis(redis_url),
-            database=DatabaseLiveSessions(services.clock, ShownUsers(), idle_timeout=IDLE_TIMEOUT),
-        )
+        live = live_sessions_behind(own_proxy, elsewhere, redis_url)
         session_id, user_id = UUID(session.session_id), UUID(robin.id)
         own_proxy.refuse()
         assert live.find(session_id, user_id=user_id, session_version=1)

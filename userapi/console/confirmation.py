@@ -13,8 +13,6 @@ from userapi.api.restrictions import open_to_enrollment
 from userapi.api.schemas.mfa import AppCode
 from userapi.api.schemas.proofs import PasswordProof
 from userapi.errors import ServiceError
-from userapi.factors.methods import Method
-from userapi.infrastructure.database import reading
 
 from .access import open_to_password_change, renew_session, signed_in
 from .blueprint import blp
@@ -65,12 +63,8 @@ def ask_to_confirm_again(error: ServiceError) -> Response:
 
 def _values() -> dict[str, Any]:
     own = current_session()
-    methods: list[Method] = []
-    if own.mfa_enabled:
-        with reading() as connection:
-            methods = services().factor_list.methods(connection, own.user_id)
     return {
         "onward": path_in_console(request.args.get("onward")),
         "with_code": own.mfa_enabled,
-        "methods": methods,
+        "methods": services().factor_list.methods_of(own.user_id) if own.mfa_enabled else [],
     }

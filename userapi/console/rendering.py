@@ -17,8 +17,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from userapi.api.context import request_state, services
-from userapi.factors.recovery_codes import unused_codes
-from userapi.infrastructure.database import reading
+from userapi.factors.listing import FEW_RECOVERY_CODES
 
 from .blueprint import blp
 from .languages import language_choices, own_preferences, time_zone_choices, viewer
@@ -28,8 +27,6 @@ POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 ASSET_SECONDS = 365 * 86_400
-# From this number on, every page reminds of new recovery codes.
-FEW_RECOVERY_CODES = 3
 # The classes `tint-0` to `tint-7` of console.css.
 TINTS = 8
 
@@ -86,8 +83,7 @@ def _few_recovery_codes() -> int | None:
     live = request_state().live_session
     if live is None or not live.mfa_enabled:
         return None
-    with reading() as connection:
-        left = unused_codes(connection, live.user_id)
+    left = services().factor_list.recovery_codes_left(live.user_id)
     return left if left <= FEW_RECOVERY_CODES else None
 
 

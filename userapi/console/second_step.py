@@ -11,7 +11,6 @@ from userapi.api.context import current_actor, services
 from userapi.api.schemas.mfa import AppCode
 from userapi.errors import ServiceError
 from userapi.factors.errors import MfaTokenInvalid
-from userapi.infrastructure.database import reading
 from userapi.sessions.models import SessionKind
 from userapi.sessions.pending_sign_ins import OpenSignIn
 
@@ -79,8 +78,7 @@ def start_again(onward: str | None) -> Response:
 
 
 def _shown(sign_in: OpenSignIn) -> dict[str, Any]:
-    with reading() as connection:
-        methods = services().factor_list.methods(connection, sign_in.user_id)
+    methods = services().factor_list.methods_of(sign_in.user_id)
     return {"tries_left": sign_in.tries_left, "methods": methods}
 
 

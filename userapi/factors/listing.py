@@ -23,6 +23,10 @@ _apps = table_of(TotpFactor)
 _passkeys = table_of(Passkey)
 
 
+# From this number on, the console reminds of new recovery codes on every page.
+FEW_RECOVERY_CODES = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactorView:
     """A second factor of a user."""
@@ -70,6 +74,11 @@ class MfaView:
     factors: list[FactorView]
     recovery_codes_left: int
     webauthn: WebAuthnAccount | None
+
+    @property
+    def has_few_recovery_codes(self) -> bool:
+        """Return whether so few codes are left that the user should create new ones."""
+        return self.recovery_codes_left <= FEW_RECOVERY_CODES
 
 
 class FactorList:
@@ -127,6 +136,16 @@ class FactorList:
             Method.RECOVERY_CODE: unused_codes(connection, user_id) > 0,
         }
         return [method for method, usable in can_use.items() if usable]
+
+    def methods_of(self, user_id: UUID) -> list[Method]:
+        """Return the methods that a user can pass the second step with now."""
+        with reading() as connection:
+            return self.methods(connection, user_id)
+
+    def recovery_codes_left(self, user_id: UUID) -> int:
+        """Return how many unused recovery codes a user has."""
+        with reading() as connection:
+            return unused_codes(connection, user_id)
 
     def _webauthn_account(self, user_id: UUID) -> WebAuthnAccount | None:
         if not self._adds_passkeys:
