@@ -510,7 +510,7 @@ def test_a_reconnected_process_waits_for_the_invalidations_of_others(
 def test_a_lookup_that_finds_redis_back_stores_a_copy(
     elsewhere: Flask, robin: MadeUser, log_in: LogIn, server: redis.Redis, redis_url: str
 ) -> None:
-    """Nobody replaced its placeholder, so the session was read from the database for longer."""
+    """Its placeholder was not replaced, so the database was asked for longer than needed."""
     session = log_in(robin)
     with proxy_to(redis_url) as own_proxy, elsewhere.app_context():
         live = live_sessions_behind(own_proxy, elsewhere, redis_url)

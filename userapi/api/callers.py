@@ -2,7 +2,7 @@
 
 A request counts for a user only if the session of its token or cookie is live, and for the owner of
 an API key only if the key is. A request with a forged, expired or revoked token counts for its
-network, so that nobody can exhaust the limit of an owner with a token that is no longer valid.
+network: a token that is no longer valid cannot exhaust the limit of its owner.
 """
 
 import ipaddress

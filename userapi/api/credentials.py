@@ -23,7 +23,7 @@ class UserRequired(Forbidden):
 
 
 class Credentials(StrEnum):
-    """The kinds of credential that an endpoint accepts besides sessions of users."""
+    """The kinds of credential that an endpoint accepts in addition to sessions of users."""
 
     ANY = "any"
     """Sessions, API keys and client tokens."""

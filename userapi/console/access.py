@@ -126,7 +126,7 @@ def begin_second_step(mfa_token: str) -> None:
 
 
 def end_former_session() -> None:
-    """End the session that this browser has now: nobody can use it once the cookie is replaced."""
+    """End the session that this browser has now. Without its cookie, it would remain unused."""
     former = browser_session()
     if former is not None:
         services().log_out.end(former, actor=current_actor())

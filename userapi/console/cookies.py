@@ -2,9 +2,9 @@
 
 Only the pages have sessions. Visitors who are not signed in have no data on the server: the seed of
 their CSRF tokens and the messages for the next page are in a signed cookie, which they can read.
-Between the password and the second step a session is on the server: nobody reads its mfa_token. If
-Redis is configured
-and unavailable, so are the pages for signed-in users. The API is not affected.
+Between the password and the second step the session is on the server, so that the mfa_token is in
+no cookie. If Redis is configured and unavailable, so are the pages for signed-in users. The API is
+not affected.
 
 Only this module uses private names of Flask-Session: those by which a store is implemented, because
 its own store for Redis accepts no Redis Cluster and asks no Sentinel again for the master; and

@@ -1,4 +1,4 @@
-"""Revocation of any credential by whoever holds it (RFC 7009). A key that was found is burned."""
+"""Revocation of a credential with the credential itself (RFC 7009 §2), also of a leaked key."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -54,7 +54,7 @@ class CredentialRevocation:
         self._revocation = revocation
 
     def revoke(self, text: str, *, actor: Actor) -> None:
-        """End what a text stands for; ignore any other text. Works from any network."""
+        """End the session or the key of a credential, from any network. Ignore any other text."""
         if looks_like_key(text):
             self._burn(text, actor)
             return

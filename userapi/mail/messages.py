@@ -81,6 +81,7 @@ class Messages:
 
 @cache
 def _environment(catalogue: str, *, for_html: bool) -> jinja2.Environment:
+    # The text part is no HTML: `autoescape` is on for the page alone.
     environment = jinja2.Environment(  # nosec B701
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
