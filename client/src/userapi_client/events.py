@@ -36,7 +36,14 @@ class Event:
     subject: str
     """The id of a user or a service account, or the name of a role."""
     sequence: int
-    """Increases for each subject. An event that is delivered again has the same number."""
+    """Increases for each subject within one `history`. An event that is delivered again has the
+    same number."""
+    history: int | None
+    """The timeline of the service's database; None on SQLite.
+
+    A larger number than before means that the database has failed over: with asynchronous
+    replication it may have lost the last changes, and their numbers are given to other events.
+    """
     time: datetime
     data: Mapping[str, Any] = field(repr=False)
     correlation_id: str | None
@@ -56,14 +63,16 @@ def read_event(body: bytes | str) -> Event:
     for name, value in texts.items():
         if not isinstance(value, str) or not value:
             raise ValueError(f"{name} is missing.")
-    sequence, data = str(texts["sequence"]), found.get("data")
-    if not (sequence.isascii() and sequence.isdigit()) or not isinstance(data, dict):
-        raise ValueError("sequence or data has another form.")
+    sequence, history = _number(texts["sequence"]), found.get("history")
+    data = found.get("data")
+    if not isinstance(data, dict):
+        raise ValueError("data is no object.")
     return Event(
         id=str(texts["id"]),
         type=str(texts["type"]),
         subject=str(texts["subject"]),
-        sequence=int(sequence),
+        sequence=sequence,
+        history=None if history is None else _number(history),
         time=datetime.fromisoformat(str(texts["time"])),
         data=data,
         correlation_id=_optional(found.get("correlationid")),
@@ -191,6 +200,12 @@ class EventConsumer:
             raise
         else:
             message.ack()
+
+
+def _number(text: object) -> int:
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit():
+        raise ValueError("sequence or history is no decimal string.")
+    return int(text)
 
 
 def _optional(value: object) -> str | None:
