@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from flask import Flask, current_app, request
-from flask_limiter import Limiter, RateLimitExceeded
+from flask_limiter import Limiter
+from limits import parse
 from limits.storage import Storage
 
 from userapi.errors import TooMany
@@ -224,27 +225,15 @@ def _declare(app: Flask, services: Services) -> tuple[dict[str, Enforce], dict[s
 
 
 def _enforcer(limiter: Limiter, limit: NamedLimit, text: str) -> Enforce:
-    """Return a function that counts a request and raises TooMany above the named limit.
-
-    Flask-Limiter checks before a view runs. Here the view is a function that does nothing, because
-    the form of a page is read before its own view runs.
-    """
-    rate, scope = Rate.parse(text), limit.endpoints[0]
-
-    def counted() -> None:
-        """Do nothing: the decorator counts."""
-
-    counted.__qualname__ = scope
-    key = (lambda: request_state().rate_limit_key) if limit.by_account else client_network
-    check = limiter.shared_limit(text, scope=scope, key_func=key)(counted)
+    """Return a function that counts a request and raises TooMany above the named limit."""
+    rate, limit_item, scope = Rate.parse(text), parse(text), limit.endpoints[0]
 
     def enforce() -> None:
-        try:
-            check()
-        except RateLimitExceeded as exc:
-            hit = _latest_hit()
-            _add_headers(hit, rate)
-            raise TooMany(math.ceil(hit.seconds_left)) from exc
-        _add_headers(_latest_hit(), rate)
+        key = request_state().rate_limit_key if limit.by_account else client_network()
+        is_within = limiter.limiter.hit(limit_item, key, scope)
+        hit = _latest_hit()
+        _add_headers(hit, rate)
+        if not is_within:
+            raise TooMany(math.ceil(hit.seconds_left))
 
     return enforce
