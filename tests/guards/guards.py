@@ -504,9 +504,9 @@ GUARDS = [
     ),
     Guard(
         "A refresh token must have the type of a refresh token",
-        "RefreshTokens.verify",
-        "require_type(token, REFRESH_TYPE)",
-        "",
+        "SecretJws.verify",
+        "not self.has_header(token)",
+        "False",
         (*FORGED, *REFRESHING),
     ),
     Guard(
@@ -555,6 +555,20 @@ GUARDS = [
         "A token that is not valid yet is rejected",
         "AccessTokens.verify",
         "max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS",
+        "False",
+        FORGED,
+    ),
+    Guard(
+        "A refresh token must have the right signature",
+        "SecretJws.verify",
+        "not hmac.compare_digest(signature, self._signature_of(signed))",
+        "False",
+        FORGED,
+    ),
+    Guard(
+        "A refresh token must be for this service",
+        "RefreshTokens.verify",
+        'payload.get("iss") != self._issuer or payload.get("aud") != self._audience',
         "False",
         FORGED,
     ),

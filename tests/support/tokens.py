@@ -124,7 +124,9 @@ def segment(value: object) -> str:
     """Return a segment that contains a JSON value; text and bytes are not encoded as JSON."""
     if isinstance(value, str):
         value = value.encode()
-    return encoded(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return encoded(
+        value if isinstance(value, bytes) else json.dumps(value, separators=(",", ":")).encode()
+    )
 
 
 def encoded(raw: bytes) -> str:

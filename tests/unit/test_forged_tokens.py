@@ -301,6 +301,7 @@ OF_ACCESS_TOKENS = ("kid ", "nbf ", "roles ", "permissions ", "iat in the future
 FORGED_REFRESH: dict[str, Forge] = {
     **{name: forge for name, forge in FORGED.items() if not name.startswith(OF_ACCESS_TOKENS)},
     "typ of a refresh token": with_header(typ="at+jwt"),
+    "header with blanks": lambda s: s.sign(header=json.dumps(s.header())),
     "other claims": lambda s: ".".join(
         [s.sign().split(".")[0], segment(s.claims(gen=8)), s.sign().split(".")[2]]
     ),

@@ -136,11 +136,24 @@ class ClaimReader:
         return value
 
 
+def strict_object(segment: str) -> dict[str, Any]:
+    """Return the JSON object of a segment. Raises TokenInvalid if parsers could disagree on it."""
+    try:
+        padded = segment + "=" * (-len(segment) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        found = strict_json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise TokenInvalid() from exc
+    if not isinstance(found, dict):
+        raise TokenInvalid()
+    return found
+
+
 def unverified_header(token: str) -> dict[str, Any]:
     """Return the header of a token whose signature is not verified. Raises TokenInvalid."""
     if len(token) > MAX_TOKEN_LENGTH or not COMPACT_FORM.fullmatch(token):
         raise TokenInvalid()
-    return _strict_object(token.split(".")[0])
+    return strict_object(token.split(".")[0])
 
 
 def require_type(token: str, token_type: str) -> None:
@@ -154,17 +167,4 @@ def require_type(token: str, token_type: str) -> None:
         raise TokenInvalid()
     if "crit" in header or "b64" in header:
         raise TokenInvalid()
-    _strict_object(token.split(".")[1])
-
-
-def _strict_object(segment: str) -> dict[str, Any]:
-    """Return the JSON object of a segment. Raises TokenInvalid if parsers could disagree on it."""
-    try:
-        padded = segment + "=" * (-len(segment) % 4)
-        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
-        found = strict_json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise TokenInvalid() from exc
-    if not isinstance(found, dict):
-        raise TokenInvalid()
-    return found
+    strict_object(token.split(".")[1])

@@ -1,7 +1,7 @@
 """Issues and verifies access tokens and refresh tokens.
 
-Flask-JWT-Extended signs access tokens and verifies signature, issuer, audience and algorithm. The
-times are verified here, by the injected clock. `token_status` looks up whether the session is live.
+Flask-JWT-Extended verifies signature, issuer, audience and algorithm of access tokens. The times
+are verified here, by the injected clock. `token_status` looks up whether the session is live.
 """
 
 import hashlib
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import jwt
-from flask_jwt_extended import JWTManager, create_access_token, decode_token
+from flask_jwt_extended import JWTManager, decode_token
 from flask_jwt_extended.exceptions import JWTExtendedException
 
 from userapi.authentication.claims_cache import ClaimsCache
+from userapi.authentication.compact_jws import CompactJws, SecretJws
 from userapi.authentication.key_files import SigningKey
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.refusals import TokenExpired, TokenInvalid
@@ -26,7 +27,6 @@ from userapi.authentication.token_claims import (
     ClaimReader,
     RefreshClaims,
     require_type,
-    unverified_header,
 )
 from userapi.clock import Clock
 from userapi.infrastructure.database import new_id
@@ -73,14 +73,6 @@ class IssuedToken:
     permissions_omitted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """The subject of a token and the key that signs it, which its header names."""
-
-    subject: str
-    key: SigningKey
-
-
 class AccessTokens:
     """Issues and verifies access tokens (RFC 7519, RFC 8725, RFC 9068)."""
 
@@ -101,23 +93,20 @@ class AccessTokens:
         self._lifetime = lifetime
         self._max_bytes = max_bytes
         self._cache = ClaimsCache()
+        self._signing: tuple[SigningKey, CompactJws] | None = None
 
     def configure(self, app: "Flask") -> None:
         """Configure Flask-JWT-Extended with algorithm, keys, issuer and audience."""
         app.config.update(
             JWT_ALGORITHM=self._keys.algorithm,
             JWT_DECODE_ALGORITHMS=[self._keys.algorithm],
-            JWT_ENCODE_ISSUER=self._issuer,
             JWT_DECODE_ISSUER=self._issuer,
-            JWT_ENCODE_AUDIENCE=self._audience,
             JWT_DECODE_AUDIENCE=self._audience,
             JWT_DECODE_LEEWAY=_ANY_TIME,
             JWT_TOKEN_LOCATION=["headers"],
             JWT_COOKIE_CSRF_PROTECT=False,
         )
         manager = JWTManager(app)
-        manager.user_identity_loader(lambda signature: signature.subject)
-        manager.encode_key_loader(lambda signature: signature.key.private)
         manager.decode_key_loader(self._verifying_key)
 
     def issue(self, grant: AccessGrant) -> IssuedToken:
@@ -135,6 +124,11 @@ class AccessTokens:
         # Read once: after a rotation in between, the header would name another key.
         key = self._keys.active()
         claims: dict[str, Any] = {
+            "iss": self._issuer,
+            "aud": self._audience,
+            "sub": str(grant.user_id),
+            "type": "access",
+            "fresh": False,
             "sid": str(grant.session_id),
             "sv": grant.session_version,
             "jti": jti,
@@ -156,10 +150,11 @@ class AccessTokens:
                 claims["scope_requested"] = True
             if grant.permissions:
                 named["scope"] = " ".join(grant.permissions)
-        token = _sign(key, grant.user_id, {**claims, **named})
+        jws = self._jws_of(key)
+        token = jws.sign({**claims, **named})
         omitted = len(token) > self._max_bytes
         if omitted:
-            token = _sign(key, grant.user_id, {**claims, "permissions_omitted": True})
+            token = jws.sign({**claims, "permissions_omitted": True})
         return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti, omitted)
 
     def verify(self, token: str) -> AccessClaims:
@@ -181,6 +176,13 @@ class AccessTokens:
         if max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS:
             raise TokenInvalid()
         return claims
+
+    def _jws_of(self, key: SigningKey) -> CompactJws:
+        if self._signing is None or self._signing[0] is not key:
+            header = {"typ": ACCESS_TYPE, "kid": key.kid}
+            jws = CompactJws(algorithm=self._keys.algorithm, key=key.private, header=header)
+            self._signing = (key, jws)
+        return self._signing[1]
 
     def _verifying_key(self, header: Mapping[str, Any], _payload: Mapping[str, Any]) -> Any:
         key = self._keys.verifying(header.get("kid"))
@@ -210,15 +212,6 @@ class AccessTokens:
         )
 
 
-def _sign(key: SigningKey, user_id: UUID, claims: Mapping[str, Any]) -> str:
-    token: str = create_access_token(
-        identity=_Signature(str(user_id), key),
-        additional_claims=dict(claims),
-        additional_headers={"typ": ACCESS_TYPE, "kid": key.kid},
-    )
-    return token
-
-
 class RefreshTokens:
     """Issues and verifies refresh tokens.
 
@@ -232,6 +225,7 @@ class RefreshTokens:
         self._issuer = issuer
         self._audience = audience
         self._key = hmac.digest(secret_key.encode(), b"refresh-token", "sha256")
+        self._jws = SecretJws(secret=self._key, header={"typ": REFRESH_TYPE})
 
     def issue(
         self,
@@ -246,7 +240,7 @@ class RefreshTokens:
         """Return the token of a session at a generation."""
         identity = f"{session_id}.{session_version}.{generation}".encode()
         jti = hmac.new(self._key, identity, hashlib.sha256).hexdigest()[:32]
-        token = jwt.encode(
+        token = self._jws.sign(
             {
                 "iss": self._issuer,
                 "aud": self._audience,
@@ -257,34 +251,19 @@ class RefreshTokens:
                 "jti": jti,
                 "iat": int(rotated_at.timestamp()),
                 "exp": int(expires_at.timestamp()),
-            },
-            self._key,
-            algorithm="HS256",
-            headers={"typ": REFRESH_TYPE},
+            }
         )
         return IssuedToken(token, expires_at, jti)
 
     def looks_like_refresh_token(self, token: str) -> bool:
-        """Return whether the header, which is not verified, names the type of refresh tokens."""
-        try:
-            return unverified_header(token).get("typ") == REFRESH_TYPE
-        except TokenInvalid:
-            return False
+        """Return whether a token has the header of refresh tokens. It may be forged."""
+        return self._jws.has_header(token)
 
     def verify(self, token: str) -> RefreshClaims:
         """Return the claims of a token. Raises TokenInvalid, TokenExpired."""
-        require_type(token, REFRESH_TYPE)
-        try:
-            payload = jwt.decode(
-                token,
-                self._key,
-                algorithms=["HS256"],
-                issuer=self._issuer,
-                audience=self._audience,
-                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-            )
-        except (jwt.PyJWTError, ValueError, OverflowError) as exc:
-            raise TokenInvalid() from exc
+        payload = self._jws.verify(token)
+        if payload.get("iss") != self._issuer or payload.get("aud") != self._audience:
+            raise TokenInvalid()
         read = ClaimReader(payload)
         claims = RefreshClaims(
             user_id=read.uuid("sub"),
