@@ -85,6 +85,7 @@ class Pooled:
 
     service: GunicornService
     direct_url: str
+    pgbouncer_url: str
 
     def call(self, path: str, body: object = None, *, token: str = "") -> Any:
         """Return the answer to a POST, or to a GET where there is no body."""
@@ -128,7 +129,7 @@ def pooled(
     folder = tmp_path_factory.mktemp("pgbouncer")
     with PgBouncer(folder, database.url, CONFIGURATION) as pgbouncer:
         with GunicornService(environment(pgbouncer.url)) as service:
-            yield Pooled(service, database.url)
+            yield Pooled(service, database.url, pgbouncer.url)
 
 
 def diagnose(pgbouncer: PgBouncer, folder: Path) -> Result:
@@ -169,6 +170,11 @@ def test_many_at_once_share_few_connections(pooled: Pooled) -> None:
 
     assert done == 48
     assert "request.crashed" not in pooled.service.log
+    with closing(psycopg2.connect(pooled.pgbouncer_url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*) FROM pg_prepared_statements")
+        # Another client would find them on the connection, or not find its own.
+        assert cursor.fetchone() == (0,)
     assert len(pooled.call("/users/?page_size=100", token=token)["items"]) >= 49
 
 

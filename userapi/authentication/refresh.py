@@ -27,6 +27,7 @@ from userapi.authentication.tokens import RefreshTokens
 from userapi.errors import OutcomeUnknown
 from userapi.events.catalogue import EventType, SessionEvent
 from userapi.infrastructure.database import (
+    PreparedStatement,
     after_commit,
     autocommit,
     supports_writable_ctes,
@@ -324,8 +325,9 @@ _rotated = _ROTATE.where(select(_active_owner.c.username).scalar_subquery().is_n
 )
 _rotated_and_owner = _rotated.join(_active_owner, true())
 _audited = audit_cte(_rotated_and_owner, actor_username=_active_owner.c.username).cte("audited")
-_ROTATE_IN_ONE_STATEMENT = (
-    select(*_rotated.c, *_active_owner.c).select_from(_rotated_and_owner).add_cte(_audited)
+_ROTATE_IN_ONE_STATEMENT = PreparedStatement(
+    "rotate_session",
+    select(*_rotated.c, *_active_owner.c).select_from(_rotated_and_owner).add_cte(_audited),
 )
 
 
@@ -333,7 +335,7 @@ def _rotate_in_one_statement(
     connection: Connection, parameters: dict[str, Any], audit_row: dict[str, Any]
 ) -> tuple[RotatedSession, SessionOwner] | None:
     """Lock an active user, rotate the session and insert the audit row."""
-    row = connection.execute(_ROTATE_IN_ONE_STATEMENT, parameters | audit_row).one_or_none()
+    row = _ROTATE_IN_ONE_STATEMENT.one_or_none(connection, parameters | audit_row)
     if row is None:
         return None
     split = len(_session_columns)

@@ -16,6 +16,7 @@ from userapi.infrastructure.database.connections import (
 )
 from userapi.infrastructure.database.encoding import UnsupportedEncoding
 from userapi.infrastructure.database.engine import db, direct_engine, init_app, init_migrations
+from userapi.infrastructure.database.prepared import PreparedStatement
 from userapi.infrastructure.database.statements import (
     DIALECTS,
     cte_parameters,
@@ -58,6 +59,7 @@ __all__ = [
     "Base",
     "CountingKey",
     "JsonDocument",
+    "PreparedStatement",
     "ServiceConnection",
     "UnsupportedEncoding",
     "UuidKey",

@@ -14,7 +14,12 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 from sqlalchemy.pool import NullPool
 
 from userapi.infrastructure.database.clock_skew import measure_skew
-from userapi.infrastructure.database.connections import ServiceConnection, connect_alone
+from userapi.infrastructure.database.connections import (
+    ServiceConnection,
+    connect_alone,
+    has_pooler,
+)
+from userapi.infrastructure.database.prepared import PREPARED
 from userapi.infrastructure.database.tables import Base
 from userapi.private_files import make_file
 from userapi.settings import PROJECT_ROOT
@@ -126,7 +131,8 @@ def _sqlite_options() -> dict[str, Any]:
 
 
 def _postgresql_options() -> dict[str, Any]:
-    return {"pool_recycle": 1800}
+    # Without the extension hstore, which SQLAlchemy would look for on each new connection.
+    return {"pool_recycle": 1800, "use_native_hstore": False}
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -166,6 +172,10 @@ def _prepare_postgresql(engine: Engine, database_url: str) -> None:
     @event.listens_for(engine, "do_connect")
     def connect(*_arguments: Any) -> ServiceConnection:
         return connect_alone(database_url, "userapi")
+
+    @event.listens_for(engine, "connect")
+    def allow_preparing(dbapi_connection: Any, record: Any) -> None:
+        record.info[PREPARED] = None if has_pooler(dbapi_connection) else set()
 
     @event.listens_for(engine, "handle_error")
     def discard_connections(context: ExceptionContext) -> None:
