@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +11,7 @@ from flask import Flask
 
 from tests.api.test_long_tokens import claims_of as payload_of
 from tests.support.client import JsonClient
+from tests.support.deployments import Deployment, build_app, disconnect
 from tests.support.facts import audit_rows
 from tests.support.machines import (
     OWN_KEYS,
@@ -87,6 +88,32 @@ def test_a_client_gets_a_token(app: Flask, client: JsonClient, service: MadeServ
         service.key.id,
     )
     assert body["access_token"] not in repr(row)
+
+
+class HurryingClock(ManualClock):
+    """A clock on which much time passes within each request."""
+
+    def now(self) -> datetime:
+        self.advance(milliseconds=370)
+        return super().now()
+
+
+def test_the_told_lifetime_is_that_of_the_token(
+    deployment: Deployment, service: MadeService
+) -> None:
+    """A second that began between the signature and the answer made it one second less."""
+    app = build_app(
+        {**deployment.environment, "DOCS_ENABLED": "false"},
+        clock=HurryingClock(),
+        instance_dir=deployment.instance_dir,
+    )
+
+    answers = [request_token(JsonClient(app), service).get_json() for _ in range(8)]
+    disconnect(app)
+
+    assert [answer["expires_in"] for answer in answers] == [1800] * 8
+    for claims in (payload_of(answer["access_token"]) for answer in answers):
+        assert claims["exp"] - claims["iat"] == 1800
 
 
 def test_credentials_are_read_by_basic_and_from_the_body(

@@ -122,7 +122,7 @@ class TokenPairs:
         return TokenPair(
             access_token=access.token,
             refresh_token=refresh.token,
-            expires_in=_seconds(access.expires_at - now),
+            expires_in=access.lifetime_seconds,
             refresh_expires_in=_seconds(refresh.expires_at - now),
             user_id=session.user_id,
             session_id=session.id,

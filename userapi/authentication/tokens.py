@@ -65,12 +65,18 @@ class AccessGrant:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, its expiry and its id, and whether it is too long for its permissions."""
+    """A token, its times and its id, and whether it is too long for its permissions."""
 
     token: str
+    issued_at: datetime
     expires_at: datetime
     jti: str
     permissions_omitted: bool = False
+
+    @property
+    def lifetime_seconds(self) -> int:
+        """The time from `iat` to `exp`. Both are whole seconds, so a later clock would differ."""
+        return int((self.expires_at - self.issued_at).total_seconds())
 
 
 class AccessTokens:
@@ -155,7 +161,8 @@ class AccessTokens:
         omitted = len(token) > self._max_bytes
         if omitted:
             token = jws.sign({**claims, "permissions_omitted": True})
-        return IssuedToken(token, datetime.fromtimestamp(expires_at, UTC), jti, omitted)
+        issued_at, ends_at = (datetime.fromtimestamp(at, UTC) for at in (now, expires_at))
+        return IssuedToken(token, issued_at, ends_at, jti, omitted)
 
     def verify(self, token: str) -> AccessClaims:
         """Return the claims of a token. Raises TokenInvalid, TokenExpired.
@@ -253,7 +260,7 @@ class RefreshTokens:
                 "exp": int(expires_at.timestamp()),
             }
         )
-        return IssuedToken(token, expires_at, jti)
+        return IssuedToken(token, rotated_at, expires_at, jti)
 
     def looks_like_refresh_token(self, token: str) -> bool:
         """Return whether a token has the header of refresh tokens. It may be forged."""

@@ -4,7 +4,6 @@ A client token is judged by its key and its account at each request, so a revoke
 account or a lost role ends or limits it at once.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -214,10 +213,9 @@ class ClientTokens:
                 target=("service_account", live.owner_id),
                 details={"jti": token.jti, "scope_requested": requested},
             )
-        seconds = (token.expires_at - self._recorder.now()).total_seconds()
         self._usage.record(live, actor.ip_address)
         return ClientTokenView(
-            access_token=token.token, expires_in=max(0, math.ceil(seconds)), scope=names
+            access_token=token.token, expires_in=max(0, token.lifetime_seconds), scope=names
         )
 
     def _record_failure(
