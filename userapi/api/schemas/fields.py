@@ -18,6 +18,7 @@ from userapi.api.field_errors import CodedMessage
 from userapi.characters import is_blank, without_blanks_around
 from userapi.clock import rfc3339
 from userapi.infrastructure.network_addresses import canonical_address
+from userapi.machines.networks import MAX_NETWORKS
 from userapi.roles.models import MAX_ROLES
 
 RFC3339 = re.compile(
@@ -227,6 +228,7 @@ class TextList(fields.List[str]):
     """A list of texts."""
 
     def __init__(self, *, max_items: int, max_length: int, **kwargs: Any) -> None:
+        self.max_items = max_items
         length = validate.Length(max=max_items)
         super().__init__(Text(max_length=max_length), validate=length, **kwargs)
 
@@ -234,6 +236,12 @@ class TextList(fields.List[str]):
         if not isinstance(value, list):
             raise wrong_type("a list of strings")
         return super()._deserialize(value, attr, data, **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        """Check the length; the validator in the constructor only documents it."""
+        if len(value) > self.max_items:
+            message = f"Must contain at most {self.max_items} items."
+            raise ValidationError(CodedMessage(message, "too_long"))
 
 
 class RoleNameList(TextList):
@@ -247,6 +255,16 @@ class RoleNameList(TextList):
             raise ValidationError(
                 CodedMessage(f"Must have at most {MAX_ROLES} roles.", "too_many_roles")
             )
+
+
+class NetworkList(TextList):
+    """Addresses and CIDR blocks. `parse_networks` checks them and their number."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_items=MAX_NETWORKS, max_length=64, **kwargs)
+
+    def _validate(self, value: Any) -> None:
+        """Do nothing: the subject reports a list of any length that is wrong in the same way."""
 
 
 class UuidList(fields.List[UUID]):

@@ -10,7 +10,6 @@ from userapi.errors import require_all
 from userapi.machines.key_editing import require_valid_changes
 from userapi.machines.key_rotation import DEFAULT_OVERLAP, MAX_OVERLAP
 from userapi.machines.models import AccountStatus, KeyStatus, OwnerType
-from userapi.machines.networks import MAX_NETWORKS
 from userapi.machines.validation import MAX_KEY_NAME, parse_account_name
 from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
@@ -22,6 +21,7 @@ from .fields import (
     JsonObject,
     Moment,
     NameText,
+    NetworkList,
     PastedText,
     RoleNameList,
     Text,
@@ -105,9 +105,7 @@ class ApiKeyUpdate(StrictSchema):
             "description": "What the key may do of what its owner may; null: everything.",
         },
     )
-    allowed_networks = TextList(
-        max_items=MAX_NETWORKS,
-        max_length=64,
+    allowed_networks = NetworkList(
         allow_none=True,
         metadata={
             "example": ["192.0.2.0/24"],
