@@ -39,7 +39,7 @@ WITH_A_TOKEN: Problems = {
         "authentication_required": "No token was sent.",
         "token_invalid": "The token is invalid.",
         "token_expired": "The token has expired.",
-        "token_revoked": "The session of this token has ended.",
+        "token_revoked": "The token or key was revoked, or its session has ended.",
     },
     403: {NetworkNotAllowed.code: NetworkNotAllowed.title},
 }

@@ -26,7 +26,7 @@ class TokenExpired(TokenRefused):
 
 
 class TokenRevoked(TokenRefused):
-    """The token is genuine, but its session has ended."""
+    """The token or key is genuine, but was revoked, or its session or account has ended."""
 
     code = "token_revoked"
-    title = "The session of this token has ended."
+    title = "The token or key was revoked, or its session has ended."

@@ -48,7 +48,7 @@ class InsufficientRank(Forbidden):
     """The other user holds as many permissions as the actor, or more."""
 
     code = "insufficient_rank"
-    title = "You do not outrank this user."
+    title = "You do not outrank this user or service account."
 
 
 class LastSuperadmin(Conflict):
