@@ -23,4 +23,5 @@ def _is_command() -> bool:
 with faults_end_the_process():
     app = create_app(web=not _is_command())
 
-gc.enable()
+if not _is_command():  # A command has yet to load its own modules.
+    gc.enable()
