@@ -83,7 +83,7 @@ def with_sentinel_password(redis_url: str, password: str) -> str:
 
 def parse_sentinel_url(redis_url: str) -> SentinelUrl:
     """Return the parts of a URL that names Sentinels. Raises ValueError if it is invalid."""
-    # Imported here because it takes 0.1 s, and commands without REDIS_URL do not need it.
+    # Imported here because it takes 0.1 s, and most commands do not connect to Redis.
     from redis.connection import parse_url
 
     server_url, addresses, master, sentinel_options = _split(redis_url)
@@ -169,7 +169,9 @@ def _address(text: str, default_port: int) -> Address:
 
 
 def _require_known_options(server_url: str, example: str) -> None:
-    # Imported here because it takes 0.1 s, and commands without REDIS_URL do not need it.
+    if not urlsplit(server_url).query:
+        return
+    # Imported here because it takes 0.1 s, and most commands do not connect to Redis.
     from redis import ConnectionPool
 
     try:
