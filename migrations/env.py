@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import click
 import sqlalchemy as sa
 import structlog
 from alembic import context
@@ -38,8 +39,8 @@ from userapi.private_files import make_file
 from userapi.settings import SettingsError
 from userapi.wiring.groups import EXTENSION
 
-# Autogenerate compares the database with the tables of these modules. A command loads no others.
-for module in (
+# Autogenerate compares the database with the tables of these modules.
+MODELS = (
     "userapi.accounts.imports.job_models",
     "userapi.accounts.models",
     "userapi.audit.models",
@@ -55,8 +56,14 @@ for module in (
     "userapi.passwords.models",
     "userapi.roles.models",
     "userapi.sessions.models",
-):
-    import_module(module)
+)
+# The commands of `flask db` that compare nothing.
+WITHOUT_MODELS = frozenset({"current", "downgrade", "stamp", "upgrade"})
+
+command = click.get_current_context(silent=True)
+if command is None or command.info_name not in WITHOUT_MODELS:
+    for module in MODELS:
+        import_module(module)
 
 log = structlog.get_logger("userapi.migrations")
 
