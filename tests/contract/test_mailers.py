@@ -23,7 +23,7 @@ from userapi.mail.mailer import (
     ServerUnavailable,
     SmtpMailer,
 )
-from userapi.mail.messages import Message
+from userapi.mail.message import Message
 
 SENDER = "User Service <no-reply@example.com>"
 

@@ -22,7 +22,8 @@ from userapi.infrastructure.database import db, new_id, transaction
 from userapi.languages import LANGUAGES, reader_of
 from userapi.mail.design import MailDesign
 from userapi.mail.mailer import MAX_LINE, FileMailer, Send
-from userapi.mail.messages import Message, Messages
+from userapi.mail.message import Message
+from userapi.mail.messages import Messages
 from userapi.mail.models import MailKind, OutgoingMail
 from userapi.passwords.mail_delivery import PURPOSE_OF, MailDelivery
 from userapi.wiring.services import Services

@@ -108,7 +108,7 @@ def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
 def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
     """Return the names, by id, of the existing users that are targets of the rows."""
     ids = {row.target_id for row in rows if row.target_type == "user" and row.target_id}
-    found = services().directory.user_search.names([UUID(user_id) for user_id in ids])
+    found = services().search.user_search.names([UUID(user_id) for user_id in ids])
     return {str(user_id): name for user_id, name in found.items()}
 
 
@@ -152,7 +152,7 @@ def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings
 
     Ctrl-C stops it after the current batch. Run the command again for the rest.
     """
-    pruning = services().audit.audit_pruning
+    pruning = services().verification.audit_pruning
     before = services().clock.now() - older_than
     count = pruning.count(before)
     if not yes:
@@ -194,7 +194,7 @@ def prune(ctx: click.Context, older_than: timedelta, yes: bool, despite_findings
 def seal() -> None:
     """Seal all waiting rows, as the worker does each second."""
     sealed = 0
-    while count := services().audit.audit_seals.seal_due():
+    while count := services().seals.audit_seals.seal_due():
         sealed += count
     click.secho(f"Sealed {sealed} rows.", fg="green")
 
@@ -213,7 +213,7 @@ def anchor_chain(reason: str, yes: bool) -> None:
         click.confirm(
             "Seals whose key is lost can never be verified again. Begin a new chain?", abort=True
         )
-    start = services().audit.audit_seals.begin_chain(reason, actor=operator())
+    start = services().seals.audit_seals.begin_chain(reason, actor=operator())
     click.secho(f"A new chain begins at seal {start.number}.", fg="green")
     if start.lost_keys:
         click.secho(
@@ -234,7 +234,7 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
             click.secho(printable(f"{finding.kind}: {finding}"), fg="red")
 
     reported: list[int] = []
-    verification = services().audit.audit_verification
+    verification = services().verification.audit_verification
     progress = Progress("Verifying", verification.sealed_rows())
     try:
         with progress:

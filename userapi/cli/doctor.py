@@ -4,6 +4,8 @@ import click
 
 from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.report import diagnose
+from userapi.wiring.mail_server import build_mail_server
+from userapi.wiring.relying_party import build_relying_party
 
 from .support import as_json_option, print_json, safely_on_any_database, services
 
@@ -23,12 +25,11 @@ def command(as_json: bool) -> None:
             clock=known.clock,
             keys=known.keys.keys,
             key_folder=known.keys.key_folder,
-            mail_server=known.mail.mail_server,
+            mail_server=build_mail_server(known.settings),
             peppers=known.secrets.peppers,
-            seals=known.audit.audit_seals,
+            seals=known.seals.audit_seals,
             secret_rotation=known.secrets.totp_secret_rotation,
-            relying_party=known.passkeys.relying_party,
-            figures=known.directory.mfa_figures,
+            relying_party=build_relying_party(known.settings),
         )
     )
     faults = sum(finding.level is Level.FAULT for finding in findings)

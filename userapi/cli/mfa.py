@@ -5,6 +5,7 @@ from dataclasses import asdict
 import click
 from flask.cli import AppGroup
 
+from userapi.factors.foreign_passkeys import count_foreign_passkeys
 from userapi.infrastructure.database import snapshot
 
 from .support import as_json_option, print_json, print_table, safely, services
@@ -20,11 +21,11 @@ def status(as_json: bool) -> None:
 
     It also shows how many lack one that a role demands.
     """
-    figures = services().directory.mfa_figures
+    figures = services().statistics.mfa_figures
     with snapshot() as connection:
         roles = figures.by_role(connection)
         counts = figures.counts(connection)
-        foreign = figures.passkeys_of_other_rp_ids(connection)
+        foreign = count_foreign_passkeys(connection, services().settings.webauthn_rp_id)
     if as_json:
         print_json(
             {

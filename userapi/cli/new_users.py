@@ -26,7 +26,7 @@ def create_admin(
 ) -> None:
     """Create a superadmin."""
     if if_none:
-        found = services().directory.user_search.page(
+        found = services().search.user_search.page(
             UserFilter(role=TOP_ROLE), PageRequest(page_size=1)
         )
         if found.items:

@@ -32,7 +32,7 @@ def list_sessions(name: str | None, limit: int, as_json: bool) -> None:
     """List live sessions, last used first. Give a name, e-mail or id for those of one user."""
     user_id = user_named(name).id if name else None
     found = services().sessions.sessions.list_live(user_id=user_id, limit=limit)
-    names = services().directory.user_search.names({owner for owner, _ in found})
+    names = services().search.user_search.names({owner for owner, _ in found})
     if as_json:
         items = []
         for owner, session in found:

@@ -1,15 +1,33 @@
-"""Printing figures: tables with small bars."""
+"""flask users stats: figures as tables with small bars."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import click
 
-from userapi.statistics import Figures
+from userapi.infrastructure.user_counts import rebuild_user_counts
+from userapi.statistics import MAX_DAYS, Figures
 
-from .support import print_table
+from .support import as_json_option, print_json, print_table, safely, services
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 BAR_WIDTH = 12
+
+
+@click.command("stats")
+@click.option("--days", type=click.IntRange(1, MAX_DAYS), default=30, show_default=True)
+@click.option("--recount", is_flag=True, help="Recount the users first, after a restore.")
+@as_json_option
+@safely
+def command(days: int, recount: bool, as_json: bool) -> None:
+    """Print the number of users, and what they did each day (UTC)."""
+    if recount:
+        rebuild_user_counts()
+    figures = services().statistics.statistics.figures(days)
+    if as_json:
+        print_json(asdict(figures))
+    else:
+        _print_figures(figures)
 
 
 def bar(value: int, largest: int, width: int = BAR_WIDTH) -> str:
@@ -20,7 +38,7 @@ def bar(value: int, largest: int, width: int = BAR_WIDTH) -> str:
     return EIGHTHS[8] * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
-def print_figures(figures: Figures) -> None:
+def _print_figures(figures: Figures) -> None:
     """Print all figures."""
     _print_parts("STATUS", figures.by_status, figures.total)
     _print_parts("ROLE", figures.by_role, figures.total)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import wraps
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 import click
@@ -16,7 +16,6 @@ from flask.cli import with_appcontext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from userapi.accounts.views import UserView
 from userapi.actor import Actor, system_actor
 from userapi.characters import printable
 from userapi.clock import rfc3339
@@ -24,6 +23,9 @@ from userapi.errors import Invalid, ServiceError
 from userapi.infrastructure.database import require_unicode_database
 from userapi.settings import SettingsError
 from userapi.wiring.groups import EXTENSION, ServiceGroups
+
+if TYPE_CHECKING:
+    from userapi.accounts.views import UserView
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -114,7 +116,7 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def user_named(text: str) -> UserView:
+def user_named(text: str) -> "UserView":
     """Return the user with this id, name or e-mail address. Raises UserNotFound."""
     try:
         return services().directory.accounts.get(UUID(text))

@@ -12,12 +12,9 @@ from userapi.accounts.views import UserView
 from userapi.characters import printable
 from userapi.clock import rfc3339
 from userapi.infrastructure.pagination import PageRequest
-from userapi.infrastructure.user_counts import rebuild_user_counts
-from userapi.statistics import MAX_DAYS
 
 from . import LazyCommand
 from .new_users import create, create_admin, invite
-from .statistics import print_figures
 from .support import (
     as_json_option,
     operator,
@@ -46,6 +43,13 @@ command.add_command(
         "Import users from NDJSON or CSV.",
         module="userapi.cli.transfers",
         attribute="import_users",
+    )
+)
+command.add_command(
+    LazyCommand(
+        "stats",
+        "Print the number of users, and what they did each day (UTC).",
+        module="userapi.cli.statistics",
     )
 )
 
@@ -78,7 +82,7 @@ def list_users(
     users: list[UserView] = []
     cursor = None
     while len(users) < limit:
-        page = services().directory.user_search.page(
+        page = services().search.user_search.page(
             wanted, PageRequest(page_size=min(100, limit - len(users)), cursor=cursor)
         )
         users += page.items
@@ -119,7 +123,7 @@ def list_users(
 def show(name: str, as_json: bool) -> None:
     """Show a user, by name, e-mail or id."""
     user = user_named(name)
-    mfa = services().factors.factor_list.of(user.id, own=False)
+    mfa = services().factor_listing.factor_list.of(user.id, own=False)
     if as_json:
         print_json({**user.public, "mfa": asdict(mfa)})
         return
@@ -213,22 +217,6 @@ def unlock(name: str) -> None:
     user = user_named(name)
     services().accounts.account_suspension.unlock(user.id, actor=operator())
     click.secho(f"Unlocked {user.username}.", fg="green")
-
-
-@command.command("stats")
-@click.option("--days", type=click.IntRange(1, MAX_DAYS), default=30, show_default=True)
-@click.option("--recount", is_flag=True, help="Recount the users first, after a restore.")
-@as_json_option
-@safely
-def stats(days: int, recount: bool, as_json: bool) -> None:
-    """Print the number of users, and what they did each day (UTC)."""
-    if recount:
-        rebuild_user_counts()
-    figures = services().statistics.statistics.figures(days)
-    if as_json:
-        print_json(asdict(figures))
-    else:
-        print_figures(figures)
 
 
 def _day(moment: datetime | None) -> str:

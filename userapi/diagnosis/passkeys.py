@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from userapi.diagnosis.findings import Finding, Level, warnings
-from userapi.factors.figures import MfaFigures
+from userapi.factors.foreign_passkeys import count_foreign_passkeys
 from userapi.factors.relying_party import RelyingParty
 from userapi.infrastructure.database import reading
 from userapi.settings import Settings
@@ -46,10 +46,10 @@ def findings(settings: Settings, party: RelyingParty) -> Iterator[Finding]:
     )
 
 
-def foreign_findings(figures: MfaFigures, party: RelyingParty) -> Iterator[Finding]:
+def foreign_findings(party: RelyingParty) -> Iterator[Finding]:
     """Yield whether the database has passkeys of another RP ID."""
     with reading() as connection:
-        count = figures.passkeys_of_other_rp_ids(connection)
+        count = count_foreign_passkeys(connection, party.id)
     yield from warnings(
         "passkeys",
         (

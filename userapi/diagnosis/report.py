@@ -28,7 +28,6 @@ from userapi.diagnosis import (
 from userapi.diagnosis.checks import Status, run_checks
 from userapi.diagnosis.findings import Finding, Level
 from userapi.diagnosis.health_connection import HealthConnection
-from userapi.factors.figures import MfaFigures
 from userapi.factors.relying_party import RelyingParty
 from userapi.factors.secret_rotation import SecretRotation
 from userapi.mail.mailer import MailServer
@@ -47,7 +46,6 @@ def diagnose(
     seals: AuditSeals,
     secret_rotation: SecretRotation,
     relying_party: RelyingParty,
-    figures: MfaFigures,
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
     connections = HealthConnection(settings.database_url)
@@ -78,7 +76,7 @@ def diagnose(
         yield from passwords.findings(state, peppers)
         yield from audit.findings(seals)
         yield from second_factors.findings(settings, secret_rotation)
-        yield from passkeys.foreign_findings(figures, relying_party)
+        yield from passkeys.foreign_findings(relying_party)
         yield from machines.key_findings(clock)
     yield from mail.findings(settings, mail_server)
 

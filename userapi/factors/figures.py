@@ -43,9 +43,8 @@ class RoleMfa:
 class MfaFigures:
     """Counts users by their second factors."""
 
-    def __init__(self, enforcement: MfaEnforcement, *, rp_id: str) -> None:
+    def __init__(self, enforcement: MfaEnforcement) -> None:
         self._enforcement = enforcement
-        self._rp_id = rp_id
 
     def counts(self, connection: Connection) -> MfaCounts:
         """Return the counts of all users."""
@@ -74,11 +73,6 @@ class MfaFigures:
             )
             for name in sorted(graph.names)
         ]
-
-    def passkeys_of_other_rp_ids(self, connection: Connection) -> int:
-        """Return how many passkeys belong to another RP ID, so that no browser offers them."""
-        query = select(func.count()).where(_passkeys.c.rp_id != self._rp_id)
-        return int(connection.execute(query).scalar_one())
 
     def _demanded_without(self, connection: Connection) -> int:
         demanding = self._demanding(read_graph(connection))

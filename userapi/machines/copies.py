@@ -18,9 +18,9 @@ from sqlalchemy import func, select
 
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading
+from userapi.machines.active_keys import keys
 from userapi.machines.models import OwnerType
 from userapi.machines.status import DatabaseLiveKeys, KeyLookup, KeyReference, LiveKey
-from userapi.machines.views import keys
 from userapi.sessions.copy_store import CopyStore, Place, Versions, liveness
 
 log = structlog.get_logger(__name__)

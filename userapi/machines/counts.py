@@ -4,8 +4,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select
 
-from userapi.machines.models import AccountStatus, OwnerType
-from userapi.machines.views import accounts, is_active_key, keys
+from userapi.infrastructure.database import table_of
+from userapi.machines.active_keys import is_active_key, keys
+from userapi.machines.models import AccountStatus, OwnerType, ServiceAccount
+
+_accounts = table_of(ServiceAccount)
 
 
 def count_machines(
@@ -13,7 +16,7 @@ def count_machines(
 ) -> tuple[dict[AccountStatus, int], dict[OwnerType, int]]:
     """Return the number of service accounts by status, and of active keys by their owners."""
     by_status = dict.fromkeys(AccountStatus, 0)
-    query = select(accounts.c.status, func.count()).group_by(accounts.c.status)
+    query = select(_accounts.c.status, func.count()).group_by(_accounts.c.status)
     for status, count in connection.execute(query):
         by_status[AccountStatus(status)] = count
     active = select(func.count(keys.c.service_account_id), func.count(keys.c.user_id)).where(

@@ -11,10 +11,11 @@ from userapi.clock import Clock, rfc3339
 from userapi.events.catalogue import EventType
 from userapi.events.outbox import Outbox
 from userapi.infrastructure.database import reading, transaction
+from userapi.machines.active_keys import keys
 from userapi.machines.events import ApiKeyEvent
 from userapi.machines.key_owners import KeyOwners, LockedOwner
 from userapi.machines.models import ApiKey, ServiceAccount
-from userapi.machines.views import key_view, keys
+from userapi.machines.views import key_view
 from userapi.mail.models import MailKind
 from userapi.mail.queue import MailQueue
 

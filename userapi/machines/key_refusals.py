@@ -11,9 +11,9 @@ from sqlalchemy import select
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.infrastructure.database import dialect_of, table_of, transaction, upsert
+from userapi.machines.active_keys import keys
 from userapi.machines.models import KeyRefusal
 from userapi.machines.status import KeyReference
-from userapi.machines.views import keys
 from userapi.recorder import Recorder
 
 INTERVAL = timedelta(seconds=60)

@@ -17,9 +17,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from userapi.clock import Clock
 from userapi.errors import OutcomeUnknown
 from userapi.infrastructure.database import autocommit, reading
+from userapi.machines.active_keys import keys
 from userapi.machines.models import OwnerType
 from userapi.machines.status import LiveKey
-from userapi.machines.views import accounts, keys
+from userapi.machines.views import accounts
 
 log = structlog.get_logger(__name__)
 

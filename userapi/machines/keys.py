@@ -18,13 +18,14 @@ from userapi.audit.actions import AuditAction
 from userapi.audit.masking import Changes
 from userapi.events.catalogue import EventType
 from userapi.infrastructure.database import after_commit, reading
+from userapi.machines.active_keys import is_active_key, keys
 from userapi.machines.errors import ApiKeyNotFound, KeyLimitReached
 from userapi.machines.events import ApiKeyEvent
 from userapi.machines.key_owners import KeyOwner, LockedOwner
 from userapi.machines.key_text import NewKeyText
 from userapi.machines.models import ApiKey, KeyStatus, OwnerType
 from userapi.machines.status import LiveKeys
-from userapi.machines.views import KeyView, is_active_key, key_view, keys, status_of
+from userapi.machines.views import KeyView, key_view, status_of
 from userapi.recorder import Recorder
 
 # How long expired and revoked keys are listed, and then kept.

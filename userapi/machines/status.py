@@ -21,9 +21,10 @@ from userapi.clock import Clock
 from userapi.infrastructure.database import reading, table_of
 from userapi.infrastructure.rate_counters import Condition
 from userapi.infrastructure.redis_commands import Command
+from userapi.machines.active_keys import keys
 from userapi.machines.key_text import ParsedKey
 from userapi.machines.models import AccountStatus, ClientToken, OwnerType
-from userapi.machines.views import accounts, keys, role_names_of_account
+from userapi.machines.views import accounts, role_names_of_account
 from userapi.permissions import PermissionSet
 from userapi.roles.graph import RoleGraph, catalogue_version
 from userapi.sessions.status import role_names_column

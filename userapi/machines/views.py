@@ -5,16 +5,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from userapi.infrastructure.database import table_of
-from userapi.machines.models import ApiKey, KeyStatus, OwnerType, ServiceAccount
+from userapi.machines.active_keys import is_active_key, keys
+from userapi.machines.models import KeyStatus, OwnerType, ServiceAccount
 from userapi.roles.models import ServiceAccountRole
 from userapi.sessions.status import json_names
 
 accounts = table_of(ServiceAccount)
-keys = table_of(ApiKey)
 account_roles = table_of(ServiceAccountRole)
 
 
@@ -95,13 +95,6 @@ def role_names_of_account(account_id: ColumnElement[UUID]) -> ColumnElement[list
         .where(account_roles.c.service_account_id == account_id)
         .scalar_subquery()
         .label("roles")
-    )
-
-
-def is_active_key(now: datetime) -> ColumnElement[bool]:
-    """Return the condition that a key is neither revoked nor expired."""
-    return and_(
-        keys.c.revoked_at.is_(None), or_(keys.c.expires_at.is_(None), keys.c.expires_at > now)
     )
 
 

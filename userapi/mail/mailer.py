@@ -18,7 +18,7 @@ import idna
 
 from userapi.clock import Clock
 from userapi.infrastructure.deadlines import ends_within
-from userapi.mail.messages import Message
+from userapi.mail.message import Message
 from userapi.private_files import make_folder
 
 TIMEOUT_SECONDS = 5

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -12,20 +11,10 @@ import jinja2
 
 from userapi.languages import Reader, translations_of
 from userapi.mail.design import MailDesign
+from userapi.mail.message import Message
 from userapi.mail.models import MailKind
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """A mail as it is sent. `language` is the language tag of its texts."""
-
-    recipient: str
-    language: str
-    subject: str
-    plain: str
-    html: str
 
 
 class Messages:

@@ -20,6 +20,7 @@ from userapi.wiring.directory import DirectoryServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.metrics import MetricServices
 from userapi.wiring.passwords import PasswordServices
+from userapi.wiring.search import SearchServices
 from userapi.wiring.sessions import SessionServices
 
 
@@ -48,6 +49,7 @@ def build_accounts(
     measured: MetricServices,
     sessions: SessionServices,
     directory: DirectoryServices,
+    search: SearchServices,
     passwords: PasswordServices,
 ) -> AccountServices:
     """Build the services about accounts and roles."""
@@ -112,5 +114,5 @@ def build_accounts(
             recorder=foundation.recorder, roles=roles, watcher=sessions.live_sessions
         ),
         session_revocation=SessionRevocation(accounts=accounts, sessions=sessions.sessions),
-        user_exports=UserExports(clock=clock, audit=audit, search=directory.user_search),
+        user_exports=UserExports(clock=clock, audit=audit, search=search.user_search),
     )

@@ -28,6 +28,7 @@ from userapi.authentication.step_up import StepUp
 from userapi.machines.credential_revocation import CredentialRevocation
 from userapi.wiring.accounts import AccountServices
 from userapi.wiring.directory import DirectoryServices
+from userapi.wiring.factor_listing import FactorListServices
 from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.machines import MachineServices
@@ -73,6 +74,7 @@ def build_authentication(
     accounts: AccountServices,
     tokens: TokenServices,
     factors: FactorServices,
+    listed: FactorListServices,
     passkeys: PasskeyServices,
     machines: MachineServices,
 ) -> AuthenticationServices:
@@ -148,7 +150,7 @@ def build_authentication(
             second_step=SecondStepDemand(
                 recorder=recorder,
                 pending=factors.pending_sign_ins,
-                factors=factors.factor_list,
+                factors=listed.factor_list,
             ),
             token_pairs=tokens.token_pairs,
         ),
@@ -221,7 +223,7 @@ def build_authentication(
             password_check=password_check,
             codes=factors.code_check,
             passkeys=passkeys.passkey_assertion,
-            factors=factors.factor_list,
+            factors=listed.factor_list,
             renewal=renewal,
             token_pairs=tokens.token_pairs,
         ),

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from userapi.accounts.search import UserSearch
 from userapi.accounts.service import Accounts
 from userapi.factors.enforcement import MfaEnforcement
-from userapi.factors.figures import MfaFigures
 from userapi.lockout.service import Lockout
 from userapi.roles.service import Roles
 from userapi.wiring.foundation import Foundation
@@ -19,9 +17,7 @@ class DirectoryServices:
     accounts: Accounts
     lockout: Lockout
     mfa_enforcement: MfaEnforcement
-    mfa_figures: MfaFigures
     roles: Roles
-    user_search: UserSearch
 
 
 def build_directory(foundation: Foundation, sessions: SessionServices) -> DirectoryServices:
@@ -45,7 +41,5 @@ def build_directory(foundation: Foundation, sessions: SessionServices) -> Direct
         ),
         lockout=lockout,
         mfa_enforcement=enforcement,
-        mfa_figures=MfaFigures(enforcement, rp_id=settings.webauthn_rp_id),
         roles=roles,
-        user_search=UserSearch(clock=clock, cursor_key=settings.secret_key),
     )

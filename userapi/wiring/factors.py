@@ -6,7 +6,6 @@ from datetime import timedelta
 from userapi.factors.app_setup import AppSetup
 from userapi.factors.code_replacement import RecoveryCodeReplacement
 from userapi.factors.codes import CodeCheck
-from userapi.factors.listing import FactorList
 from userapi.factors.recovery_codes import RecoveryCodes
 from userapi.factors.removal import FactorRemoval
 from userapi.factors.renaming import FactorRenaming
@@ -31,7 +30,6 @@ class FactorServices:
 
     app_setup: AppSetup
     code_check: CodeCheck
-    factor_list: FactorList
     factor_removal: FactorRemoval
     factor_renaming: FactorRenaming
     factors: Factors
@@ -80,13 +78,6 @@ def build_factors(
             recovery_codes=recovery_codes,
             mails=mails,
             count=measured.metrics.count_second_step,
-        ),
-        factor_list=FactorList(
-            roles=directory.roles,
-            enforcement=enforcement,
-            readable_key_ids=secrets.readable_key_ids,
-            rp_id=settings.webauthn_rp_id,
-            adds_passkeys=settings.adds_passkeys,
         ),
         factor_removal=FactorRemoval(
             recorder=recorder,

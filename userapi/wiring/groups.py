@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from userapi.wiring.audit import AuditServices
     from userapi.wiring.authentication import AuthenticationServices
     from userapi.wiring.directory import DirectoryServices
+    from userapi.wiring.factor_listing import FactorListServices
     from userapi.wiring.factors import FactorServices
     from userapi.wiring.foundation import Foundation
     from userapi.wiring.imports import ImportServices
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from userapi.wiring.operations import OperationServices
     from userapi.wiring.passkeys import PasskeyServices
     from userapi.wiring.passwords import PasswordServices
+    from userapi.wiring.seals import SealServices
+    from userapi.wiring.search import SearchServices
     from userapi.wiring.secrets import SecretServices
     from userapi.wiring.sessions import SessionServices
     from userapi.wiring.statistics import StatisticsServices
     from userapi.wiring.tokens import TokenServices
+    from userapi.wiring.verification import VerificationServices
 
 # The name of the groups among the extensions of the application.
 EXTENSION = "userapi.groups"
@@ -69,7 +73,14 @@ class ServiceGroups:
         """Return the services about keys. Raises SettingsError for unusable keys."""
         from userapi.wiring.keys import build_keys
 
-        return build_keys(self.foundation)
+        return build_keys(self.settings, self.clock)
+
+    @cached_property
+    def seals(self) -> SealServices:
+        """Return the services that seal the audit log."""
+        from userapi.wiring.seals import build_seals
+
+        return build_seals(self.foundation)
 
     @cached_property
     def sessions(self) -> SessionServices:
@@ -86,6 +97,13 @@ class ServiceGroups:
         return build_directory(self.foundation, self.sessions)
 
     @cached_property
+    def search(self) -> SearchServices:
+        """Return the services that list users."""
+        from userapi.wiring.search import build_search
+
+        return build_search(self.settings, self.clock)
+
+    @cached_property
     def passwords(self) -> PasswordServices:
         """Return the services about passwords."""
         from userapi.wiring.passwords import build_passwords
@@ -98,7 +116,12 @@ class ServiceGroups:
         from userapi.wiring.accounts import build_accounts
 
         return build_accounts(
-            self.foundation, self.metrics, self.sessions, self.directory, self.passwords
+            self.foundation,
+            self.metrics,
+            self.sessions,
+            self.directory,
+            self.search,
+            self.passwords,
         )
 
     @cached_property
@@ -140,6 +163,13 @@ class ServiceGroups:
         )
 
     @cached_property
+    def factor_listing(self) -> FactorListServices:
+        """Return the services that list second factors."""
+        from userapi.wiring.factor_listing import build_factor_listing
+
+        return build_factor_listing(self.settings, self.secrets, self.directory)
+
+    @cached_property
     def passkeys(self) -> PasskeyServices:
         """Return the services about passkeys."""
         from userapi.wiring.passkeys import build_passkeys
@@ -161,16 +191,24 @@ class ServiceGroups:
             self.accounts,
             self.tokens,
             self.factors,
+            self.factor_listing,
             self.passkeys,
             self.machines,
         )
 
     @cached_property
     def audit(self) -> AuditServices:
-        """Return the services about the audit log."""
+        """Return the services that read the audit log."""
         from userapi.wiring.audit import build_audit
 
         return build_audit(self.foundation)
+
+    @cached_property
+    def verification(self) -> VerificationServices:
+        """Return the services that check the seals of the audit log."""
+        from userapi.wiring.verification import build_verification
+
+        return build_verification(self.foundation, self.seals)
 
     @cached_property
     def mail(self) -> MailServices:
@@ -184,7 +222,7 @@ class ServiceGroups:
         """Return the services for operators and the worker."""
         from userapi.wiring.operations import build_operations
 
-        return build_operations(self.foundation, self.secrets, self.sessions, self.audit)
+        return build_operations(self.foundation, self.secrets, self.sessions, self.seals)
 
     @cached_property
     def statistics(self) -> StatisticsServices:

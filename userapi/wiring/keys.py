@@ -7,7 +7,6 @@ from userapi.authentication.key_folder import KeyFolder
 from userapi.authentication.keys import KeyRing
 from userapi.clock import Clock
 from userapi.settings import Settings
-from userapi.wiring.foundation import Foundation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +17,8 @@ class KeyServices:
     keys: KeyRing
 
 
-def build_keys(foundation: Foundation) -> KeyServices:
+def build_keys(settings: Settings, clock: Clock) -> KeyServices:
     """Build the services about keys. Raises SettingsError for unusable keys."""
-    settings, clock = foundation.settings, foundation.clock
     return KeyServices(
         key_folder=build_key_folder(settings, clock), keys=build_key_ring(settings, clock)
     )

@@ -1,15 +1,16 @@
-"""Mails: the server or folder that receives them, and their delivery."""
+"""Mails and their delivery."""
 
 from dataclasses import dataclass
 
 from userapi.clock import Clock
 from userapi.mail.design import MailDesign
-from userapi.mail.mailer import FileMailer, Mailer, MailServer, SmtpMailer
+from userapi.mail.mailer import FileMailer, Mailer, SmtpMailer
 from userapi.mail.messages import Messages
 from userapi.passwords.mail_delivery import MailDelivery
 from userapi.passwords.one_time_tokens import OneTimeTokens
 from userapi.settings import Settings
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.mail_server import build_mail_server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,17 +18,15 @@ class MailServices:
     """The services that send mails."""
 
     mail_delivery: MailDelivery
-    mail_server: MailServer | None
 
 
 def build_mail(foundation: Foundation) -> MailServices:
     """Build the services that send mails."""
     settings, clock = foundation.settings, foundation.clock
-    mail_server = _mail_server(settings)
     return MailServices(
         mail_delivery=MailDelivery(
             clock=clock,
-            mailer=_mailer(mail_server, settings, clock),
+            mailer=_mailer(settings, clock),
             messages=Messages(
                 service_name=settings.app_name,
                 base_url=settings.public_base_url,
@@ -35,25 +34,12 @@ def build_mail(foundation: Foundation) -> MailServices:
             ),
             one_time_tokens=OneTimeTokens(clock=clock, mails=foundation.mails),
         ),
-        mail_server=mail_server,
     )
 
 
-def _mail_server(settings: Settings) -> MailServer | None:
-    if not settings.smtp_host:
-        return None
-    return MailServer(
-        host=settings.smtp_host,
-        port=settings.smtp_port,
-        tls=settings.smtp_tls,
-        ca_file=settings.tls_ca_file,
-        user=settings.smtp_user,
-        password=settings.smtp_password,
-    )
-
-
-def _mailer(server: MailServer | None, settings: Settings, clock: Clock) -> Mailer:
+def _mailer(settings: Settings, clock: Clock) -> Mailer:
     """Return the mailer for the server; without a server, mails are written to files."""
+    server = build_mail_server(settings)
     if server is None:
         return FileMailer(settings.mail_folder, sender=settings.mail_from, clock=clock)
     return SmtpMailer(server, sender=settings.mail_from, clock=clock)

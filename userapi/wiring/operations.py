@@ -9,8 +9,8 @@ from userapi.events.expiry import EventExpiry
 from userapi.health import Health
 from userapi.metrics.collector import DatabaseCollector
 from userapi.settings import Settings
-from userapi.wiring.audit import AuditServices
 from userapi.wiring.foundation import Foundation
+from userapi.wiring.seals import SealServices
 from userapi.wiring.secrets import SecretServices
 from userapi.wiring.sessions import SessionServices
 
@@ -28,7 +28,7 @@ def build_operations(
     foundation: Foundation,
     secrets: SecretServices,
     sessions: SessionServices,
-    audit: AuditServices,
+    seals: SealServices,
 ) -> OperationServices:
     """Build the services for operators and the worker."""
     settings, clock = foundation.settings, foundation.clock
@@ -47,7 +47,7 @@ def build_operations(
             clock=clock,
             health=health,
             sessions=sessions.sessions,
-            seals=audit.audit_seals,
+            seals=seals.audit_seals,
             peppers=secrets.peppers,
             secrets=secrets.totp_secret_rotation,
         ),

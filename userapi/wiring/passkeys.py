@@ -8,6 +8,7 @@ from userapi.factors.passkey_registration import PasskeyRegistration
 from userapi.factors.relying_party import RelyingParty
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.metrics import MetricServices
+from userapi.wiring.relying_party import build_relying_party
 from userapi.wiring.secrets import SecretServices
 
 
@@ -25,11 +26,7 @@ def build_passkeys(
 ) -> PasskeyServices:
     """Build the services about passkeys."""
     settings, recorder = foundation.settings, foundation.recorder
-    party = RelyingParty(
-        id=settings.webauthn_rp_id,
-        name=settings.webauthn_rp_name,
-        origins=settings.webauthn_origins,
-    )
+    party = build_relying_party(settings)
     challenges = Challenges(encryption=secrets.encryption, clock=foundation.clock)
     return PasskeyServices(
         passkey_assertion=PasskeyAssertion(

@@ -10,6 +10,7 @@ from userapi.wiring.accounts import AccountServices
 from userapi.wiring.audit import AuditServices
 from userapi.wiring.authentication import AuthenticationServices
 from userapi.wiring.directory import DirectoryServices
+from userapi.wiring.factor_listing import FactorListServices
 from userapi.wiring.factors import FactorServices
 from userapi.wiring.foundation import Foundation
 from userapi.wiring.groups import EXTENSION, ServiceGroups
@@ -21,10 +22,13 @@ from userapi.wiring.metrics import MetricServices
 from userapi.wiring.operations import OperationServices
 from userapi.wiring.passkeys import PasskeyServices
 from userapi.wiring.passwords import PasswordServices
+from userapi.wiring.seals import SealServices
+from userapi.wiring.search import SearchServices
 from userapi.wiring.secrets import SecretServices
 from userapi.wiring.sessions import SessionServices
 from userapi.wiring.statistics import StatisticsServices
 from userapi.wiring.tokens import TokenServices
+from userapi.wiring.verification import VerificationServices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +37,21 @@ class Services(
     MetricServices,
     SecretServices,
     KeyServices,
+    SealServices,
     SessionServices,
     DirectoryServices,
+    SearchServices,
     PasswordServices,
     AccountServices,
     ImportServices,
     TokenServices,
     MachineServices,
     FactorServices,
+    FactorListServices,
     PasskeyServices,
     AuthenticationServices,
     AuditServices,
+    VerificationServices,
     MailServices,
     OperationServices,
     StatisticsServices,
@@ -74,17 +82,21 @@ def _build_services(groups: ServiceGroups) -> Services:
         groups.metrics,
         groups.secrets,
         groups.keys,
+        groups.seals,
         groups.sessions,
         groups.directory,
+        groups.search,
         groups.passwords,
         groups.accounts,
         groups.imports,
         groups.tokens,
         groups.machines,
         groups.factors,
+        groups.factor_listing,
         groups.passkeys,
         groups.authentication,
         groups.audit,
+        groups.verification,
         groups.mail,
         groups.operations,
         groups.statistics,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from userapi.factors.figures import MfaFigures
 from userapi.statistics import Statistics
 from userapi.wiring.directory import DirectoryServices
 from userapi.wiring.foundation import Foundation
@@ -12,6 +13,7 @@ from userapi.wiring.sessions import SessionServices
 class StatisticsServices:
     """The services that count."""
 
+    mfa_figures: MfaFigures
     statistics: Statistics
 
 
@@ -19,8 +21,8 @@ def build_statistics(
     foundation: Foundation, sessions: SessionServices, directory: DirectoryServices
 ) -> StatisticsServices:
     """Build the services that count."""
+    figures = MfaFigures(directory.mfa_enforcement)
     return StatisticsServices(
-        statistics=Statistics(
-            clock=foundation.clock, sessions=sessions.sessions, mfa=directory.mfa_figures
-        )
+        mfa_figures=figures,
+        statistics=Statistics(clock=foundation.clock, sessions=sessions.sessions, mfa=figures),
     )
