@@ -62,7 +62,7 @@ format: install ## Format the code
 messages: install ## Update the catalogues of translated texts; ARGS=fr adds a language
 	@$(BIN)/python -m tests.support.catalogues $(ARGS)
 
-bench: install ## Measure the service under load
+bench: install ## Measure the service under load; ARGS=--peers also measures comparable projects
 	@$(BIN)/python -m tests.support.servers install --load </dev/null
 	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks $(ARGS)
 

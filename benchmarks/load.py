@@ -26,6 +26,8 @@ class Request:
     bodies: Sequence[str] = ()
     is_numbered: bool = False
     successor: str | None = None
+    status: int = 200
+    """The expected status; wrk only distinguishes whether it is below 400."""
 
     def script(self) -> str:
         """Return the request as a program for wrk."""
@@ -165,6 +167,8 @@ def send(
     used, database_used = _since(before, service_pids), _since(database_before, database_pids)
     count = int(_found(r"(\d+) requests in", run.stdout) or 0)
     refused = int(_found(r"Non-2xx or 3xx responses: (\d+)", run.stdout) or 0)
+    if request.status >= 400:
+        refused = count - refused
     return Outcome(
         requests=count,
         per_second=float(_found(r"Requests/sec:\s+([\d.]+)", run.stdout) or 0)
