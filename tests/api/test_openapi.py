@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -26,6 +27,18 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
     for path, item in document["paths"].items():
         for method in METHODS & item.keys():
             yield f"{method.upper()} {path}", item[method]
+
+
+def test_requests_that_come_together_get_the_same_document(
+    make_app: Callable[..., Flask], document: dict[str, Any]
+) -> None:
+    """The first request builds it, a second one must not see half of it."""
+    app = make_app()
+
+    with ThreadPoolExecutor(4) as pool:
+        replies = pool.map(lambda _: JsonClient(app).get("/openapi.json").get_json(), range(4))
+
+    assert all(reply == document for reply in replies)
 
 
 def test_the_document_is_valid(document: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ has no public names for them; its maintainers tell subclasses to add callbacks t
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import flask_smorest
@@ -31,9 +32,8 @@ class Blueprint(flask_smorest.Blueprint):
         self._prepare_doc_cbks.append(complete_operation)
 
     def register_views_in_doc(self, api: Any, *args: Any, **kwargs: Any) -> None:
-        """Document the views, if the document is served: it takes half of the time of a start."""
-        if api.is_served:
-            super().register_views_in_doc(api, *args, **kwargs)
+        """Document the views when the document is built."""
+        api.document_later(partial(super().register_views_in_doc, api, *args, **kwargs))
 
     def arguments(
         self, schema: type[Schema], *, location: str = "json", **kwargs: Any
