@@ -19,6 +19,7 @@ from userapi.machines.models import ApiKey
 from userapi.wiring.services import Services
 
 VERIFY = "/api/v1/auth/verify"
+GRANT = "client_credentials"
 MakeApp = Callable[..., Flask]
 
 
@@ -258,6 +259,44 @@ def test_a_rotation_without_overlap_revokes_the_key(
     assert code_of(robin.post(f"{old.path}/rotate")) == (409, "key_already_rotated")
     types = [event.type for event in events(app) if event.type.startswith("api_key")]
     assert types == ["api_key.created", "api_key.rotated", "api_key.revoked"]
+
+
+def test_a_repeated_rotation_returns_the_same_key_again(
+    robin: SignedInClient, client: JsonClient
+) -> None:
+    """Its reply may have been lost, and the key is shown nowhere else."""
+    old = make_key(robin, OWN_KEYS)
+    headers, body = {"Idempotency-Key": "one-rotation"}, {"overlap_seconds": 0}
+
+    first, again = (robin.post(f"{old.path}/rotate", json=body, headers=headers) for _ in range(2))
+    other = robin.post(f"{old.path}/rotate", json={"overlap_seconds": 5}, headers=headers)
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.headers["Idempotent-Replay"] == "true"
+    assert again.get_data() == first.get_data()
+    assert client.as_user(again.get_json()["key"]).get(VERIFY).status_code == 200
+    assert code_of(other) == (422, "idempotency_key_reused")
+    assert code_of(robin.post(f"{old.path}/rotate", json=body)) == (409, "key_already_rotated")
+
+
+def test_keys_with_a_former_prefix_go_on_working(
+    make_app: MakeApp, boss: SignedInClient, client: JsonClient
+) -> None:
+    made = make_service(boss)
+    renamed = make_app(API_KEY_PREFIX="aima1")
+    holder = JsonClient(renamed, token=made.key.text)
+    credentials = {"client_id": made.id, "client_secret": made.key.text}
+
+    new = JsonClient(renamed, token=boss.token).post(f"{made.key.path}/rotate").get_json()
+    token = holder.post("/api/v1/auth/token", json={"grant_type": GRANT, **credentials})
+    known = JsonClient(renamed, token=boss.token).post(
+        "/api/v1/auth/introspect", json={"token": made.key.text}
+    )
+
+    assert made.key.text.startswith("uaks_") and new["key"].startswith("aima1s_")
+    assert holder.get(VERIFY).status_code == token.status_code == 200
+    assert known.get_json()["active"] is True
+    assert client.as_user(new["key"]).get(VERIFY).status_code == 200
 
 
 @pytest.mark.parametrize("overlap", [-1, 604801, 1.5, "60", True])

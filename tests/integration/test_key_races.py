@@ -1,5 +1,5 @@
-"""API keys under concurrency, and with two processes: no dead key passes after the answer that
-killed it, limits are exact, and a key costs no query.
+"""API keys under concurrency, under load and in outages, and with two processes: no dead key passes
+after the answer that killed it, limits are exact, and a key costs no query.
 
 The other process is another application on the same database and Redis. Copies live for five
 minutes, so no test depends on the expiry of one.
@@ -34,6 +34,8 @@ from userapi.infrastructure.database import db
 VERIFY = "/api/v1/auth/verify"
 TOKEN = "/api/v1/auth/token"
 LONG = {"SESSION_CACHE_SECONDS": "300"}
+# Of a job that sends more than 80 in a second.
+MANY_REQUESTS = 5000
 MakeApp = Callable[..., Flask]
 
 
@@ -281,6 +283,40 @@ def test_a_key_costs_one_query_without_redis(
         before = database.round_trips
         assert status(app, service.key.text) == 200
         assert database.round_trips - before == 1
+
+
+def test_a_job_may_send_5000_requests_a_minute(make_app: MakeApp, service: MadeService) -> None:
+    """A limit for people would stop it."""
+    app = make_app(RATE_LIMIT_ENABLED="true", **LONG)
+
+    answers = Counter(status(app, service.key.text) for _ in range(MANY_REQUESTS))
+
+    assert answers == {200: MANY_REQUESTS}
+
+
+def test_an_outage_is_told_in_the_words_of_oauth(
+    deployment: Deployment, make_app: MakeApp, service: MadeService
+) -> None:
+    """A client that got a challenge would drop its secret as wrong (RFC 6749 §5.2)."""
+    url = deployment.database.url
+    body = {
+        "grant_type": "client_credentials",
+        "client_id": service.id,
+        "client_secret": service.key.text,
+    }
+    with proxy_to(url) as database:
+        app = make_app(DATABASE_URL=url_through(database, url), REDIS_URL="")
+        assert JsonClient(app).post(TOKEN, json=body).status_code == 200
+        database.refuse()
+
+        answer = JsonClient(app).post(TOKEN, json=body)
+
+    told = answer.get_json()
+    assert (answer.status_code, answer.content_type) == (503, "application/json")
+    assert (told["error"], told["code"]) == ("temporarily_unavailable", "service_unavailable")
+    assert told["error_description"] and told["correlation_id"]
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "WWW-Authenticate" not in answer.headers
 
 
 def test_many_uses_write_once(app: Flask, elsewhere: Flask, service: MadeService) -> None:

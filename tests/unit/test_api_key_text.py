@@ -1,5 +1,6 @@
 """The text of API keys: its form, its checksum, and the networks that a key names."""
 
+import re
 import string
 import zlib
 from uuid import UUID
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.gunicorn import REPOSITORY
 from userapi.errors import Invalid
 from userapi.machines.key_text import generate_key, key_text, looks_like_key, parse_key
 from userapi.machines.models import OwnerType
@@ -53,6 +55,21 @@ def test_generated_keys_have_the_form_and_differ(prefix: str, owner_type: OwnerT
 def test_other_texts_are_no_keys(text: str) -> None:
     assert not looks_like_key(text)
     assert parse_key(text) is None
+
+
+@pytest.mark.parametrize("prefix", ["uak", "ab", "a123456789"])
+def test_the_pattern_for_scanners_finds_keys_and_nothing_else(prefix: str) -> None:
+    """docs/consuming.md: a key that it did not find would stay in a public repository."""
+    guide = (REPOSITORY / "docs" / "consuming.md").read_text("utf-8")
+    (pattern,) = re.findall(r"`(\\b\[a-z\]\S+)`", guide)
+    keys = [generate_key(prefix, owner_type, KEY_ID).text for owner_type in OwnerType]
+    file = "\n".join(
+        [f'API_KEY="{keys[0]}"', f"curl -H 'Authorization: Bearer {keys[1]}' https://x.example"]
+    )
+
+    assert re.findall(pattern, file) == keys
+    assert [text for text in keys if parse_key(text) is None] == []
+    assert not re.search(pattern, f"sha256:{'ab' * 32} _{keys[0]} {keys[0]}9 {keys[0][:-1]}")
 
 
 def test_numbers_beyond_128_bits_are_no_id() -> None:
