@@ -1860,6 +1860,13 @@ GUARDS = [
         CLIENT_TOKENS,
     ),
     Guard(
+        "A credential in a path does not get into the log",
+        "infrastructure.logging.path_in_log",
+        'return LONG_SEGMENT.sub(r"\\1…", path)',
+        "return path",
+        ("tests/unit/test_logs.py",),
+    ),
+    Guard(
         "A stored response with a secret is encrypted",
         "api.idempotency._sealed",
         "services().encryption.seal(body, keyed.purpose, keyed.scope.encode())",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from userapi.infrastructure.logging import MOVED_FILE_SECONDS, configure_logging
+from userapi.infrastructure.logging import MOVED_FILE_SECONDS, configure_logging, path_in_log
 from userapi.settings import Settings, SettingsError
 
 log = structlog.get_logger("tests")
@@ -174,6 +174,20 @@ def test_what_is_named_like_a_secret_is_masked(lines: Callable[..., list[str]], 
     event = parsed(lines(lambda: log.info("happened", **{name: "kingfisher-79"})))
 
     assert event[name] == "***"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/api/v1/api-keys/uaks_031SDlhm3c" + "X" * 61, "/api/v1/api-keys/uaks_031…"),
+        ("/api/v1/users/" + "x" * 64 + "/roles", "/api/v1/users/" + "x" * 64 + "/roles"),
+        ("/" + "x" * 65 + "/" + "y" * 900, "/xxxxxxxx…/yyyyyyyy…"),
+        (None, None),
+    ],
+)
+def test_credentials_in_a_path_are_cut_short(path: str | None, shown: str | None) -> None:
+    """A key in the place of its id was in the log, because the path is."""
+    assert path_in_log(path) == shown
 
 
 def test_a_file_that_is_moved_away_is_begun_anew(

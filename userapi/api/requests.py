@@ -9,7 +9,11 @@ from flask import Flask, Request, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 from userapi.characters import has_controls
-from userapi.infrastructure.logging import accepted_correlation_id, accepted_traceparent
+from userapi.infrastructure.logging import (
+    accepted_correlation_id,
+    accepted_traceparent,
+    path_in_log,
+)
 from userapi.settings import Settings
 
 from .access import anonymous_actor
@@ -60,7 +64,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         log.info(
             "request",
             method=current.method,
-            path=current.path,
+            path=path_in_log(current.path),
             status=response.status_code,
             duration_ms=round((time.perf_counter() - state.started) * 1000, 2),
             user_id=str(state.actor.id) if state.actor.id else None,

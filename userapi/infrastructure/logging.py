@@ -28,6 +28,9 @@ CORRELATION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 # How often to check whether the log file was moved.
 MOVED_FILE_SECONDS = 0.5
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+# The longest id or name in a path. A key or token that was pasted into a URL is longer.
+MAX_SEGMENT = 64
+LONG_SEGMENT = re.compile(rf"([^/]{{8}})[^/]{{{MAX_SEGMENT - 7},}}")
 SECRET_KEYS = frozenset(
     {
         "password",
@@ -120,6 +123,7 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # `addFilter` ignores a filter that was added before.
     logging.getLogger("werkzeug").addFilter(_is_no_request_line)
+    logging.getLogger("gunicorn.error").addFilter(_is_no_raw_path)
 
 
 def warn_of_unverified_connections(settings: Settings) -> None:
@@ -127,6 +131,18 @@ def warn_of_unverified_connections(settings: Settings) -> None:
     if settings.is_production:
         for variable in settings.unverified_connections:
             log.warning("settings.connection_not_verified", variable=variable)
+
+
+def path_in_log(path: str | None) -> str | None:
+    """Return a path with its long segments cut short: they may be credentials."""
+    if path is None or len(path) <= MAX_SEGMENT:
+        return path
+    return LONG_SEGMENT.sub(r"\1…", path)
+
+
+def _is_no_raw_path(record: logging.LogRecord) -> bool:
+    """Drop the lines of Gunicorn at DEBUG with method and path, which the access log also has."""
+    return record.msg != "%s %s"
 
 
 def _is_no_request_line(record: logging.LogRecord) -> bool:

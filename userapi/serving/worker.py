@@ -14,7 +14,7 @@ from gunicorn import glogging
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
-from userapi.infrastructure.logging import configure_logging
+from userapi.infrastructure.logging import configure_logging, path_in_log
 from userapi.settings import Settings, faults_end_the_process
 
 access_log = structlog.get_logger("userapi.access")
@@ -57,7 +57,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no annotations
         access_log.info(
             "request",
             method=getattr(req, "method", None),
-            path=getattr(req, "path", None),
+            path=path_in_log(getattr(req, "path", None)),
             status=status,
             duration_ms=0.0,
             user_id=None,
