@@ -1,7 +1,8 @@
 """Secrets of settings and people go through the service; none comes out where it could be read.
 
-Looked at: the log at its most talkative, the worker's log, audit rows, events, metrics, refusals
-and Redis. What is looked for is proved to be findable: one harmless text has to be there.
+Looked at: the log at its most talkative, the worker's log, audit rows, events, metrics, refusals,
+every table of the database, and Redis. What is looked for is proved to be findable: one harmless
+text has to be there.
 """
 
 import base64
@@ -22,7 +23,7 @@ import pytest
 import redis
 
 from tests.support.databases import PostgresDatabase
-from tests.support.gunicorn import GunicornService
+from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.polling import wait_until
 from tests.support.worker_process import WorkerProcess
 
@@ -103,6 +104,7 @@ def travelled(
         try:
             journey = Journey(service, dict(settings))
             _travel(journey, folder / "mail")
+            _travel_by_keys(journey)
             metrics = journey.send("GET", "/metrics", token=settings["METRICS_TOKEN"])
         finally:
             worker.end(SIGTERM)
@@ -117,6 +119,7 @@ def travelled(
                 "audit": _rows(database, "audit_logs"),
                 "events": _rows(database, "outbox_events"),
                 "mails that were asked for": _rows(database, "outgoing_mails"),
+                "database": "\n".join(_rows(database, table) for table in _tables(database)),
                 "Redis": _redis_dump(redis_url),
             },
         )
@@ -171,8 +174,67 @@ def _travel(journey: Journey, mail: Path) -> None:
         journey.send("POST", f"{API}/auth/reset-password/confirm", reset)
 
 
+def _travel_by_keys(journey: Journey) -> None:
+    """Use keys and client tokens rightly and wrongly."""
+    add_administrator(journey.service, journey.secret("password of the administrator"))
+    log_in = {"username": "admin", "password": journey.secrets["password of the administrator"]}
+    admin = journey.send("POST", f"{API}/auth/login", log_in)["access_token"]
+    own = journey.send("POST", f"{API}/users/me/api-keys/", {"name": HARMLESS}, token=admin)
+    account = journey.send("POST", f"{API}/service-accounts/", {"name": "robot"}, token=admin)
+    keys = f"{API}/service-accounts/{account['id']}/api-keys/"
+    # The answers are kept for repetitions.
+    again = {"token": admin, "Idempotency-Key": "one-key"}
+    made, replayed = (journey.send("POST", keys, {"name": "deploy"}, **again) for _ in range(2))
+    assert made["key"] == replayed["key"]
+    again["Idempotency-Key"] = "one-rotation"
+    rotated = journey.send("POST", f"{keys}{made['id']}/rotate", {}, **again)
+    for name, text in (("own", own["key"]), ("old", made["key"]), ("new", rotated["key"])):
+        journey.secrets[f"{name} key"] = text
+        # Without prefix, id and checksum.
+        journey.secrets[f"secret of the {name} key"] = text[-49:-6]
+    # Got right.
+    key, grant = rotated["key"], {"grant_type": "client_credentials"}
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    basic = base64.b64encode(f"{account['id']}:{key}".encode()).decode()
+    journey.secrets["credentials of a client"] = basic
+    token = journey.send("POST", f"{API}/auth/token", grant, Authorization=f"Basic {basic}")[
+        "access_token"
+    ]
+    journey.secrets["client token"] = token
+    for credential in (own["key"], key, token):
+        journey.send("GET", f"{API}/auth/verify", token=credential)
+        journey.send("POST", f"{API}/auth/introspect", {"token": credential}, token=admin)
+    # Got wrong.
+    for wrong in (key + "x", key[:-1], token + "x"):
+        journey.send("GET", f"{API}/auth/verify", token=wrong)
+    journey.send("GET", f"{API}/auth/verify?access_token={key}")
+    journey.send("POST", f"{API}/auth/token", {**grant, "client_id": key, "client_secret": key})
+    journey.send("POST", f"{API}/auth/token", {**grant, "client_id": account["id"], "scope": key})
+    journey.send("POST", f"{API}/auth/token", f"{key}={key}&&", **form)
+    journey.send("POST", f"{API}/auth/token?client_secret={key}", grant)
+    journey.send("GET", f"{API}/auth/verify", Authorization=f"Basic {basic}")
+    journey.send("POST", f"{API}/auth/login", {"username": key, "password": key})
+    journey.send("POST", f"{API}/users/me/api-keys/", {"name": "x", "permissions": [key]})
+    # The problem repeats the path to the caller alone; the log must not.
+    journey.send("GET", f"{keys}{key}", token=admin)
+    journey.refusals.pop()
+    # Dead, and burned by whom finds it.
+    journey.send("POST", f"{API}/auth/revoke", {"token": token})
+    journey.send("POST", f"{API}/auth/revoke", {"token": own["key"]})
+    for dead in (token, own["key"]):
+        journey.send("GET", f"{API}/auth/verify", token=dead)
+
+
+def _tables(url: str) -> list[str]:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return [row[0] for row in cursor.fetchall()]
+
+
 def _rows(url: str, table: str) -> str:
     with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        # Bytes as the text that they are, or a secret among them would not be found.
+        cursor.execute("SET bytea_output = 'escape'")
         cursor.execute(f"SELECT row_to_json(t)::text FROM {table} t")
         return "\n".join(row[0] for row in cursor.fetchall())
 
@@ -184,7 +246,7 @@ def _redis_dump(url: str) -> str:
 
 PLACES = (
     *("log", "log of the worker", "metrics", "refusals"),
-    *("audit", "events", "mails that were asked for", "Redis"),
+    *("audit", "events", "mails that were asked for", "database", "Redis"),
 )
 
 
