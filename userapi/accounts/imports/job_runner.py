@@ -6,7 +6,7 @@ a batch are deleted with it.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -29,13 +29,14 @@ from userapi.accounts.imports.rows import Row
 from userapi.accounts.imports.screening import SeenInFile
 from userapi.accounts.imports.sealed_batches import SealedBatches, find_sealed
 from userapi.accounts.models import UserStatus
+from userapi.accounts.stored_actors import restored_actor
 from userapi.accounts.views import users
-from userapi.actor import Actor, ActorType, PermissionDenied
+from userapi.actor import Actor, PermissionDenied
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading, transaction
 from userapi.infrastructure.encryption import SealedValueUnreadable
 from userapi.infrastructure.work_queues import claim_next
-from userapi.permissions import Permission, PermissionSet
+from userapi.permissions import Permission
 from userapi.roles.assignment import role_names_of
 from userapi.roles.service import Roles
 
@@ -186,7 +187,7 @@ class ImportRunner:
         with transaction() as session:
             self._require_permitted(session, job.created_by)
             held = self._roles.effective_now(role_names_of(session, job.created_by))
-        return _actor(job, held)
+        return restored_actor(job.actor, user_id=job.created_by, permissions=held)
 
     def _seen_so_far(self, job: DatabaseRow[Any]) -> SeenInFile:
         """Return the names in the valid rows of an interrupted dry run."""
@@ -237,18 +238,3 @@ class ImportRunner:
             finish_job(session, job.id, ImportState.FAILED, clock=self._clock)
         self._seen.pop(job.id, None)
         return len(results)
-
-
-def _actor(job: DatabaseRow[Any], permissions: PermissionSet) -> Actor:
-    stored: Mapping[str, Any] = job.actor
-    return Actor(
-        type=ActorType(stored["type"]),
-        id=job.created_by,
-        username=stored["username"],
-        session_id=UUID(stored["session_id"]) if stored["session_id"] else None,
-        permissions=permissions,
-        ip_address=stored["ip_address"],
-        user_agent=stored["user_agent"],
-        correlation_id=stored["correlation_id"],
-        traceparent=stored["traceparent"],
-    )

@@ -4,7 +4,6 @@ A request stores the rows encrypted; the worker imports them (see `job_runner`).
 """
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, insert, select, update
@@ -25,6 +24,7 @@ from userapi.accounts.imports.job_models import (
 from userapi.accounts.imports.results import ImportResult
 from userapi.accounts.imports.rows import Row, checked_form
 from userapi.accounts.imports.sealed_batches import SealedBatches
+from userapi.accounts.stored_actors import stored_actor
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
@@ -79,7 +79,7 @@ class ImportJobs:
                     ignored_columns=list(ignored_columns),
                     next_batch=0,
                     created_by=actor.id,
-                    actor=_stored_actor(actor),
+                    actor=stored_actor(actor),
                     attempts=0,
                     created_at=now,
                     advanced_at=now,
@@ -157,16 +157,3 @@ def finish_job(session: Session, import_id: UUID, state: ImportState, *, clock: 
         .where(jobs_table.c.id == import_id)
         .values(state=state, finished_at=clock.now(), claimed_by=None)
     )
-
-
-def _stored_actor(actor: Actor) -> dict[str, Any]:
-    return {
-        "type": str(actor.type),
-        "username": actor.username,
-        "session_id": str(actor.session_id) if actor.session_id else None,
-        "permissions": list(actor.permissions),
-        "ip_address": actor.ip_address,
-        "user_agent": actor.user_agent,
-        "correlation_id": actor.correlation_id,
-        "traceparent": actor.traceparent,
-    }
