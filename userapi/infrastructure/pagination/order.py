@@ -1,7 +1,7 @@
 """The order of a list, and the SQL for its rows behind a given one (keyset pagination)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -91,6 +91,11 @@ def _ordering(key: SortKey, *, descending: bool) -> Ordering:
     least, greatest = key.stand_ins
     stand_in = literal(least if descending else greatest, key.column.type)
     return Ordering(func.coalesce(key.column, stand_in, type_=key.column.type), descending)
+
+
+def reversed_order(order: Order) -> list[Ordering]:
+    """Return the order that reads the same rows from the end."""
+    return [replace(part, descending=not part.descending) for part in order]
 
 
 def rows_after(order: Order, values: Sequence[Any]) -> ColumnElement[bool]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from userapi.errors import FieldError, Invalid
 from userapi.infrastructure.pagination.cursors import Cursors
-from userapi.infrastructure.pagination.order import Order, SortKey, SortOrders
+from userapi.infrastructure.pagination.order import Order, SortKey, SortOrders, reversed_order
 from userapi.infrastructure.pagination.queries import (
     COUNTED_ROWS,
     Conditions,
@@ -55,12 +55,16 @@ class PageTooDeep(Invalid):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageRequest:
-    """The part of a list that a client requests, and its order."""
+    """The part of a list that a client requests, and its order.
+
+    `backwards` requests the rows before the cursor; without a cursor, the last rows.
+    """
 
     page: int = 1
     page_size: int = 20
     cursor: str | None = None
     sort: str | None = None
+    backwards: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,13 @@ class Page(Generic[Item]):
     page_size: int
     pages: int
     next_cursor: str | None
+    # Not in the JSON of the API, which walks lists in one direction.
+    _previous_cursor: str | None = None
+
+    @property
+    def previous_cursor(self) -> str | None:
+        """Return the cursor for the rows before this page; None for the first page."""
+        return self._previous_cursor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +94,7 @@ class _Part:
     query: Select[Any]
     order: Order
     sort: str | None
+    backwards: bool
     after: Sequence[Any] | None
     limit: int
     offset: int
@@ -108,9 +120,7 @@ class Paginator:
         self._tie_breaker = tie_breaker
         self._lock = threading.Lock()
         self._long_lists: TTLCache[bytes, bool] = TTLCache(MAX_LONG_LISTS, LONG_LIST_SECONDS)
-        self._statements: LRUCache[tuple[Select[Any], str | None, bool, bool], Select[Any]] = (
-            LRUCache(MAX_STATEMENTS)
-        )
+        self._statements: LRUCache[tuple[object, ...], Select[Any]] = LRUCache(MAX_STATEMENTS)
 
     def page(
         self,
@@ -148,8 +158,9 @@ class Paginator:
         limit = wanted.page_size + 1
         part = _Part(
             query=query,
-            order=order,
+            order=reversed_order(order) if wanted.backwards else order,
             sort=wanted.sort,
+            backwards=wanted.backwards,
             after=after,
             limit=limit,
             offset=offset,
@@ -178,6 +189,11 @@ class Paginator:
             total = self._count(connection, part)
         if total > COUNTED_ROWS:
             self._cache_long(filters)
+        if wanted.backwards:
+            rows = rows[::-1]
+            is_preceded, is_followed = more, after is not None
+        else:
+            is_preceded, is_followed = after is not None or offset > 0, more
         return Page(
             items=[item(row) for row in rows],
             total=min(total, COUNTED_ROWS),
@@ -185,7 +201,8 @@ class Paginator:
             page=wanted.page,
             page_size=wanted.page_size,
             pages=-(-min(total, COUNTED_ROWS) // wanted.page_size),
-            next_cursor=self._cursor(query, order, rows[-1], context) if more else None,
+            next_cursor=self._cursor(query, order, rows, -1, context) if is_followed else None,
+            _previous_cursor=self._cursor(query, order, rows, 0, context) if is_preceded else None,
         )
 
     def require_order(self, sort: str | None) -> None:
@@ -233,7 +250,7 @@ class Paginator:
 
     def _cached_statement(self, part: _Part, *, all_counted: bool) -> Select[Any]:
         """Return a statement with the parameters `limit` and, unless it is 0, `offset`."""
-        key = (part.query, part.sort, part.offset == 0, all_counted)
+        key = (part.query, part.sort, part.backwards, part.offset == 0, all_counted)
         with self._lock:
             statement = self._statements.get(key)
         if statement is None:
@@ -244,8 +261,14 @@ class Paginator:
                 self._statements[key] = statement
         return statement
 
-    def _cursor(self, query: Select[Any], order: Order, row: Row[Any], context: bytes) -> str:
-        return self._cursors.write([getattr(row, n) for n in key_names(query, order)], context)
+    def _cursor(
+        self, query: Select[Any], order: Order, rows: Sequence[Row[Any]], index: int, context: bytes
+    ) -> str | None:
+        """Return the cursor of the first or last row; None without rows."""
+        if not rows:
+            return None
+        values = [getattr(rows[index], name) for name in key_names(query, order)]
+        return self._cursors.write(values, context)
 
     def _is_long(self, filters: Mapping[str, object]) -> bool:
         with self._lock:
