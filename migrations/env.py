@@ -41,8 +41,10 @@ from userapi.wiring.groups import EXTENSION
 
 # Autogenerate compares the database with the tables of these modules.
 MODELS = (
+    "userapi.accounts.bulk_jobs.models",
     "userapi.accounts.imports.job_models",
     "userapi.accounts.models",
+    "userapi.accounts.saved_filters",
     "userapi.audit.models",
     "userapi.events.models",
     "userapi.factors.models",

@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, delete, exists, or_, select
+from sqlalchemy import ColumnElement, delete, exists, or_, select, tuple_
 
-from userapi.accounts.imports.job_models import ImportedRow, ImportJob
+from userapi.accounts.bulk_jobs.models import BulkJob, BulkJobFailure
+from userapi.accounts.imports.job_models import ImportBatch, ImportedRow, ImportJob
 from userapi.clock import Clock
 from userapi.events.expiry import EventExpiry
 from userapi.events.models import OutboxEvent
@@ -35,6 +36,9 @@ SENT_EVENTS_KEPT = timedelta(days=7)
 SENT_MAILS_KEPT = timedelta(days=30)
 PARKED_MAILS_KEPT = timedelta(days=30)
 IMPORTS_KEPT = timedelta(days=30)
+# The rows of a checked file, which can be imported until then.
+CHECKED_ROWS_KEPT = timedelta(hours=1)
+BULK_JOBS_KEPT = timedelta(days=30)
 HEARTBEATS_KEPT = timedelta(days=1)
 
 
@@ -51,14 +55,14 @@ class CleanUp:
         deleted = 0
         for model, expired in self._rules(self._clock.now()):
             table = table_of(model)
-            (key,) = table.primary_key.columns
+            columns = table.primary_key.columns
             # Locked rows are left for the next pass. The keys are read first and not in a subquery,
             # which PostgreSQL could run again for each row.
-            chosen = select(key).where(expired).limit(limit).with_for_update(skip_locked=True)
+            chosen = select(*columns).where(expired).limit(limit).with_for_update(skip_locked=True)
             with transaction() as session:
-                keys: Sequence[Any] = session.scalars(chosen).all()
+                keys: Sequence[Any] = session.execute(chosen).all()
                 if keys:
-                    session.execute(delete(table).where(key.in_(keys)))
+                    session.execute(delete(table).where(tuple_(*columns).in_(keys)))
             if keys:
                 log.info("cleanup.deleted", table=table.name, rows=len(keys))
             deleted += len(keys)
@@ -68,6 +72,8 @@ class CleanUp:
 
     def _rules(self, now: datetime) -> list[tuple[Any, ColumnElement[bool]]]:
         old_imports = select(ImportJob.id).where(ImportJob.finished_at < now - IMPORTS_KEPT)
+        old_checks = select(ImportJob.id).where(ImportJob.finished_at < now - CHECKED_ROWS_KEPT)
+        old_bulk_jobs = select(BulkJob.id).where(BulkJob.finished_at < now - BULK_JOBS_KEPT)
         return [
             (IdempotencyKey, IdempotencyKey.expires_at < now),
             (OneTimeToken, OneTimeToken.expires_at < now - TOKENS_KEPT),
@@ -107,6 +113,13 @@ class CleanUp:
                 ImportJob,
                 ImportJob.id.in_(old_imports)
                 & ~exists().where(ImportedRow.import_id == ImportJob.id),
+            ),
+            (ImportBatch, ImportBatch.import_id.in_(old_checks)),
+            (BulkJobFailure, BulkJobFailure.job_id.in_(old_bulk_jobs)),
+            (
+                BulkJob,
+                BulkJob.id.in_(old_bulk_jobs)
+                & ~exists().where(BulkJobFailure.job_id == BulkJob.id),
             ),
             (WorkerHeartbeat, WorkerHeartbeat.last_seen_at < now - HEARTBEATS_KEPT),
         ]

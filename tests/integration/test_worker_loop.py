@@ -89,6 +89,7 @@ class Counted:
 def test_every_duty_of_the_worker_is_a_task(services: Services) -> None:
     assert {task.name for task in tasks_of(services)} == {
         "seals",
+        "bulk",
         "clean-up",
         "heartbeat",
         "imports",

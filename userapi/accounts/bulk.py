@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from uuid import UUID
 
 import structlog
@@ -11,6 +10,7 @@ from psycopg2 import errors as pg_errors
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from userapi.accounts.bulk_actions import PERMISSIONS, WITH_A_ROLE, BulkAction
 from userapi.accounts.deletion import AccountDeletion
 from userapi.accounts.role_assignment import RoleAssignment
 from userapi.accounts.suspension import AccountSuspension
@@ -18,7 +18,6 @@ from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.service import AuditTrail
 from userapi.errors import Forbidden, Invalid, ServiceError, Unavailable, invalid_field
-from userapi.permissions import Permission
 from userapi.roles.service import Roles
 
 MAX_USERS = 1000
@@ -28,26 +27,6 @@ MAX_RECORDED = 20
 log = structlog.get_logger(__name__)
 
 
-class BulkAction(StrEnum):
-    """The actions on many users."""
-
-    ACTIVATE = "activate"
-    ASSIGN_ROLE = "assign_role"
-    DELETE = "delete"
-    REMOVE_ROLE = "remove_role"
-    SUSPEND = "suspend"
-    UNLOCK = "unlock"
-
-
-PERMISSIONS = {
-    BulkAction.ACTIVATE: Permission.USERS_SUSPEND,
-    BulkAction.ASSIGN_ROLE: Permission.ROLES_ASSIGN,
-    BulkAction.DELETE: Permission.USERS_DELETE,
-    BulkAction.REMOVE_ROLE: Permission.ROLES_ASSIGN,
-    BulkAction.SUSPEND: Permission.USERS_SUSPEND,
-    BulkAction.UNLOCK: Permission.USERS_UNLOCK,
-}
-WITH_A_ROLE = {BulkAction.ASSIGN_ROLE, BulkAction.REMOVE_ROLE}
 # Errors that concern one locked row only; the next user is processed.
 _ERRORS_OF_ONE_ROW = (
     pg_errors.DeadlockDetected,

@@ -30,6 +30,7 @@ from userapi.accounts.views import ALL_USERS, UserView, user_view, users
 from userapi.clock import Clock
 from userapi.infrastructure.database import is_postgresql, reading
 from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
+from userapi.infrastructure.user_counts import UserCountKind, counts_of
 from userapi.roles.models import UserRole
 
 DEFAULT_SORT = "-created_at"
@@ -127,6 +128,20 @@ class UserSearch:
                 one_range=_is_range_of_order(wanted, page),
                 item=lambda row: user_view(row, now),
             )
+
+    def counted_total(self, wanted: UserFilter) -> int | None:
+        """Return the exact number of matching users where it is counted as users change.
+
+        That is the number of all users, of those with a status, and of those with a role. Returns
+        None for any other filter.
+        """
+        if wanted not in (UserFilter(status=wanted.status), UserFilter(role=wanted.role)):
+            return None
+        kind = UserCountKind.STATUS if wanted.role is None else UserCountKind.ROLE
+        with reading() as connection:
+            counts = counts_of(connection, kind)
+        key = wanted.role or wanted.status
+        return sum(counts.values()) if key is None else counts.get(key, 0)
 
     def names(self, user_ids: Collection[UUID]) -> dict[UUID, str]:
         """Return the user names of the ids that exist."""

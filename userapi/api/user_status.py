@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from userapi.accounts.bulk import PERMISSIONS, BulkAction
+from userapi.accounts.bulk_actions import PERMISSIONS, BulkAction
 from userapi.accounts.errors import InvalidStatusTransition, SelfActionRefused, UserNotFound
 from userapi.errors import Malformed
 from userapi.permissions import Permission

@@ -28,6 +28,7 @@ class AuditAction(StrEnum):
     AUTH_STEP_UP = "auth.step_up"
     AUTH_TOKEN_ISSUED = "auth.token_issued"
     AUTH_TOKEN_REVOKED = "auth.token_revoked"
+    BULK_CANCELLED = "bulk.cancelled"
     IMPORT_CANCELLED = "import.cancelled"
     KEY_REVOKED = "key.revoked"
     MFA_FACTOR_ADDED = "mfa.factor_added"

@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 # Different from the lock of the migrations; locks are per database.
 RELAY_LOCK = 7120062
 IMPORTS_LOCK = 7120063
+BULK_LOCK = 7120064
 # The statements about a lock never wait in the server. If the primary hangs, another worker has to
 # find the promoted one within six seconds, so it cannot wait for the time-out of other statements.
 REPLY_SECONDS = 1.0

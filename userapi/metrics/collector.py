@@ -11,6 +11,7 @@ from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from userapi.accounts.bulk_jobs.models import unfinished_bulk_jobs
 from userapi.accounts.imports.job_models import unfinished_imports
 from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
@@ -69,7 +70,7 @@ class DatabaseCollector:
                 self._active_sessions,
                 self._second_factors,
                 self._outbox,
-                self._imports,
+                self._jobs,
                 self._mails,
                 self._worker,
                 self._machines,
@@ -189,13 +190,17 @@ class DatabaseCollector:
             value=counts.expired,
         )
 
-    def _imports(self, connection: Connection) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "imports_unfinished", "Imports that wait for the worker or run", labels=["state"]
-        )
-        for state, count in unfinished_imports(connection).items():
-            family.add_metric([state], count)
-        yield family
+    def _jobs(self, connection: Connection) -> Iterator[Metric]:
+        for name, about, counts in (
+            ("imports_unfinished", "Imports", unfinished_imports(connection)),
+            ("bulk_changes_unfinished", "Bulk changes", unfinished_bulk_jobs(connection)),
+        ):
+            family = GaugeMetricFamily(
+                name, f"{about} that wait for the worker or run", labels=["state"]
+            )
+            for state, count in counts.items():
+                family.add_metric([state], count)
+            yield family
 
     def _worker(self, connection: Connection) -> Iterator[Metric]:
         seen = connection.execute(select(func.max(WorkerHeartbeat.last_seen_at))).scalar_one()

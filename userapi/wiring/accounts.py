@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from userapi.accounts.address_confirmation import AddressConfirmation
 from userapi.accounts.bulk import BulkChanges
+from userapi.accounts.bulk_jobs.jobs import BulkJobs
+from userapi.accounts.bulk_jobs.runner import BulkRunner
 from userapi.accounts.creation import AccountCreation
 from userapi.accounts.deletion import AccountDeletion
 from userapi.accounts.editing import AccountEditing
@@ -13,6 +15,7 @@ from userapi.accounts.locks import AccountLocks
 from userapi.accounts.log_out_everyone import LogOutEveryone
 from userapi.accounts.registration import Registration
 from userapi.accounts.role_assignment import RoleAssignment
+from userapi.accounts.saved_filters import SavedFilters
 from userapi.accounts.session_revocation import SessionRevocation
 from userapi.accounts.suspension import AccountSuspension
 from userapi.roles.editing import RoleEditor
@@ -35,11 +38,14 @@ class AccountServices:
     account_suspension: AccountSuspension
     address_confirmation: AddressConfirmation
     bulk: BulkChanges
+    bulk_jobs: BulkJobs
+    bulk_runner: BulkRunner
     email_confirmation: EmailConfirmation
     log_out_everyone: LogOutEveryone
     registration: Registration
     role_assignment: RoleAssignment
     role_editor: RoleEditor
+    saved_filters: SavedFilters
     session_revocation: SessionRevocation
     user_exports: UserExports
 
@@ -66,6 +72,13 @@ def build_accounts(
         sessions=sessions.sessions,
     )
     email_confirmation = EmailConfirmation(accounts=accounts, one_time_tokens=one_time_tokens)
+    bulk = BulkChanges(
+        audit=audit,
+        deletion=deletion,
+        role_assignment=role_assignment,
+        roles=roles,
+        suspension=suspension,
+    )
     return AccountServices(
         account_creation=AccountCreation(
             accounts=accounts,
@@ -92,13 +105,15 @@ def build_accounts(
         address_confirmation=AddressConfirmation(
             accounts=accounts, email_confirmation=email_confirmation
         ),
-        bulk=BulkChanges(
+        bulk=bulk,
+        bulk_jobs=BulkJobs(
+            clock=clock,
             audit=audit,
-            deletion=deletion,
-            role_assignment=role_assignment,
-            roles=roles,
-            suspension=suspension,
+            bulk=bulk,
+            search=search.user_search,
+            cursor_key=settings.secret_key,
         ),
+        bulk_runner=BulkRunner(clock=clock, bulk=bulk, roles=roles),
         email_confirmation=email_confirmation,
         log_out_everyone=LogOutEveryone(clock=clock, sessions=sessions.sessions),
         registration=Registration(
@@ -113,6 +128,7 @@ def build_accounts(
         role_editor=RoleEditor(
             recorder=foundation.recorder, roles=roles, watcher=sessions.live_sessions
         ),
+        saved_filters=SavedFilters(clock=clock),
         session_revocation=SessionRevocation(accounts=accounts, sessions=sessions.sessions),
         user_exports=UserExports(clock=clock, audit=audit, search=search.user_search),
     )

@@ -2,8 +2,16 @@
 
 from flask import Flask
 
+from userapi.accounts.bulk_jobs.jobs import NOTIFY_CHANNEL as BULK
 from userapi.accounts.imports.jobs import NOTIFY_CHANNEL as IMPORTS
-from userapi.events.leadership import IMPORTS_LOCK, RELAY_LOCK, AdvisoryLock, FileLock, Leadership
+from userapi.events.leadership import (
+    BULK_LOCK,
+    IMPORTS_LOCK,
+    RELAY_LOCK,
+    AdvisoryLock,
+    FileLock,
+    Leadership,
+)
 from userapi.events.outbox import NOTIFY_CHANNEL as EVENTS
 from userapi.events.rabbitmq import AmqpPublisher
 from userapi.events.relay import Relay
@@ -48,6 +56,7 @@ def tasks_of(services: Services) -> list[Task]:
         Task(name="seals", run=services.audit_seals.keep_sealing, interval_seconds=1),
         Task(name="user-counts", run=fold_user_count_changes, interval_seconds=1),
         build_imports(services),
+        build_bulk_changes(services),
         Task(name="clean-up", run=services.clean_up.delete_due, interval_seconds=60),
         Task(name="heartbeat", run=_Heartbeat(services).beat, interval_seconds=5),
     ]
@@ -73,6 +82,18 @@ def build_imports(services: Services) -> Task:
         run=lambda: services.import_runner.advance() if leadership.holds() else 0,
         interval_seconds=1,
         channel=IMPORTS,
+        close=leadership.release,
+    )
+
+
+def build_bulk_changes(services: Services) -> Task:
+    """Return the task that changes many users, in one worker at a time."""
+    leadership = _leadership(services.settings, key=BULK_LOCK, name="bulk")
+    return Task(
+        name="bulk",
+        run=lambda: services.bulk_runner.advance() if leadership.holds() else 0,
+        interval_seconds=1,
+        channel=BULK,
         close=leadership.release,
     )
 

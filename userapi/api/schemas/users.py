@@ -5,7 +5,8 @@ from typing import Any
 
 from marshmallow import Schema, fields, post_dump, validate
 
-from userapi.accounts.bulk import MAX_USERS, BulkAction
+from userapi.accounts.bulk import MAX_USERS
+from userapi.accounts.bulk_actions import BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.validation import require_valid_account
 from userapi.api.context import current_actor, services
