@@ -15,6 +15,7 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows
 from tests.support.machines import ACCOUNTS, make_service
 from tests.support.mailbox import Mailbox
+from tests.support.pages import PageReader
 from tests.support.passkeys import SIGN_IN, add_passkey, options
 from tests.support.second_factors import App, add_app, code_of, mfa_token, set_up_app
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
@@ -197,6 +198,18 @@ def issue_token(world: World) -> None:
     make_robot(world)
     answer = token_request(world, world.facts["robot"].key.text)
     world.facts["token"] = answer.get_json()["access_token"]
+
+
+def cancel_bulk_change(world: World) -> Any:
+    """Start a bulk change in the console, and cancel it."""
+    browser = PageReader(world.app)
+    browser.sign_in(world.chief)
+    started = browser.post(
+        "/users/bulk/run", action="suspend", selected="all", filters="search=robin", expected="1"
+    )
+    world.facts["bulk"] = started.location
+    data = {"csrf_token": browser.token}
+    return browser.browser.post(f"{started.location}/cancel", data=data, headers=HEADERS)
 
 
 CAUSES: dict[str, Cause] = {
@@ -656,6 +669,12 @@ CAUSES: dict[str, Cause] = {
         status=200,
         target=None,
     ),
+    "bulk.cancelled": Cause(
+        request=cancel_bulk_change,
+        status=303,
+        target="bulk",
+        details={"action": "suspend", "users": 1, "done": 0},
+    ),
     "import.cancelled": Cause(
         before=start_import,
         request=lambda w: send(w.as_chief, "DELETE", w.facts["import"]),
@@ -802,6 +821,8 @@ def _expected_target(world: World, cause: Cause, row: Any) -> str | None:
         return f"service_account:{world.facts['account']}"
     if cause.target == "key":
         return f"api_key:{world.facts['key']}"
+    if cause.target == "bulk":
+        return f"bulk:{world.facts['bulk'].rpartition('/')[2]}"
     if cause.target == "import":
         return f"import:{world.facts['import'].rpartition('/')[2]}"
     if cause.target == "user:robin":

@@ -1,11 +1,16 @@
 """Pages of the audit log."""
 
+import re
+from html import unescape
+
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from tests.console.conftest import SignIn
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser
+from userapi.clock import ManualClock
 from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
@@ -21,6 +26,11 @@ def robin(make_user: MakeUser) -> MadeUser:
 def boss(sign_in: SignIn) -> PageReader:
     """Return the browser of an administrator."""
     return sign_in(roles=("admin",))
+
+
+def rows_of(answer: TestResponse) -> str:
+    """Return the text of the rows that a page shows."""
+    return words(answer).split("newest first")[1]
 
 
 def test_a_change_is_shown_with_before_and_after_and_escaped(
@@ -54,8 +64,8 @@ def test_people_are_named_and_found_by_their_user_names(
     downloaded = boss.get("/audit/export?format=csv&actor_id=robin")
     deleted = boss.get("/audit?action=user.deleted")
 
-    assert "user.updated" in words(by) and "user.created" not in words(by).split("newest")[1]
-    assert "user.updated" in words(to) and "user.created" in words(to).split("newest")[1]
+    assert "user.updated" in rows_of(by) and "user.created" not in rows_of(by)
+    assert "user.updated" in rows_of(to) and "user.created" in rows_of(to)
     assert f'href="/console/users/{robin.id}">robin</a>' in to.text
     assert "user.updated" in downloaded.text and "user.created" not in downloaded.text
     assert "a deleted user" in words(deleted)
@@ -65,24 +75,103 @@ def test_a_faulty_filter_is_marked(boss: PageReader) -> None:
     answer = boss.get("/audit?actor_id=me&since=yesterday")
 
     assert answer.status_code == 422
-    assert "by: No user has this name or id." in words(answer)
+    assert "actor: No user has this name or id." in words(answer)
     assert 'id="actor_id-error"' in answer.text and 'id="since-error"' in answer.text
 
 
-def test_older_rows_are_reached_by_their_link(
+def test_every_row_is_reached_by_links_in_both_directions(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:
     api = log_in(make_user("reader2", roles=["admin"]))
     for _ in range(55):
         api.get("/api/v1/audit-logs/?action=audit.read")
 
-    first = boss.get("/audit?action=audit.read")
-    older = first.text.split('href="/console/audit?cursor=')[1].split('"')[0]
-    second = boss.get("/audit?cursor=" + older.replace("&amp;", "&"))
+    page = boss.get("/audit?action=audit.read&page_size=25")
+    seen = page.text.count("<summary>reader2 read")
+    while 'rel="next"' in page.text:
+        page = boss.get(address(page, 'rel="next"'))
+        seen += page.text.count("<summary>reader2 read")
+    assert seen == 55
 
-    assert second.status_code == 200
-    assert first.text.count("<details>") == 50
-    assert 5 <= second.text.count("<details>") < 50
+    newer = boss.get(address(page, 'rel="prev"'))
+    assert newer.text.count("<summary>") >= 25
+
+
+def address(page: TestResponse, attribute: str) -> str:
+    """Return the address of the link with an attribute."""
+    found = re.search(rf'{attribute} href="/console([^"]+)"', page.text)
+    assert found
+    return unescape(found[1])
+
+
+def test_what_happened_is_a_sentence_beside_its_code(boss: PageReader, robin: MadeUser) -> None:
+    boss.get("/users")
+    boss.post("/users/bulk/run", action="suspend", user_ids=[robin.id], reason="chargeback")
+
+    page = words(boss.get("/audit?action=user.suspended"))
+
+    assert "reader suspended robin: chargeback user.suspended" in page
+
+
+def test_own_reads_are_hidden_until_they_are_requested(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn
+) -> None:
+    log_in(make_user("reader2", roles=["admin"])).get("/api/v1/audit-logs/")
+    boss.get("/audit")
+
+    hidden = boss.get("/audit")
+    shown = boss.get("/audit?reads=own")
+
+    assert "reader2 read the audit log" in words(hidden)
+    assert "reader read the audit log" not in words(hidden)
+    assert "your own reads are hidden. Show them" in words(hidden)
+    assert "reader read the audit log" in words(shown)
+    assert "your own reads are shown. Hide them" in words(shown)
+    assert "reader read the audit log" not in boss.get("/audit/export?format=csv").text
+    assert "audit.read" in boss.get("/audit/export?format=csv&reads=own").text
+
+
+def test_the_trails_of_a_user_and_of_a_session_are_one_click_away(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    first, second = log_in(robin), log_in(robin)
+    first.patch("/api/v1/users/me", json={"first_name": "One"})
+    second.patch("/api/v1/users/me", json={"first_name": "Two"})
+
+    listed = boss.get("/audit?action=user.updated")
+    user = boss.get(f"/audit?about={robin.id}")
+    session = boss.get(f"/audit?actor_id={robin.id}&session_id={first.session_id}")
+
+    assert f'href="/console/audit?about={robin.id}"' in listed.text
+    assert f"session_id={first.session_id}" in listed.text
+    assert "created robin" in words(user) and "One" in words(user) and "Two" in words(user)
+    assert "One" in words(session) and "Two" not in words(session)
+    alone = boss.get(f"/audit?session_id={first.session_id}")
+    assert alone.status_code == 422 and "Enter the actor of the session, too." in words(alone)
+
+
+def test_a_trail_can_be_limited_to_an_address(
+    boss: PageReader, robin: MadeUser, log_in: LogIn
+) -> None:
+    log_in(robin)
+
+    here = boss.get("/audit?about=robin&ip_address=127.0.0.1")
+    elsewhere = boss.get("/audit?about=robin&ip_address=192.0.2.1")
+
+    assert "robin logged in" in words(here) and "No rows match." in words(elsewhere)
+
+
+def test_times_are_relative_and_exact_on_hover(
+    boss: PageReader, robin: MadeUser, clock: ManualClock
+) -> None:
+    clock.advance(minutes=5)
+
+    page = boss.get(f"/audit?target_id={robin.id}").text
+
+    assert re.search(
+        r'<time datetime="[^"]+" title="\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC">5 minutes ago</time>',
+        page,
+    )
 
 
 def test_the_state_of_the_seals_is_shown(boss: PageReader, app: Flask, services: Services) -> None:

@@ -30,7 +30,7 @@ def robin(make_user: MakeUser) -> MadeUser:
 
 
 def names_in(page: str) -> list[str]:
-    return re.findall(r'<td data-label="User"><a [^>]+>([^<]+)<', page)
+    return re.findall(r'href="/console/users/[0-9a-f-]{36}">([^<]+)</a>', page)
 
 
 def version_of(page: str) -> str:
@@ -49,21 +49,17 @@ def undo_in(page: str) -> tuple[str, dict[str, Any]]:
     return unescape(form[1]), fields
 
 
-def test_the_list_is_searched_filtered_sorted_and_paged(
-    boss: PageReader, make_user: MakeUser
-) -> None:
+def test_the_list_is_searched_filtered_and_sorted(boss: PageReader, make_user: MakeUser) -> None:
     for name in ("ada", "bea", "cleo"):
         make_user(name)
 
     found = boss.get("/users?search=EA&status=active&created_after=2020-01-01")
     sorted_by_name = boss.get("/users?sort=username")
-    second = boss.get("/users?sort=username&page_size=2&page=2")
 
     # "reader" is the user who views the page.
     assert sorted(names_in(found.text)) == ["bea", "reader"]
     assert names_in(sorted_by_name.text) == ["ada", "bea", "cleo", "reader"]
-    assert names_in(second.text) == ["cleo", "reader"]
-    assert "Page 2 of 2" in words(second) and 'aria-sort="ascending"' in second.text
+    assert 'aria-sort="ascending"' in sorted_by_name.text
 
 
 def test_an_invalid_filter_is_explained_and_lists_no_user(boss: PageReader) -> None:
@@ -525,35 +521,6 @@ def test_a_link_for_a_new_password_is_mailed(
 
     assert Mailbox(app).token()
     assert client.get("/api/v1/auth/me").status_code == 401
-
-
-def test_many_are_changed_after_a_question_and_each_has_a_result(
-    boss: PageReader, make_user: MakeUser, log_in: LogIn
-) -> None:
-    ada, chief = make_user("ada"), make_user("chief", roles=["superadmin"])
-    boss.get("/users")
-    ticked = {"action": "suspend", "user_ids": [ada.id, chief.id]}
-
-    asked = boss.post("/users/bulk", **ticked)
-    assert "This affects 2 users: ada chief" in words(asked)
-    assert log_in(ada).get("/api/v1/auth/me").status_code == 200
-    done = boss.post("/users/bulk/run", **ticked, reason="clean-up")
-
-    assert "Done for 1 of 2." in words(done)
-    assert "ada success" in words(done) and "chief failure insufficient rank" in words(done)
-
-
-def test_a_bulk_action_without_users_or_role_is_explained(
-    boss: PageReader, robin: MadeUser
-) -> None:
-    boss.get("/users")
-
-    nobody = boss.follow(boss.post("/users/bulk", action="suspend"))
-    no_role = boss.follow(
-        boss.post("/users/bulk/run", action="assign_role", user_ids=[robin.id], role="")
-    )
-
-    assert 'role="alert"' in nobody.text and 'role="alert"' in no_role.text
 
 
 def test_a_moderator_may_suspend_many_but_not_delete_them(

@@ -1424,7 +1424,7 @@ GUARDS = [
         "The rows of an import are deleted at its end",
         "finish_job",
         "session.execute(delete(batches_table).where(batches_table.c.import_id == import_id))",
-        "",
+        "pass",
         IMPORTING,
     ),
     Guard(

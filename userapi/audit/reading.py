@@ -15,6 +15,7 @@ from sqlalchemy import (
     Select,
     and_,
     literal,
+    or_,
     select,
     tuple_,
 )
@@ -37,7 +38,11 @@ _COLUMNS = _table.c.keys()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """The filters of a request; None does not filter. `ip_address` is canonical."""
+    """The filters of a request; None does not filter. `ip_address` is canonical.
+
+    `about` is a user or service account that acted or was acted on. `session_id` needs `actor_id`,
+    whose rows are searched. `without_reads_of` hides that this user has read the log.
+    """
 
     actor_id: UUID | None = None
     actor_type: ActorType | None = None
@@ -49,6 +54,9 @@ class AuditFilter:
     correlation_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    about: UUID | None = None
+    session_id: UUID | None = None
+    without_reads_of: UUID | None = None
 
 
 class AuditReader:
@@ -75,7 +83,8 @@ class AuditReader:
                 page,
                 filters=asdict(wanted),
                 item=lambda row: row,
-                either=[_table.c.ip_address == spelling for spelling in spellings],
+                either=_either(wanted, spellings),
+                one_range=wanted == AuditFilter(without_reads_of=wanted.without_reads_of),
             )
         self._record_reading(wanted, actor)
         return found
@@ -107,8 +116,9 @@ class AuditReader:
         with reading() as connection:
             spellings = _spellings(connection, wanted)
         query = _matching(replace(wanted, ip_address=None) if spellings else wanted)
-        if spellings:
-            query = query.where(_table.c.ip_address.in_(spellings))
+        conditions = _either(wanted, spellings)
+        if conditions:
+            query = query.where(or_(*conditions))
         chunks = _chunks(_read_chunk(_newest_first(query)), query, descending=True)
         return export_pieces(
             ([_fields(row) for row in chunk] for chunk in chunks), columns=_COLUMNS, form=form
@@ -156,6 +166,7 @@ def _matching(wanted: AuditFilter) -> Select[Any]:
         (_table.c.outcome, wanted.outcome),
         (_table.c.ip_address, wanted.ip_address),
         (_table.c.correlation_id, wanted.correlation_id),
+        (_table.c.session_id, wanted.session_id),
     ):
         if value is not None:
             query = query.where(column == value)
@@ -163,7 +174,21 @@ def _matching(wanted: AuditFilter) -> Select[Any]:
         query = query.where(_table.c.occurred_at >= wanted.since)
     if wanted.until is not None:
         query = query.where(_table.c.occurred_at < wanted.until)
+    if wanted.without_reads_of is not None:
+        by_others = _table.c.actor_id.is_distinct_from(wanted.without_reads_of)
+        query = query.where(or_(_table.c.action != AuditAction.AUDIT_READ, by_others))
     return query
+
+
+def _either(wanted: AuditFilter, spellings: Sequence[str]) -> list[ColumnElement[bool]]:
+    """Return conditions of which a row must fulfil one, each searched by its own index."""
+    addresses = [_table.c.ip_address == spelling for spelling in spellings]
+    if wanted.about is None:
+        return addresses
+    involved = [_table.c.actor_id == wanted.about, _table.c.target_id == str(wanted.about)]
+    if not addresses:
+        return involved
+    return [and_(one, address) for one in involved for address in addresses]
 
 
 def _spellings(connection: Connection, wanted: AuditFilter) -> list[str]:

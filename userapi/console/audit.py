@@ -4,65 +4,96 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from flask import request
+from flask import flash, request
 from marshmallow import fields
 from sqlalchemy import Row
 from werkzeug.wrappers import Response
 
 from userapi.accounts.errors import UserNotFound
-from userapi.api.context import current_actor, services
+from userapi.api.context import current_actor, current_session, services
 from userapi.api.exports import export_response
-from userapi.api.schemas.audit import AuditExportQuery, AuditQuery
+from userapi.api.schemas.audit import AuditExportQuery
 from userapi.api.schemas.common import PAGE_FIELDS
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.audit.reading import AuditFilter
 from userapi.characters import has_controls
-from userapi.errors import ServiceError
+from userapi.errors import ServiceError, invalid_field
 from userapi.infrastructure.export import ExportFormat
-from userapi.infrastructure.pagination import PageRequest
+from userapi.infrastructure.pagination import InvalidCursor
 from userapi.permissions import Permission
 
 from .access import requires
+from .audit_sentences import sentence
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
-from .rendering import page
+from .list_preferences import NOT_FILTERS, AuditPageQuery
+from .lists import (
+    PAGE_SIZES,
+    as_query,
+    carried_in_links,
+    position_of,
+    preferred_page_size,
+    requested_page,
+)
+from .rendering import page, redirect_to
 
-ROWS_PER_PAGE = "50"
 UNKNOWN_USER: dict[str, Any] = {"invalid_uuid": "No user has this name or id."}
 
 
-class PageFilters(AuditQuery):
+class PageFilters(AuditPageQuery):
     """Filters of the page, which accept user names as well as ids."""
 
     actor_id = fields.UUID(error_messages=UNKNOWN_USER)
+    about = fields.UUID(error_messages=UNKNOWN_USER)
 
 
 class ExportFilters(AuditExportQuery):
     """Filters of the page, for a download."""
 
     actor_id = fields.UUID(error_messages=UNKNOWN_USER)
+    about = fields.UUID(error_messages=UNKNOWN_USER)
+    session_id = fields.UUID()
+    reads = fields.String()
 
 
 @blp.route("/audit", methods=["GET"])
 @requires(Permission.AUDIT_READ)
 def audit_page() -> Response:
     """Show the log with filters, newest first. The access is recorded."""
+    filters = typed_filters(PageFilters, exclude=(*NOT_FILTERS, "sort"))
+    page_size = preferred_page_size()
     values: dict[str, Any] = {
         "actions": [("", "any"), *((action, action) for action in AuditAction)],
         "outcomes": [("", "any"), *((outcome, outcome) for outcome in Outcome)],
         "seals": services().audit_seals.state(),
-        "filters": typed_filters(PageFilters, exclude=PAGE_FIELDS),
+        "filters": filters,
+        "carried": carried_in_links(filters, page_size),
+        "filter_query": as_query(filters),
+        "page_size": page_size,
+        "page_sizes": PAGE_SIZES,
+        "saved": services().saved_filters.of(current_session().user_id, "audit"),
     }
     try:
-        query = read_query(PageFilters, page_size=ROWS_PER_PAGE, **_converted())
-        part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
+        wanted = _filter(read_query(PageFilters, page=None, page_size=None, **_converted()))
         rows = services().audit_reader.page(
-            AuditFilter(**query), PageRequest(**part), actor=current_actor()
+            wanted, requested_page(page_size=page_size), actor=current_actor()
         )
+    except InvalidCursor:
+        flash("This page of the log is out of date. These are the newest rows.", "info")
+        return redirect_to("audit_page", **filters)
     except ServiceError as error:
         return page_with_errors(error, "audit.html", rows=None, **values)
-    return page("audit.html", rows=rows, names=_names(rows.items), **values)
+    total = rows.total if rows.total_is_exact else None
+    return page(
+        "audit.html",
+        rows=rows,
+        total=total,
+        position=position_of(rows, total),
+        names=_names(rows.items),
+        sentence=sentence,
+        **values,
+    )
 
 
 @blp.route("/audit/export", methods=["GET"])
@@ -72,10 +103,25 @@ def export_audit() -> Response:
     query = read_query(ExportFilters, format=request.args.get("format"), **_converted())
     form: ExportFormat = query.pop("form", ExportFormat.NDJSON)
     del query["bom"]  # Downloads from the console are opened in spreadsheets.
-    pieces = services().audit_reader.export(AuditFilter(**query), form, actor=current_actor())
+    pieces = services().audit_reader.export(_filter(query), form, actor=current_actor())
     return export_response(
         pieces, form=form, name="audit-logs", now=services().clock.now(), bom=True
     )
+
+
+def _filter(query: dict[str, Any]) -> AuditFilter:
+    """Return the filter of the page, which hides the own reads unless they are requested.
+
+    Raises Invalid for a session without its user: only the rows of a user are indexed.
+    """
+    values = {name: query[name] for name in query if name not in PAGE_FIELDS}
+    shows_reads = values.pop("reads", None) == "own" or values.get("action") == "audit.read"
+    if "session_id" in values and "actor_id" not in values:
+        message = "Enter the actor of the session, too."
+        raise invalid_field("actor_id", message, "required")
+    if not shows_reads:
+        values["without_reads_of"] = current_actor().id
+    return AuditFilter(**values)
 
 
 def _converted() -> dict[str, Any]:
@@ -85,6 +131,7 @@ def _converted() -> dict[str, Any]:
         "until": day("until", after=1),
         "actor_id": _id_of("actor_id"),
         "target_id": _id_of("target_id"),
+        "about": _id_of("about"),
     }
 
 
@@ -111,6 +158,8 @@ def _is_id(text: str) -> bool:
 
 
 def _names(rows: Sequence[Row[Any]]) -> dict[str, str]:
-    """Return the user names of the targets, by id. Deleted users have none."""
-    ids = {UUID(row.target_id) for row in rows if row.target_type == "user" and row.target_id}
+    """Return the names of users who are targets or own a target, by id. Deleted ones have none."""
+    texts = [row.target_id for row in rows if row.target_type == "user"]
+    texts += [(row.details or {}).get("user_id") for row in rows if row.target_type == "session"]
+    ids = {UUID(text) for text in texts if text and _is_id(text)}
     return {str(user_id): name for user_id, name in services().user_search.names(ids).items()}

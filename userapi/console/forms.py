@@ -30,13 +30,16 @@ def read_form(schema: type[Schema], **given: Any) -> dict[str, Any]:
     return _loaded(reader, typed | given, nulls=emptied)
 
 
-def read_query(schema: type[Schema], **given: Any) -> dict[str, Any]:
-    """Return the filters of the URL as the schema loads them. Empty filters are omitted.
+def read_query(
+    schema: type[Schema], *, source: Mapping[str, str] | None = None, **given: Any
+) -> dict[str, Any]:
+    """Return the filters of the URL, or of `source`, as the schema loads them.
 
-    Raises Invalid with every broken rule.
+    Empty filters are omitted. Raises Invalid with every broken rule.
     """
     reader = schema()
-    typed = {name: request.args.get(name) or None for name in reader.fields}
+    filters = request.args if source is None else source
+    typed = {name: filters.get(name) or None for name in reader.fields}
     return _loaded(reader, typed | given)
 
 
@@ -59,13 +62,13 @@ def typed_filters(schema: type[Schema], *, exclude: Collection[str] = ()) -> dic
     return {name: value for name, value in request.args.items() if value and name in known}
 
 
-def day(name: str, *, after: int = 0) -> str | None:
+def day(name: str, *, after: int = 0, source: Mapping[str, str] | None = None) -> str | None:
     """Return the start of a day in a date field of the URL, `after` days later.
 
-    The day is one in the viewer's time zone. Returns None for an empty field, and any other text
-    unchanged: the schema rejects it.
+    The day is one in the viewer's time zone. `source` replaces the URL. Returns None for an empty
+    field, and any other text unchanged: the schema rejects it.
     """
-    value = request.args.get(name)
+    value = (request.args if source is None else source).get(name)
     if not value:
         return None
     try:

@@ -1,117 +1,126 @@
-"""Pages of imports: the form, the result, and the progress of an import by the worker."""
+"""Pages of imports: the file, its check, and the progress and result of the import.
 
-import io
-from collections.abc import Iterator, Sequence
+The worker checks every file before anything is imported. The page of the check then offers to
+import its rows, so no file has to be chosen twice.
+"""
+
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 from uuid import UUID
 
 from flask import request
+from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
 from userapi.accounts.imports.errors import MalformedFile
-from userapi.accounts.imports.files import ENCODINGS, ImportFormat, open_text
-from userapi.accounts.imports.results import ImportResult
-from userapi.accounts.imports.rows import Row, require_step_up_for
+from userapi.accounts.imports.files import ENCODINGS, ImportFormat
+from userapi.accounts.imports.rows import require_step_up_for
 from userapi.api.context import current_actor, services
-from userapi.api.schemas.common import PageQuery
-from userapi.api.transfers import rows_of, takes_long
+from userapi.api.exports import export_response
+from userapi.api.transfers import rows_of
 from userapi.errors import ServiceError, invalid_field
-from userapi.infrastructure.pagination import PageRequest
+from userapi.infrastructure.export import ExportFormat
 from userapi.permissions import Permission
 
 from .access import accepts_file, requires
 from .blueprint import blp
-from .errors import page_with_errors
-from .forms import read_query
-from .rendering import page, redirect_to, streamed_page
+from .errors import flash_error, page_with_errors
+from .import_templates import TEMPLATES
+from .lists import requested_page
+from .rendering import page, redirect_to
 
-# The page of a dry run contains a file up to this size. A larger file must be selected again.
-MAX_CARRIED_BYTES = 200_000
-MAX_RESULTS = 500
-RESULTS_PER_PAGE = "50"
+RESULTS_PER_PAGE = 50
 MAX_LATEST = 5
 NDJSON_NAMES = (".ndjson", ".jsonl", ".json")
-
-
-class ImportRun:
-    """A running import. Iterating imports batch after batch and yields the number of rows.
-
-    The constructor imports the first batch, so that an error in it has a page of its own.
-    """
-
-    def __init__(self, batches: Iterator[list[ImportResult]], rows: int) -> None:
-        self._batches = chain([next(batches, [])], batches)
-        self.rows = rows
-        self.done = self.rejected_count = 0
-        self.rejected: list[ImportResult] = []
-
-    @property
-    def created(self) -> int:
-        """Return the number of created users; in a dry run, that would be created."""
-        return self.done - self.rejected_count
-
-    def __iter__(self) -> Iterator[int]:
-        for batch in self._batches:
-            rejected = [result for result in batch if result.status != "created"]
-            self.done += len(batch)
-            self.rejected_count += len(rejected)
-            self.rejected += rejected[: MAX_RESULTS - len(self.rejected)]
-            yield self.done
 
 
 @blp.route("/users/import", methods=["GET"])
 @requires(Permission.USERS_IMPORT)
 def import_page() -> Response:
-    """Show the form to import a file."""
+    """Show the form to choose a file."""
     return page("import.html", latest=services().import_jobs.latest(MAX_LATEST))
 
 
 @blp.route("/users/import", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
 @accepts_file
-def import_users() -> Response:
-    """Check or import a file. Shows the progress and the result of each row."""
-    dry_run = "meant" not in request.form
+def check_import() -> Response:
+    """Let the worker check a file. Changes no user."""
     try:
         file = _submitted_file()
         rows, ignored = rows_of(file.content, file.format, charset=file.charset)
         require_step_up_for(rows, current_actor())
-        if takes_long(rows) and not dry_run:
-            return _import_in_worker(rows, ignored)
-        batches = services().user_imports.run(rows, actor=current_actor(), dry_run=dry_run)
-        run = ImportRun(batches, len(rows))
+        job = services().import_jobs.create(
+            rows, actor=current_actor(), dry_run=True, ignored_columns=ignored
+        )
     except ServiceError as error:
-        return page_with_errors(error, "import.html")
-    carried = file.carried_text() if dry_run else None
-    return streamed_page(
-        "import.html",
-        dry_run=dry_run,
-        file_name=file.name,
-        run=run,
-        ignored=ignored,
-        carried=carried,
+        latest = services().import_jobs.latest(MAX_LATEST)
+        return page_with_errors(error, "import.html", latest=latest)
+    return redirect_to("import_progress", import_id=job.id)
+
+
+@blp.route("/users/import/template.<form>", methods=["GET"])
+@requires(Permission.USERS_IMPORT)
+def import_template(form: str) -> Response:
+    """Download a file with the columns and two rows as an example."""
+    if form not in list(ExportFormat):
+        raise NotFound()
+    chosen = ExportFormat(form)
+    return export_response(
+        iter([TEMPLATES[chosen].encode()]),
+        form=chosen,
+        name="users-template",
+        now=services().clock.now(),
+        bom=True,
     )
 
 
 @blp.route("/users/imports/<uuid:import_id>", methods=["GET"])
 @requires(Permission.USERS_IMPORT)
 def import_progress(import_id: UUID) -> Response:
-    """Show the progress of an import by the worker, and the results of its rows."""
-    job = services().import_jobs.get(import_id)
-    rejected_only = "all" not in request.args
-    part = read_query(PageQuery, page_size=RESULTS_PER_PAGE)
-    results = services().import_jobs.results(
-        import_id, PageRequest(**part), refused_only=rejected_only
+    """Show the progress of a check or an import, and the results of its rows."""
+    jobs = services().import_jobs
+    job = jobs.get(import_id)
+    shows_all = "all" in request.args
+    wanted = requested_page(page_size=RESULTS_PER_PAGE)
+    results: Any = jobs.results if shows_all else jobs.refused
+    return page(
+        "import_progress.html",
+        job=job,
+        rows=results(import_id, wanted),
+        shows_all=shows_all,
+        can_be_imported=jobs.can_be_imported(job),
     )
-    return page("import_progress.html", job=job, results=results, rejected_only=rejected_only)
+
+
+@blp.route("/users/imports/<uuid:import_id>/import", methods=["POST"])
+@requires(Permission.USERS_IMPORT)
+def import_checked(import_id: UUID) -> Response:
+    """Let the worker import the rows of a check."""
+    try:
+        job = services().import_jobs.import_checked(import_id, actor=current_actor())
+    except ServiceError as error:
+        return flash_error(error, "import_progress", import_id=import_id)
+    return redirect_to("import_progress", import_id=job.id)
+
+
+@blp.route("/users/imports/<uuid:import_id>/refused.csv", methods=["GET"])
+@requires(Permission.USERS_IMPORT)
+def refused_rows(import_id: UUID) -> Response:
+    """Download the refused rows, to correct and import them."""
+    return export_response(
+        services().import_jobs.refused_file(import_id),
+        form=ExportFormat.CSV,
+        name="refused-rows",
+        now=services().clock.now(),
+        bom=True,
+    )
 
 
 @blp.route("/users/imports/<uuid:import_id>/cancel", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
 def cancel_import(import_id: UUID) -> Response:
-    """Cancel the remaining rows of an import."""
+    """Cancel the remaining rows of a check or an import."""
     services().import_jobs.cancel(import_id, actor=current_actor())
     return redirect_to("import_progress", import_id=import_id)
 
@@ -130,37 +139,17 @@ class SubmittedFile:
         is_ndjson = self.name.lower().endswith(NDJSON_NAMES)
         return ImportFormat.NDJSON if is_ndjson else ImportFormat.CSV
 
-    def carried_text(self) -> str | None:
-        """Return the text for the page of a dry run; None if it is too large."""
-        if len(self.content) > MAX_CARRIED_BYTES:
-            return None
-        return open_text(io.BytesIO(self.content), self.format, charset=self.charset).read()
-
 
 def _submitted_file() -> SubmittedFile:
-    """Return the uploaded file, or the file in the page of a dry run."""
     uploaded: Any = request.files.get("file")
-    if uploaded is not None and uploaded.filename:
-        return SubmittedFile(uploaded.filename, uploaded.read(), _charset())
-    if request.form.get("carried"):
-        # Browsers send line breaks of a field as CR LF.
-        content = request.form["carried"].replace("\r\n", "\n")
-        return SubmittedFile(request.form.get("file_name", ""), content.encode(), _charset())
-    raise MalformedFile("Choose a file first.")
+    if uploaded is None or not uploaded.filename:
+        raise MalformedFile("Choose a file first.")
+    return SubmittedFile(uploaded.filename, uploaded.read(), _charset())
 
 
 def _charset() -> str | None:
     """Return the selected encoding, for a file without a byte order mark."""
     charset = request.form.get("encoding") or None
-    if "carried" in request.form or charset is None:
-        return None
-    if charset not in ENCODINGS:
+    if charset is not None and charset not in ENCODINGS:
         raise invalid_field("encoding", "Choose one of the encodings.", "invalid_choice")
     return charset
-
-
-def _import_in_worker(rows: Sequence[Row], ignored_columns: tuple[str, ...]) -> Response:
-    job = services().import_jobs.create(
-        rows, actor=current_actor(), dry_run=False, ignored_columns=ignored_columns
-    )
-    return redirect_to("import_progress", import_id=job.id)

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from flask import flash, redirect, render_template, request, stream_template, url_for
+from flask import flash, redirect, render_template, request, url_for
 from flask_babel import gettext
 from flask_wtf.csrf import generate_csrf
 from markupsafe import Markup
@@ -36,16 +36,6 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
     part = request.headers.get("HX-Target") if "HX-Request" in request.headers else None
     text = render_template(f"console/{template}", part=part, **values)
     return Response(text, status, mimetype="text/html")
-
-
-def streamed_page(template: str, **values: Any) -> Response:
-    """Return a page that the browser shows while it is rendered.
-
-    An error after the first part closes the connection.
-    """
-    response = Response(stream_template(f"console/{template}", **values), mimetype="text/html")
-    response.headers["X-Accel-Buffering"] = "no"  # Otherwise nginx buffers the whole page.
-    return response
 
 
 def flash_success(message: str, endpoint: str, **values: Any) -> Response:

@@ -1,68 +1,105 @@
-"""Pages of users: the list, bulk changes, and new users."""
+"""Pages of users: the list, its download, and new users."""
 
-from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
-from flask import request
+from flask import flash, request, session
 from werkzeug.wrappers import Response
 
-from userapi.accounts.bulk import PERMISSIONS, WITH_A_ROLE, BulkAction
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
-from userapi.api.context import current_actor, services
+from userapi.api.context import current_actor, current_session, services
 from userapi.api.exports import export_response
-from userapi.api.schemas.common import PAGE_FIELDS
 from userapi.api.schemas.transfers import ExportQuery
-from userapi.api.schemas.users import BulkRequest, UserCreation, UserQuery
+from userapi.api.schemas.users import UserCreation, UserQuery
 from userapi.api.users import new_user
 from userapi.errors import ServiceError
-from userapi.infrastructure.pagination import PageRequest
+from userapi.infrastructure.pagination import InvalidCursor
 from userapi.permissions import Permission
 
-from .access import requires, signed_in
+from .access import requires
 from .blueprint import blp
-from .errors import flash_error, page_with_errors
-from .forms import day, read_form, read_query, typed_filters
+from .bulk import possible_actions
+from .errors import page_with_errors
+from .forms import read_form, read_query, typed_filters
 from .granted import granted_beyond_base
-from .rendering import flash_success, page
+from .list_preferences import (
+    COLUMNS_COOKIE,
+    DEFAULT_USER_COLUMNS,
+    NOT_FILTERS,
+    USER_COLUMNS,
+)
+from .lists import (
+    PAGE_SIZES,
+    as_query,
+    carried_in_links,
+    position_of,
+    preferred_columns,
+    preferred_page_size,
+    requested_page,
+)
+from .rendering import flash_success, page, redirect_to
+from .user_filters import converted_days, user_filter
 from .user_roles import described
 
-USERS_PER_PAGE = "25"
-LABELS = {
-    BulkAction.SUSPEND: "Suspend",
-    BulkAction.ACTIVATE: "Activate",
-    BulkAction.UNLOCK: "Unlock",
-    BulkAction.ASSIGN_ROLE: "Assign a role",
-    BulkAction.REMOVE_ROLE: "Remove a role",
-    BulkAction.DELETE: "Delete",
-}
+# Where the browser's session stores the query string of the list that was shown last.
+LAST_LIST = "users_list"
+MAX_QUERY_LENGTH = 2000
 
 
 @blp.route("/users", methods=["GET"])
 @requires(Permission.USERS_READ)
 def users_page() -> Response:
-    """Show users, with all filters of the API."""
+    """Show users, with all filters and orders of the API."""
+    filters = typed_filters(UserQuery, exclude=NOT_FILTERS)
+    page_size = preferred_page_size()
     values: dict[str, Any] = {
-        "filters": typed_filters(UserQuery, exclude=("page",)),
+        "filters": filters,
+        "unselected": carried_in_links(filters, page_size),
+        "filter_query": as_query(filters),
         "statuses": [("", "any"), *((status, status) for status in UserStatus)],
-        "roles": sorted(services().roles.graph().names),
-        "actions": [(a, text) for a, text in LABELS.items() if _may(a)],
+        "roles": [("", "any"), *((name, name) for name in sorted(services().roles.graph().names))],
+        "actions": possible_actions(),
+        "all_selected": request.args.get("selected") == "all",
+        "columns": preferred_columns(COLUMNS_COOKIE, USER_COLUMNS, DEFAULT_USER_COLUMNS),
+        "all_columns": USER_COLUMNS,
+        "page_size": page_size,
+        "page_sizes": PAGE_SIZES,
+        "saved": services().saved_filters.of(current_session().user_id, "users"),
     }
     try:
-        query = read_query(UserQuery, **_converted())
-        part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
-        users = services().user_search.page(UserFilter(**query), PageRequest(**part))
+        wanted = user_filter(filters)
+        users = services().user_search.page(
+            wanted, requested_page(page_size=page_size, sort=filters.get("sort"))
+        )
+    except InvalidCursor:
+        flash("This page of the list is out of date. This is the first page.", "info")
+        return redirect_to("users_page", **filters)
     except ServiceError as error:
         return page_with_errors(error, "users.html", users=None, **values)
-    return page("users.html", users=users, **values)
+    total = users.total if users.total_is_exact else services().user_search.counted_total(wanted)
+    _remember_list()
+    return page(
+        "users.html", users=users, total=total, position=position_of(users, total), **values
+    )
+
+
+@blp.route("/users/last-list", methods=["GET"])
+@requires(Permission.USERS_READ)
+def last_users_list() -> Response:
+    """Redirect to the list of users as it was shown last: filters, order and page."""
+    address = redirect_to("users_page")
+    query = session.get(LAST_LIST)
+    if query:
+        address.location = f"{address.location}?{query}"
+    return address
 
 
 @blp.route("/users/export", methods=["GET"])
 @requires(Permission.USERS_EXPORT)
 def export_users() -> Response:
     """Download the users that match the filters of the page."""
-    query = read_query(ExportQuery, **{k: v for k, v in _converted().items() if k != "page_size"})
+    days = converted_days(request.args)
+    query = read_query(ExportQuery, **{n: days[n] for n in days if n in ExportQuery().fields})
     form = query.pop("format")
     del query["bom"]  # Downloads from the console are opened in spreadsheets.
     pieces = services().user_exports.pieces(UserFilter(**query), form, actor=current_actor())
@@ -102,58 +139,8 @@ def create_user() -> Response:
     return flash_success(f"{user.username} {outcome}.", "user_page", user_id=user.id)
 
 
-@blp.route("/users/bulk", methods=["POST"])
-@signed_in
-def confirm_bulk() -> Response:
-    """Show the selected users and ask for confirmation. Changes nothing."""
-    try:
-        body = read_form(BulkRequest)
-        current_actor().require(PERMISSIONS[body["action"]])
-    except ServiceError as error:
-        return flash_error(error, "users_page")
-    return page(
-        "bulk.html",
-        action=body["action"],
-        label=LABELS[body["action"]],
-        role=body.get("role") if body["action"] in WITH_A_ROLE else None,
-        users=_named(body["user_ids"]),
-    )
-
-
-@blp.route("/users/bulk/run", methods=["POST"])
-@signed_in
-def run_bulk() -> Response:
-    """Apply the action to each user, and show the result for each."""
-    try:
-        body = read_form(BulkRequest)
-        names = dict(_named(body["user_ids"]))
-        results = services().bulk.run(**body, actor=current_actor())
-    except ServiceError as error:
-        return flash_error(error, "users_page")
-    return page(
-        "bulk_results.html",
-        label=LABELS[body["action"]],
-        results=[(names[result.id], result) for result in results],
-        failed=sum(result.code is not None for result in results),
-    )
-
-
-def _may(action: BulkAction) -> bool:
-    return PERMISSIONS[action] in current_actor().permissions
-
-
-def _named(user_ids: Sequence[UUID]) -> list[tuple[UUID, str]]:
-    """Return each id with the user name, or with the id for a deleted user."""
-    names = services().user_search.names(user_ids)
-    return [(user_id, names.get(user_id, str(user_id))) for user_id in user_ids]
-
-
-def _converted() -> dict[str, Any]:
-    """Return the filters of the page in the form of the API."""
-    return {
-        "page_size": request.args.get("page_size") or USERS_PER_PAGE,
-        "created_after": day("created_after"),
-        "created_before": day("created_before", after=1),
-        "last_login_after": day("last_login_after"),
-        "last_login_before": day("last_login_before", after=1),
-    }
+def _remember_list() -> None:
+    """Store the address of the list, for the link from a user back to it."""
+    query = request.query_string.decode("ascii", "replace")[:MAX_QUERY_LENGTH]
+    if session.get(LAST_LIST) != query:
+        session[LAST_LIST] = query

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
+from userapi.accounts.imports.columns import COLUMNS, REQUIRED
 from userapi.accounts.imports.errors import MalformedFile
-from userapi.accounts.imports.rows import COLUMNS, IGNORED, REQUIRED, Row
+from userapi.accounts.imports.rows import IGNORED, Row
 from userapi.errors import FieldError, Invalid, invalid_field
 from userapi.infrastructure.export import without_guard
 

@@ -1,6 +1,6 @@
 """Errors that concern a whole import."""
 
-from userapi.errors import Malformed, NotFound
+from userapi.errors import Conflict, Malformed, NotFound
 
 
 class MalformedFile(Malformed):
@@ -14,3 +14,13 @@ class ImportNotFound(NotFound):
     """No import has this id."""
 
     title = "This import does not exist."
+
+
+class CheckedRowsGone(Conflict):
+    """The rows of a dry run were imported already, or are not stored any more."""
+
+    code = "checked_rows_gone"
+    title = (
+        "The rows of this check were imported already, or were deleted an hour after the check. "
+        "Choose the file again."
+    )

@@ -1,5 +1,6 @@
 """The tables of import jobs, and a job as it is shown."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from userapi.accounts.imports.columns import COLUMNS
 from userapi.accounts.imports.results import ImportResult
 from userapi.errors import FieldError
 from userapi.infrastructure.database import (
@@ -101,6 +103,8 @@ class ImportedRow(Base):
     user_id: Mapped[UUID | None] = mapped_column(Uuid())
     code: Mapped[str | None] = mapped_column(String(64))
     errors: Mapped[list[dict[str, str]] | None] = mapped_column(JsonDocument)
+    # Of a refused row, without secrets, so that it can be corrected.
+    content: Mapped[dict[str, str] | None] = mapped_column(JsonDocument)
 
     __table_args__ = (
         Index("uq_user_import_results_import_id_row", "import_id", "row", unique=True),
@@ -135,6 +139,14 @@ class ImportView:
         return self.state not in UNFINISHED
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that an import refused: why, and its content without secrets."""
+
+    result: ImportResult
+    content: Mapping[str, str]
+
+
 def view_of_job(row: Row[Any]) -> ImportView:
     """Return a job from its row."""
     return ImportView(
@@ -153,8 +165,10 @@ def view_of_job(row: Row[Any]) -> ImportView:
     )
 
 
-def row_of_result(import_id: UUID, result: ImportResult) -> dict[str, Any]:
-    """Return the row that stores a result."""
+def row_of_result(
+    import_id: UUID, result: ImportResult, content: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the row that stores a result; that of a refused row also stores its content."""
     return {
         "id": new_id(),
         "import_id": import_id,
@@ -164,6 +178,7 @@ def row_of_result(import_id: UUID, result: ImportResult) -> dict[str, Any]:
         "code": result.code,
         "errors": [{"field": e.field, "message": e.message, "code": e.code} for e in result.errors]
         or None,
+        "content": content if result.status == "error" else None,
     }
 
 
@@ -176,6 +191,14 @@ def result_of_row(row: Row[Any]) -> ImportResult:
         code=row.code,
         errors=[FieldError(e["field"], e["message"], e["code"]) for e in row.errors or ()],
     )
+
+
+def refused_of_row(row: Row[Any]) -> RefusedRow:
+    """Return the refused row that a row of results stores."""
+    stored: Mapping[str, str] = row.content or {}
+    # In the order of the columns of a file. PostgreSQL stores another one.
+    content = {name: stored[name] for name in COLUMNS if name in stored}
+    return RefusedRow(result=result_of_row(row), content=content)
 
 
 def unfinished_imports(connection: Connection) -> dict[str, int]:

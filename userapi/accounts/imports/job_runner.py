@@ -25,7 +25,7 @@ from userapi.accounts.imports.job_models import (
 )
 from userapi.accounts.imports.jobs import finish_job
 from userapi.accounts.imports.results import ImportResult
-from userapi.accounts.imports.rows import Row
+from userapi.accounts.imports.rows import Row, content_of
 from userapi.accounts.imports.screening import SeenInFile
 from userapi.accounts.imports.sealed_batches import SealedBatches, find_sealed
 from userapi.accounts.models import UserStatus
@@ -122,7 +122,7 @@ class ImportRunner:
 
     def _run_batch(self, job: DatabaseRow[Any], rows: Sequence[Row], actor: Actor) -> None:
         def store(results: Sequence[ImportResult], session: Session) -> None:
-            self._store_results(session, job, results)
+            self._store_results(session, job, results, rows)
 
         if not job.dry_run:
             # The users of earlier rows are in the table.
@@ -134,14 +134,22 @@ class ImportRunner:
         self._seen[job.id] = seen
 
     def _store_results(
-        self, session: Session, job: DatabaseRow[Any], results: Sequence[ImportResult]
+        self,
+        session: Session,
+        job: DatabaseRow[Any],
+        results: Sequence[ImportResult],
+        rows: Sequence[Row],
     ) -> None:
         """Store the results in the transaction that inserts the users of the batch."""
         self._require_claim(session, job.id)
         self._require_permitted(session, job.created_by)
         created = sum(result.status == "created" for result in results)
         session.execute(
-            insert(results_table), [row_of_result(job.id, result) for result in results]
+            insert(results_table),
+            [
+                row_of_result(job.id, result, content_of(row.values))
+                for result, row in zip(results, rows, strict=True)
+            ],
         )
         session.execute(
             update(jobs_table)
@@ -213,7 +221,8 @@ class ImportRunner:
                 self._require_claim(session, job.id)
             except _ClaimLost:
                 return
-            finish_job(session, job.id, ImportState.DONE, clock=self._clock)
+            # A checked file can be imported afterwards.
+            finish_job(session, job.id, ImportState.DONE, clock=self._clock, keep_rows=job.dry_run)
         self._seen.pop(job.id, None)
         log.info("import.finished", import_id=str(job.id), state=ImportState.DONE)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from userapi.accounts import exports
 from userapi.accounts.addresses import EmailAddress, parse_email, parse_username
+from userapi.accounts.imports.columns import COLUMNS, REFUSAL_COLUMNS, REQUIRED, SECRETS
 from userapi.accounts.models import UserStatus
 from userapi.actor import Actor
 from userapi.characters import is_blank
@@ -20,19 +21,9 @@ from userapi.passwords.legacy_hashes import check_legacy_hash
 from userapi.permissions import Permission
 from userapi.roles.models import MAX_ROLES
 
-COLUMNS = (
-    "username",
-    "email",
-    "password",
-    "password_hash",
-    "first_name",
-    "last_name",
-    "roles",
-    "status",
-)
-REQUIRED = ("username", "email")
 # Columns of an export that an import does not set: ignored, and listed in the reply.
-IGNORED = frozenset(exports.COLUMNS) - set(COLUMNS)
+IGNORED = frozenset((*exports.COLUMNS, *REFUSAL_COLUMNS)) - set(COLUMNS)
+MAX_SHOWN_LENGTH = 320
 # A line can hold ten thousand unknown fields.
 MAX_ERRORS_PER_ROW = 50
 MAX_LENGTHS = {
@@ -83,12 +74,32 @@ def require_step_up_for(rows: Iterable[Row], actor: Actor) -> None:
 
 
 def checked_form(row: Row) -> Row:
-    """Return the row, or one with all errors of its form and without values.
+    """Return the row, or one with all errors of its form, whose values are only for display.
 
-    The values of a row without errors are strings and lists of strings that can be stored.
+    The values are strings and lists of strings that can be stored.
     """
     errors = row.errors or tuple(islice(_form_errors(row.values), MAX_ERRORS_PER_ROW))
-    return Row(row.number, {}, errors) if errors else row
+    return Row(row.number, content_of(row.values), errors) if errors else row
+
+
+def content_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of a row as short printable texts, without passwords and hashes."""
+    return {
+        name: _printable(values[name])
+        for name in COLUMNS
+        if name not in SECRETS and values.get(name) is not None
+    }
+
+
+def _printable(value: Any) -> str:
+    if isinstance(value, list):
+        value = ";".join(str(item) for item in value[:MAX_ROLES])
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(character) in {"Cc", "Cs"}
+        else character
+        for character in str(value)[:MAX_SHOWN_LENGTH]
+    )
 
 
 def checked_user(row: Row) -> ImportedUser:

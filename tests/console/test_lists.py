@@ -1,0 +1,233 @@
+"""Lists of the console: pages by cursors, order, preferences of a browser and saved filters."""
+
+import re
+from html import unescape
+
+import pytest
+from flask import Flask
+
+from tests.console.conftest import SignIn
+from tests.support.pages import PageReader, words
+from tests.support.users import MadeUser, MakeUser
+from userapi.accounts.models import UserStatus
+from userapi.accounts.search import UserFilter
+from userapi.infrastructure.user_counts import rebuild_user_counts
+from userapi.wiring.services import Services
+
+pytestmark = pytest.mark.both_databases
+
+NAMES = ("ada", "bea", "cleo", "dora", "emil")
+
+
+@pytest.fixture
+def boss(sign_in: SignIn) -> PageReader:
+    """Return the browser of an administrator."""
+    return sign_in(roles=("admin",))
+
+
+@pytest.fixture
+def people(make_user: MakeUser) -> list[MadeUser]:
+    """Return users with names in the order of the alphabet."""
+    return [make_user(name) for name in NAMES]
+
+
+def names_in(page: str) -> list[str]:
+    return re.findall(r'href="/console/users/[0-9a-f-]{36}">([^<]+)</a>', page)
+
+
+def link(page: str, text: str) -> str:
+    """Return the address of a link, as a path under /console."""
+    found = re.search(rf'<a [^>]*href="/console([^"]+)"[^>]*>{text}</a>', page)
+    assert found, f"no link {text!r}"
+    return unescape(found[1])
+
+
+@pytest.mark.parametrize("sort", ["username", "-username", "status,username", "-last_login_at"])
+def test_pages_in_both_directions_contain_every_user_once(
+    app: Flask, services: Services, make_user: MakeUser, sign_in: SignIn, sort: str
+) -> None:
+    for number in range(24):
+        make_user(f"user-{number:02}")
+    boss = sign_in(roles=("admin",))
+    expected = names_in(boss.get(f"/users?sort={sort}&page_size=100").text)
+    assert len(expected) == 25
+
+    page = boss.get(f"/users?sort={sort}&page_size=10").text
+    forwards = [names_in(page)]
+    while 'rel="next"' in page:
+        page = boss.get(link(page, "Next")).text
+        forwards.append(names_in(page))
+    assert "Rows 21–25" in page
+    backwards = [names_in(page)]
+    while 'rel="prev"' in page:
+        page = boss.get(link(page, "Previous")).text
+        backwards.insert(0, names_in(page))
+
+    assert [len(names) for names in forwards] == [10, 10, 5]
+    assert sum(forwards, []) == expected and backwards == forwards
+
+
+def test_the_last_page_is_one_link_away(boss: PageReader, make_user: MakeUser) -> None:
+    for number in range(24):
+        make_user(f"user-{number:02}")
+
+    first = boss.get("/users?sort=-username&page_size=10").text
+    last = boss.get(link(first, "Last")).text
+    before = boss.get(link(last, "Previous")).text
+
+    assert names_in(last)[-1] == "reader" and len(names_in(last)) == 10
+    assert "Rows 16–25" in words_of(last) and "Rows 6–15" in words_of(before)
+
+
+def words_of(page: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+def test_a_number_of_a_page_from_an_old_link_shows_the_first_page(
+    boss: PageReader, people: list[MadeUser]
+) -> None:
+    answer = boss.get("/users?page=401")
+
+    assert answer.status_code == 200 and len(names_in(answer.text)) == 6
+
+
+def test_a_cursor_of_another_order_leads_to_the_first_page(
+    boss: PageReader, make_user: MakeUser
+) -> None:
+    for number in range(12):
+        make_user(f"user-{number:02}")
+    following = link(boss.get("/users?sort=username&page_size=10").text, "Next")
+
+    answer = boss.follow(boss.get(following.replace("sort=username", "sort=email")))
+
+    assert "This page of the list is out of date." in words(answer)
+    assert "13 users" in words(answer)
+
+
+def test_every_order_of_the_api_is_a_link_and_keeps_the_filters(
+    boss: PageReader, people: list[MadeUser]
+) -> None:
+    boss.post("/lists/users/view", columns=["email", "status", "created_at", "updated_at"])
+    page = boss.get("/users?search=example")
+
+    for label, key in (("User", "username"), ("E-mail", "email"), ("Changed", "updated_at")):
+        assert link(page.text, label) == f"/users?search=example&sort={key}"
+    assert link(boss.get("/users?sort=email").text, 'E-mail <span aria-hidden="true">↑</span>') == (
+        "/users?sort=-email"
+    )
+
+
+def test_columns_and_page_size_are_kept_by_the_browser(
+    boss: PageReader, sign_in: SignIn, make_user: MakeUser, people: list[MadeUser]
+) -> None:
+    assert people[0].email in boss.get("/users").text
+
+    answer = boss.post(
+        "/lists/users/view", columns=["id", "mfa"], page_size="10", filters="search=ada&sort=email"
+    )
+
+    assert answer.location == "/console/users?search=ada&sort=email"
+    page = boss.get("/users?search=ada").text
+    assert people[0].email not in page and f"<code>{people[0].id}</code>" in page
+    assert '<option value="10" selected>' in page
+    other = sign_in(make_user("other", roles=["admin"]))
+    assert people[0].email in other.get("/users").text
+
+
+def test_a_changed_cookie_of_preferences_shows_only_known_columns(boss: PageReader) -> None:
+    boss.get("/users")
+    boss.browser.set_cookie("console-user-columns", "password_hash.status", path="/console/")
+    boss.browser.set_cookie("console-page-size", "1000000", path="/console/")
+
+    page = boss.get("/users")
+
+    assert page.status_code == 200 and ">Status</a>" in page.text
+    assert "E-mail</a>" not in page.text and '<option value="25" selected>' in page.text
+
+
+def test_filters_are_saved_under_a_name_found_again_and_deleted(
+    boss: PageReader, sign_in: SignIn, make_user: MakeUser
+) -> None:
+    boss.get("/users?status=suspended")
+
+    saved = boss.post("/lists/users/filters", name="On hold", filters="status=suspended&page=7")
+
+    assert saved.location == "/console/users?status=suspended"
+    page = boss.follow(saved)
+    assert "The filter “On hold” was saved." in words(page)
+    assert link(boss.get("/users").text, "On hold") == "/users?status=suspended"
+    other = sign_in(make_user("other", roles=["admin"]))
+    assert "On hold" not in other.get("/users").text
+    boss.get("/users")
+    boss.post("/lists/users/filters", name="On hold", filters="status=pending")
+    assert link(boss.get("/users").text, "On hold") == "/users?status=pending"
+    boss.follow(boss.post("/lists/users/filters/delete", name="On hold"))
+    assert "On hold" not in boss.get("/users").text
+
+
+def test_filters_need_a_name_and_their_number_is_limited(boss: PageReader) -> None:
+    boss.get("/users")
+
+    nameless = boss.follow(boss.post("/lists/users/filters", filters="status=active"))
+    for number in range(20):
+        boss.post("/lists/users/filters", name=f"filter {number}", filters="status=active")
+    one_more = boss.follow(boss.post("/lists/users/filters", name="more", filters="status=active"))
+
+    assert 'role="alert"' in nameless.text
+    assert "You can save 20 filters. Delete one first." in words(one_more)
+
+
+def test_filters_of_the_audit_log_are_saved_apart(boss: PageReader) -> None:
+    boss.get("/audit")
+
+    boss.post("/lists/audit/filters", name="Log-ins", filters="action=auth.login")
+
+    assert link(boss.get("/audit").text, "Log-ins") == "/audit?action=auth.login"
+    assert "Log-ins" not in boss.get("/users").text.split("</h1>")[1]
+    assert boss.post("/lists/shoes/filters", name="x").status_code == 404
+
+
+def test_a_user_without_the_permission_saves_no_filters(sign_in: SignIn) -> None:
+    reader = sign_in()
+    reader.get("/profile")
+
+    assert reader.post("/lists/users/filters", name="x").status_code == 403
+
+
+def test_the_way_back_from_a_user_leads_to_the_same_list(
+    boss: PageReader, people: list[MadeUser]
+) -> None:
+    boss.get("/users?search=example&sort=username&page_size=10")
+
+    user = boss.get(f"/users/{people[0].id}")
+    back = boss.get(link(user.text, "Users"))
+
+    assert back.location == "/console/users?search=example&sort=username&page_size=10"
+
+
+def test_the_search_has_its_key_and_the_list_of_keys_is_a_dialog(boss: PageReader) -> None:
+    page = boss.get("/users").text
+
+    assert 'aria-keyshortcuts="/"' in page and "<dialog" in page
+    assert 'data-copy="reader@example.com"' in page
+
+
+def test_totals_that_statistics_know_are_exact(
+    app: Flask, services: Services, people: list[MadeUser], make_user: MakeUser
+) -> None:
+    make_user("chief", roles=["admin"])
+    with app.app_context():
+        rebuild_user_counts()
+        counted = {
+            wanted: services.user_search.counted_total(wanted)
+            for wanted in (
+                UserFilter(),
+                UserFilter(status=UserStatus.ACTIVE),
+                UserFilter(role="admin"),
+                UserFilter(role="moderator"),
+                UserFilter(search="ada"),
+                UserFilter(role="admin", status=UserStatus.ACTIVE),
+            )
+        }
+
+    assert list(counted.values()) == [6, 6, 1, 0, None, None]

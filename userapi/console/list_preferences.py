@@ -1,0 +1,120 @@
+"""What people keep of lists: columns and page size in their browser, filters in their account."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import request
+from marshmallow import Schema, fields, validate
+from werkzeug.exceptions import NotFound
+from werkzeug.wrappers import Response
+
+from userapi.api.context import current_actor, current_session, services
+from userapi.api.schemas.audit import AuditQuery
+from userapi.api.schemas.fields import Text
+from userapi.api.schemas.requests import StrictSchema
+from userapi.api.schemas.users import UserQuery
+from userapi.errors import ServiceError
+from userapi.permissions import Permission
+
+from .access import signed_in
+from .blueprint import blp
+from .errors import flash_error
+from .forms import read_form
+from .lists import PAGE_SIZE_COOKIE, PAGE_SIZES, filters_in_form, prefer
+from .rendering import flash_success, redirect_to
+
+USER_COLUMNS = {
+    "email": "E-mail",
+    "status": "Status",
+    "roles": "Roles",
+    "last_login_at": "Last log-in",
+    "created_at": "Created",
+    "updated_at": "Changed",
+    "mfa": "Second factor",
+    "phone": "Telephone",
+    "locale": "Language",
+    "id": "Id",
+}
+DEFAULT_USER_COLUMNS = ("email", "status", "roles", "last_login_at", "created_at")
+COLUMNS_COOKIE = "console-user-columns"
+# Stored if every column is hidden: a cookie without a value is no preference.
+NO_COLUMNS = "none"
+NOT_FILTERS = ("page", "page_size", "cursor")
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredList:
+    """A list whose filters can be saved: its page, its filters, and who may see it."""
+
+    endpoint: str
+    schema: type[Schema]
+    permission: Permission
+
+
+class AuditPageQuery(AuditQuery):
+    """The filters of the page of the audit log, which has more than the API."""
+
+    about = fields.UUID()
+    session_id = fields.UUID()
+    reads = fields.String(validate=validate.OneOf(["own"]))
+
+
+LISTS: Mapping[str, FilteredList] = {
+    "users": FilteredList("users_page", UserQuery, Permission.USERS_READ),
+    "audit": FilteredList("audit_page", AuditPageQuery, Permission.AUDIT_READ),
+}
+
+
+class FilterName(StrictSchema):
+    """The name of a saved filter."""
+
+    name = Text(required=True, max_length=50)
+
+
+@blp.route("/lists/<list_name>/view", methods=["POST"])
+@signed_in
+def change_view(list_name: str) -> Response:
+    """Store in this browser which columns it shows and how many rows per page."""
+    wanted = _list(list_name)
+    filters = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
+    response = redirect_to(wanted.endpoint, **filters)
+    if request.form.get("page_size", "") in map(str, PAGE_SIZES):
+        prefer(response, PAGE_SIZE_COOKIE, request.form["page_size"])
+    if list_name == "users":
+        chosen = [name for name in USER_COLUMNS if name in request.form.getlist("columns")]
+        prefer(response, COLUMNS_COOKIE, ".".join(chosen) or NO_COLUMNS)
+    return response
+
+
+@blp.route("/lists/<list_name>/filters", methods=["POST"])
+@signed_in
+def save_filters(list_name: str) -> Response:
+    """Save the filters of a list under a name."""
+    wanted = _list(list_name)
+    filters = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
+    try:
+        name = read_form(FilterName)["name"]
+        services().saved_filters.save(current_session().user_id, list_name, name, filters)
+    except ServiceError as error:
+        return flash_error(error, wanted.endpoint, **filters)
+    return flash_success(f"The filter “{name}” was saved.", wanted.endpoint, **filters)
+
+
+@blp.route("/lists/<list_name>/filters/delete", methods=["POST"])
+@signed_in
+def delete_filters(list_name: str) -> Response:
+    """Delete saved filters of a list."""
+    wanted = _list(list_name)
+    name = request.form.get("name", "")[:50]
+    services().saved_filters.delete(current_session().user_id, list_name, name)
+    filters: dict[str, Any] = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
+    return flash_success(f"The filter “{name}” was deleted.", wanted.endpoint, **filters)
+
+
+def _list(list_name: str) -> FilteredList:
+    """Return a list that the actor may see. Raises NotFound, PermissionDenied."""
+    if list_name not in LISTS:
+        raise NotFound()
+    current_actor().require(LISTS[list_name].permission)
+    return LISTS[list_name]
