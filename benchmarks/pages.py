@@ -11,13 +11,16 @@ ROUNDS = 30
 PAGES = {
     "dashboard": "/console/dashboard",
     "users": "/console/users",
-    "users, page 100": "/console/users?page=100",
+    "users, last page": "/console/users?end=yes",
+    "users, all selected": "/console/users?selected=all&sort=username",
     "users, search": "/console/users?search=martin",
     "users, suspended": "/console/users?status=suspended",
     "one user": "",  # The first of the list.
     "roles": "/console/roles",
     "audit": "/console/audit",
     "audit, log-ins": "/console/audit?action=auth.login",
+    "audit, last page": "/console/audit?end=yes",
+    "audit, about admin": "/console/audit?about=admin",
     "profile": "/console/profile",
     "sessions": "/console/sessions",
 }
