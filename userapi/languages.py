@@ -7,24 +7,37 @@ console reads it through Flask-Babel. Mails are rendered outside of requests and
 import re
 import zoneinfo
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_skeleton, format_time, get_datetime_format
+from babel.dates import (
+    format_date,
+    format_datetime,
+    format_skeleton,
+    format_time,
+    format_timedelta,
+    get_datetime_format,
+)
 from babel.numbers import format_decimal
 from babel.support import NullTranslations, Translations
 from babel.units import format_unit
 
 Length = Literal["long", "medium"]
+Unit = Literal["day", "hour", "minute"]
 
 TRANSLATIONS = Path(__file__).parent / "translations"
 DOMAIN = "messages"
 SOURCE_LANGUAGE = "en"
 LANGUAGES = (SOURCE_LANGUAGE, *sorted(p.parent.name for p in TRANSLATIONS.glob("*/LC_MESSAGES")))
+
+# Units of durations, in seconds.
+UNITS: tuple[tuple[Unit, int], ...] = (("day", 86_400), ("hour", 3600), ("minute", 60))
+# Babel uses a unit of which it has fewer only if it is the smallest one.
+NO_LARGER_UNIT = 10**9
 
 # Files in the directory of the database that are not time zones.
 NO_TIME_ZONES = frozenset({"Factory", "localtime", "posixrules"})
@@ -73,6 +86,11 @@ class Reader:
         pattern = pattern.replace("'", "")
         return pattern.replace("{0}", time_of_day).replace("{1}", self.day(local.date(), length))
 
+    def exact_moment(self, value: datetime) -> str:
+        """Return date and time to the second, with the time zone."""
+        local = value.astimezone(self.zone)
+        return f"{format_datetime(local, 'medium', locale=self.locale)} {self.zone_name}"
+
     def day(self, value: date, length: Length = "long") -> str:
         """Return a date."""
         return format_date(value, length, locale=self.locale)
@@ -83,10 +101,23 @@ class Reader:
 
     def duration(self, seconds: float) -> str:
         """Return a duration in the largest unit of which it has at least two."""
-        for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        for unit, length in UNITS:
             if seconds >= 2 * length:
                 return format_unit(int(seconds // length), f"duration-{unit}", locale=self.locale)
         return format_unit(round(seconds), "duration-second", locale=self.locale)
+
+    def ago(self, seconds: float) -> str | None:
+        """Return how long ago it was in days, hours or minutes; None for less than a minute."""
+        for unit, length in UNITS:
+            if seconds >= length:
+                return format_timedelta(
+                    -timedelta(seconds=seconds // length * length),
+                    granularity=unit,
+                    threshold=NO_LARGER_UNIT,
+                    add_direction=True,
+                    locale=self.locale,
+                )
+        return None
 
     def number(self, value: int) -> str:
         """Return a number with the separators of the language."""

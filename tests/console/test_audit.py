@@ -169,7 +169,8 @@ def test_times_are_relative_and_exact_on_hover(
     page = boss.get(f"/audit?target_id={robin.id}").text
 
     assert re.search(
-        r'<time datetime="[^"]+" title="\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC">5 minutes ago</time>',
+        r'<time datetime="[^"]+" title="[A-Z][a-z]+ \d+, \d{4}, \d+:\d\d:\d\d\s[AP]M UTC">'
+        r"5 minutes ago</time>",
         page,
     )
 

@@ -155,6 +155,18 @@ def test_days_of_filters_are_days_of_the_viewer(
     assert newcomer.id in second.text
 
 
+def test_ages_and_exact_times_of_lists_are_those_of_the_viewer(
+    clock: ManualClock, make_user: MakeUser, sign_in: SignIn
+) -> None:
+    clock.set(NOON)
+    boss = sign_in(make_user("boss", roles=["admin"], locale="de", timezone="Europe/Berlin"))
+    clock.advance(minutes=5)
+
+    page = boss.get("/users").text
+
+    assert 'title="01.07.2026, 14:00:00 Europe/Berlin">vor 5 Minuten</time>' in page
+
+
 @pytest.fixture
 def german(reader: PageReader) -> PageReader:
     """Return a visitor whose browser prefers German."""

@@ -65,6 +65,32 @@ def test_times_of_languages_to_come_have_no_signs_of_patterns(language: str) -> 
     assert not set(text) & set("'{}")
 
 
+def test_an_exact_time_has_seconds_and_the_name_of_its_zone() -> None:
+    moment = MOMENT.replace(second=9)
+
+    exact = reader_of("de", "Europe/Berlin").exact_moment(moment)
+
+    assert exact == "28.11.2026, 15:05:09 Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "german"),
+    [
+        (59.9, None, None),
+        (-5, None, None),
+        (60, "1 minute ago", "vor 1 Minute"),
+        (3599, "59 minutes ago", "vor 59 Minuten"),
+        (86_399, "23 hours ago", "vor 23 Stunden"),
+        (10 * 86_400, "10 days ago", "vor 10 Tagen"),
+    ],
+)
+def test_ages_are_whole_units_of_the_language(
+    seconds: float, english: str | None, german: str | None
+) -> None:
+    assert reader_of("en", None).ago(seconds) == english
+    assert reader_of("de", None).ago(seconds) == german
+
+
 def test_dates_and_numbers_follow_the_language() -> None:
     german, swiss = reader_of("de", None), reader_of("de-CH", None)
 
