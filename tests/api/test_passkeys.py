@@ -404,12 +404,14 @@ def test_without_passkeys_none_can_be_added(
         signed_in.post(OPTIONS),
         signed_in.post(ADD, json={}),
         stranger.post(f"{SIGN_IN}/options"),
+        stranger.post(f"{SIGN_IN}/options", json={"nonsense": 1}),
         stranger.post(SIGN_IN, json={"credential": ANY_CREDENTIAL}),
+        stranger.post(SIGN_IN, json={"nonsense": 1}),
     ]
 
     assert [(a.status_code, a.get_json()["code"]) for a in answers] == [
         (403, "passkeys_disabled")
-    ] * 4
+    ] * 6
     assert stranger.post(OPTIONS).status_code == 401
 
 

@@ -470,6 +470,34 @@ def test_a_permission_is_guarded_wherever_it_lets_in(
     assert session.get("/api/v1/users/?search=lark").get_json()["items"][0]["roles"] == ["user"]
 
 
+@pytest.mark.parametrize(
+    ("permission", "field"),
+    [("users:update", "first_name"), ("users:suspend", "status"), ("roles:assign", "roles")],
+)
+def test_a_change_of_a_user_needs_the_step_up_before_its_values_are_read(
+    clock: ManualClock,
+    guarded: Callable[..., SignedInClient],
+    robin: MadeUser,
+    permission: str,
+    field: str,
+) -> None:
+    session = guarded(permission)
+    user = f"/api/v1/users/{robin.id}"
+    clock.advance(seconds=MAX_AGE + 1)
+
+    challenged = [
+        session.patch(user, json={field: 5}),
+        session.put(user, json={field: 5}),
+        session.patch(user, json={"username": 5, "status": 5, "roles": 5}),
+    ]
+    others = {"first_name", "status", "roles"} - {field}
+
+    for answer in challenged:
+        assert_challenged(answer)
+    assert session.patch(user, json=dict.fromkeys(others, 5)).status_code == 422
+    assert session.patch(user, data=b"{", content_type="application/json").status_code == 400
+
+
 def test_a_bulk_action_needs_the_step_up_of_its_own_permission(
     clock: ManualClock, guarded: Callable[..., SignedInClient], robin: MadeUser
 ) -> None:

@@ -121,16 +121,23 @@ class AccountEditing:
         )
 
 
-def _require_may_change(user_id: UUID, changes: Mapping[str, Any], actor: Actor) -> None:
+def permissions_to_change(fields: Collection[str]) -> list[Permission]:
+    """Return the permissions that a change of these fields of another user needs."""
     needed: set[Permission] = set()
-    fields = changes.keys() - {"status", "roles"}
-    if fields and not (actor.is_session_of(user_id) and fields <= set(PROFILE_FIELDS)):
+    if set(fields) - {"status", "roles"}:
         needed.add(Permission.USERS_UPDATE)
-    if "status" in changes:
+    if "status" in fields:
         needed.add(Permission.USERS_SUSPEND)
-    if "roles" in changes:
+    if "roles" in fields:
         needed.add(Permission.ROLES_ASSIGN)
-    for permission in sorted(needed):
+    return sorted(needed)
+
+
+def _require_may_change(user_id: UUID, changes: Mapping[str, Any], actor: Actor) -> None:
+    fields = set(changes)
+    if actor.is_session_of(user_id):
+        fields -= set(PROFILE_FIELDS)
+    for permission in permissions_to_change(fields):
         actor.require(permission)
 
 

@@ -4,7 +4,7 @@ Each view declares it with `@requires`, `@signed_in`, `@token_holder` or `@publi
 its route, so that 401 and 403 precede every error about the body.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
@@ -27,7 +27,12 @@ from .client_credentials import authenticate_client, sends_client_credentials
 from .context import SessionKey, current_actor, request_state, services, unproxied
 from .credentials import Credentials, require_credential
 from .key_access import authenticate_by_key, presented
-from .restrictions import declare_restrictions, require_fresh, require_open
+from .restrictions import (
+    declare_restrictions,
+    require_enabled,
+    require_fresh,
+    require_open,
+)
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -45,7 +50,7 @@ def requires(
     *permissions: Permission,
     or_self: str | None = None,
     unless: Callable[[], bool] | None = None,
-    missing: Callable[[], Permission | None] | None = None,
+    needed: Callable[[], Sequence[Permission]] = lambda: (),
     credentials: Credentials = Credentials.ANY,
     clients: bool = False,
 ) -> Callable[[View], View]:
@@ -53,8 +58,9 @@ def requires(
 
     `or_self` names the argument of the view with the id of a user, who may also call it. A caller
     who may read no other users gets 404 instead of 403 when reading one. `unless` returns whether
-    the operator has made the endpoint public. `missing` returns the permission that this request
-    needs; the error names it. With `clients`, services may authenticate by Basic as well.
+    the operator has made the endpoint public. `needed` returns the permissions that this request
+    needs, if its body can be read: a refusal names the first, and each may need a step-up. With
+    `clients`, services may authenticate by Basic as well.
     """
 
     def decorate(view: View) -> View:
@@ -69,7 +75,7 @@ def requires(
                 require_credential(actor, credentials, named=permissions)
                 require_open(view)
                 if or_self is None or not actor.is_session_of(cast(UUID, kwargs[or_self])):
-                    _require_one_of(permissions, hides=or_self is not None, needed=missing)
+                    _require_one_of(permissions, hides=or_self is not None, needed=needed)
                 require_fresh(view)
             _check_query(view)
             return view(*args, **kwargs)
@@ -132,6 +138,7 @@ def public(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        require_enabled(view)
         _check_query(view)
         return view(*args, **kwargs)
 
@@ -196,12 +203,12 @@ def _require_one_of(
     permissions: tuple[Permission, ...],
     *,
     hides: bool,
-    needed: Callable[[], Permission | None] | None,
+    needed: Callable[[], Sequence[Permission]],
 ) -> None:
     """Raise PermissionDenied or Concealed without one of the permissions.
 
     Raises InsufficientUserAuthentication if a step-up must precede the use of the permission. If
-    several would do and `needed` does not return which, the use case requires the one it needs.
+    several would do and `needed` returns none, the use case requires the one it needs.
     """
     actor = current_actor()
     held = [permission for permission in permissions if permission in actor.permissions]
@@ -209,14 +216,14 @@ def _require_one_of(
         hidden = hides and request.method in {"GET", "HEAD"}
         if hidden and Permission.USERS_READ not in actor.permissions:
             raise Concealed(permissions[0])
-        named = needed() if needed is not None else None
-        raise PermissionDenied(named or permissions[0])
+        raise PermissionDenied(next(iter(needed()), permissions[0]))
     if actor.withheld is None:
         return
-    named = needed() if needed is not None else None
-    if named is not None:
-        if named in held:
-            actor.require_step_up(named)
+    named = needed()
+    if named:
+        for permission in named:
+            if permission in held:
+                actor.require_step_up(permission)
     elif all(permission in actor.withheld.permissions for permission in held):
         actor.require_step_up(held[0])
 

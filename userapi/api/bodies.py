@@ -89,6 +89,18 @@ def parse_json(raw: bytes) -> Any:
     return value
 
 
+def readable_members() -> Mapping[str, Any]:
+    """Return the members of the JSON object in the body; none if the body is anything else.
+
+    For decisions that precede the validation of the body.
+    """
+    try:
+        value = parse_json(read_body())
+    except Malformed:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _require_plain_utf_8(raw: bytes) -> None:
     """Raise MalformedJson for encodings that programs on Windows write, and name them."""
     if raw.startswith(codecs.BOM_UTF8):

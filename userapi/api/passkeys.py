@@ -31,8 +31,13 @@ def _require_passkeys() -> None:
     services().passkey_registration.require_available()
 
 
+def _require_passkey_sign_in() -> None:
+    services().passkey_sign_in.require_available()
+
+
 @blp.route("/login/passkey/options", methods=["POST"])
 @public
+@enabled_by(_require_passkey_sign_in)
 @blp.arguments(NoMembers, required=False)
 @blp.response(200, PasskeyOptions)
 @blp.raises(PasskeysDisabled)
@@ -43,6 +48,7 @@ def login_passkey_options(_body: dict[str, Any]) -> Response:
 
 @blp.route("/login/passkey", methods=["POST"])
 @public
+@enabled_by(_require_passkey_sign_in)
 @blp.arguments(PasskeySignIn)
 @blp.response(200, LoginResult)
 @blp.raises(PasskeysDisabled, PasskeyUnknown, PasskeyInvalid, AccountSuspended, AccountPending)

@@ -65,7 +65,8 @@ def fresh_with_mfa(view: View) -> View:
 def enabled_by(require: Callable[[], None]) -> Callable[[View], View]:
     """Call `require`, which raises Forbidden while the feature of the view is disabled.
 
-    This follows the check of the token, and precedes that of the session.
+    This follows the check of the token, if the view has one, and precedes that of the session and
+    the body.
     """
 
     def decorate(view: View) -> View:

@@ -5,12 +5,11 @@ from uuid import UUID
 
 from userapi.accounts.bulk_actions import PERMISSIONS, BulkAction
 from userapi.accounts.errors import InvalidStatusTransition, SelfActionRefused, UserNotFound
-from userapi.errors import Malformed
 from userapi.permissions import Permission
 from userapi.roles.errors import InsufficientRank, LastSuperadmin
 
 from .access import requires
-from .bodies import parse_json, read_body
+from .bodies import readable_members
 from .context import current_actor, services
 from .responses import user_response
 from .schemas.auth import Accepted
@@ -69,16 +68,12 @@ def reset_password(user_id: UUID) -> Any:
     return {}
 
 
-def _permission_of_action() -> Permission | None:
-    """Return the permission of the action in the body; None without a valid action."""
-    try:
-        body = parse_json(read_body())
-    except Malformed:
-        return None
-    action = body.get("action") if isinstance(body, dict) else None
+def _permission_of_action() -> list[Permission]:
+    """Return the permission of the action in the body; none without a valid action."""
+    action = readable_members().get("action")
     if not isinstance(action, str) or action not in list(BulkAction):
-        return None
-    return PERMISSIONS[BulkAction(action)]
+        return []
+    return [PERMISSIONS[BulkAction(action)]]
 
 
 @blp.route("/bulk", methods=["POST"])
@@ -87,7 +82,7 @@ def _permission_of_action() -> Permission | None:
     Permission.USERS_UNLOCK,
     Permission.USERS_DELETE,
     Permission.ROLES_ASSIGN,
-    missing=_permission_of_action,
+    needed=_permission_of_action,
 )
 @blp.arguments(BulkRequest, example=BULK_EXAMPLE)
 @blp.response(200, BulkAnswer)

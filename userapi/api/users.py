@@ -6,6 +6,7 @@ from uuid import UUID
 
 from flask import Response, url_for
 
+from userapi.accounts.editing import permissions_to_change
 from userapi.accounts.errors import (
     EmailTaken,
     InvalidStatusTransition,
@@ -26,6 +27,7 @@ from userapi.roles.explanation import permission_chains
 
 from .access import requires
 from .blueprint import Blueprint
+from .bodies import readable_members
 from .context import current_actor, services
 from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import as_json, if_match, user_response
@@ -107,10 +109,19 @@ def show(user_id: UUID) -> Any:
     return user_response(services().accounts.get(user_id))
 
 
+def _permissions_of_fields() -> list[Permission]:
+    """Return the permissions that the fields in the body need, whatever their values."""
+    return permissions_to_change(readable_members().keys())
+
+
 @blp.route("/<uuid:user_id>", methods=["PUT"], endpoint="replace")
 @blp.route("/<uuid:user_id>", methods=["PATCH"])
 @requires(
-    Permission.USERS_UPDATE, Permission.USERS_SUSPEND, Permission.ROLES_ASSIGN, or_self="user_id"
+    Permission.USERS_UPDATE,
+    Permission.USERS_SUSPEND,
+    Permission.ROLES_ASSIGN,
+    or_self="user_id",
+    needed=_permissions_of_fields,
 )
 @blp.arguments(UserUpdate, example=UPDATE_EXAMPLE)
 @blp.response(200, User)

@@ -54,13 +54,17 @@ class PasskeySignIn:
         self._token_pairs = token_pairs
         self._enabled = enabled
 
+    def require_available(self) -> None:
+        """Raise PasskeysDisabled if nobody can sign in with a passkey alone."""
+        if not self._enabled:
+            raise PasskeysDisabled()
+
     def options(self) -> PasskeyOptions:
         """Return the options, which are the same for everyone. Nothing is stored.
 
         Raises PasskeysDisabled.
         """
-        if not self._enabled:
-            raise PasskeysDisabled()
+        self.require_available()
         return self._assertion.options_for_everyone()
 
     def with_credential(
@@ -77,8 +81,7 @@ class PasskeySignIn:
         PasskeysDisabled, PasskeyUnknown, PasskeyInvalid, and for a valid passkey AccountSuspended
         or AccountPending.
         """
-        if not self._enabled:
-            raise PasskeysDisabled()
+        self.require_available()
         answer = self._assertion.read(credential)
         with transaction() as session:
             outcome = self._decide(session, answer, actor, remember_me, kind)
