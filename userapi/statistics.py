@@ -53,11 +53,13 @@ _unsealed = table_of(AuditUnsealed)
 _counts = table_of(AuditDailyCount)
 _roles = table_of(Role)
 
-# What each figure of a day counts. A denied log-in had the right password, so it did not fail.
+# What each figure of a day counts. A denied log-in had the right password, so it did not fail. A
+# wrong code is a failed log-in wherever it is tried: a step-up feeds the same counter as a log-in.
 DAILY_FIGURES = {
     (AuditAction.USER_REGISTERED, Outcome.SUCCESS): "registrations",
     (AuditAction.AUTH_LOGIN, Outcome.SUCCESS): "logins",
     (AuditAction.AUTH_LOGIN, Outcome.FAILURE): "failed_logins",
+    (AuditAction.AUTH_STEP_UP, Outcome.FAILURE): "failed_logins",
     (AuditAction.USER_LOCKED, Outcome.SUCCESS): "lockouts",
 }
 

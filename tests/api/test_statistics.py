@@ -16,6 +16,7 @@ from sqlalchemy import Row, select
 
 from tests.integration.test_commands import flask
 from tests.support.facts import audit_rows
+from tests.support.second_factors import add_app, mfa_token, second_step
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.accounts.models import User, UserStatus
 from userapi.accounts.views import users
@@ -33,6 +34,8 @@ KINDS = [
     (AuditAction.AUTH_LOGIN, Outcome.SUCCESS),
     (AuditAction.AUTH_LOGIN, Outcome.FAILURE),
     (AuditAction.AUTH_LOGIN, Outcome.DENIED),
+    (AuditAction.AUTH_STEP_UP, Outcome.FAILURE),
+    (AuditAction.AUTH_STEP_UP, Outcome.SUCCESS),
     (AuditAction.USER_LOCKED, Outcome.SUCCESS),
     (AuditAction.USER_UPDATED, Outcome.SUCCESS),
 ]
@@ -40,6 +43,7 @@ FIGURES = {
     ("user.registered", "success"): "registrations",
     ("auth.login", "success"): "logins",
     ("auth.login", "failure"): "failed_logins",
+    ("auth.step_up", "failure"): "failed_logins",
     ("user.locked", "success"): "lockouts",
 }
 
@@ -153,6 +157,20 @@ def test_what_happens_over_http_is_counted(
         "failed_logins": 5,
         "lockouts": 1,
     }
+
+
+def test_wrong_codes_are_failed_log_ins_wherever_they_are_tried(
+    app: Flask, moderator: SignedInClient, clock: ManualClock, make_user: MakeUser, log_in: LogIn
+) -> None:
+    """Guesses in a step-up were in no figure, though they feed the counter of codes."""
+    robin = make_user("robin")
+    phone = add_app(log_in(robin), clock)
+    second_step(app, mfa_token(app, robin), "wrong")
+
+    for _ in range(2):
+        phone.client.post("/api/v1/auth/step-up", json={"code": "wrong"})
+
+    assert stats(moderator, clock, days=1)["days"][0]["failed_logins"] == 3
 
 
 def test_days_begin_and_end_at_midnight_utc(

@@ -182,7 +182,7 @@ DESCRIPTIONS = {
     "factor": "The second factor.",
     "factors": "Second factors, the oldest first.",
     "failed": "Number that failed.",
-    "failed_logins": "Failed log-ins.",
+    "failed_logins": "Failed log-ins, second steps and step-ups.",
     "field": "Dotted path of the field in the request.",
     "finished_at": "When it ended; null before.",
     "first_name": "First name; null if unknown.",
