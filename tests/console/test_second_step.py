@@ -168,6 +168,60 @@ def test_a_wrong_code_adds_no_app_and_asks_again(
     assert "Recovery codes" in words(accepted)
 
 
+@pytest.mark.parametrize("code", ["wrong", ""])
+def test_after_a_wrong_code_the_same_secret_is_shown_again(
+    reader: PageReader, robin: MadeUser, code: str
+) -> None:
+    """The page had no QR code any more, and users who had not scanned it had to start again."""
+    reader.sign_in(robin)
+    reader.get("/security")
+    shown = reader.post("/security/apps").text
+
+    action = re.findall(r'action="/console(/security/apps/[^"]+/confirm)"', shown)[0]
+    again = reader.post(action, code=code).text
+
+    pictures = [re.findall(r'<div class="qr".*?</div>', text, re.DOTALL) for text in (shown, again)]
+    secrets = [re.findall(r'data-copy="([A-Z2-7]{32})"', text) for text in (shown, again)]
+    assert pictures[0] == pictures[1] != []
+    assert secrets[0] == secrets[1] != []
+
+
+def test_a_session_that_is_no_longer_fresh_sees_the_secret_no_more(
+    reader: PageReader, make_app: Callable[..., Flask], robin: MadeUser, clock: ManualClock
+) -> None:
+    """Otherwise a stale session could add an app of somebody else."""
+    reader = PageReader(make_app(STEP_UP_MAX_AGE_SECONDS="300"))
+    reader.sign_in(robin)
+    reader.get("/security")
+    shown = reader.post("/security/apps").text
+    [secret] = re.findall(r'data-copy="([A-Z2-7]{32})"', shown)
+    [action] = re.findall(r'action="/console(/security/apps/[^"]+/confirm)"', shown)
+    clock.advance(seconds=301)
+
+    refused = reader.post(action, code="wrong")
+    accepted = reader.post(action, code=code_of(secret, clock))
+
+    assert refused.status_code == 401
+    assert secret not in refused.text
+    assert 'class="qr"' not in refused.text
+    assert "Recovery codes" in words(accepted)
+
+
+def test_an_app_that_has_expired_leads_back_to_the_factors(
+    reader: PageReader, robin: MadeUser, clock: ManualClock
+) -> None:
+    reader.sign_in(robin)
+    reader.get("/security")
+    shown = reader.post("/security/apps").text
+    [action] = re.findall(r'action="/console(/security/apps/[^"]+/confirm)"', shown)
+    clock.advance(seconds=601)
+
+    answer = reader.post(action, code="wrong")
+
+    assert answer.location == "/console/security"
+    assert "No second factor yet" in words(reader.follow(answer))
+
+
 def test_factors_are_renamed_and_removed(
     reader: PageReader, robin: MadeUser, clock: ManualClock
 ) -> None:

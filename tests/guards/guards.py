@@ -1498,6 +1498,13 @@ GUARDS = [
         "    proxy_request_buffering off;\n",
         ("tests/deploy/test_nginx.py",),
     ),
+    Guard(
+        "A session that is no longer fresh sees no secret of an app",
+        "_unconfirmed_app",
+        "services().freshness.shortfall(live) is not None",
+        "False",
+        ("tests/console/test_second_step.py",),
+    ),
     # Passkeys
     Guard(
         "Each response of an authenticator is accepted once",

@@ -11,6 +11,8 @@ from userapi.api.context import current_actor, current_session, services
 from userapi.api.restrictions import enabled_by, fresh, open_to_enrollment
 from userapi.api.schemas.mfa import AppCode, AppRequest, FactorName
 from userapi.errors import ServiceError
+from userapi.factors.app_setup import NewApp
+from userapi.factors.errors import FactorNotFound
 from userapi.factors.listing import MfaView, OwnPasskeyView
 
 from .access import renew_session, signed_in
@@ -71,12 +73,24 @@ def confirm_app(factor_id: UUID) -> Response:
         added = services().app_confirmation.confirm(
             current_session(), factor_id, read_form(AppCode)["code"], actor=current_actor()
         )
+    except FactorNotFound as error:
+        return flash_error(error, "security_page")
     except ServiceError as error:
-        return page_with_errors(error, "new_app.html", factor_id=factor_id)
+        return page_with_errors(
+            error, "new_app.html", new=_unconfirmed_app(factor_id), factor_id=factor_id
+        )
     renew_session(added.pair)
     if added.recovery_codes:
         return page("recovery_codes.html", codes=added.recovery_codes, first=True)
     return flash_success(gettext("The authenticator app was added."), "security_page")
+
+
+def _unconfirmed_app(factor_id: UUID) -> NewApp | None:
+    """Return the app to show its secret again; None if the session is no longer fresh."""
+    live = current_session()
+    if services().freshness.shortfall(live) is not None:
+        return None
+    return services().app_setup.find_unconfirmed(live.user_id, factor_id)
 
 
 @blp.route("/security/factors/<uuid:factor_id>/rename", methods=["POST"])

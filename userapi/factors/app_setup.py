@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from userapi.accounts.service import Accounts
+from userapi.accounts.views import users
 from userapi.factors.errors import FactorNotFound, InvalidCode, TooManyFactors, TotpDisabled
 from userapi.factors.listing import FactorView, app_view
 from userapi.factors.models import TotpFactor
@@ -96,14 +97,26 @@ class AppSetup:
                     "expires_at": now + LIFETIME,
                 },
             )
-            uri = key_uri(secret, issuer=self._issuer, username=user.username)
-        return NewApp(
-            id=factor_id,
-            secret=secret,
-            uri=uri,
-            qr_code=qr_code(uri),
-            expires_in=int(LIFETIME.total_seconds()),
+            username = user.username
+        return self._shown(factor_id, secret, username=username, expires_in=LIFETIME)
+
+    def find_unconfirmed(self, user_id: UUID, factor_id: UUID) -> NewApp | None:
+        """Return the secret of an app that is not confirmed yet; None if there is none.
+
+        Only a fresh session may see it. Raises Unavailable if no key decrypts the secret.
+        """
+        query = (
+            select(_table.c.sealed_secret, _table.c.expires_at, users.c.username)
+            .join(users, users.c.id == _table.c.user_id)
+            .where(*self._is_pending(user_id, factor_id))
         )
+        with reading() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        secret = self._secrets.open_sealed(row.sealed_secret, user_id=user_id, factor_id=factor_id)
+        left = row.expires_at - self._recorder.now()
+        return self._shown(factor_id, secret, username=row.username, expires_in=left)
 
     def prove(self, user_id: UUID, factor_id: UUID, code: str) -> ProvenApp:
         """Compare a code with the secret of an unconfirmed app. A wrong one counts nowhere.
@@ -135,6 +148,18 @@ class AppSetup:
         if confirmed is None:
             raise FactorNotFound()
         return app_view(confirmed)
+
+    def _shown(
+        self, factor_id: UUID, secret: str, *, username: str, expires_in: timedelta
+    ) -> NewApp:
+        uri = key_uri(secret, issuer=self._issuer, username=username)
+        return NewApp(
+            id=factor_id,
+            secret=secret,
+            uri=uri,
+            qr_code=qr_code(uri),
+            expires_in=int(expires_in.total_seconds()),
+        )
 
     def _is_pending(self, user_id: UUID, factor_id: UUID) -> tuple[Any, ...]:
         return (
