@@ -1,7 +1,9 @@
-"""A new ENCRYPTION_KEY: secrets of authenticator apps go on working, and nobody is locked out."""
+"""A new ENCRYPTION_KEY: apps go on working, imports continue, and nobody is locked out."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 from click.testing import Result
@@ -17,14 +19,17 @@ from tests.support.second_factors import (
     mfa_token,
     second_step,
 )
-from tests.support.users import LogIn, MadeUser, MakeUser
+from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
+from userapi.actor import Actor, ActorType
 from userapi.clock import ManualClock
 from userapi.factors.models import TotpFactor
 from userapi.infrastructure.database import reading, table_of, transaction
 from userapi.infrastructure.encryption import key_id
+from userapi.wiring.services import Services
 
 FORMER = ENVIRONMENT["ENCRYPTION_KEY"]
 NEW = "tests-encrypt-with-this-key-from-now-on-3Kd8"
+LONG_PASSWORD = "marble-heron-58-lantern"
 UNAVAILABLE = (503, "service_unavailable")
 
 _apps = table_of(TotpFactor)
@@ -193,3 +198,82 @@ def test_the_doctor_fails_on_secrets_that_no_key_opens(
     assert "former keys encrypt the secrets of 1 authenticator apps" in outdated.output
     assert flask(rotated, "encryption", "rotate").exit_code == 0
     assert "former keys" not in flask(lost, "doctor").output
+
+
+def wait_for_worker(
+    app: Flask, make_user: MakeUser, log_in: LogIn, *, query: str = ""
+) -> tuple[SignedInClient, str]:
+    """Upload a file whose passwords the worker hashes; return the job and who may read it."""
+    boss = log_in(make_user("boss", roles=["admin"]))
+    rows = [
+        {"username": f"user{n:03}", "email": f"user{n:03}@example.com", "password": LONG_PASSWORD}
+        for n in range(201)
+    ]
+    answer = boss.post(
+        f"/api/v1/users/import{query}",
+        data="\n".join(map(json.dumps, rows)).encode(),
+        headers={"Content-Type": "application/x-ndjson", "Prefer": "respond-async"},
+    )
+    assert answer.status_code == 202, answer.text
+    return boss, answer.headers["Location"]
+
+
+def run_imports(app: Flask) -> None:
+    services: Services = app.extensions["userapi"]
+    with app.app_context():
+        while services.import_runner.advance():
+            pass
+
+
+def test_rotating_encrypts_waiting_imports_so_that_the_former_key_can_go(
+    app: Flask, rotated: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    """Imports that waited during the rotation failed once the former key was removed."""
+    boss, location = wait_for_worker(app, make_user, log_in)
+
+    warned = flask(rotated, "doctor").output
+    first, again = flask(rotated, "encryption", "rotate"), flask(rotated, "encryption", "rotate")
+    run_imports(lost)
+
+    assert "former keys encrypt 21 batches of waiting imports" in warned
+    assert "former keys" not in flask(rotated, "doctor").output
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert "Encrypted 21 batches" in first.output
+    assert "batches" not in again.output
+    job = boss.get(location).get_json()
+    assert (job["state"], job["created"], job["failed"]) == ("done", 201, 0)
+
+
+def test_rotating_encrypts_the_rows_of_a_finished_dry_run(
+    app: Flask, rotated: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    """They are kept for the import that may follow."""
+    boss, location = wait_for_worker(app, make_user, log_in, query="?dry_run=true")
+    run_imports(app)
+    import_id = UUID(location.rpartition("/")[2])
+    owner = boss.get("/api/v1/auth/me").get_json()["id"]
+    services: Services = lost.extensions["userapi"]
+
+    result = flask(rotated, "encryption", "rotate")
+    with lost.app_context():
+        services.import_jobs.import_checked(
+            import_id,
+            actor=Actor(type=ActorType.USER, id=UUID(owner), username="boss"),
+        )
+    run_imports(lost)
+
+    assert result.exit_code == 0
+    assert boss.get("/api/v1/users/?search=user200").get_json()["total"] == 1
+
+
+def test_rotating_says_how_many_batches_no_key_opens(
+    app: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
+) -> None:
+    boss, location = wait_for_worker(app, make_user, log_in)
+
+    result = flask(lost, "encryption", "rotate")
+    run_imports(app)
+
+    assert result.exit_code == 1
+    assert "21 batches of waiting imports cannot be decrypted" in result.output
+    assert boss.get(location).get_json()["created"] == 201

@@ -29,6 +29,7 @@ def command(as_json: bool) -> None:
             peppers=known.secrets.peppers,
             seals=known.seals.audit_seals,
             secret_rotation=known.secrets.totp_secret_rotation,
+            batch_rotation=known.secrets.import_batch_rotation,
             relying_party=build_relying_party(known.settings),
         )
     )

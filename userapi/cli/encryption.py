@@ -13,18 +13,32 @@ command = AppGroup("encryption", help="Encrypt stored secrets with the current k
 @command.command("rotate")
 @safely
 def rotate() -> None:
-    """Encrypt all secrets of authenticator apps with ENCRYPTION_KEY.
+    """Encrypt all stored secrets with ENCRYPTION_KEY.
 
-    A log-in does this with the secret that it uses. Repeating the command changes nothing.
+    These are the secrets of authenticator apps, each of which a log-in encrypts as well when it
+    uses it, and the rows of waiting imports. Repeating the command changes nothing.
     """
-    rotation = services().secrets.totp_secret_rotation
+    known = services().secrets
+    secrets, batches = known.totp_secret_rotation, known.import_batch_rotation
     with reading() as connection:
-        outdated = rotation.count_outdated(connection)
+        outdated = secrets.count_outdated(connection) + batches.count_outdated(connection)
     with Progress("Encrypting", outdated) as progress:
-        result = rotation.rotate(progress=progress.advance)
-    click.secho(f"Encrypted {result.resealed} secrets with the current key.", fg="green")
-    if result.unreadable:
-        raise click.ClickException(
-            f"{result.unreadable} secrets cannot be decrypted. Add their key to"
-            " ENCRYPTION_KEY_PREVIOUS, or reset two-step sign-in of their users."
+        of_apps = secrets.rotate(progress=progress.advance)
+        of_imports = batches.rotate(progress=progress.advance)
+    click.secho(f"Encrypted {of_apps.resealed} secrets with the current key.", fg="green")
+    if of_imports.resealed:
+        click.secho(f"Encrypted {of_imports.resealed} batches of waiting imports.", fg="green")
+    if of_apps.unreadable:
+        click.echo(
+            f"{of_apps.unreadable} secrets cannot be decrypted. Add their key to"
+            " ENCRYPTION_KEY_PREVIOUS, or reset two-step sign-in of their users.",
+            err=True,
         )
+    if of_imports.unreadable:
+        click.echo(
+            f"{of_imports.unreadable} batches of waiting imports cannot be decrypted. Add their key"
+            " to ENCRYPTION_KEY_PREVIOUS, or upload these files again.",
+            err=True,
+        )
+    if of_apps.unreadable or of_imports.unreadable:
+        raise SystemExit(1)

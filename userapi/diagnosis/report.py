@@ -7,6 +7,7 @@ that do not fit together, servers that lack something, and problems that stay hi
 from collections.abc import Iterator
 from functools import partial
 
+from userapi.accounts.imports.batch_rotation import BatchRotation
 from userapi.audit.seals import AuditSeals
 from userapi.authentication.key_folder import KeyFolder
 from userapi.authentication.keys import KeyRing
@@ -15,6 +16,7 @@ from userapi.diagnosis import (
     audit,
     configuration,
     database,
+    imports,
     machines,
     mail,
     passkeys,
@@ -45,6 +47,7 @@ def diagnose(
     peppers: Peppers,
     seals: AuditSeals,
     secret_rotation: SecretRotation,
+    batch_rotation: BatchRotation,
     relying_party: RelyingParty,
 ) -> Iterator[Finding]:
     """Yield the findings about the installation, subject by subject."""
@@ -76,6 +79,7 @@ def diagnose(
         yield from passwords.findings(state, peppers)
         yield from audit.findings(seals)
         yield from second_factors.findings(settings, secret_rotation)
+        yield from imports.findings(batch_rotation)
         yield from passkeys.foreign_findings(relying_party)
         yield from machines.key_findings(clock)
     yield from mail.findings(settings, mail_server)

@@ -1,7 +1,6 @@
 """Encrypting all secrets of authenticator apps again, after ENCRYPTION_KEY has changed."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, update
@@ -9,19 +8,11 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from userapi.factors.models import TotpFactor
 from userapi.factors.totp_secrets import TotpSecrets
 from userapi.infrastructure.database import autocommit, reading, table_of
-from userapi.infrastructure.encryption import SealedValueUnreadable
+from userapi.infrastructure.encryption import RotationResult, SealedValueUnreadable
 
 BATCH = 500
 
 _table = table_of(TotpFactor)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RotationResult:
-    """How many secrets the current key encrypts now, and how many no key decrypts."""
-
-    resealed: int
-    unreadable: int
 
 
 class SecretRotation:

@@ -7,6 +7,7 @@ of ENCRYPTION_KEY_PREVIOUS are decrypted, and a missing key is reported as such,
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -77,9 +78,22 @@ class EncryptionKeys:
         except (InvalidTag, ValueError) as exc:  # ValueError: too short to hold a nonce.
             raise SealedValueDamaged() from exc
 
+    @property
+    def current_prefix(self) -> bytes:
+        """Return the first bytes of every value that the current key encrypts."""
+        return FORMAT + bytes.fromhex(self._id)
+
     def is_sealed_by_current(self, sealed: bytes) -> bool:
         """Return whether the current key encrypted the value. If not, encrypt it again."""
-        return sealed.startswith(FORMAT + bytes.fromhex(self._id))
+        return sealed.startswith(self.current_prefix)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationResult:
+    """How many values the current key encrypts now, and how many no key decrypts."""
+
+    resealed: int
+    unreadable: int
 
 
 def key_id(secret: str) -> str:

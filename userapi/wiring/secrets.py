@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from userapi.accounts.imports.batch_rotation import BatchRotation
+from userapi.accounts.imports.sealed_batches import SealedBatches
 from userapi.factors.secret_rotation import SecretRotation
 from userapi.factors.totp_secrets import TotpSecrets
 from userapi.infrastructure.encryption import EncryptionKeys
@@ -17,6 +19,7 @@ class SecretServices:
     peppers: Peppers
     totp_secrets: TotpSecrets
     totp_secret_rotation: SecretRotation
+    import_batch_rotation: BatchRotation
 
 
 def build_secrets(settings: Settings) -> SecretServices:
@@ -28,4 +31,5 @@ def build_secrets(settings: Settings) -> SecretServices:
         peppers=Peppers(settings.password_pepper, settings.password_pepper_previous),
         totp_secrets=totp_secrets,
         totp_secret_rotation=SecretRotation(totp_secrets),
+        import_batch_rotation=BatchRotation(SealedBatches(encryption)),
     )

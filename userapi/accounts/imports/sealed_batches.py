@@ -21,6 +21,11 @@ class SealedBatches:
     def __init__(self, encryption: EncryptionKeys) -> None:
         self._encryption = encryption
 
+    @property
+    def current_prefix(self) -> bytes:
+        """Return the first bytes of every batch that the current key encrypts."""
+        return self._encryption.current_prefix
+
     def seal(self, import_id: UUID, number: int, rows: Sequence[Row]) -> bytes:
         """Return the rows, encrypted."""
         plain = orjson.dumps(
