@@ -256,9 +256,9 @@ def check_what_comes_after_a_form(
     # The worker continues, and the page shows the progress without a reload.
     shown = "return document.querySelector('#progress').innerText"
     browser.wait(lambda b: "2 of 2 rows" in b.execute_script(shown), "the end of the check")
-    browser.expect("#progress", "Import this row")
+    browser.expect("#progress", "Import 1 row")
     check("check of a file")
-    send("Import this row")
+    send("Import 1 row")
     browser.wait(lambda b: "1 were created" in b.execute_script(shown), "the end of the import")
     browser.expect("#progress", "Finished")
     check("import by the worker")
@@ -267,7 +267,7 @@ def check_what_comes_after_a_form(
     check("users with one ticked")
     send("Unlock …")
     check("question about many")
-    send("Unlock 1 user")
+    send("Unlock: 1 user")
     check("results of many")
     results = browser.find("main")
     browser.click("tbody a")

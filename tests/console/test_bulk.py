@@ -72,7 +72,7 @@ def test_selected_users_are_changed_after_a_question_and_failures_come_first(
     done = boss.post("/users/bulk/run", **ticked, reason="clean-up")
 
     told = words(done)
-    assert "1 of 3 users were changed. 2 were not." in told
+    assert "1 of 3 users were changed. 2 were not changed." in told
     assert "chief not changed has a rank that is not below yours" in told
     assert "held not changed was already suspended" in told
     assert "ada changed was suspended" in told
@@ -90,7 +90,7 @@ def test_users_that_failed_can_be_tried_again(boss: PageReader, make_user: MakeU
         reason="new team",
         user_ids=[ada.id, chief.id],
     )
-    form = done.text.split("<form", 2)[2] if "Try this one again" in done.text else ""
+    form = done.text.split("<form", 2)[2] if "Try 1 user again" in done.text else ""
     retried = dict(re.findall(r'name="(action|user_ids|role|reason)" value="([^"]*)"', form))
     assert retried == {
         "action": "assign_role",
@@ -153,19 +153,19 @@ def test_all_that_match_are_changed_by_the_worker(
     make_user("user-chief", roles=["superadmin"])
     boss.get("/users")
     asked = boss.post("/users/bulk", action="suspend", selected="all", filters="search=user-")
-    assert "This changes 61 users that match your filters, on every page." in words(asked)
+    assert "This changes 61 users, which match your filters, on every page." in words(asked)
     assert 'name="expected" value="61"' in asked.text
 
     path = start(boss, "suspend", filters="search=user-", expected=61, reason="trial")
     waiting = boss.get(path)
-    assert "queued 0 of 61 users are processed" in words(waiting)
+    assert "queued 0 of 61 users are processed." in words(waiting)
     assert 'http-equiv="refresh"' in waiting.text and 'hx-trigger="every 2s"' in waiting.text
     run_worker(app, services)
 
     done = boss.get(path)
-    assert "done 61 of 61 users are processed: 60 were changed, 1 was not." in words(done)
+    assert "done 61 of 61 users are processed. 60 were changed. 1 was not changed." in words(done)
     assert "user-chief has a rank that is not below yours" in words(done)
-    assert "every 2s" not in done.text and "Try this one again" in done.text
+    assert "every 2s" not in done.text and "Try 1 user again" in done.text
     rows = audit_rows(app, action="user.suspended")
     assert len(rows) == 60
     assert {row.actor_username for row in rows} == {"reader"}
@@ -186,7 +186,9 @@ def test_a_job_tries_only_failed_users_again(
     answer = boss.post(f"{path}/retry")
     run_worker(app, services)
 
-    assert "1 of 1 users are processed: 0 were changed, 1 was not." in words(boss.follow(answer))
+    assert "1 of 1 user is processed. 0 were changed. 1 was not changed." in words(
+        boss.follow(answer)
+    )
     empty = start(boss, "unlock", filters="search=user-0", expected=10)
     run_worker(app, services)
     boss.get(empty)
@@ -248,7 +250,9 @@ def test_a_batch_that_was_interrupted_is_repeated_and_counts_each_user_once(
             services.account_suspension.suspend(UUID(user_id), actor=system_actor("test"))
     run_worker(app, services)
 
-    assert "60 of 60 users are processed: 60 were changed, 0 were not." in words(boss.get(path))
+    assert "60 of 60 users are processed. 60 were changed. 0 were not changed." in words(
+        boss.get(path)
+    )
 
 
 def test_a_job_ends_when_its_creator_loses_the_permission(
@@ -271,7 +275,7 @@ def test_a_job_ends_when_its_creator_loses_the_permission(
 
     admin = sign_in(make_user("boss", roles=["admin"]))
     page = words(admin.get(path))
-    assert "failed 60 of 60 users are processed: 50 were changed, 10 were not." in page
+    assert "failed 60 of 60 users are processed. 50 were changed. 10 were not changed." in page
     assert "this needs a permission that you do not hold" in page
     assert browser.get(path).status_code == 403
 

@@ -57,13 +57,13 @@ def test_a_file_is_checked_first_and_then_imported(
     waiting = boss.get(path)
     assert "Check of a file" in words(waiting) and "queued 0 of 2 rows" in words(waiting)
     assert 'http-equiv="refresh"' in waiting.text and 'hx-trigger="every 2s"' in waiting.text
-    assert "Import this row" not in waiting.text
+    assert "Import 1 row" not in waiting.text
     run_worker(app, services)
 
     checked = boss.get(path)
     told = words(checked)
     assert "1 would be created, 1 would be refused. Nothing was changed." in told
-    assert "Import this row" in told and "every 2s" not in checked.text
+    assert "Import 1 row" in told and "every 2s" not in checked.text
     assert number_of(api, "ada@") == 0
 
     answer = boss.post(f"{path}/import")
@@ -72,7 +72,7 @@ def test_a_file_is_checked_first_and_then_imported(
     done = words(boss.follow(answer))
     assert "done 2 of 2 rows are processed: 1 were created, 1 were refused." in done
     assert number_of(api, "ada@") == 1
-    assert "Import this row" not in boss.get(path).text
+    assert "Import 1 row" not in boss.get(path).text
 
 
 def test_the_rows_of_a_check_are_imported_once(
@@ -103,7 +103,7 @@ def test_the_rows_of_a_check_are_deleted_after_an_hour(
         services.clean_up.delete_due()
 
     page = boss.get(path)
-    assert "Import this row" not in page.text and "1 would be refused" in words(page)
+    assert "Import 1 row" not in page.text and "1 would be refused" in words(page)
     late = boss.follow(boss.post(f"{path}/import"))
     assert "Choose the file again." in words(late)
 
@@ -202,7 +202,7 @@ def test_a_check_can_be_cancelled(boss: PageReader) -> None:
     boss.follow(boss.post(f"{path}/cancel"))
 
     page = words(boss.get(path))
-    assert "cancelled 0 of 2 rows are processed" in page and "Import this row" not in page
+    assert "cancelled 0 of 2 rows are processed" in page and "Import 1 row" not in page
 
 
 def test_ndjson_is_recognized_by_its_file_name(

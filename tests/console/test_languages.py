@@ -280,3 +280,23 @@ def profile_of(app: Flask, username: str) -> tuple[str | None, str | None]:
     with app.app_context(), db.engine.connect() as connection:
         row = connection.execute(query, {"username": username}).one()
     return row.locale, row.timezone
+
+
+def test_lists_bulk_changes_and_imports_are_translated(
+    make_user: MakeUser, sign_in: SignIn
+) -> None:
+    own = make_user("boss", roles=["admin"], locale="de")
+    boss = sign_in(own)
+    robin, rob = make_user("robin"), make_user("rob")
+
+    users = words(boss.get("/users?search=rob"))
+    question = boss.post("/users/bulk", action="suspend", user_ids=[robin.id, rob.id])
+    result = boss.post("/users/bulk/run", action="suspend", user_ids=[robin.id, own.id])
+    log = words(boss.get("/audit?action=user.suspended"))
+
+    assert "2 Konten" in users and "Gespeicherte Filter" in users and "Zweiter Faktor" in users
+    assert "Das ändert 2 Konten" in words(question)
+    assert "1 von 2 Konten wurden geändert" in words(result)
+    assert "nicht geändert ist Ihr eigenes Konto" in words(result)
+    assert "boss sperrte robin" in log and "die neuesten zuerst" in log
+    assert "Datei prüfen" in words(boss.get("/users/import"))

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from babel.messages.catalog import Message
+from jinja2 import Environment
 
 from tests.support.catalogues import TRANSLATED, catalogue_of, extracted, mo_file, po_file, updated
 from userapi.languages import LANGUAGES, TRANSLATIONS, translations_of
@@ -62,6 +63,38 @@ def test_no_template_assigns_the_name_of_the_translation() -> None:
 
     assert [file.name for file in templates if "set _ " in file.read_text("utf-8")] == []
     assert len(templates) > 20
+
+
+def unmarked_texts(template: str) -> list[str]:
+    """Return the words for people that a template does not mark for translation."""
+    source = ""
+    for _, kind, value in Environment(extensions=["jinja2.ext.i18n"]).lex(template):
+        source += value if kind == "data" else "\n" * kind.endswith("_begin")
+    shown = re.sub(r"<(code|kbd)\b.*?</\1>", "", source, flags=re.DOTALL)
+    attributes = re.findall(r'(?:alt|aria-label|data-confirm|data-label|title)="([^"]*)"', shown)
+    texts = [*attributes, *re.sub(r"<[^>]*>", "\n", shown).splitlines()]
+    return [text.strip() for text in texts if re.search(r"[A-Za-z]{2}", text)]
+
+
+@pytest.mark.parametrize(
+    ("template", "unmarked"),
+    [
+        ('<p class="x">{{ _("Users") }} · {{ name }}</p>', []),
+        ("<h1>Users of {{ name }}</h1>", ["Users of"]),
+        ('<td data-label="User"><code>users:read</code></td>', ["User"]),
+        ('<button aria-label="Select {{ name }}">…</button>', ["Select"]),
+    ],
+)
+def test_unmarked_texts_are_found(template: str, unmarked: list[str]) -> None:
+    assert unmarked_texts(template) == unmarked
+
+
+def test_templates_mark_each_text_for_translation() -> None:
+    templates = sorted((TRANSLATIONS.parent / "console" / "templates").rglob("*.html"))
+    found = {file.name: unmarked_texts(file.read_text("utf-8")) for file in templates}
+
+    unmarked = {name: texts for name, texts in found.items() if texts}
+    assert unmarked == {"audit.html": ["NDJSON"]}
 
 
 @pytest.mark.parametrize("language", TRANSLATED)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import flash, request
+from flask_babel import gettext
 from marshmallow import fields
 from sqlalchemy import Row
 from werkzeug.wrappers import Response
@@ -36,6 +37,7 @@ from .lists import (
     preferred_page_size,
     requested_page,
 )
+from .problem_texts import translated
 from .rendering import page, redirect_to
 
 UNKNOWN_USER: dict[str, Any] = {"invalid_uuid": "No user has this name or id."}
@@ -64,8 +66,11 @@ def audit_page() -> Response:
     filters = typed_filters(PageFilters, exclude=(*NOT_FILTERS, "sort"))
     page_size = preferred_page_size()
     values: dict[str, Any] = {
-        "actions": [("", "any"), *((action, action) for action in AuditAction)],
-        "outcomes": [("", "any"), *((outcome, outcome) for outcome in Outcome)],
+        "actions": [("", gettext("any")), *((action, action) for action in AuditAction)],
+        "outcomes": [
+            ("", gettext("any")),
+            *((outcome, translated(outcome)) for outcome in Outcome),
+        ],
         "seals": services().audit_seals.state(),
         "filters": filters,
         "carried": carried_in_links(filters, page_size),
@@ -80,7 +85,7 @@ def audit_page() -> Response:
             wanted, requested_page(page_size=page_size), actor=current_actor()
         )
     except InvalidCursor:
-        flash("This page of the log is out of date. These are the newest rows.", "info")
+        flash(gettext("This page of the log is out of date. These are the newest rows."), "info")
         return redirect_to("audit_page", **filters)
     except ServiceError as error:
         return page_with_errors(error, "audit.html", rows=None, **values)
@@ -117,7 +122,7 @@ def _filter(query: dict[str, Any]) -> AuditFilter:
     values = {name: query[name] for name in query if name not in PAGE_FIELDS}
     shows_reads = values.pop("reads", None) == "own" or values.get("action") == "audit.read"
     if "session_id" in values and "actor_id" not in values:
-        message = "Enter the actor of the session, too."
+        message = gettext("Enter the actor of the session, too.")
         raise invalid_field("actor_id", message, "required")
     if not shows_reads:
         values["without_reads_of"] = current_actor().id

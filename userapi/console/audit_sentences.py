@@ -3,81 +3,93 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flask_babel import gettext
 from sqlalchemy import Row
 
 from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 
-# {who} did it and {whom} is the target. What comes after the colon is added from the details.
+from .problem_texts import N_
+
+# %(who)s did it and %(whom)s is the target. What comes after the colon is added from the details.
 SENTENCES = {
-    AuditAction.API_KEY_CREATED: "{who} created an API key",
-    AuditAction.API_KEY_REVOKED: "{who} revoked an API key",
-    AuditAction.API_KEY_ROTATED: "{who} replaced an API key",
-    AuditAction.API_KEY_UPDATED: "{who} changed an API key",
-    AuditAction.AUDIT_ANCHORED: "{who} copied the seal of the audit log to another place",
-    AuditAction.AUDIT_PRUNED: "{who} deleted old rows of the audit log",
-    AuditAction.AUDIT_READ: "{who} read the audit log",
-    AuditAction.AUTH_KEY_REFUSED: "The API key {whom} was refused",
-    AuditAction.AUTH_LOGIN: "{who} logged in",
-    AuditAction.AUTH_LOGIN_BLOCKED: "{who} was blocked after too many failed log-ins",
-    AuditAction.AUTH_LOGOUT: "{who} logged out",
-    AuditAction.AUTH_MFA_REQUIRED: "{who} entered the right password and was asked for a second "
-    "factor",
-    AuditAction.AUTH_PASSKEY_CLONE_SUSPECTED: "A passkey of {whom} may have been copied",
-    AuditAction.AUTH_PASSWORD_CHANGED: "{who} changed the password of {whom}",
-    AuditAction.AUTH_PASSWORD_RESET: "{who} set a new password for {whom} with a link from a mail",
-    AuditAction.AUTH_PASSWORD_RESET_REQUESTED: "{who} requested a link to set a new password for "
-    "{whom}",
-    AuditAction.AUTH_PERMISSION_DENIED: "{who} lacked a permission",
-    AuditAction.AUTH_REFRESH: "{who} continued a session",
-    AuditAction.AUTH_REFRESH_REUSE_DETECTED: "A refresh token of {who} was used twice, and the "
-    "session ended",
-    AuditAction.AUTH_STEP_UP: "{who} confirmed the own identity again",
-    AuditAction.AUTH_TOKEN_ISSUED: "{who} got a client token",
-    AuditAction.AUTH_TOKEN_REVOKED: "{who} revoked a client token",
-    AuditAction.BULK_CANCELLED: "{who} cancelled a bulk change",
-    AuditAction.IMPORT_CANCELLED: "{who} cancelled an import",
-    AuditAction.KEY_REVOKED: "{who} revoked the signing key {whom}",
-    AuditAction.MFA_FACTOR_ADDED: "{who} added a second factor for {whom}",
-    AuditAction.MFA_FACTOR_REMOVED: "{who} removed a second factor of {whom}",
-    AuditAction.MFA_FACTOR_RENAMED: "{who} renamed a second factor of {whom}",
-    AuditAction.MFA_RECOVERY_CODES_CREATED: "{who} created recovery codes for {whom}",
-    AuditAction.MFA_RECOVERY_CODE_USED: "{who} used a recovery code of {whom}",
-    AuditAction.MFA_RESET: "{who} removed all second factors of {whom}",
-    AuditAction.ROLE_CREATED: "{who} created the role {whom}",
-    AuditAction.ROLE_DELETED: "{who} deleted the role {whom}",
-    AuditAction.ROLE_UPDATED: "{who} changed the role {whom}",
-    AuditAction.SERVICE_ACCOUNT_ACTIVATED: "{who} activated {whom}, a service account",
-    AuditAction.SERVICE_ACCOUNT_CREATED: "{who} created {whom}, a service account",
-    AuditAction.SERVICE_ACCOUNT_DELETED: "{who} deleted {whom}, a service account",
-    AuditAction.SERVICE_ACCOUNT_ROLES_CHANGED: "{who} changed the roles of {whom}, a service "
-    "account",
-    AuditAction.SERVICE_ACCOUNT_SUSPENDED: "{who} suspended {whom}, a service account",
-    AuditAction.SERVICE_ACCOUNT_UPDATED: "{who} changed {whom}, a service account",
-    AuditAction.SESSION_REVOKED: "{who} ended a session of {whom}",
-    AuditAction.USER_ACTIVATED: "{who} activated {whom}",
-    AuditAction.USER_CREATED: "{who} created {whom}",
-    AuditAction.USER_DELETED: "{who} deleted {whom}",
-    AuditAction.USER_EMAIL_CHANGED: "{who} changed the e-mail address of {whom}",
-    AuditAction.USER_EMAIL_CHANGE_REQUESTED: "{who} asked to change the e-mail address of {whom}",
-    AuditAction.USER_EMAIL_VERIFIED: "{who} confirmed the e-mail address of {whom}",
-    AuditAction.USER_EXPORTED: "{who} downloaded data of {whom}",
-    AuditAction.USER_IMPORTED: "{who} imported {whom}",
-    AuditAction.USER_INVITED: "{who} invited {whom}",
-    AuditAction.USER_LOCKED: "{whom} was locked after too many failed log-ins",
-    AuditAction.USER_REGISTERED: "{whom} signed up",
-    AuditAction.USER_ROLES_CHANGED: "{who} changed the roles of {whom}",
-    AuditAction.USER_SUSPENDED: "{who} suspended {whom}",
-    AuditAction.USER_UNLOCKED: "{who} unlocked {whom}",
-    AuditAction.USER_UPDATED: "{who} changed the profile of {whom}",
+    AuditAction.API_KEY_CREATED: N_("%(who)s created an API key"),
+    AuditAction.API_KEY_REVOKED: N_("%(who)s revoked an API key"),
+    AuditAction.API_KEY_ROTATED: N_("%(who)s replaced an API key"),
+    AuditAction.API_KEY_UPDATED: N_("%(who)s changed an API key"),
+    AuditAction.AUDIT_ANCHORED: N_("%(who)s copied the seal of the audit log to another place"),
+    AuditAction.AUDIT_PRUNED: N_("%(who)s deleted old rows of the audit log"),
+    AuditAction.AUDIT_READ: N_("%(who)s read the audit log"),
+    AuditAction.AUTH_KEY_REFUSED: N_("The API key %(whom)s was refused"),
+    AuditAction.AUTH_LOGIN: N_("%(who)s logged in"),
+    AuditAction.AUTH_LOGIN_BLOCKED: N_("%(who)s was blocked after too many failed log-ins"),
+    AuditAction.AUTH_LOGOUT: N_("%(who)s logged out"),
+    AuditAction.AUTH_MFA_REQUIRED: N_(
+        "%(who)s entered the right password and was asked for a second factor"
+    ),
+    AuditAction.AUTH_PASSKEY_CLONE_SUSPECTED: N_("A passkey of %(whom)s may have been copied"),
+    AuditAction.AUTH_PASSWORD_CHANGED: N_("%(who)s changed the password of %(whom)s"),
+    AuditAction.AUTH_PASSWORD_RESET: N_(
+        "%(who)s set a new password for %(whom)s with a link from a mail"
+    ),
+    AuditAction.AUTH_PASSWORD_RESET_REQUESTED: N_(
+        "%(who)s requested a link to set a new password for %(whom)s"
+    ),
+    AuditAction.AUTH_PERMISSION_DENIED: N_("%(who)s lacked a permission"),
+    AuditAction.AUTH_REFRESH: N_("%(who)s continued a session"),
+    AuditAction.AUTH_REFRESH_REUSE_DETECTED: N_(
+        "A refresh token of %(who)s was used twice, and the session ended"
+    ),
+    AuditAction.AUTH_STEP_UP: N_("%(who)s confirmed the own identity again"),
+    AuditAction.AUTH_TOKEN_ISSUED: N_("%(who)s got a client token"),
+    AuditAction.AUTH_TOKEN_REVOKED: N_("%(who)s revoked a client token"),
+    AuditAction.BULK_CANCELLED: N_("%(who)s cancelled a bulk change"),
+    AuditAction.IMPORT_CANCELLED: N_("%(who)s cancelled an import"),
+    AuditAction.KEY_REVOKED: N_("%(who)s revoked the signing key %(whom)s"),
+    AuditAction.MFA_FACTOR_ADDED: N_("%(who)s added a second factor for %(whom)s"),
+    AuditAction.MFA_FACTOR_REMOVED: N_("%(who)s removed a second factor of %(whom)s"),
+    AuditAction.MFA_FACTOR_RENAMED: N_("%(who)s renamed a second factor of %(whom)s"),
+    AuditAction.MFA_RECOVERY_CODES_CREATED: N_("%(who)s created recovery codes for %(whom)s"),
+    AuditAction.MFA_RECOVERY_CODE_USED: N_("%(who)s used a recovery code of %(whom)s"),
+    AuditAction.MFA_RESET: N_("%(who)s removed all second factors of %(whom)s"),
+    AuditAction.ROLE_CREATED: N_("%(who)s created the role %(whom)s"),
+    AuditAction.ROLE_DELETED: N_("%(who)s deleted the role %(whom)s"),
+    AuditAction.ROLE_UPDATED: N_("%(who)s changed the role %(whom)s"),
+    AuditAction.SERVICE_ACCOUNT_ACTIVATED: N_("%(who)s activated %(whom)s, a service account"),
+    AuditAction.SERVICE_ACCOUNT_CREATED: N_("%(who)s created %(whom)s, a service account"),
+    AuditAction.SERVICE_ACCOUNT_DELETED: N_("%(who)s deleted %(whom)s, a service account"),
+    AuditAction.SERVICE_ACCOUNT_ROLES_CHANGED: N_(
+        "%(who)s changed the roles of %(whom)s, a service account"
+    ),
+    AuditAction.SERVICE_ACCOUNT_SUSPENDED: N_("%(who)s suspended %(whom)s, a service account"),
+    AuditAction.SERVICE_ACCOUNT_UPDATED: N_("%(who)s changed %(whom)s, a service account"),
+    AuditAction.SESSION_REVOKED: N_("%(who)s ended a session of %(whom)s"),
+    AuditAction.USER_ACTIVATED: N_("%(who)s activated %(whom)s"),
+    AuditAction.USER_CREATED: N_("%(who)s created %(whom)s"),
+    AuditAction.USER_DELETED: N_("%(who)s deleted %(whom)s"),
+    AuditAction.USER_EMAIL_CHANGED: N_("%(who)s changed the e-mail address of %(whom)s"),
+    AuditAction.USER_EMAIL_CHANGE_REQUESTED: N_(
+        "%(who)s asked to change the e-mail address of %(whom)s"
+    ),
+    AuditAction.USER_EMAIL_VERIFIED: N_("%(who)s confirmed the e-mail address of %(whom)s"),
+    AuditAction.USER_EXPORTED: N_("%(who)s downloaded data of %(whom)s"),
+    AuditAction.USER_IMPORTED: N_("%(who)s imported %(whom)s"),
+    AuditAction.USER_INVITED: N_("%(who)s invited %(whom)s"),
+    AuditAction.USER_LOCKED: N_("%(whom)s was locked after too many failed log-ins"),
+    AuditAction.USER_REGISTERED: N_("%(whom)s signed up"),
+    AuditAction.USER_ROLES_CHANGED: N_("%(who)s changed the roles of %(whom)s"),
+    AuditAction.USER_SUSPENDED: N_("%(who)s suspended %(whom)s"),
+    AuditAction.USER_UNLOCKED: N_("%(who)s unlocked %(whom)s"),
+    AuditAction.USER_UPDATED: N_("%(who)s changed the profile of %(whom)s"),
 }
 # The sentences of actions that did not succeed.
 NOT_DONE = {
-    (AuditAction.AUTH_LOGIN, Outcome.FAILURE): "A log-in as {whom} failed",
-    (AuditAction.AUTH_LOGIN, Outcome.DENIED): "{whom} was not let in",
-    (AuditAction.AUTH_STEP_UP, Outcome.FAILURE): "{who} could not confirm the own identity",
-    (AuditAction.AUTH_LOGIN_BLOCKED, Outcome.DENIED): "A log-in as {whom} was blocked after too "
-    "many failed ones",
+    (AuditAction.AUTH_LOGIN, Outcome.FAILURE): N_("A log-in as %(whom)s failed"),
+    (AuditAction.AUTH_LOGIN, Outcome.DENIED): N_("%(whom)s was not let in"),
+    (AuditAction.AUTH_STEP_UP, Outcome.FAILURE): N_("%(who)s could not confirm the own identity"),
+    (AuditAction.AUTH_LOGIN_BLOCKED, Outcome.DENIED): N_(
+        "A log-in as %(whom)s was blocked after too many failed ones"
+    ),
 }
 # Actions whose name already says that something was refused.
 REFUSALS = {
@@ -87,35 +99,45 @@ REFUSALS = {
     AuditAction.AUTH_PERMISSION_DENIED,
     AuditAction.AUTH_REFRESH_REUSE_DETECTED,
 }
+# Who acted, for rows without a name.
+ACTORS = {
+    ActorType.ANONYMOUS: N_("somebody"),
+    ActorType.SERVICE: N_("a service"),
+    ActorType.SYSTEM: N_("the system"),
+    ActorType.USER: N_("a user"),
+}
 REASONS = {
-    "account_deleted": "the account was deleted",
-    "account_suspended": "the account was suspended",
-    "account_not_active": "the account is not active",
-    "cap_reached": "there were too many sessions",
-    "factor_removed": "a second factor was removed",
-    "invalid_code": "wrong code",
-    "invalid_credentials": "wrong name or password",
-    "logout": "log-out",
-    "mfa_enabled": "a second factor was added",
-    "mfa_reset": "all second factors were removed",
-    "password_changed": "the password was changed",
-    "password_reset": "the password was reset",
-    "refresh_reused": "a refresh token was used twice",
-    "revoked": "by request",
-    "until_reached": "the suspension was over",
+    "account_deleted": N_("the account was deleted"),
+    "account_suspended": N_("the account was suspended"),
+    "account_not_active": N_("the account is not active"),
+    "cap_reached": N_("there were too many sessions"),
+    "factor_removed": N_("a second factor was removed"),
+    "invalid_code": N_("wrong code"),
+    "invalid_credentials": N_("wrong name or password"),
+    "logout": N_("log-out"),
+    "mfa_enabled": N_("a second factor was added"),
+    "mfa_reset": N_("all second factors were removed"),
+    "password_changed": N_("the password was changed"),
+    "password_reset": N_("the password was reset"),
+    "refresh_reused": N_("a refresh token was used twice"),
+    "revoked": N_("by request"),
+    "until_reached": N_("the suspension was over"),
 }
 
 
 def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
-    """Return what a row records. `names` are the user names of targets by id."""
+    """Return what a row records, in the viewer's language.
+
+    `names` are the user names of targets by id.
+    """
     details = row.details or {}
-    who, whom = _who(row), _whom(row, names)
+    who = _who(row)
+    whom = gettext("the own account") if row.target_id == str(row.actor_id) else _whom(row, names)
     not_done = NOT_DONE.get((row.action, row.outcome))
-    text = (not_done or SENTENCES.get(row.action) or f"{{who}}: {row.action}").format(
-        who=who, whom="the own account" if row.target_id == str(row.actor_id) else whom
-    )
+    template = not_done or SENTENCES.get(row.action)
+    text = gettext(template, who=who, whom=whom) if template else f"{who}: {row.action}"
     if row.outcome != Outcome.SUCCESS and not not_done and row.action not in REFUSALS:
-        text = f"{text} – without success"
+        text = gettext("%(sentence)s – without success", sentence=text)
     added = _addition(row, details)
     text = f"{text}: {added}" if added else text
     return text[0].upper() + text[1:] if row.actor_type == ActorType.ANONYMOUS else text
@@ -125,25 +147,22 @@ def _who(row: Row[Any]) -> str:
     if row.actor_username:
         return str(row.actor_username)
     if row.actor_id:
-        return "a deleted user"
-    return {
-        ActorType.ANONYMOUS: "somebody",
-        ActorType.SERVICE: "a service",
-        ActorType.SYSTEM: "the system",
-        ActorType.USER: "a user",
-    }[ActorType(row.actor_type)]
+        return str(gettext("a deleted user"))
+    return str(gettext(ACTORS[ActorType(row.actor_type)]))
 
 
 def _whom(row: Row[Any], names: Mapping[str, str]) -> str:
     details = row.details or {}
     if row.target_type == "user" and row.target_id:
-        return names.get(row.target_id) or str(details.get("username") or "a deleted user")
+        return names.get(row.target_id) or str(details.get("username") or gettext("a deleted user"))
     if row.target_type == "session":
         owner = str(details.get("user_id") or "")
-        return names.get(owner) or ("a deleted user" if owner else "the own account")
+        unnamed = gettext("a deleted user") if owner else gettext("the own account")
+        return names.get(owner) or str(unnamed)
     if row.target_id:
         return str(details.get("name") or row.target_id)
-    return "users" if row.action == AuditAction.USER_EXPORTED else "an unknown account"
+    is_export = row.action == AuditAction.USER_EXPORTED
+    return str(gettext("users") if is_export else gettext("an unknown account"))
 
 
 def _addition(row: Row[Any], details: Mapping[str, Any]) -> str:
@@ -163,7 +182,9 @@ def _addition(row: Row[Any], details: Mapping[str, Any]) -> str:
         case AuditAction.AUDIT_READ:
             return _plain(", ".join(details))
     reason = details.get("reason")
-    return REASONS.get(str(reason), str(reason)) if reason else ""
+    if str(reason) in REASONS:
+        return str(gettext(REASONS[str(reason)]))
+    return str(reason or "")
 
 
 def _roles(change: Any) -> str:

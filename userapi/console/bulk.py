@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import request
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.accounts.bulk_actions import PERMISSIONS, WITH_A_ROLE, BulkAction
@@ -41,7 +42,7 @@ class MatchingRequest(BulkRequest):
 def possible_actions() -> list[tuple[BulkAction, str]]:
     """Return the bulk actions that the actor may use, with their names."""
     held = current_actor().permissions
-    return [(action, label) for action, label in LABELS.items() if PERMISSIONS[action] in held]
+    return [(a, gettext(label)) for a, label in LABELS.items() if PERMISSIONS[a] in held]
 
 
 @blp.route("/users/bulk", methods=["POST"])
@@ -53,7 +54,7 @@ def confirm_bulk() -> Response:
         action = _chosen_action()
         current_actor().require(PERMISSIONS[action])
         if not _is_for_all() and not request.form.getlist("user_ids"):
-            raise invalid_field("user_ids", "Select at least one user first.")
+            raise invalid_field("user_ids", gettext("Select at least one user first."))
         values = _question(action, filters)
     except ServiceError as error:
         return flash_error(error, "users_page", **filters)
@@ -84,7 +85,7 @@ def run_bulk() -> Response:
     return page(
         "bulk_results.html",
         action=action,
-        label=LABELS[action],
+        label=gettext(LABELS[action]),
         role=body.get("role"),
         reason=body.get("reason"),
         names=names,
@@ -113,7 +114,7 @@ def bulk_job_page(job_id: UUID) -> Response:
     return page(
         "bulk_job.html",
         job=job,
-        label=LABELS[job.action],
+        label=gettext(LABELS[job.action]),
         failures=failures,
         names=_names([failure.id for failure in failures.items]),
     )
@@ -159,8 +160,8 @@ def _question(action: BulkAction, filters: Mapping[str, str]) -> dict[str, Any]:
     wanted = user_filter(filters)
     return {
         "action": action,
-        "label": LABELS[action],
-        "consequence": CONSEQUENCES[action],
+        "label": gettext(LABELS[action]),
+        "consequence": gettext(CONSEQUENCES[action]),
         "roles": _role_options() if action in WITH_A_ROLE else None,
         "role": request.form.get("role"),
         "users": [(user_id, names[user_id]) for user_id in dict.fromkeys(selected)],
@@ -172,7 +173,7 @@ def _question(action: BulkAction, filters: Mapping[str, str]) -> dict[str, Any]:
 
 def _role_options() -> list[tuple[str, str]]:
     names = sorted(services().roles.graph().names)
-    return [("", "Choose a role …"), *((name, name) for name in names)]
+    return [("", gettext("Choose a role …")), *((name, name) for name in names)]
 
 
 def _selected_ids() -> list[UUID]:
@@ -203,7 +204,8 @@ def _chosen_action() -> BulkAction:
     try:
         return BulkAction(request.form.get("action", ""))
     except ValueError as exc:
-        raise invalid_field("action", "Choose one of the actions.", "invalid_choice") from exc
+        message = gettext("Choose one of the actions.")
+        raise invalid_field("action", message, "invalid_choice") from exc
 
 
 def _names(user_ids: Sequence[UUID]) -> dict[UUID, str]:

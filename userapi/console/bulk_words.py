@@ -1,51 +1,62 @@
 """Bulk changes in words: what an action is called, and its result for a user."""
 
+from flask_babel import gettext
+
 from userapi.accounts.bulk_actions import BulkAction
 
 from .blueprint import blp
+from .problem_texts import N_
 
 LABELS = {
-    BulkAction.SUSPEND: "Suspend",
-    BulkAction.ACTIVATE: "Activate",
-    BulkAction.UNLOCK: "Unlock",
-    BulkAction.ASSIGN_ROLE: "Assign a role",
-    BulkAction.REMOVE_ROLE: "Remove a role",
-    BulkAction.DELETE: "Delete",
+    BulkAction.SUSPEND: N_("Suspend"),
+    BulkAction.ACTIVATE: N_("Activate"),
+    BulkAction.UNLOCK: N_("Unlock"),
+    BulkAction.ASSIGN_ROLE: N_("Assign a role"),
+    BulkAction.REMOVE_ROLE: N_("Remove a role"),
+    BulkAction.DELETE: N_("Delete"),
 }
 # What the action ends or begins for each user, for the page that asks.
 CONSEQUENCES = {
-    BulkAction.SUSPEND: "They cannot sign in until they are activated. Their sessions end now.",
-    BulkAction.ACTIVATE: "They can sign in again.",
-    BulkAction.UNLOCK: "Their failed log-ins are forgiven, and they can sign in at once.",
-    BulkAction.ASSIGN_ROLE: "They get the permissions of the role with their next request.",
-    BulkAction.REMOVE_ROLE: "They lose the permissions of the role with their next request.",
-    BulkAction.DELETE: "Their accounts and sessions are deleted permanently. The audit log stays.",
+    BulkAction.SUSPEND: N_("They cannot sign in until they are activated. Their sessions end now."),
+    BulkAction.ACTIVATE: N_("They can sign in again."),
+    BulkAction.UNLOCK: N_("Their failed log-ins are forgiven, and they can sign in at once."),
+    BulkAction.ASSIGN_ROLE: N_("They get the permissions of the role with their next request."),
+    BulkAction.REMOVE_ROLE: N_("They lose the permissions of the role with their next request."),
+    BulkAction.DELETE: N_(
+        "Their accounts and sessions are deleted permanently. The audit log stays."
+    ),
 }
 DONE = {
-    BulkAction.SUSPEND: "was suspended",
-    BulkAction.ACTIVATE: "was activated",
-    BulkAction.UNLOCK: "was unlocked",
-    BulkAction.ASSIGN_ROLE: "has the role {role}",
-    BulkAction.REMOVE_ROLE: "does not have the role {role} any more",
-    BulkAction.DELETE: "was deleted",
+    BulkAction.SUSPEND: N_("was suspended"),
+    BulkAction.ACTIVATE: N_("was activated"),
+    BulkAction.UNLOCK: N_("was unlocked"),
+    BulkAction.ASSIGN_ROLE: N_("has the role %(role)s"),
+    BulkAction.REMOVE_ROLE: N_("does not have the role %(role)s any more"),
+    BulkAction.DELETE: N_("was deleted"),
 }
 # Why a user was not changed. A pair of action and code comes before the code alone.
 REFUSED = {
-    (BulkAction.SUSPEND, "invalid_status_transition"): "was already suspended",
-    (BulkAction.ACTIVATE, "invalid_status_transition"): "was already active",
-    (BulkAction.SUSPEND, "self_action_refused"): "is your own account, which you cannot suspend",
-    (BulkAction.DELETE, "self_action_refused"): "is your own account, which you cannot delete here",
+    (BulkAction.SUSPEND, "invalid_status_transition"): N_("was already suspended"),
+    (BulkAction.ACTIVATE, "invalid_status_transition"): N_("was already active"),
+    (BulkAction.SUSPEND, "self_action_refused"): N_(
+        "is your own account, which you cannot suspend"
+    ),
+    (BulkAction.DELETE, "self_action_refused"): N_(
+        "is your own account, which you cannot delete here"
+    ),
 }
 REFUSED_BY_CODE = {
-    "insufficient_rank": "has a rank that is not below yours",
-    "internal_error": "was not changed because of an error of the service",
-    "last_superadmin": "is the last active superadmin",
-    "not_found": "does not exist any more",
-    "permission_denied": "was not changed: this needs a permission that you do not hold",
-    "permission_escalation": "was not changed: the role grants permissions that you do not hold",
-    "service_unavailable": "was not changed, because the database was unavailable",
-    "too_many_roles": "has as many roles as a user can have",
-    "unknown_role": "was not changed: the role does not exist any more",
+    "insufficient_rank": N_("has a rank that is not below yours"),
+    "internal_error": N_("was not changed because of an error of the service"),
+    "last_superadmin": N_("is the last active superadmin"),
+    "not_found": N_("does not exist any more"),
+    "permission_denied": N_("was not changed: this needs a permission that you do not hold"),
+    "permission_escalation": N_(
+        "was not changed: the role grants permissions that you do not hold"
+    ),
+    "service_unavailable": N_("was not changed, because the database was unavailable"),
+    "too_many_roles": N_("has as many roles as a user can have"),
+    "unknown_role": N_("was not changed: the role does not exist any more"),
 }
 
 
@@ -53,6 +64,8 @@ REFUSED_BY_CODE = {
 def bulk_result(code: str | None, action: BulkAction, role: str | None) -> str:
     """Return the result of a bulk change for one user, as the rest of a sentence."""
     if code is None:
-        return DONE[action].format(role=role)
+        return str(gettext(DONE[action], role=role))
     words = REFUSED.get((action, code)) or REFUSED_BY_CODE.get(code)
-    return words or f"was not changed: {code.replace('_', ' ')}"
+    if words is None:
+        return str(gettext("was not changed: %(code)s", code=code.replace("_", " ")))
+    return str(gettext(words))

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import request
+from flask_babel import gettext
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
@@ -151,5 +152,6 @@ def _charset() -> str | None:
     """Return the selected encoding, for a file without a byte order mark."""
     charset = request.form.get("encoding") or None
     if charset is not None and charset not in ENCODINGS:
-        raise invalid_field("encoding", "Choose one of the encodings.", "invalid_choice")
+        message = gettext("Choose one of the encodings.")
+        raise invalid_field("encoding", message, "invalid_choice")
     return charset

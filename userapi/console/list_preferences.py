@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import request
+from flask_babel import gettext
 from marshmallow import Schema, fields, validate
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
@@ -22,19 +23,20 @@ from .blueprint import blp
 from .errors import flash_error
 from .forms import read_form
 from .lists import PAGE_SIZE_COOKIE, PAGE_SIZES, filters_in_form, prefer
+from .problem_texts import N_
 from .rendering import flash_success, redirect_to
 
 USER_COLUMNS = {
-    "email": "E-mail",
-    "status": "Status",
-    "roles": "Roles",
-    "last_login_at": "Last log-in",
-    "created_at": "Created",
-    "updated_at": "Changed",
-    "mfa": "Second factor",
-    "phone": "Telephone",
-    "locale": "Language",
-    "id": "Id",
+    "email": N_("E-mail"),
+    "status": N_("Status"),
+    "roles": N_("Roles"),
+    "last_login_at": N_("Last log-in"),
+    "created_at": N_("Created"),
+    "updated_at": N_("Changed"),
+    "mfa": N_("Second factor"),
+    "phone": N_("Telephone"),
+    "locale": N_("Language"),
+    "id": N_("Id"),
 }
 DEFAULT_USER_COLUMNS = ("email", "status", "roles", "last_login_at", "created_at")
 COLUMNS_COOKIE = "console-user-columns"
@@ -98,7 +100,9 @@ def save_filters(list_name: str) -> Response:
         services().saved_filters.save(current_session().user_id, list_name, name, filters)
     except ServiceError as error:
         return flash_error(error, wanted.endpoint, **filters)
-    return flash_success(f"The filter “{name}” was saved.", wanted.endpoint, **filters)
+    return flash_success(
+        gettext("The filter “%(name)s” was saved.", name=name), wanted.endpoint, **filters
+    )
 
 
 @blp.route("/lists/<list_name>/filters/delete", methods=["POST"])
@@ -109,7 +113,9 @@ def delete_filters(list_name: str) -> Response:
     name = request.form.get("name", "")[:50]
     services().saved_filters.delete(current_session().user_id, list_name, name)
     filters: dict[str, Any] = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
-    return flash_success(f"The filter “{name}” was deleted.", wanted.endpoint, **filters)
+    return flash_success(
+        gettext("The filter “%(name)s” was deleted.", name=name), wanted.endpoint, **filters
+    )
 
 
 def _list(list_name: str) -> FilteredList:

@@ -32,7 +32,7 @@ LIBRARY_MESSAGES = (
     N_("Not a valid email address."),
 )
 
-# States of users, of components, and of rows of the audit log.
+# States of users, of components, of jobs, and of rows of the audit log.
 STATES = (
     N_("active"),
     N_("pending"),
@@ -47,8 +47,14 @@ STATES = (
     N_("expired"),
     N_("revoked"),
     N_("unknown"),
+    N_("success"),
     N_("denied"),
     N_("failure"),
+    N_("queued"),
+    N_("running"),
+    N_("done"),
+    N_("failed"),
+    N_("cancelled"),
 )
 
 # Descriptions of the built-in roles.

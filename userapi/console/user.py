@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from flask import request
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.accounts.models import UserStatus
@@ -71,7 +72,9 @@ def change_user(user_id: UUID) -> Response:
         )
     except ServiceError as error:
         return page_with_errors(error, "user_edit.html", **shown(user_id))
-    return flash_success(f"{user.username} was saved.", "user_page", user_id=user_id)
+    return flash_success(
+        gettext("%(name)s was saved.", name=user.username), "user_page", user_id=user_id
+    )
 
 
 @blp.route("/users/<uuid:user_id>/security", methods=["GET"])

@@ -242,7 +242,7 @@ def delete_user(user_id: UUID) -> Response:
         return page_with_errors(
             error, "user_delete.html", sessions_text=_about_sessions(user_id), **shown(user_id)
         )
-    return flash_success(f"{user.username} was deleted.", "users_page")
+    return flash_success(gettext("%(name)s was deleted.", name=user.username), "users_page")
 
 
 def _act(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flask import flash, request, session
+from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.accounts.models import UserStatus
@@ -37,6 +38,7 @@ from .lists import (
     preferred_page_size,
     requested_page,
 )
+from .problem_texts import translated
 from .rendering import flash_success, page, redirect_to
 from .user_filters import converted_days, user_filter
 from .user_roles import described
@@ -56,8 +58,11 @@ def users_page() -> Response:
         "filters": filters,
         "unselected": carried_in_links(filters, page_size),
         "filter_query": as_query(filters),
-        "statuses": [("", "any"), *((status, status) for status in UserStatus)],
-        "roles": [("", "any"), *((name, name) for name in sorted(services().roles.graph().names))],
+        "statuses": [("", gettext("any")), *((s, translated(s)) for s in UserStatus)],
+        "roles": [
+            ("", gettext("any")),
+            *((name, name) for name in sorted(services().roles.graph().names)),
+        ],
         "actions": possible_actions(),
         "all_selected": request.args.get("selected") == "all",
         "columns": preferred_columns(COLUMNS_COOKIE, USER_COLUMNS, DEFAULT_USER_COLUMNS),
@@ -72,7 +77,7 @@ def users_page() -> Response:
             wanted, requested_page(page_size=page_size, sort=filters.get("sort"))
         )
     except InvalidCursor:
-        flash("This page of the list is out of date. This is the first page.", "info")
+        flash(gettext("This page of the list is out of date. This is the first page."), "info")
         return redirect_to("users_page", **filters)
     except ServiceError as error:
         return page_with_errors(error, "users.html", users=None, **values)
@@ -135,8 +140,11 @@ def create_user() -> Response:
         return page_with_errors(
             error, "new_user.html", roles=sorted(services().roles.graph().names)
         )
-    outcome = "was created" if "password" in body else "was invited by mail"
-    return flash_success(f"{user.username} {outcome}.", "user_page", user_id=user.id)
+    if "password" in body:
+        message = gettext("%(name)s was created.", name=user.username)
+    else:
+        message = gettext("%(name)s was invited by mail.", name=user.username)
+    return flash_success(message, "user_page", user_id=user.id)
 
 
 def _remember_list() -> None:
