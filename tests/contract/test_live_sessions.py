@@ -18,6 +18,7 @@ from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import table_of, transaction
 from userapi.infrastructure.rate_counters import RateCounter
+from userapi.sessions.copy_store import Place, Versions
 from userapi.sessions.models import UserSession
 from userapi.sessions.status import LiveSession
 from userapi.wiring.services import Services
@@ -122,6 +123,29 @@ def test_the_copy_is_read_and_not_the_database(
         database.execute(update(table_of(UserSession)).values(ended))
 
     assert service.find(session_id, robin.id) is not None
+
+
+@pytest.mark.parametrize("changed", ["owner", "catalogue"])
+def test_a_copy_of_what_was_changed_meanwhile_is_rejected(
+    service: Service, robin: MadeUser, store: Topology | None, changed: str
+) -> None:
+    """A process reads a row, another one changes it, and then the first one stores its copy."""
+    copies = service.services.copies
+    if copies is None:
+        assert store is None
+        return
+    owner = UUID(robin.id)
+    place = Place("session", "a-copy", owner)
+    placeholder = copies.read(place, version=1)
+    assert isinstance(placeholder, list)
+
+    if changed == "owner":
+        copies.owner_changed(owner, version=8)
+    else:
+        copies.catalogue_changed(version=8)
+    copies.fill(place, placeholder, Versions(own=1, owner=7, catalogue=7), b"outdated")
+
+    assert isinstance(copies.read(place, version=1), list)
 
 
 def test_an_unknown_session_is_not_found(service: Service, robin: MadeUser) -> None:
