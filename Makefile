@@ -5,6 +5,8 @@ WORKERS ?= auto
 PYTEST := $(BIN)/pytest --dist worksteal --numprocesses $(WORKERS)
 MAKEFLAGS += --no-print-directory
 export PYTHON
+# With it, each process of a test run would compile all modules and rewrite all assertions.
+unexport PYTHONDONTWRITEBYTECODE
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

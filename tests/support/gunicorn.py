@@ -19,6 +19,7 @@ from click.testing import Result
 from tests.support.commands import run_command
 from tests.support.databases import RUN_DIRECTORY, sqlite_template
 from tests.support.deployments import migrate_with
+from tests.support.folders import parent_of_temporary_folders
 from tests.support.guardian import family, guardian, send
 from tests.support.ports import free_port
 from tests.support.preloaded import INHERITED, AnyProcess, Order, forker, start_interpreter
@@ -79,7 +80,9 @@ class GunicornService:
     ) -> None:
         self.port = port or free_port()
         self._release = release
-        self._scratch = tempfile.TemporaryDirectory(prefix="userapi-service-")
+        self._scratch = tempfile.TemporaryDirectory(
+            prefix="userapi-service-", dir=parent_of_temporary_folders()
+        )
         self.directory = Path(self._scratch.name)
         guardian.remove(self.directory)
         self.log_path = self.directory / "service.log"

@@ -30,6 +30,7 @@ import psycopg2
 import redis
 
 from tests.support import npm, programs
+from tests.support.folders import parent_of_temporary_folders
 from tests.support.guardian import family, freeze, guardian, is_alive, send
 from tests.support.ports import free_port
 from tests.support.preloaded import AnyProcess
@@ -506,7 +507,7 @@ class Servers:
 
 def new_run_directory() -> Path:
     """Return a new directory that is removed with the run; other users may enter its folders."""
-    directory = Path(tempfile.mkdtemp(prefix="userapi-tests-"))
+    directory = Path(tempfile.mkdtemp(prefix="userapi-tests-", dir=parent_of_temporary_folders()))
     directory.chmod(0o711)
     guardian.remove(directory)
     return directory
