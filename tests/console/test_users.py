@@ -356,6 +356,8 @@ def test_a_picture_is_shown_only_from_the_address_of_the_service(
         [own],
         [],
     ]
+    listed = browser.get("/console/users", base_url="https://localhost").text
+    assert f'src="{own}"' in listed and foreign not in listed
 
 
 def test_metadata_are_edited_as_json_and_mistakes_are_located(

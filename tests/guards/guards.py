@@ -1315,8 +1315,8 @@ GUARDS = [
     ),
     Guard(
         "A picture of a user is loaded only from the service itself",
-        "console.user._picture",
-        '(user.avatar_url or "").startswith(own_site)',
+        "own_picture",
+        '(address or "").startswith(own_site)',
         "True",
         ("tests/console/test_users.py",),
     ),

@@ -112,6 +112,16 @@ def tint(name: str) -> int:
     return zlib.crc32(name.encode()) % TINTS
 
 
+@blp.app_template_filter("own_picture")
+def own_picture(address: str | None) -> str | None:
+    """Return the address of a picture if this service serves it.
+
+    Another server would learn who looks at which user, and the policy of the pages prevents it.
+    """
+    own_site = f"{services().settings.public_base_url}/"
+    return address if (address or "").startswith(own_site) else None
+
+
 @blp.app_template_filter("moment")
 def moment(value: datetime | str | None) -> str:
     """Return a time in the viewer's zone and language, to the minute."""

@@ -25,7 +25,7 @@ from .access import requires
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form
-from .rendering import flash_success, page
+from .rendering import flash_success, own_picture, page
 
 ENTRIES_SHOWN = 25
 
@@ -115,22 +115,13 @@ def shown(user_id: UUID) -> dict[str, Any]:
         "is_own": actor.is_user(user_id),
         "is_invited": is_invited(user),
         "outranked": actor.is_user(user_id) or actor.permissions.outranks(theirs),
-        "picture": _picture(user),
+        "picture": own_picture(user.avatar_url),
     }
 
 
 def is_invited(user: UserView) -> bool:
     """Return whether a user has not yet accepted an invitation."""
     return user.status == UserStatus.PENDING and find_by_email(user.email).is_invited
-
-
-def _picture(user: UserView) -> str | None:
-    """Return the address of the picture if this service serves it.
-
-    Another server would learn who looks at which user, and the policy of the pages prevents it.
-    """
-    own_site = f"{services().settings.public_base_url}/"
-    return user.avatar_url if (user.avatar_url or "").startswith(own_site) else None
 
 
 def _typed() -> dict[str, Any]:
