@@ -82,10 +82,15 @@ def page_with_errors(error: ServiceError, template: str, **values: Any) -> Respo
 
 def flash_error(error: ServiceError, endpoint: str, **values: Any) -> Response:
     """Redirect to a page that shows why nothing was done."""
+    flash(error_text(error), "error")
+    return redirect_to(endpoint, **values)
+
+
+def error_text(error: ServiceError) -> str:
+    """Return why nothing was done, in the language of the viewer."""
     problem = translated_problem(problems.handle_service_error(error))
     lines = [item["message"] for item in problem.get("errors", ())] or [problem["detail"]]
-    flash(" ".join(lines), "error")
-    return redirect_to(endpoint, **values)
+    return " ".join(lines)
 
 
 def _problem_page(response: Response) -> Response:

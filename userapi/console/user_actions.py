@@ -19,7 +19,7 @@ from userapi.sessions.service import EndReason
 
 from .access import requires
 from .blueprint import blp
-from .errors import flash_error, page_with_errors
+from .errors import error_text, page_with_errors
 from .forms import local_time, read_form
 from .rendering import flash_success, page, redirect_to
 from .user import is_invited, shown
@@ -46,14 +46,15 @@ def suspend_user(user_id: UUID) -> Response:
         )
     text = gettext("The user was suspended. Every session has ended.")
     if not was_active:
-        return flash_success(text, "user_page", user_id=user_id)
+        flash(text, "success")
+        return _way_back(user_id)
     undo = {
         "text": text,
         "action": url_for("console.activate_user", user_id=user_id),
-        "fields": [("reason", "suspension undone")],
+        "fields": [("reason", "suspension undone"), ("back", request.form.get("back", ""))],
     }
     flash(undo, "undo")  # type: ignore[arg-type]  # Messages are stored as JSON.
-    return redirect_to("user_page", user_id=user_id)
+    return _way_back(user_id)
 
 
 @blp.route("/users/<uuid:user_id>/activate", methods=["POST"])
@@ -242,18 +243,27 @@ def delete_user(user_id: UUID) -> Response:
         return page_with_errors(
             error, "user_delete.html", sessions_text=_about_sessions(user_id), **shown(user_id)
         )
-    return flash_success(gettext("%(name)s was deleted.", name=user.username), "users_page")
+    return flash_success(gettext("%(name)s was deleted.", name=user.username), "last_users_list")
 
 
 def _act(
     user_id: UUID, action: Callable[[], object], message: str, endpoint: str = "user_page"
 ) -> Response:
-    """Run an action and return to a page of the user with a message."""
+    """Run an action and return to the page where it was chosen, with a message."""
     try:
         action()
     except ServiceError as error:
-        return flash_error(error, endpoint, user_id=user_id)
-    return flash_success(message, endpoint, user_id=user_id)
+        flash(error_text(error), "error")
+    else:
+        flash(message, "success")
+    return _way_back(user_id, endpoint)
+
+
+def _way_back(user_id: UUID, endpoint: str = "user_page") -> Response:
+    """Redirect to the list if the action was chosen there, otherwise to a page of the user."""
+    if request.form.get("back") == "list":
+        return redirect_to("last_users_list")
+    return redirect_to(endpoint, user_id=user_id)
 
 
 def _about_sessions(user_id: UUID) -> str:

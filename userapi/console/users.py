@@ -40,6 +40,7 @@ from .lists import (
 )
 from .problem_texts import translated
 from .rendering import flash_success, page, redirect_to
+from .row_actions import row_actions
 from .user_filters import converted_days, user_filter
 from .user_roles import described
 
@@ -84,7 +85,12 @@ def users_page() -> Response:
     total = users.total if users.total_is_exact else services().user_search.counted_total(wanted)
     _remember_list()
     return page(
-        "users.html", users=users, total=total, position=position_of(users, total), **values
+        "users.html",
+        users=users,
+        possible=row_actions(users.items),
+        total=total,
+        position=position_of(users, total),
+        **values,
     )
 
 
