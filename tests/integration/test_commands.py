@@ -1,5 +1,6 @@
 """The `flask` commands: what operators type, and what they get to see."""
 
+import json
 import re
 
 import pytest
@@ -170,6 +171,27 @@ def test_seeding_twice_adds_people(app: Flask) -> None:
         assert flask(app, "seed", "--users", "50").exit_code == 0
 
     assert "100" in flask(app, "users", "list", "--limit", "1").output
+
+
+def test_seeded_service_accounts_have_a_key_that_works(app: Flask) -> None:
+    output = flask(app, "seed", "--users", "1", "--service-accounts", "8", "--fixed").output
+    found = re.search(r"^ {4}([0-9a-f-]{36})\n {4}(seeds_\w{71})$", output, re.MULTILINE)
+    assert found is not None
+
+    verified = JsonClient(app, token=found[2]).get("/api/v1/auth/verify").get_json()
+    listed = json.loads(flask(app, "service-accounts", "list", "--json").output)["items"]
+    statuses = set()
+    for account in listed:
+        keys = flask(app, "api-keys", "list", "--service", account["name"], "--json").output
+        statuses |= {key["status"] for key in json.loads(keys)["items"]}
+
+    assert (verified["user_id"], verified["roles"]) == (found[1], ["moderator"])
+    assert {account["status"] for account in listed} == {"active", "suspended"}
+    assert statuses == {"active", "expired", "revoked"}
+    assert (
+        "service accounts"
+        not in flask(app, "seed", "--users", "1", "--service-accounts", "0").output
+    )
 
 
 def test_the_doctor_finds_nothing_wrong_here(app: Flask) -> None:

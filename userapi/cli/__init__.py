@@ -35,7 +35,10 @@ COMMANDS = {
     "mails": ("userapi.cli.mails", "List, retry and discard unsent mails."),
     "mfa": ("userapi.cli.mfa", "Show who has a second factor, by role."),
     "roles": ("userapi.cli.roles", "Export roles, and apply roles from a file."),
-    "seed": ("userapi.cli.seed", "Fill the database with realistic test users."),
+    "seed": (
+        "userapi.cli.seed",
+        "Fill the database with realistic test users and service accounts.",
+    ),
     "service-accounts": (
         "userapi.cli.service_accounts",
         "List, create, suspend, activate and delete service accounts.",

@@ -1,4 +1,4 @@
-"""flask seed: realistic test users of different ages, with rows in the audit log."""
+"""flask seed: realistic test users and service accounts of different ages, with audit rows."""
 
 import random
 import sys
@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import click
 from faker import Faker
@@ -23,12 +22,14 @@ from userapi.factors.totp import new_secret
 from userapi.infrastructure.database import new_id, table_of, transaction
 from userapi.roles.models import UserRole
 
+from .seed_services import add_service_accounts, id_at
 from .support import generate_password, safely, services
 
 BATCH = 2000
 FIXED_SEED = 20240229
 OLDEST_DAYS = 720
 DEFAULT_MFA_PERCENT = 10
+DEFAULT_SERVICE_ACCOUNTS = 8
 APP_NAME = "Phone"
 LOCALES = ["en-GB", "de-CH", "fr-FR", "es-ES", "pt-BR", "it-IT", "nl-NL"]
 ZONES = ["Europe/London", "Europe/Zurich", "Europe/Paris", "America/Sao_Paulo", "Asia/Tokyo"]
@@ -40,7 +41,7 @@ _audit = table_of(AuditLog)
 _apps = table_of(TotpFactor)
 
 
-@click.command("seed", help="Fill the database with realistic test users.")
+@click.command("seed", help="Fill the database with realistic test users and service accounts.")
 @click.option("--users", "count", type=click.IntRange(1, 5_000_000), required=True)
 @click.option("--fixed", is_flag=True, help="Create the same users each time.")
 @click.option(
@@ -51,10 +52,20 @@ _apps = table_of(TotpFactor)
     help="Share of active users with an authenticator app.",
 )
 @click.option(
+    "--service-accounts",
+    "service_count",
+    type=click.IntRange(0, 10_000),
+    default=DEFAULT_SERVICE_ACCOUNTS,
+    show_default=True,
+    help="How many service accounts, with keys.",
+)
+@click.option(
     "--password-stdin", is_flag=True, help="Read their common password from standard input."
 )
 @safely
-def command(count: int, fixed: bool, mfa_percent: int, password_stdin: bool) -> None:
+def command(
+    count: int, fixed: bool, mfa_percent: int, service_count: int, password_stdin: bool
+) -> None:
     """Insert users, their roles and their audit rows in batches of one transaction each."""
     chance = random.Random(FIXED_SEED if fixed else None)  # nosec B311
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else generate_password()
@@ -82,6 +93,15 @@ def command(count: int, fixed: bool, mfa_percent: int, password_stdin: bool) -> 
     if mfa_percent:
         click.echo("Users with an authenticator app have the same secret (shown only once):\n")
         click.secho(f"    {secret}\n", bold=True)
+    if service_count:
+        _add_service_accounts(service_count, chance)
+
+
+def _add_service_accounts(count: int, chance: random.Random) -> None:
+    sample = add_service_accounts(count, chance=chance, now=services().clock.now())
+    click.secho(f"Created {count} service accounts.", fg="green")
+    click.echo("The client id of one of them, and its key (shown only once):\n")
+    click.secho(f"    {sample.client_id}\n    {sample.text}\n", bold=True)
 
 
 def _role(user: dict[str, Any], chance: random.Random) -> dict[str, Any]:
@@ -140,7 +160,7 @@ class _People:
         )
         if status is UserStatus.PENDING:
             logins = []
-        user_id = self._id(created)
+        user_id = id_at(created, self._chance)
         row = user_row(
             username=name,
             email=EmailAddress(email, email),
@@ -188,7 +208,7 @@ class _People:
     ) -> dict[str, Any]:
         known = outcome is Outcome.SUCCESS and action is not AuditAction.USER_REGISTERED
         return {
-            "id": self._id(moment),
+            "id": id_at(moment, self._chance),
             "occurred_at": moment,
             "action": action,
             "outcome": outcome,
@@ -207,12 +227,6 @@ class _People:
 
     def _between(self, created: datetime) -> datetime:
         return created + (self._now - created) * self._chance.random()
-
-    def _id(self, moment: datetime) -> UUID:
-        """Return a UUIDv7 of that moment (RFC 9562 §5.7), so that order by id is order by age."""
-        milliseconds = int(moment.timestamp() * 1000)
-        value = milliseconds << 80 | 7 << 76 | self._chance.getrandbits(12) << 64
-        return UUID(int=value | 2 << 62 | self._chance.getrandbits(62))
 
 
 def _plain(name: str) -> str:
