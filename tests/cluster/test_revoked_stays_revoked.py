@@ -108,3 +108,45 @@ def test_a_fill_that_is_under_way_during_a_failover_revives_no_session(
         ]
 
     hold("G6", len(accepted), bound=0)
+
+
+def test_no_request_with_a_revoked_key_is_accepted_after_a_failover(
+    pair: RedisPair, single_database: str, deploy: Deploy
+) -> None:
+    """The replica still has the copy of the key, and no tombstone."""
+    with FaultProxy("127.0.0.1", pair.master.port) as route:
+        redis_url = f"redis://:{PASSWORD}@{route.host}:{route.port}/0"
+        deployed = deploy.service(
+            single_database, REDIS_URL=redis_url, WEB_CONCURRENCY="2", **COUNTED
+        )
+        admin, accounts = deployed.admin.client, "/api/v1/service-accounts/"
+        account = admin.once("POST", accounts, {"name": "robot", "roles": ["moderator"]}).body
+        keys = f"{accounts}{account['id']}/api-keys/"
+        leaked, valid = (admin.once("POST", keys, {"name": "ci"}).body for _ in range(2))
+        grant = {"grant_type": "client_credentials", "client_id": account["id"]}
+        token = admin.once(
+            "POST", "/api/v1/auth/token", {**grant, "client_secret": leaked["key"]}
+        ).body["access_token"]
+        dead = [leaked["key"], token]
+        for credential in [*dead, valid["key"]] * 2:
+            client = PersistentClient(deployed.base_url, token=credential)
+            assert client.once("GET", "/api/v1/auth/verify").status == 200
+        pair.wait_until_in_step()
+        pair.cut_replica_off()
+        assert admin.once("DELETE", f"{keys}{leaked['id']}").status == 204
+
+        pair.master.crash()
+        pair.promote_replica()
+        route.lead_to(pair.replica.port)
+        route.refuse()
+        route.pass_on()
+        failed_over_at = time.monotonic()
+        before = scripts_run(pair.replica)
+        revoked = Checks([deployed.base_url], dead, path="/api/v1/auth/verify")
+        others = Checks([deployed.base_url], [valid["key"]], path="/api/v1/auth/verify")
+        with revoked.load(per_second=25, threads=2), others.load(per_second=10, threads=1):
+            wait_until(lambda: time.monotonic() > failed_over_at + WATCHED_SECONDS, seconds=30)
+
+    assert others.record.failed_after(0) == [], summary(others.record.attempts)
+    hold("G6", len(revoked.record.acknowledged), bound=0)
+    assert scripts_run(pair.replica) > before + 10
