@@ -928,6 +928,13 @@ GUARDS = [
         STEP_UP,
     ),
     Guard(
+        "The step-up of a permission that the fields need comes before their values",
+        "api.access._require_one_of",
+        "if permission in held:\n    actor.require_step_up(permission)",
+        "",
+        STEP_UP,
+    ),
+    Guard(
         "The permission of a bulk action may need a step-up",
         "Actor.require",
         "self.require_step_up(permission)",
