@@ -79,7 +79,7 @@ def test_an_administrator_adds_the_demanded_factor_and_resets_those_of_a_user(
     browser.get(f"{site.url}/console/dashboard")
     browser.expect_exactly("h1", "Dashboard")
     figures = [
-        tile(browser, "with a second factor"),
+        tile(browser, "with a second factor (50%)"),
         tile(browser, "without a second factor that their role requires"),
     ]
     findings += offences_of_axe(browser)

@@ -332,7 +332,7 @@ def test_the_list_filters_by_second_factor_and_the_dashboard_counts(
 
     assert "robin" in words(with_one) and "boss@" not in words(with_one)
     assert "robin@" not in words(without)
-    assert "1 with a second factor" in words(reader.get("/dashboard"))
+    assert "1 with a second factor (50%)" in words(reader.get("/dashboard"))
 
 
 def test_another_sign_in_ends_the_session_that_the_browser_had(

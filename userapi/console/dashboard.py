@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from flask_babel import format_percent
 from werkzeug.wrappers import Response
 
 from userapi.api.context import current_actor, services
@@ -79,6 +80,7 @@ def dashboard() -> Response:
     return page(
         "dashboard.html",
         figures=figures,
+        mfa_share=format_percent(figures.mfa.enabled / figures.total),
         charts=[_chart(figures.days, name, translated(title)) for name, title in CHARTS.items()],
         health=services().health.detailed() if may_see_health else None,
     )
