@@ -482,6 +482,12 @@ def suspend(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
     assert boss.post(f"/api/v1/users/{robin.id}/activate").status_code == 200
 
 
+def suspend_by_command(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
+    for action in ("suspend", "activate"):
+        result = app.test_cli_runner().invoke(args=["users", action, "robin"])
+        assert result.exit_code == 0, result.output
+
+
 def suspend_in_bulk(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
     for action in ("suspend", "activate"):
         body = {"action": action, "user_ids": [robin.id]}
@@ -490,6 +496,11 @@ def suspend_in_bulk(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -
 
 def delete(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
     assert boss.delete(f"/api/v1/users/{robin.id}").status_code == 204
+
+
+def delete_oneself(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
+    body = {"current_password": robin.password}
+    assert phone.client.delete("/api/v1/users/me", json=body).status_code == 204
 
 
 def force_reset(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
@@ -503,6 +514,11 @@ def end_all_sessions(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) 
 def log_out_everywhere(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
     answer = phone.client.post("/api/v1/auth/logout", json={"all_sessions": True})
     assert answer.status_code == 204
+
+
+def revoke_of_user(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
+    result = app.test_cli_runner().invoke(args=["sessions", "revoke", "robin"])
+    assert result.exit_code == 0, result.output
 
 
 def revoke_all(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None:
@@ -527,11 +543,14 @@ def reset_mfa(app: Flask, robin: MadeUser, phone: App, boss: JsonClient) -> None
         change_password,
         reset_password,
         suspend,
+        suspend_by_command,
         suspend_in_bulk,
         delete,
+        delete_oneself,
         force_reset,
         end_all_sessions,
         log_out_everywhere,
+        revoke_of_user,
         revoke_all,
         set_password,
         reset_mfa,

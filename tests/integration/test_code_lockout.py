@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from tests.support.authenticator import Authenticator
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events, mails
 from tests.support.mailbox import Mailbox
+from tests.support.passkeys import SIGN_IN, add_passkey, options
 from tests.support.polling import wait_until
 from tests.support.second_factors import (
     App,
@@ -402,6 +404,21 @@ def test_a_busy_hashing_queue_uses_no_try(
 
     assert refused == [(503, "busy")] * 7
     assert second_step(app, token, phone.recovery_codes[0]).status_code == 200
+
+
+def test_a_broken_database_uses_no_challenge(app: Flask, robin: MadeUser, log_in: LogIn) -> None:
+    """The transaction of a sign-in fails after the signature was verified."""
+    laptop = Authenticator()
+    add_passkey(log_in(robin), laptop)
+    credential = laptop.get(options(JsonClient(app), SIGN_IN))
+
+    with app.app_context(), db.engine.begin() as blocking:
+        if blocking.dialect.name == "postgresql":  # SQLite is locked by BEGIN alone.
+            blocking.exec_driver_sql("LOCK TABLE audit_logs IN ACCESS EXCLUSIVE MODE")
+        broken = JsonClient(app).post(SIGN_IN, json={"credential": credential})
+
+    assert problem(broken) == (503, "service_unavailable")
+    assert JsonClient(app).post(SIGN_IN, json={"credential": credential}).status_code == 200
 
 
 def test_a_broken_database_uses_no_code(app: Flask, robin: MadeUser, phone: App) -> None:
