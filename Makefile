@@ -10,8 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run dev install servers servers-up browser test test-slow test-busy cluster-test chaos abuse guards lint audit \
-	format messages bench bench-scale bench-hashes bench-versions client client-code bench-client secrets clean help
+.PHONY: run dev install servers servers-up browser test test-slow test-busy cluster-test chaos soak abuse guards lint audit \
+	format messages bench bench-scale bench-hashes bench-versions flames client client-code bench-client secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
 	@exec scripts/run.sh
@@ -46,6 +46,9 @@ test-busy: browser ## Run all tests three times on a busy machine: none may depe
 chaos: servers ## Check that no data is lost when processes are killed; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null
 
+soak: servers ## Use the service for an hour, and report what grows; ARGS="--minutes 5" for less
+	@$(BIN)/python -m tests.soak $(ARGS) </dev/null
+
 abuse: browser ## Run hostile traffic together with legitimate users for 30 minutes; ARGS="--minutes 2" for less
 	@$(BIN)/python -m tests.abuse $(ARGS) </dev/null
 
@@ -76,6 +79,10 @@ bench-hashes: install ## Compare the most expensive imported password hashes wit
 
 bench-versions: install ## Compare the time of a request with that of a commit: ARGS=COMMIT
 	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks.versions $(ARGS)
+
+flames: install ## Record flame graphs of the most frequent requests in docs/flames/
+	@$(BIN)/python -m tests.support.servers install --load </dev/null
+	@$(BIN)/python -m tests.support.servers run -- $(BIN)/python -m benchmarks.flames $(ARGS)
 
 client: browser ## Build the client package, install it alone, and run its examples beside the service
 	@scripts/client.sh $(ARGS) </dev/null

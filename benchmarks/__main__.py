@@ -31,7 +31,6 @@ from benchmarks.stage import (
     database_pids,
     environment_of,
     log_in,
-    megabytes,
     new_database,
     prepare,
     usernames,
@@ -39,6 +38,7 @@ from benchmarks.stage import (
 )
 from benchmarks.storm import storm
 from tests.support.gunicorn import GunicornService
+from tests.support.processes import proportional_mib
 
 DATABASE = "userapi_bench"
 # The service needs more time where the answer waits for a hash.
@@ -116,7 +116,7 @@ class Bench:
     def measure_once(self) -> None:
         """Measure second steps, memory, pages, events, and the start."""
         service, figures = self._service, self.figures
-        figures[report.MEMORY] = [max(megabytes(pid) for pid in service.worker_pids)]
+        figures[report.MEMORY] = [max(proportional_mib(pid) for pid in service.worker_pids)]
         users = add_apps(service, usernames(self._database, USERS_WITH_APPS))
         figures[report.SECOND_STEP] = [
             second_step_milliseconds(service, users, self._database_pids)

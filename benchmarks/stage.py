@@ -63,8 +63,11 @@ def new_database(name: str) -> str:
     return urlsplit(server)._replace(path=f"/{name}").geturl()
 
 
-def prepare(service: GunicornService, users: int) -> None:
-    """Migrate the database, and add an administrator and this number of users."""
+def prepare(service: GunicornService, users: int, *, folder: Path = REPOSITORY) -> None:
+    """Migrate the database, and add an administrator and this number of users.
+
+    `folder` has the version of the service that does this.
+    """
     admin = ["--username", ADMINISTRATOR, "--email", "admin@example.com", "--password-stdin"]
     for arguments in (
         ["db", "upgrade"],
@@ -74,7 +77,7 @@ def prepare(service: GunicornService, users: int) -> None:
         print("preparing:", " ".join(arguments), flush=True)
         subprocess.run(
             [sys.executable, "-m", "flask", *arguments],
-            cwd=REPOSITORY,
+            cwd=folder,
             input=PASSWORD + "\n",
             text=True,
             env=service.environment,
@@ -183,9 +186,3 @@ def database_pids() -> list[int]:
     """Return the ids of all processes of PostgreSQL."""
     found = subprocess.run(["pgrep", "-x", "postgres"], capture_output=True, text=True, check=False)
     return [int(line) for line in found.stdout.split()]
-
-
-def megabytes(pid: int) -> float:
-    """Return the memory of a process: its own, and its share of what several have in common."""
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(rollup.split("\nPss:")[1].split()[0]) / 1024

@@ -56,7 +56,7 @@ def main() -> None:
     arguments = parser.parse_args()
     operations = [name for name in (*READS, REFRESH) if arguments.only in name]
     with ExitStack() as stack:
-        other = stack.enter_context(_checkout(arguments.before))
+        other = stack.enter_context(checked_out(arguments.before))
         versions = [
             stack.enter_context(_serving("before", other, arguments.users)),
             stack.enter_context(_serving("now", REPOSITORY, arguments.users)),
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 @contextmanager
-def _checkout(commit: str) -> Iterator[Path]:
+def checked_out(commit: str) -> Iterator[Path]:
     """Check a commit out into a folder of its own."""
     git = ["git", "-C", str(REPOSITORY), "worktree"]
     with tempfile.TemporaryDirectory() as folder:

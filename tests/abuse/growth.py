@@ -8,6 +8,7 @@ from pathlib import Path
 import redis
 
 from tests.support.gunicorn import GunicornService
+from tests.support.processes import open_files, proportional_mib
 
 SAMPLE_SECONDS = 5.0
 MIB = 1024 * 1024
@@ -56,8 +57,8 @@ class GrowthSampler:
         workers = self._service.worker_pids
         information = self._redis.info("memory")
         return Holding(
-            worker_mib=max(_proportional_mib(pid) for pid in workers),
-            open_files=sum(_open_files(pid) for pid in workers),
+            worker_mib=max(proportional_mib(pid) for pid in workers),
+            open_files=sum(open_files(pid) for pid in workers),
             temporary_mib=_size_mib(Path(self._service.environment["TMPDIR"])),
             redis_keys=int(self._redis.dbsize()),
             redis_mib=information["used_memory_dataset"] / MIB,
@@ -84,17 +85,6 @@ class GrowthSampler:
     def _sample_until_over(self) -> None:
         while not self._over.wait(SAMPLE_SECONDS):
             self.samples.append(self.take())
-
-
-def _proportional_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError("smaps_rollup has no Pss")
-
-
-def _open_files(pid: int) -> int:
-    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def _size_mib(folder: Path) -> float:

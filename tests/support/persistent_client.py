@@ -58,8 +58,12 @@ class PersistentClient:
         self.token = str(self.persist("POST", "/api/v1/auth/login", body).body["access_token"])
 
     def once(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
-        """Send a request once. Raises OSError or HTTPException where no answer comes."""
-        headers = {"Content-Type": "application/json"}
+        """Send a request once: a body of bytes as NDJSON, any other as JSON.
+
+        Raises OSError or HTTPException if there is no reply.
+        """
+        is_file = isinstance(body, bytes)
+        headers = {"Content-Type": "application/x-ndjson" if is_file else "application/json"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         if key is not None:
@@ -68,7 +72,7 @@ class PersistentClient:
             self.base_url + path,
             method=method,
             headers=headers,
-            data=None if body is None else json.dumps(body).encode(),
+            data=body if is_file or body is None else json.dumps(body).encode(),
         )
         self.tally.add(requests=1)
         try:
