@@ -125,7 +125,7 @@ def test_the_copy_is_read_and_not_the_database(
     assert service.find(session_id, robin.id) is not None
 
 
-@pytest.mark.parametrize("changed", ["owner", "catalogue"])
+@pytest.mark.parametrize("changed", ["owner", "catalogue", "ended"])
 def test_a_copy_of_what_was_changed_meanwhile_is_rejected(
     service: Service, robin: MadeUser, store: Topology | None, changed: str
 ) -> None:
@@ -141,11 +141,14 @@ def test_a_copy_of_what_was_changed_meanwhile_is_rejected(
 
     if changed == "owner":
         copies.owner_changed(owner, version=8)
-    else:
+    elif changed == "catalogue":
         copies.catalogue_changed(version=8)
+    else:
+        copies.ended([place])
     copies.fill(place, placeholder, Versions(own=1, owner=7, catalogue=7), b"outdated")
 
-    assert isinstance(copies.read(place, version=1), list)
+    found = copies.read(place, version=1)
+    assert found == b"E" if changed == "ended" else isinstance(found, list)
 
 
 def test_an_unknown_session_is_not_found(service: Service, robin: MadeUser) -> None:
