@@ -7,10 +7,14 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +22,7 @@ from uuid import UUID
 import jwt
 from flask import Flask
 
+from tests.support.databases import RUN_DIRECTORY
 from userapi.authentication.key_folder import KeyFolder
 from userapi.authentication.keys import KeyRing
 from userapi.authentication.tokens import AccessGrant, AccessTokens, RefreshTokens
@@ -136,17 +141,30 @@ def encoded(raw: bytes) -> str:
 
 @contextmanager
 def token_stage(algorithm: str, instance_dir: Path, **environment: str) -> Iterator[TokenStage]:
-    """Build a stage with new keys and enter the context of its application."""
+    """Build a stage with keys of its own folder and enter the context of its application."""
     settings = Settings.from_env(
         {"ENVIRONMENT": "testing", "JWT_ALGORITHM": algorithm, **environment},
         instance_dir=instance_dir,
     )
     clock = ManualClock()
     if algorithm != "HS256" and "JWT_PRIVATE_KEY_FILE" not in environment:
+        if not settings.keys_folder.exists():
+            shutil.copytree(_generated_keys(algorithm), settings.keys_folder)
         build_key_folder(settings, clock).generate()
     stage = stage_of(settings, clock)
     with stage.app.app_context():
         yield stage
+
+
+@cache
+def _generated_keys(algorithm: str) -> Path:
+    """Return a folder with the first keys: generating two for RS256 takes up to a second."""
+    folder = Path(tempfile.mkdtemp(prefix="userapi-keys-", dir=os.environ.get(RUN_DIRECTORY)))
+    settings = Settings.from_env(
+        {"ENVIRONMENT": "testing", "JWT_ALGORITHM": algorithm}, instance_dir=folder
+    )
+    build_key_folder(settings, ManualClock()).generate()
+    return settings.keys_folder
 
 
 def stage_of(settings: Settings, clock: ManualClock) -> TokenStage:
