@@ -66,8 +66,10 @@ def main() -> None:
 def _record(pid: int, path: Path, *, title: str, seconds: int) -> None:
     program = Path(sys.executable).with_name("py-spy")
     subprocess.run(
-        [program, "record", "--gil", "--pid", str(pid), "--duration", str(seconds)]
-        + ["--rate", "200", "--output", str(path)],
+        [
+            *(str(program), "record", "--gil", "--rate", "200"),
+            *("--pid", str(pid), "--duration", str(seconds), "--output", str(path)),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
