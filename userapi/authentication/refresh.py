@@ -7,39 +7,42 @@ tests/integration/test_refresh_parity.py checks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, select, true, update
+from sqlalchemy import Connection
 
 from userapi.accounts.models import UserStatus
-from userapi.accounts.views import UserView, users
+from userapi.accounts.views import UserView
 from userapi.actor import Actor, ActorType
 from userapi.audit.actions import AuditAction, Outcome
-from userapi.audit.service import audit_cte
 from userapi.authentication.owners import view_of
 from userapi.authentication.refusals import TokenInvalid, TokenRefused, TokenRevoked
+from userapi.authentication.session_rotation import (
+    RotatedSession,
+    SessionOwner,
+    catch_up,
+    lock_owner,
+    lock_session,
+    rotate,
+    rotate_in_one_statement,
+)
 from userapi.authentication.token_claims import RefreshClaims
 from userapi.authentication.token_pairs import TokenPair, TokenPairs
 from userapi.authentication.tokens import RefreshTokens
 from userapi.errors import OutcomeUnknown
 from userapi.events.catalogue import EventType, SessionEvent
 from userapi.infrastructure.database import (
-    PreparedStatement,
     after_commit,
     autocommit,
     supports_writable_ctes,
-    table_of,
     transaction,
 )
 from userapi.recorder import Recorder
-from userapi.roles.graph import catalogue_version
-from userapi.sessions.authentication_level import Authentication, stored_authentication
-from userapi.sessions.models import UserSession, authentication_columns, is_live
 from userapi.sessions.service import EndReason, Sessions
-from userapi.sessions.status import LiveSessions, role_names_column
+from userapi.sessions.status import LiveSessions
 
 
 class RefreshTokenReused(TokenRefused):
@@ -47,40 +50,6 @@ class RefreshTokenReused(TokenRefused):
 
     code = "refresh_token_reused"
     title = "This refresh token was used before. The session has ended."
-
-
-@dataclass(frozen=True, slots=True)
-class RotatedSession:
-    """The columns of a session that a refresh reads, and whether this refresh has rotated it."""
-
-    id: UUID
-    user_id: UUID
-    generation: int
-    version: int
-    rotated_at: datetime
-    expires_at: datetime
-    revoked_at: datetime | None
-    acr: str
-    amr: str
-    authenticated_at: datetime
-    rotated: bool = field(kw_only=True)
-
-    @property
-    def authentication(self) -> Authentication:
-        """Return how the session has authenticated its user, which a refresh does not change."""
-        return stored_authentication(self.acr, self.amr, self.authenticated_at)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOwner:
-    """The user of a session, and their current roles."""
-
-    username: str
-    status: str
-    roles: list[str]
-    catalogue_version: int
-    must_change_password: bool
-    mfa_enabled: bool
 
 
 class Refresh:
@@ -138,7 +107,7 @@ class Refresh:
             target=("session", claims.session_id),
         )
         with autocommit() as connection:
-            return _rotate_in_one_statement(connection, self._parameters(claims), audit_row)
+            return rotate_in_one_statement(connection, self._parameters(claims), audit_row)
 
     def _rotate_locked(
         self, claims: RefreshClaims, actor: Actor
@@ -147,8 +116,8 @@ class Refresh:
         reused = False
         with transaction() as session:
             connection = session.connection()
-            owner = _lock_owner(connection, claims)
-            own = _rotate(connection, self._parameters(claims)) or _lock_session(connection, claims)
+            owner = lock_owner(connection, claims)
+            own = rotate(connection, self._parameters(claims)) or lock_session(connection, claims)
             if own is not None and own.user_id != claims.user_id:
                 raise TokenInvalid()
             if own is None or owner is None or owner.status != UserStatus.ACTIVE:
@@ -194,15 +163,7 @@ class Refresh:
             rotated_at=self._recorder.now(),
             rotated=True,
         )
-        connection.execute(
-            _CATCH_UP,
-            {
-                "of_session": own.id,
-                "next_generation": caught_up.generation,
-                "next_version": caught_up.version,
-                "now": caught_up.rotated_at,
-            },
-        )
+        catch_up(connection, caught_up)
         self._recorder.audit.record(
             AuditAction.AUTH_REFRESH,
             actor=actor,
@@ -260,101 +221,3 @@ def _is_ahead(claims: RefreshClaims, own: RotatedSession) -> bool:
     if own.rotated:
         return False
     return claims.generation > own.generation or claims.session_version > own.version
-
-
-# The statements. Each is built once, because building one takes longer than running it.
-
-_sessions = table_of(UserSession)
-_session_columns = (
-    _sessions.c.id,
-    _sessions.c.user_id,
-    _sessions.c.generation,
-    _sessions.c.version,
-    _sessions.c.rotated_at,
-    _sessions.c.expires_at,
-    _sessions.c.revoked_at,
-    *authentication_columns(),
-)
-# The generation in the condition settles races: of concurrent refreshes, one finds it unchanged.
-_ROTATE = (
-    update(_sessions)
-    .where(
-        _sessions.c.id == bindparam("of_session"),
-        _sessions.c.user_id == bindparam("of_user"),
-        _sessions.c.generation == bindparam("seen_generation"),
-        _sessions.c.version == bindparam("seen_version"),
-        is_live(bindparam("now"), bindparam("idle_since")),
-    )
-    .values(
-        generation=bindparam("next_generation"),
-        rotated_at=bindparam("now"),
-        last_used_at=bindparam("now"),
-    )
-    .returning(*_session_columns)
-)
-_LOCK_SESSION = (
-    select(*_session_columns).where(_sessions.c.id == bindparam("of_session")).with_for_update()
-)
-_CATCH_UP = (
-    update(_sessions)
-    .where(_sessions.c.id == bindparam("of_session"))
-    .values(
-        generation=bindparam("next_generation"),
-        version=bindparam("next_version"),
-        rotated_at=bindparam("now"),
-        last_used_at=bindparam("now"),
-    )
-)
-# The user is locked before the session, as in every transaction that ends sessions.
-_LOCK_OWNER = (
-    select(
-        users.c.username,
-        users.c.status,
-        role_names_column(users.c.id),
-        catalogue_version().label("catalogue_version"),
-        users.c.must_change_password,
-        users.c.mfa_enabled,
-    )
-    .where(users.c.id == bindparam("of_user"))
-    .with_for_update(read=True, of=users)
-)
-_active_owner = _LOCK_OWNER.where(users.c.status == UserStatus.ACTIVE).cte("owner")
-# The subquery makes the update wait for the lock on the user before it reads the session.
-_rotated = _ROTATE.where(select(_active_owner.c.username).scalar_subquery().is_not(None)).cte(
-    "rotated"
-)
-_rotated_and_owner = _rotated.join(_active_owner, true())
-_audited = audit_cte(_rotated_and_owner, actor_username=_active_owner.c.username).cte("audited")
-_ROTATE_IN_ONE_STATEMENT = PreparedStatement(
-    "rotate_session",
-    select(*_rotated.c, *_active_owner.c).select_from(_rotated_and_owner).add_cte(_audited),
-)
-
-
-def _rotate_in_one_statement(
-    connection: Connection, parameters: dict[str, Any], audit_row: dict[str, Any]
-) -> tuple[RotatedSession, SessionOwner] | None:
-    """Lock an active user, rotate the session and insert the audit row."""
-    row = _ROTATE_IN_ONE_STATEMENT.one_or_none(connection, parameters | audit_row)
-    if row is None:
-        return None
-    split = len(_session_columns)
-    return RotatedSession(*row[:split], rotated=True), SessionOwner(*row[split:])
-
-
-def _rotate(connection: Connection, parameters: dict[str, Any]) -> RotatedSession | None:
-    """Rotate the session to its next generation if the token belongs to the current one."""
-    row = connection.execute(_ROTATE, parameters).one_or_none()
-    return None if row is None else RotatedSession(*row, rotated=True)
-
-
-def _lock_session(connection: Connection, claims: RefreshClaims) -> RotatedSession | None:
-    """Return the locked session: the token does not belong to its current generation."""
-    row = connection.execute(_LOCK_SESSION, {"of_session": claims.session_id}).one_or_none()
-    return None if row is None else RotatedSession(*row, rotated=False)
-
-
-def _lock_owner(connection: Connection, claims: RefreshClaims) -> SessionOwner | None:
-    """Return the user of a token, locked against changes, or None."""
-    row = connection.execute(_LOCK_OWNER, {"of_user": claims.user_id}).one_or_none()
-    return None if row is None else SessionOwner(*row)
