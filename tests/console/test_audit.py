@@ -5,12 +5,15 @@ from html import unescape
 
 import pytest
 from flask import Flask
+from sqlalchemy import func, insert, select
 from werkzeug.test import TestResponse
 
 from tests.console.conftest import SignIn
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser
+from userapi.audit.models import AuditUnsealed
 from userapi.clock import ManualClock
+from userapi.infrastructure.database import new_id, transaction
 from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
@@ -183,6 +186,20 @@ def test_the_state_of_the_seals_is_shown(boss: PageReader, app: Flask, services:
     page = words(boss.get("/audit"))
 
     assert "Seal 1 of" in page and f"covers {sealed} rows" in page
+
+
+def test_very_many_rows_that_wait_for_a_seal_are_not_counted(boss: PageReader, app: Flask) -> None:
+    """Counting 280 000 rows was half of the time of the page."""
+    with app.app_context(), transaction() as session:
+        waiting = session.execute(select(func.count()).select_from(AuditUnsealed)).scalar_one()
+        rows = [{"audit_id": new_id()} for _ in range(10_000 - waiting)]
+        session.execute(insert(AuditUnsealed), rows)
+
+    exact = words(boss.get("/audit"))
+    beyond = words(boss.get("/audit"))
+
+    assert "No row is sealed yet; 10,000 are not sealed." in exact
+    assert "No row is sealed yet; more than 10,000 are not sealed." in beyond
 
 
 def test_the_log_can_be_downloaded(boss: PageReader, robin: MadeUser) -> None:

@@ -20,7 +20,7 @@ from datetime import date, datetime
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from userapi.actor import Actor
@@ -52,6 +52,8 @@ from userapi.infrastructure.database import (
 log = structlog.get_logger(__name__)
 
 ROWS_PER_SEAL = 1000
+# Beyond this number, waiting rows are only known to be more: counting them all takes long.
+MAX_COUNTED_WAITING = 10_000
 MAX_REASON = 500
 # How often the worker logs that it cannot seal, for the same reason.
 LOG_INTERVAL_SECONDS = 900.0
@@ -81,6 +83,7 @@ class SealState:
     sealed_at: datetime | None
     rows_sealed: int
     rows_waiting: int
+    all_waiting_counted: bool
 
 
 class AuditSeals:
@@ -96,13 +99,16 @@ class AuditSeals:
     def state(self) -> SealState:
         """Return the state of the chain, without verifying it."""
         newest = select(_seals.c.sealed_at).order_by(_seals.c.number.desc()).limit(1)
+        some = select(literal(1)).select_from(_unsealed).limit(MAX_COUNTED_WAITING + 1).subquery()
         with reading() as connection:
             head = connection.execute(select(_head.c.number, _head.c.rows_sealed)).one_or_none()
+            waiting = connection.execute(select(func.count()).select_from(some)).scalar_one()
             return SealState(
                 number=head.number if head else 0,
                 sealed_at=connection.scalar(newest),
                 rows_sealed=head.rows_sealed if head else 0,
-                rows_waiting=connection.scalar(select(func.count()).select_from(_unsealed)) or 0,
+                rows_waiting=min(waiting, MAX_COUNTED_WAITING),
+                all_waiting_counted=waiting <= MAX_COUNTED_WAITING,
             )
 
     def seal_due(self, limit: int = 10_000) -> int:
