@@ -41,6 +41,9 @@ def _take(browser: Browser, console: str) -> None:
     browser.find(".who")
     browser.get(console + "dashboard")
     _save(browser, "console", scheme="light")
+    browser.get(console + "users")
+    browser.find("td.row-menu summary").click()
+    _save(browser, "console-users", scheme="light")
     browser.get(console + "users?sort=username&role=moderator")
     browser.find_elements(By.CSS_SELECTOR, "tbody tr")[0].find_element(
         By.CSS_SELECTOR, "a[href*='/console/users/']"
