@@ -139,6 +139,28 @@ def test_a_lost_app_is_replaced_by_a_passkey_with_a_recovery_code(
     assert findings == []
 
 
+def test_recovery_codes_are_saved_as_a_file_and_printed(
+    browser: Browser, site: Site, tmp_path: Path
+) -> None:
+    add_user(site, "cal")
+    type_password(browser, site, "cal")
+    browser.expect_exactly("h1", "Profile")
+    browser.get(f"{site.url}/console/security")
+    browser.press("Add a passkey")
+    codes = browser.read_all(".codes code", count=10)
+    saving = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", saving)
+    browser.execute_script("window.print = () => { document.title = 'printed'; }")
+
+    browser.follow("Download")
+    browser.press("Print")
+
+    file = tmp_path / "recovery-codes.txt"
+    browser.wait(lambda _: file.exists(), "the file")
+    assert file.read_text().split() == codes
+    browser.wait(lambda browser: browser.title == "printed", "the dialog of the printer")
+
+
 def test_a_passkey_is_the_second_step_and_confirms(browser: Browser, site: Site) -> None:
     add_user(site, "bea")
     type_password(browser, site, "bea")
