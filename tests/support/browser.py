@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -20,6 +20,7 @@ from tests.support.programs import CHROMEDRIVER, CHROMIUM
 
 Answer = TypeVar("Answer")
 
+GONE = "does not belong to the document"
 PATIENCE_SECONDS = 60.0
 # Schemes of content that a page creates, and of the empty pages of the browser.
 LOCAL_SCHEMES = {"about", "blob", "chrome", "chrome-extension", "data", "devtools"}
@@ -115,6 +116,16 @@ class Browser(Chrome):
 
     def wait(self, question: Callable[[Self], Answer | None], what: str = "") -> Answer:
         """Call `question` until its result is true, and return it. Raises TimeoutException."""
+
+        def ask(browser: Self) -> Answer | None:
+            try:
+                return question(browser)
+            except WebDriverException as exc:
+                # ChromeDriver's other way to say that an element is stale.
+                if GONE in (exc.msg or ""):
+                    return None
+                raise
+
         # An element of a page that was replaced is stale: the next call finds the new one.
         waiting = WebDriverWait(
             self,
@@ -122,7 +133,7 @@ class Browser(Chrome):
             poll_frequency=0.05,
             ignored_exceptions=[StaleElementReferenceException],
         )
-        return cast(Answer, waiting.until(question, f"not there: {what}"))
+        return cast(Answer, waiting.until(ask, f"not there: {what}"))
 
     def screenshot(self, name: str) -> Path:
         """Keep what can be seen now, in the run's directory."""
