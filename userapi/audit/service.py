@@ -11,12 +11,12 @@ from userapi.audit.masking import Changes, masked_changes, plain
 from userapi.audit.models import AuditLog
 from userapi.clock import Clock
 from userapi.infrastructure.database import (
+    autocommit,
     cte_parameters,
     insert_cte,
     new_id,
     require_transaction,
     table_of,
-    transaction,
 )
 
 USER_AGENT_LENGTH = 512
@@ -75,8 +75,9 @@ class AuditTrail:
         details: Mapping[str, Any] | None = None,
     ) -> None:
         """Add a row in a transaction of its own, because nothing else changed."""
-        with transaction():
-            self.record(action, actor=actor, target=target, outcome=outcome, details=details)
+        row = self._row(action, actor=actor, target=target, outcome=outcome, details=details)
+        with autocommit() as connection:
+            connection.execute(_INSERT, row)
 
     def parameters(
         self, action: AuditAction, *, actor: Actor, target: tuple[str, object]

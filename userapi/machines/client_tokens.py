@@ -204,15 +204,16 @@ class ClientTokens:
             )
         )
         names = " ".join(scope)
-        with transaction() as session:
-            if requested and token.permissions_omitted:
+        issuer, action = acting_as(live, actor), AuditAction.AUTH_TOKEN_ISSUED
+        target = ("service_account", live.owner_id)
+        details = {"jti": token.jti, "scope_requested": requested}
+        audit = self._recorder.audit
+        if requested and token.permissions_omitted:
+            with transaction() as session:
                 session.execute(insert(_tokens).values(_row_of(token, live, scope)))
-            self._recorder.audit.record(
-                AuditAction.AUTH_TOKEN_ISSUED,
-                actor=acting_as(live, actor),
-                target=("service_account", live.owner_id),
-                details={"jti": token.jti, "scope_requested": requested},
-            )
+                audit.record(action, actor=issuer, target=target, details=details)
+        else:
+            audit.record_alone(action, actor=issuer, target=target, details=details)
         self._usage.record(live, actor.ip_address)
         return ClientTokenView(
             access_token=token.token, expires_in=max(0, token.lifetime_seconds), scope=names
