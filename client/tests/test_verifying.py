@@ -99,6 +99,12 @@ def bad_tokens(service: HostileService) -> dict[str, Any]:
         "NUL": "\0.\0.\0",
         "very long": "a" * 20_000,
         "deep": f"{base64.urlsafe_b64encode(b'[' * 5000).decode().rstrip('=')}.{body}.AAAA",
+        "claim twice": jwt.PyJWS().encode(
+            b'{"sub":"somebody",' + json.dumps(claims).encode()[1:],
+            service.key.private,
+            algorithm="ES256",
+            headers={"typ": "at+jwt", "kid": "first"},
+        ),
         "duplicate member": f"{base64.urlsafe_b64encode(DOUBLE).decode().rstrip('=')}.{body}.AAAA",
     }
 

@@ -38,6 +38,7 @@ SECOND_STEP_BY_PASSKEY = ("tests/api/test_passkey_second_step.py",)
 ADDING_PASSKEYS = ("tests/api/test_passkeys.py",)
 KEYS = ("tests/api/test_key_authentication.py", "tests/api/test_api_keys.py")
 CLIENT_TOKENS = ("tests/api/test_client_tokens.py",)
+CLIENT_SOURCE = "client/src/userapi_client/"
 MATRIX = ("tests/api/test_credential_matrix.py",)
 BODY_BOUNDS = ("tests/blackbox/test_body_limits.py",)
 
@@ -1886,5 +1887,87 @@ GUARDS = [
         "services().encryption.seal(body, keyed.purpose, keyed.scope.encode())",
         "body",
         ("tests/api/test_service_accounts.py",),
+    ),
+    # The client package
+    Guard(
+        "The client accepts access tokens only",
+        CLIENT_SOURCE + "claims.py",
+        '    if not isinstance(typ, str) or typ.lower().removeprefix("application/") != "at+jwt":\n'
+        "        _refuse()\n",
+        "",
+        ("client/tests/test_verifying.py",),
+    ),
+    Guard(
+        "The client accepts tokens of its issuer only",
+        CLIENT_SOURCE + "claims.py",
+        'payload.get("iss") != issuer or ',
+        "",
+        ("client/tests/test_verifying.py",),
+    ),
+    Guard(
+        "The client accepts tokens for its audience only",
+        CLIENT_SOURCE + "claims.py",
+        " or audience not in audiences",
+        "",
+        ("client/tests/test_verifying.py",),
+    ),
+    Guard(
+        "The client refuses claims that two readers could read differently",
+        CLIENT_SOURCE + "claims.py",
+        "    if len(found) != len(pairs):\n        _refuse()\n",
+        "",
+        ("client/tests/test_verifying.py",),
+    ),
+    Guard(
+        "The client refuses an answer about another caller",
+        CLIENT_SOURCE + "answers.py",
+        "    if signed is not None and principal.id != signed.subject:\n"
+        "        raise Unavailable(detail=UNUSABLE)\n",
+        "    pass\n",
+        ("client/tests/test_verifying.py",),
+    ),
+    Guard(
+        "The client refuses an active refresh token",
+        CLIENT_SOURCE + "answers.py",
+        '    if token_type not in ("access", "api_key"):\n'
+        '        raise TokenRefused("token_invalid")\n',
+        "",
+        ("client/tests/test_introspection.py",),
+    ),
+    Guard(
+        "The client asks nobody about a key with a wrong checksum",
+        CLIENT_SOURCE + "synchronous/verifier.py",
+        "if parse_key(token) is None:",
+        "if False:",
+        ("client/tests/test_verifying.py",),
+    ),
+    Guard(
+        "The client fetches keys once in keys_retry, whatever callers send",
+        CLIENT_SOURCE + "synchronous/keys.py",
+        "if fetching is None and not 0 <= now - self._tried_at < self._times.retry:",
+        "if fetching is None:",
+        ("client/tests/test_keys.py",),
+    ),
+    Guard(
+        "The client does not go on with keys for ever",
+        CLIENT_SOURCE + "synchronous/keys.py",
+        "if kid in found.keys and self.are_usable(now):",
+        "if kid in found.keys:",
+        ("client/tests/test_keys.py",),
+    ),
+    Guard(
+        "The client repeats no request that has an effect each time",
+        CLIENT_SOURCE + "retries.py",
+        "            if not self.is_repeatable:\n                return None\n",
+        "",
+        ("client/tests/test_client.py",),
+    ),
+    Guard(
+        "The client fetches no second token after a lasting refusal",
+        CLIENT_SOURCE + "synchronous/authentication.py",
+        "            if not current.was_accepted and current.age < REFUSAL_SECONDS:\n"
+        "                return False\n",
+        "",
+        ("client/tests/test_client.py",),
     ),
 ]
