@@ -1,4 +1,4 @@
-"""Deletion of the own account: who may, what is deleted, and what remains."""
+"""Deletion of one's own account: who may, what is deleted, and what remains."""
 
 import pytest
 from flask import Flask

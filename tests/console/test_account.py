@@ -1,4 +1,4 @@
-"""Pages of the own account, and the pages that mails link to."""
+"""Pages of the account of the viewer, and the pages that mails link to."""
 
 import json
 import re

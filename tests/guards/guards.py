@@ -729,7 +729,7 @@ GUARDS = [
         ("tests/api/test_recovery.py",),
     ),
     Guard(
-        "Deleting the own account requires the password",
+        "Deleting one's own account requires the password",
         "OwnAccountDeletion.delete",
         "self._password_check.require_current(user_id, current_password, actor=actor)",
         "",

@@ -131,7 +131,7 @@ def test_a_row_without_names_is_a_sentence_too(action: AuditAction) -> None:
         ),
         (
             {"action": AuditAction.AUTH_PASSWORD_CHANGED, "target_id": ADA},
-            "Ada changed the password of the own account",
+            "Ada changed the password of their own account",
         ),
         (
             {"action": AuditAction.ROLE_CREATED, "target_type": "role", "target_id": "editor"},

@@ -1,4 +1,4 @@
-"""Pages of the own account: profile, e-mail address, password, sessions and data."""
+"""Pages of the account of the viewer: profile, e-mail address, password, sessions and data."""
 
 from dataclasses import asdict
 from uuid import UUID
@@ -171,7 +171,7 @@ def export_data() -> Response:
 @signed_in
 @fresh_with_mfa
 def delete_account() -> Response:
-    """Delete the own account permanently."""
+    """Delete the account of the viewer permanently."""
     try:
         body = read_form(OwnDeletion)
         services().own_account_deletion.delete(

@@ -132,7 +132,7 @@ def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
     """
     details = row.details or {}
     who = _who(row)
-    whom = gettext("the own account") if row.target_id == str(row.actor_id) else _whom(row, names)
+    whom = gettext("their own account") if row.target_id == str(row.actor_id) else _whom(row, names)
     not_done = NOT_DONE.get((row.action, row.outcome))
     template = not_done or SENTENCES.get(row.action)
     text = gettext(template, who=who, whom=whom) if template else f"{who}: {row.action}"
@@ -157,7 +157,7 @@ def _whom(row: Row[Any], names: Mapping[str, str]) -> str:
         return names.get(row.target_id) or str(details.get("username") or gettext("a deleted user"))
     if row.target_type == "session":
         owner = str(details.get("user_id") or "")
-        unnamed = gettext("a deleted user") if owner else gettext("the own account")
+        unnamed = gettext("a deleted user") if owner else gettext("their own account")
         return names.get(owner) or str(unnamed)
     if row.target_id:
         return str(details.get("name") or row.target_id)
