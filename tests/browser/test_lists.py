@@ -67,6 +67,26 @@ def test_a_list_is_walked_to_its_end_and_the_way_back_keeps_it(
     browser.expect("tbody", "crowd-59")
 
 
+def test_the_menu_of_a_row_suspends_and_leads_back_to_the_list(
+    browser: Browser, site: Site, crowd: None, look: Look
+) -> None:
+    sign_in(browser, site)
+    browser.get(site.url + "/console/users?search=crowd-00")
+    browser.click("td.row-menu summary")
+    look("lists-row-menu")
+
+    browser.follow("Suspend …")
+    browser.expect("h2", "Suspend crowd-00?")
+    browser.press("Suspend")
+    browser.expect("tbody", "suspended")
+    assert browser.current_url.endswith("?search=crowd-00")
+
+    browser.click("td.row-menu summary")
+    browser.press("Activate")
+    browser.expect("tbody", "active")
+    assert browser.current_url.endswith("?search=crowd-00")
+
+
 def test_buttons_are_disabled_while_nothing_is_selected(
     browser: Browser, site: Site, crowd: None
 ) -> None:
