@@ -31,7 +31,7 @@ from .schemas.mfa import (
     AppRequest,
     FactorName,
     NewApp,
-    RecoveryCodes,
+    NewRecoveryCodes,
     SecondStepAnswer,
 )
 from .schemas.proofs import SecondStep
@@ -134,7 +134,7 @@ def remove_factor(factor_id: UUID) -> None:
 @blp.route("/mfa/recovery-codes", methods=["POST"])
 @signed_in
 @fresh
-@blp.response(201, RecoveryCodes)
+@blp.response(201, NewRecoveryCodes)
 @blp.raises(MfaNotEnabled, Busy)
 def replace_recovery_codes() -> Any:
     """Get ten new recovery codes. All former ones are void."""

@@ -83,7 +83,7 @@ class AddedFactorAnswer(Tokens):
     )
 
 
-class RecoveryCodes(Schema):
+class NewRecoveryCodes(Schema):
     """New recovery codes."""
 
     recovery_codes = fields.List(
