@@ -155,13 +155,26 @@ def test_tokens_are_valid_after_a_restart(stage: TokenStage) -> None:
 def test_the_cache_of_tokens_is_bounded_and_every_token_verifies(
     hs256: TokenStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hs256.access, "_cache", ClaimsCache(4))
+    monkeypatch.setattr(hs256.access, "_cache", ClaimsCache(clock=hs256.clock, max_tokens=4))
     issued = [hs256.access.issue(GRANT) for _ in range(20)]
 
     seen = [hs256.access.verify(one.token).jti for one in issued + issued]
 
     assert seen == [one.jti for one in issued + issued]
     assert len(hs256.access._cache._claims) == 4
+
+
+def test_claims_leave_the_cache_when_their_token_expires(
+    hs256: TokenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hs256.access, "_cache", ClaimsCache(clock=hs256.clock))
+    for _ in range(20):
+        hs256.access.verify(hs256.access.issue(GRANT).token)
+    hs256.clock.advance(hours=1)
+
+    hs256.access.verify(hs256.access.issue(GRANT).token)
+
+    assert len(hs256.access._cache._claims) == 1
 
 
 def test_concurrent_threads_each_verify_their_own_token(hs256: TokenStage) -> None:

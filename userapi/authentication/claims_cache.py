@@ -3,9 +3,10 @@
 import hashlib
 import threading
 
-from cachetools import LRUCache
+from cachetools import TLRUCache
 
 from userapi.authentication.token_claims import AccessClaims
+from userapi.clock import Clock
 
 MAX_CACHED_TOKENS = 4096
 
@@ -13,14 +14,19 @@ MAX_CACHED_TOKENS = 4096
 class ClaimsCache:
     """The claims of tokens that were verified with the keys of one generation.
 
-    Bounded; the least recently used are evicted first. The keys are hashes of the tokens: short,
-    and of no use to an attacker who reads the memory.
+    Claims leave the cache when their token expires. It is bounded; the least recently used are
+    evicted first. The keys are hashes of the tokens: short, and of no use to an attacker who reads
+    the memory.
     """
 
-    def __init__(self, max_tokens: int = MAX_CACHED_TOKENS) -> None:
+    def __init__(self, *, clock: Clock, max_tokens: int = MAX_CACHED_TOKENS) -> None:
         self._lock = threading.Lock()
         self._generation = 0
-        self._claims: LRUCache[bytes, AccessClaims] = LRUCache(max_tokens)
+        self._claims: TLRUCache[bytes, AccessClaims] = TLRUCache(
+            max_tokens,
+            ttu=lambda _key, claims, _now: claims.expires_at,
+            timer=lambda: clock.now().timestamp(),
+        )
 
     def find(self, token: str, *, generation: int) -> AccessClaims | None:
         """Return the claims of a token, or None. A new generation of keys empties the cache."""
@@ -40,11 +46,6 @@ class ClaimsCache:
             if generation != self._generation:
                 return  # Verified with former keys; another thread has seen the new ones.
             self._claims[self._key_of(token)] = claims
-
-    def remove(self, token: str) -> None:
-        """Remove the claims of a token."""
-        with self._lock:
-            self._claims.pop(self._key_of(token), None)
 
     @staticmethod
     def _key_of(token: str) -> bytes:

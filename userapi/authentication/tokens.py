@@ -98,7 +98,7 @@ class AccessTokens:
         self._audience = audience
         self._lifetime = lifetime
         self._max_bytes = max_bytes
-        self._cache = ClaimsCache()
+        self._cache = ClaimsCache(clock=clock)
         self._signing: tuple[SigningKey, CompactJws] | None = None
 
     def configure(self, app: "Flask") -> None:
@@ -178,7 +178,6 @@ class AccessTokens:
             self._cache.add(token, claims, generation=generation)
         now = self._clock.now().timestamp()
         if claims.expires_at + LEEWAY_SECONDS <= now:
-            self._cache.remove(token)
             raise TokenExpired()
         if max(claims.issued_at, claims.not_before) > now + LEEWAY_SECONDS:
             raise TokenInvalid()
