@@ -1,16 +1,19 @@
 """Batches of rows that wait for the worker, encrypted under ENCRYPTION_KEY."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import orjson
 from sqlalchemy import select
 
 from userapi.accounts.imports.job_models import batches_table
-from userapi.accounts.imports.rows import Row
 from userapi.errors import FieldError
 from userapi.infrastructure.database import reading
 from userapi.infrastructure.encryption import EncryptionKeys
+
+if TYPE_CHECKING:
+    from userapi.accounts.imports.rows import Row
 
 PURPOSE = "import-rows"
 
@@ -26,7 +29,7 @@ class SealedBatches:
         """Return the first bytes of every batch that the current key encrypts."""
         return self._encryption.current_prefix
 
-    def seal(self, import_id: UUID, number: int, rows: Sequence[Row]) -> bytes:
+    def seal(self, import_id: UUID, number: int, rows: "Sequence[Row]") -> bytes:
         """Return the rows, encrypted."""
         plain = orjson.dumps(
             [
@@ -36,8 +39,11 @@ class SealedBatches:
         )
         return self._encryption.seal(plain, PURPOSE, _bound_to(import_id, number))
 
-    def open_sealed(self, import_id: UUID, number: int, sealed: bytes) -> list[Row]:
+    def open_sealed(self, import_id: UUID, number: int, sealed: bytes) -> "list[Row]":
         """Return the rows of an encrypted batch. Raises SealedValueUnreadable."""
+        # Imports the checks of rows, which `flask encryption rotate` and `flask doctor` do not use.
+        from userapi.accounts.imports.rows import Row
+
         plain = self._encryption.open_sealed(sealed, PURPOSE, _bound_to(import_id, number))
         return [
             Row(row, values, tuple(FieldError(*error) for error in errors))
