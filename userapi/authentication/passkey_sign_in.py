@@ -55,7 +55,7 @@ class PasskeySignIn:
         self._enabled = enabled
 
     def require_available(self) -> None:
-        """Raise PasskeysDisabled if nobody can sign in with a passkey alone."""
+        """Raise PasskeysDisabled if signing in with a passkey alone is off."""
         if not self._enabled:
             raise PasskeysDisabled()
 
