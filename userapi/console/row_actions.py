@@ -16,7 +16,7 @@ class RowAction(StrEnum):
     UNLOCK = "unlock"
     ACTIVATE = "activate"
     SUSPEND = "suspend"
-    RESET_PASSWORD = "reset_password"  # noqa: S105 - the name of an action
+    RESET_PASSWORD = "reset_password"
     END_SESSIONS = "end_sessions"
     DELETE = "delete"
 
