@@ -36,6 +36,7 @@ from benchmarks.stage import (
     usernames,
     wait_for,
 )
+from benchmarks.steady import send_steadily
 from benchmarks.storm import storm
 from tests.support.gunicorn import GunicornService
 from tests.support.processes import proportional_mib
@@ -160,8 +161,9 @@ class Bench:
     def _load(self, name: str, base: str, make: Callable[[], Request], pid: int) -> None:
         """Send the requests of an operation, again while one worker process has most of them."""
         hashes = name.endswith(HASHING)
+        load = send_steadily if hashes else send
         for _ in range(MAX_TRIES):
-            outcome = send(
+            outcome = load(
                 base,
                 make(),
                 seconds=self._arguments.hash_seconds if hashes else self._arguments.seconds,

@@ -27,7 +27,7 @@ class Request:
     is_numbered: bool = False
     successor: str | None = None
     status: int = 200
-    """The expected status; wrk only distinguishes whether it is below 400."""
+    """The expected status; of it, wrk distinguishes only whether it is below 400."""
 
     def script(self) -> str:
         """Return the request as a program for wrk."""
@@ -106,9 +106,15 @@ def cpu_seconds(pids: Sequence[int]) -> dict[int, float]:
     return used
 
 
-def _since(before: dict[int, float], pids: Sequence[int]) -> list[float]:
+def cpu_since(before: dict[int, float], pids: Sequence[int]) -> list[float]:
+    """Return the CPU time of each process since then, the busiest first."""
     now = cpu_seconds(pids)
     return sorted((now[pid] - before.get(pid, 0.0) for pid in now), reverse=True)
+
+
+def balance(used: Sequence[float]) -> float:
+    """Return what the second busiest process has used, divided by what the busiest has used."""
+    return used[1] / used[0] if len(used) > 1 and used[0] else 0.0
 
 
 def _family(pids: Sequence[int]) -> set[int]:
@@ -164,7 +170,7 @@ def send(
         )
     finally:
         os.unlink(file.name)
-    used, database_used = _since(before, service_pids), _since(database_before, database_pids)
+    used, database_used = cpu_since(before, service_pids), cpu_since(database_before, database_pids)
     count = int(_found(r"(\d+) requests in", run.stdout) or 0)
     refused = int(_found(r"Non-2xx or 3xx responses: (\d+)", run.stdout) or 0)
     if request.status >= 400:
@@ -178,7 +184,7 @@ def send(
         errors=refused,
         cpu_ms=sum(used) * 1000 / max(count, 1),
         database_cpu_ms=sum(database_used) * 1000 / max(count, 1),
-        balance=used[1] / used[0] if len(used) > 1 and used[0] else 0.0,
+        balance=balance(used),
     )
 
 

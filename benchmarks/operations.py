@@ -36,6 +36,7 @@ def operations(service: GunicornService, database: str) -> dict[str, Callable[[]
             headers={**headers, **JSON},
             bodies=[json.dumps(body)],
             is_numbered=True,
+            status=201,
         )
 
     return {

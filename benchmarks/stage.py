@@ -112,7 +112,10 @@ def log_in(service: GunicornService, username: str = ADMINISTRATOR) -> Any:
 
 @contextmanager
 def baselines(database: str) -> Iterator[tuple[str, int]]:
-    """Serve bare Flask and Flask with one SELECT; yield their URL and the id of the process."""
+    """Serve bare Flask and Flask with one SELECT; yield their URL and the id of the process.
+
+    The class of the workers and the number of their threads are those of the service.
+    """
     port = free_port()
     process = subprocess.Popen(
         [
@@ -123,13 +126,13 @@ def baselines(database: str) -> Iterator[tuple[str, int]]:
             str(REPOSITORY),
             "--no-control-socket",
             "--worker-class",
-            "gthread",
+            "userapi.serving.worker.Worker",
             "--workers",
             "2",
             "--threads",
-            "8",
+            "80",
             "--keep-alive",
-            "15",
+            "75",
             "--bind",
             f"127.0.0.1:{port}",
             "--log-level",

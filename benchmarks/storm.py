@@ -3,11 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks import report
-from benchmarks.load import Request, send
+from benchmarks.load import Request
 from benchmarks.pace import Paced, send_at_rate
+from benchmarks.steady import send_steadily
 from tests.support.gunicorn import GunicornService
 
 CONNECTIONS = 16
+# Until every connection has had its first answer; the count of log-ins ends with the reads.
+RAMP_SECONDS = 4
 
 
 def storm(
@@ -30,10 +33,10 @@ def storm(
         raise AssertionError(f"{alone.refused} reads were refused")
     with ThreadPoolExecutor(1) as background:
         logins = background.submit(
-            send,
+            send_steadily,
             service.base_url,
             log_ins,
-            seconds=seconds,
+            seconds=seconds - RAMP_SECONDS,
             connections=CONNECTIONS,
             service_pids=[service.pid],
         )
