@@ -213,6 +213,24 @@ def test_requests_are_counted_by_client_and_network(
     assert statuses == [200, 200, 429, 200, 200]
 
 
+def test_counting_looks_up_the_key_of_the_client_and_no_other(
+    make_app: MakeApp, boss: SignedInClient, service: MadeService
+) -> None:
+    other = make_service(boss, "other")
+    client = JsonClient(make_app(RATE_LIMIT_ENABLED="true"))
+    assert request_token(client, service).status_code == 200
+    assert request_token(client, other).status_code == 200
+
+    mixed = request_token(client, service, client_secret=other.key.text)
+    unknown = request_token(client, service, client_secret=wrong_secret(service.key.text))
+    assert request_token(client, service).status_code == 200
+    boss.delete(service.key.path)
+
+    assert code_of(mixed) == code_of(unknown) == (401, "invalid_client")
+    assert code_of(request_token(client, service)) == (401, "invalid_client")
+    assert request_token(client, other).status_code == 200
+
+
 def test_query_parameters_are_never_read(client: JsonClient, service: MadeService) -> None:
     query = {"grant_type": "client_credentials", "scope": "users:delete", "client_id": "x"}
 

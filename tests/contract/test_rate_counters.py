@@ -117,6 +117,29 @@ def test_a_missing_session_is_undecided(client: RedisClient, rates: RateCounter)
     assert (decided.hit, decided.is_met, decided.reply) == (None, None, 0)
 
 
+@in_redis
+def test_a_count_for_an_owner_shares_the_round_trip_of_a_command(
+    client: RedisClient, rates: RateCounter
+) -> None:
+    after = command("SET", KEY, "D1 2 3 copy")
+
+    hit, reply = rates.hit_of(USER, "token:a", seconds=60, after=after)
+    again, nothing = rates.hit_of(USER, "token:a", seconds=60, after=None)
+
+    assert (hit.count, reply) == (1, b"OK")
+    assert (again.count, nothing) == (2, None)
+    assert rates.hit_of(USER, "token:b", seconds=60, after=None)[0].count == 1
+
+
+@pytest.mark.parametrize("client", [None], indirect=True)
+def test_without_redis_an_owner_is_counted_and_no_command_is_executed(rates: RateCounter) -> None:
+    after = command("DEL", KEY)
+
+    replies = [rates.hit_of(USER, "token:a", seconds=60, after=after) for _ in range(2)]
+
+    assert [(hit.count, reply) for hit, reply in replies] == [(1, None), (2, None)]
+
+
 @pytest.mark.parametrize("client", [None], indirect=True)
 def test_without_redis_a_condition_is_undecided(rates: RateCounter) -> None:
     decided = rates.hit_if(USER, seconds=60, condition=IS_LIVE, after=command("DEL", KEY))

@@ -269,24 +269,6 @@ def test_a_key_costs_one_round_trip_to_redis_and_no_query(
             assert (database.round_trips - before[0], store.round_trips - before[1]) == (0, 1)
 
 
-def test_a_client_token_costs_one_statement(
-    deployment: Deployment, make_app: MakeApp, service: MadeService, redis_url: str
-) -> None:
-    """The audit row, which is a transaction by itself; Redis counts and has the key."""
-    url = deployment.database.url
-    with proxy_to(url) as database, proxy_to(redis_url) as store:
-        app = make_app(
-            DATABASE_URL=url_through(database, url),
-            REDIS_URL=url_through(store, redis_url),
-            RATE_LIMIT_ENABLED="true",
-        )
-        for _ in range(3):
-            assert token_for(app, service) is not None
-        before = database.round_trips, store.round_trips
-        assert token_for(app, service) is not None
-        assert (database.round_trips - before[0], store.round_trips - before[1]) == (1, 2)
-
-
 def test_a_key_costs_one_query_without_redis(
     deployment: Deployment, make_app: MakeApp, boss: SignedInClient
 ) -> None:

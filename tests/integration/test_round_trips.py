@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -15,6 +16,7 @@ from werkzeug.test import TestResponse
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.gunicorn import REPOSITORY
+from tests.support.machines import make_service
 from tests.support.proxy import FaultProxy, proxy_to, url_through
 from tests.support.second_factors import add_app, mfa_token, second_step
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
@@ -32,12 +34,16 @@ EXPECTED = {
     "POST /auth/refresh": (1, 1),
     "POST /auth/login": (13, 2),
     "POST /auth/login/mfa": (18, 2),
+    "POST /auth/token": (1, 1),
     "POST /auth/logout": (11, 2),
     "POST /users/": (9, 1),
     "PATCH /users/me": (10, 2),
     "GET /health/live": (0, 0),
     "GET /health/serving": (0, 0),
 }
+
+
+LIMITS = ("DEFAULT", "LOGIN", "REFRESH", "TOKEN")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,8 @@ class Wire:
         client = JsonClient(self.app, token=tokens["access_token"])
         if path == "/auth/login/mfa":
             return self._second_step(tokens, user)
+        if path == "/auth/token":
+            return self._token_request(tokens)
         client.get(f"{API}/auth/verify")
         path = API + path.replace("{id}", user.id).replace("search=", f"search={name[:8]}")
         made = {"username": f"{name}a", "email": f"{name}a@example.com", "password": PASSWORD}
@@ -83,6 +91,18 @@ class Wire:
         if operation in bodies:
             options["json"] = bodies[operation]
         return lambda: client.request(method, path, **options)
+
+    def _token_request(self, tokens: dict[str, str]) -> Callable[[], TestResponse]:
+        """Return what requests a token for a new service account, whose key was used before."""
+        service = make_service(SignedInClient(self.app, tokens), f"robot-{uuid4().hex[:8]}")
+        body = {
+            "grant_type": "client_credentials",
+            "client_id": service.id,
+            "client_secret": service.key.text,
+        }
+        client = JsonClient(self.app)
+        client.post(f"{API}/auth/token", json=body)
+        return lambda: client.post(f"{API}/auth/token", json=body)
 
     def _second_step(self, tokens: dict[str, str], user: MadeUser) -> Callable[[], TestResponse]:
         """Return what sends a code of an app that the user has just added."""
@@ -101,7 +121,7 @@ def wire(
             DATABASE_URL=url_through(database, url),
             REDIS_URL=url_through(redis, redis_url),
             RATE_LIMIT_ENABLED="true",
-            **{f"RATE_LIMIT_{name}": "1000/minute" for name in ("DEFAULT", "LOGIN", "REFRESH")},
+            **{f"RATE_LIMIT_{name}": "1000/minute" for name in LIMITS},
         )
         yield Wire(app, database, redis, make_user, deployment.clock)
 

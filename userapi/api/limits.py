@@ -21,6 +21,7 @@ from limits.storage import Storage
 
 from userapi.errors import TooMany
 from userapi.infrastructure.rate_counters import Hit, Rate, RateCounter
+from userapi.machines.client_tokens import ClientSecret, account_id_of
 from userapi.wiring.services import Services
 
 from .callers import Rates, client_network, count_caller
@@ -160,17 +161,32 @@ def init_app(app: Flask, services: Services) -> None:
             additional[endpoint]()
 
 
-def count_token_request(client_id: str) -> None:
-    """Count a token request for its client and network. Raises TooMany above the limit."""
+def count_token_request(client_id: str, client: ClientSecret | None) -> object:
+    """Count a token request for its client and network. Raises TooMany above the limit.
+
+    `client` has the credentials of the request, if it has any. Returns the reply of Redis about
+    its key, which is looked up in the same round trip; None if it was not.
+    """
     rate: Rate | None = current_app.extensions.get(TOKEN_RATE)
     if rate is None:
-        return
-    # Clients choose the text: its hash bounds the length of the key.
-    client = hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    hit = services().rates.hit(f"token:{client}:{client_network()}", seconds=rate.seconds)
+        return None
+    account_id, rates = account_id_of(client_id), services().rates
+    if account_id is None:
+        # Clients choose the text: its hash bounds the length of the key.
+        name = hashlib.sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        hit, reply = rates.hit(f"token:{name}:{client_network()}", seconds=rate.seconds), None
+    else:
+        lookup = None if client is None else services().client_tokens.lookup(client)
+        hit, reply = rates.hit_of(
+            account_id,
+            f"token:{account_id.hex}:{client_network()}",
+            seconds=rate.seconds,
+            after=None if lookup is None else lookup.command,
+        )
     _add_headers(hit, rate)
     if hit.count > rate.amount:
         raise TooMany(math.ceil(hit.seconds_left))
+    return reply
 
 
 def _refuse_key_first(view: Any) -> None:

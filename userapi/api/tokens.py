@@ -6,6 +6,7 @@ from typing import Any
 from flask import Response
 
 from userapi.machines.client_tokens import (
+    ClientSecret,
     InvalidClient,
     InvalidScope,
     InvalidTarget,
@@ -65,8 +66,8 @@ def token() -> Response:
     authentication or in the body. Without `scope` the token allows what the account may do at each
     request. A JSON object with the same members is accepted, too.
     """
-    wanted = _counted_request()
-    issued = services().client_tokens.issue(wanted, actor=current_actor())
+    wanted, reply = _counted_request()
+    issued = services().client_tokens.issue(wanted, actor=current_actor(), reply=reply)
     response = as_json(
         {
             "access_token": issued.access_token,
@@ -80,16 +81,19 @@ def token() -> Response:
     return response
 
 
-def _counted_request() -> TokenRequest:
-    """Return the request, counted for its client. Raises OAuthRequestInvalid, TooMany."""
-    client_id = claimed_client_id()
+def _counted_request() -> tuple[TokenRequest, object]:
+    """Return the request, counted for its client, and the reply of Redis about its key.
+
+    Raises OAuthRequestInvalid, TooMany.
+    """
+    client: ClientSecret | None = None
     try:
         wanted = read_token_request()
-        if wanted.client is not None:
-            client_id = wanted.client.client_id
+        client = wanted.client
     finally:
-        count_token_request(client_id)
-    return wanted
+        client_id = claimed_client_id() if client is None else client.client_id
+        reply = count_token_request(client_id, client)
+    return wanted, reply
 
 
 @blp.route("/introspect", methods=["POST"])

@@ -93,6 +93,16 @@ class RateCounter(Protocol):
         """
         ...
 
+    def hit_of(
+        self, owner_id: UUID, key: str, *, seconds: int, after: Command | None
+    ) -> tuple[Hit, object]:
+        """Execute `after`, then count a request; return the count and the reply to `after`.
+
+        Both are one round trip. `after` concerns keys of the same owner. The reply is None if
+        `after` is, or if Redis is unavailable.
+        """
+        ...
+
     def count(self, key: str) -> int:
         """Return the number of requests in the current window."""
         ...
@@ -123,6 +133,12 @@ class MemoryRateCounter:
     ) -> Decision:
         """Count nothing: without Redis the condition is undecided."""
         return Decision()
+
+    def hit_of(
+        self, owner_id: UUID, key: str, *, seconds: int, after: Command | None
+    ) -> tuple[Hit, object]:
+        """Count a request; there is no Redis to execute `after`."""
+        return self.hit(key, seconds=seconds), None
 
     def hit(self, key: str, *, seconds: int, cost: int = 1) -> Hit:
         """Count a request."""

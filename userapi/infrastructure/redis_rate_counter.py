@@ -76,6 +76,17 @@ class RedisRateCounter:
             return Decision(Hit(count, milliseconds / 1000), is_met=True, reply=reply)
         return Decision(is_met=False if decision == _IS_NOT_MET else None, reply=reply)
 
+    def hit_of(
+        self, owner_id: UUID, key: str, *, seconds: int, after: Command | None
+    ) -> tuple[Hit, object]:
+        """Execute `after`, then count a request by a key of an owner."""
+        count = _hit_of_owner(owner_id, key, seconds)
+        replies = self._store.execute(count) if after is None else self._store.execute(after, count)
+        if replies is None:
+            return self._fallback.hit_of(owner_id, key, seconds=seconds, after=None)
+        number, milliseconds = map(int, replies[-1].split())
+        return Hit(number, milliseconds / 1000), None if after is None else replies[0]
+
     def count(self, key: str) -> int:
         """Return the number of requests in the current window."""
         replies: list[Any] | None = self._store.execute(command("GET", _redis_key(key)))
@@ -90,6 +101,12 @@ class RedisRateCounter:
 @lru_cache(maxsize=MAX_CACHED_COMMANDS)
 def _hit_of(key: str, cost: int, seconds: int) -> Command:
     return _HIT.on(_redis_key(key), arguments=(cost, seconds * 1000))
+
+
+@lru_cache(maxsize=MAX_CACHED_COMMANDS)
+def _hit_of_owner(owner_id: UUID, key: str, seconds: int) -> Command:
+    name = f"userapi:rate:{tag_of_user(owner_id)}:{key}"
+    return _HIT.on(name, arguments=(1, seconds * 1000))
 
 
 @lru_cache(maxsize=MAX_CACHED_COMMANDS)

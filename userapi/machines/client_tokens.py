@@ -21,7 +21,7 @@ from userapi.machines.key_text import parse_key
 from userapi.machines.key_usage import KeyUsage
 from userapi.machines.models import ClientToken, OwnerType
 from userapi.machines.networks import is_allowed
-from userapi.machines.status import KeyReference, LiveKey, OwnerNotActive
+from userapi.machines.status import KeyLookup, KeyReference, LiveKey, OwnerNotActive
 from userapi.permissions import NO_PERMISSIONS, PermissionSet, is_permission
 from userapi.recorder import Recorder
 
@@ -80,6 +80,11 @@ class ClientSecret:
     client_id: str
     secret: str
 
+    @property
+    def account_id(self) -> UUID | None:
+        """Return the id of the service account, or None if the client id cannot be one."""
+        return account_id_of(self.client_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
@@ -121,22 +126,31 @@ class ClientTokens:
         self._audience = audience
         self._count = count
 
-    def issue(self, wanted: TokenRequest, *, actor: Actor) -> ClientTokenView:
-        """Return a token for a client.
+    def lookup(self, client: ClientSecret) -> KeyLookup | None:
+        """Return how to look up the key of a client in Redis, without reading the database."""
+        owner_id = client.account_id
+        try:
+            reference = self.reference(client)
+        except InvalidClient:
+            return None
+        return None if owner_id is None else self._keys.lookup_for(owner_id, reference)
+
+    def issue(self, wanted: TokenRequest, *, actor: Actor, reply: object = None) -> ClientTokenView:
+        """Return a token for a client. `reply` is that of Redis to `lookup`, if it was executed.
 
         Raises, in this order, OAuthRequestInvalid, UnsupportedGrantType, InvalidClient,
         UnauthorizedClient, InvalidTarget, InvalidScope. Each attempt of a client leaves an audit
         row.
         """
         try:
-            issued = self._issue(wanted, actor)
+            issued = self._issue(wanted, actor, reply)
         except ServiceError as refusal:
             self._count(refusal.code)
             raise
         self._count("success")
         return issued
 
-    def _issue(self, wanted: TokenRequest, actor: Actor) -> ClientTokenView:
+    def _issue(self, wanted: TokenRequest, actor: Actor, reply: object) -> ClientTokenView:
         if wanted.grant_type is None:
             raise OAuthRequestInvalid("grant_type is missing.")
         if wanted.grant_type != GRANT_TYPE:
@@ -146,7 +160,7 @@ class ClientTokens:
             if wanted.client is None:
                 raise InvalidClient("Send client_id and client_secret.")
             reference = self.reference(wanted.client)
-            live = self.require_client(wanted.client, reference, address=actor.ip_address)
+            live = self._require_client(wanted.client, reference, actor.ip_address, reply)
             if any(target != self._audience for target in wanted.targets):
                 raise InvalidTarget()
             held = self._keys.permissions_of(live)
@@ -163,15 +177,15 @@ class ClientTokens:
             raise InvalidClient()
         return KeyReference(parsed.key_id, parsed.owner_type, key=parsed)
 
-    def require_client(
-        self, client: ClientSecret, reference: KeyReference, *, address: str | None
+    def _require_client(
+        self, client: ClientSecret, reference: KeyReference, address: str | None, reply: object
     ) -> LiveKey:
         """Return the live key of a client. Raises InvalidClient, UnauthorizedClient.
 
         Only who holds the secret learns that the key is expired or revoked.
         """
         try:
-            live = self._keys.require_live(reference)
+            live = self._keys.require_live(reference, reply=reply)
         except TokenExpired as exc:
             raise InvalidClient("The client secret is right, but this key has expired.") from exc
         except OwnerNotActive as exc:
@@ -234,6 +248,15 @@ class ClientTokens:
             outcome=Outcome.FAILURE,
             details=details,
         )
+
+
+def account_id_of(client_id: str) -> UUID | None:
+    """Return the id of the service account that a client id names, or None if it names none."""
+    try:
+        account_id = UUID(client_id)
+    except ValueError:
+        return None
+    return account_id if str(account_id) == client_id else None
 
 
 def acting_as(live: LiveKey, actor: Actor, *, permissions: PermissionSet = NO_PERMISSIONS) -> Actor:

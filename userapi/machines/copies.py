@@ -50,6 +50,12 @@ class RedisLiveKeys:
             return None
         return KeyLookup(owner_id=place.owner_id, command=command, condition=liveness(place))
 
+    def lookup_for(self, owner_id: UUID, reference: KeyReference) -> KeyLookup | None:
+        """Return how to look the key up if this process knows that it is of this owner."""
+        with self._lock:
+            known = self._owners.get(reference.key_id)
+        return self.lookup(reference) if known == owner_id else None
+
     def _place(self, reference: KeyReference) -> Place | None:
         """Return where the copy is; None if there can be none."""
         if reference.claims is not None:

@@ -1,6 +1,7 @@
 """Authentication by API keys and client tokens: one check for every endpoint that takes them."""
 
 from collections.abc import Callable
+from uuid import UUID
 
 from userapi.authentication.refusals import TokenInvalid
 from userapi.authentication.token_claims import AccessClaims
@@ -8,7 +9,7 @@ from userapi.machines.errors import NetworkNotAllowed
 from userapi.machines.key_text import parse_key
 from userapi.machines.models import OwnerType
 from userapi.machines.networks import is_allowed
-from userapi.machines.status import KeyReference, LiveKey, LiveKeys
+from userapi.machines.status import KeyLookup, KeyReference, LiveKey, LiveKeys
 from userapi.permissions import PermissionSet
 from userapi.roles.service import Roles
 
@@ -32,6 +33,10 @@ class KeyAuthentication:
     def reference_of(self, claims: AccessClaims) -> KeyReference:
         """Return the reference of a client token, whose claims were verified."""
         return KeyReference(claims.session_id, OwnerType.SERVICE, claims=claims)
+
+    def lookup_for(self, owner_id: UUID, reference: KeyReference) -> KeyLookup | None:
+        """Return how to look up a key in Redis that is known to be of this owner."""
+        return self._live.lookup_for(owner_id, reference)
 
     def require_live(self, reference: KeyReference, *, reply: object = None) -> LiveKey:
         """Return the live key. Raises TokenInvalid, TokenRevoked, TokenExpired.

@@ -99,6 +99,13 @@ class LiveKeys(Protocol):
         """Return how to look the key up in Redis; None if Redis is not used or not trusted."""
         ...
 
+    def lookup_for(self, owner_id: UUID, reference: KeyReference) -> KeyLookup | None:
+        """Return how to look the key up if it is known to be of this owner.
+
+        It never reads the database.
+        """
+        ...
+
     def find(self, reference: KeyReference, *, reply: object = None) -> LiveKey:
         """Return the live key. Raises TokenInvalid, TokenRevoked, TokenExpired.
 
@@ -182,6 +189,10 @@ class DatabaseLiveKeys:
         self.personal_keys = personal_keys
 
     def lookup(self, reference: KeyReference) -> KeyLookup | None:
+        """Return None: Redis is not used."""
+        return None
+
+    def lookup_for(self, owner_id: UUID, reference: KeyReference) -> KeyLookup | None:
         """Return None: Redis is not used."""
         return None
 
