@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run dev install servers servers-up browser test test-slow test-busy cluster-test chaos soak abuse guards lint audit \
+.PHONY: run dev install servers servers-up browser test test-thorough test-slow test-busy cluster-test chaos soak abuse guards lint audit \
 	format messages bench bench-scale bench-hashes bench-versions flames client client-code bench-client secrets clean help
 
 run: $(VENV)/.runtime ## Start the service on 127.0.0.1:8000; prints the administrator's password the first time
@@ -30,8 +30,11 @@ servers-up: servers ## Run private servers in a shell; pytest in it starts none.
 browser: install ## Install what all tests need: the servers, Chromium, Prometheus, nginx, PgBouncer
 	@$(BIN)/python -m tests.support.servers install --browser </dev/null
 
-test: browser ## Run all tests on private servers; ARGS are passed to pytest
+test: browser ## Run the tests on private servers in five minutes; ARGS are passed to pytest
 	@$(PYTEST) $(ARGS) </dev/null
+
+test-thorough: browser ## Run the rest: what takes seconds, and the repetitions on SQLite (ten minutes)
+	@$(PYTEST) -m "thorough and not slow and not chaos and not cluster" $(ARGS) </dev/null
 
 test-slow: browser ## Run the slow tests one after the other, because some compare times (minutes)
 	@$(BIN)/pytest -m "slow or chaos" $(ARGS) </dev/null
@@ -40,8 +43,8 @@ cluster-test: install ## Run the tests of failovers and upgrades on real cluster
 	@$(BIN)/python -m tests.support.servers install --clusters </dev/null
 	@$(BIN)/pytest -m cluster tests/cluster $(ARGS) </dev/null
 
-test-busy: browser ## Run all tests three times on a busy machine: none may depend on its speed
-	@for _ in 1 2 3; do scripts/busy.sh $(PYTEST) $(ARGS) </dev/null || exit 1; done
+test-busy: browser ## Run both parts three times on a busy machine: no test may depend on its speed
+	@for _ in 1 2 3; do scripts/busy.sh $(PYTEST) -m "not slow and not chaos and not cluster" $(ARGS) </dev/null || exit 1; done
 
 chaos: servers ## Check that no data is lost when processes are killed; ARGS="--rounds 10" for more
 	@$(BIN)/python -m tests.chaos $(ARGS) </dev/null

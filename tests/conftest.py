@@ -47,6 +47,7 @@ from tests.support.servers import (
     new_run_directory,
     wait_until_serving,
 )
+from tests.support.stages import run_on_both_databases
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
 from userapi.accounts.new_users import NewUser
@@ -109,9 +110,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests marked `both_databases` on PostgreSQL and on SQLite."""
-    marked = metafunc.definition.get_closest_marker("both_databases") is not None
-    if marked and "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", list(Backend), ids=str, indirect=True)
+    if metafunc.definition.get_closest_marker("both_databases") is not None:
+        run_on_both_databases(metafunc)
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -2,10 +2,9 @@
 
 import pytest
 
-from tests.support.deployments import Backend
+from tests.support.stages import run_on_both_databases
 
 
-@pytest.fixture(params=list(Backend), ids=str)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    """Return the database of the application."""
-    return Backend(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of this folder on both databases."""
+    run_on_both_databases(metafunc)

@@ -20,6 +20,8 @@ from tests.support.facts import audit_rows, events, mails
 from tests.support.polling import least_ratio
 from tests.support.users import LogIn, MakeUser, SignedInClient
 
+pytestmark = pytest.mark.core
+
 IMPORT = "/api/v1/users/import"
 NDJSON = "application/x-ndjson"
 PASSWORD = "marble-heron-58-lantern"

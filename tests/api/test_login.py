@@ -16,6 +16,8 @@ from userapi.accounts.models import User, UserStatus
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import reading, transaction
 
+pytestmark = pytest.mark.core
+
 
 def try_to_log_in(client: JsonClient, username: str, password: str = PASSWORD) -> Any:
     return client.post("/api/v1/auth/login", json={"username": username, "password": password})

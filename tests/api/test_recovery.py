@@ -23,6 +23,8 @@ from userapi.infrastructure.database import db, new_id, transaction
 from userapi.sessions.models import UserSession
 from userapi.wiring.services import Services
 
+pytestmark = pytest.mark.core
+
 NEW_PASSWORD = "granite-otter-57-teapot"
 
 

@@ -10,6 +10,8 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events, mails
 
+pytestmark = pytest.mark.core
+
 ADA = {
     "username": "Ada",
     "email": "Ada@Example.com",

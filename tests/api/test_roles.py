@@ -11,6 +11,8 @@ from userapi.actor import system_actor
 from userapi.roles.definitions import RoleDefinition
 from userapi.wiring.services import Services
 
+pytestmark = pytest.mark.core
+
 ROLES = "/api/v1/roles/"
 EDITOR = {
     "name": "media-editor",

@@ -19,6 +19,8 @@ from userapi.infrastructure.database import transaction
 from userapi.sessions.authentication_level import PWD, authenticated_by
 from userapi.wiring.services import Services
 
+pytestmark = pytest.mark.core
+
 NEW_PASSWORD = "granite-otter-57-teapot"
 
 

@@ -13,6 +13,8 @@ from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.accounts.models import UserStatus
 from userapi.clock import ManualClock
 
+pytestmark = pytest.mark.core
+
 UNKNOWN = "01900000-0000-7000-8000-000000000000"
 NEW = {
     "username": "ada",

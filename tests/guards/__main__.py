@@ -66,6 +66,8 @@ class Bench:
                     "-q",
                     "-p",
                     "no:cacheprovider",
+                    "-m",
+                    "",
                     *guard.tests,
                 ],
                 cwd=self.folder,

@@ -27,7 +27,7 @@ from userapi.wiring.services import Services
 LOGIN = "/api/v1/auth/login"
 WRONG = "wrong-password-1"
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.core]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from userapi.infrastructure.database import (
 )
 from userapi.sessions.models import UserSession
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.core]
 _sessions = table_of(UserSession)
 
 
