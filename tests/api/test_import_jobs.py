@@ -13,14 +13,10 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.metrics import sample
 from tests.support.users import LogIn, MakeUser, SignedInClient
+from userapi.accounts.batch_jobs import count_unfinished
 from userapi.accounts.imports.importing import BATCH_PASSWORDS, UserImports
 from userapi.accounts.imports.insertion import UserInsertion
-from userapi.accounts.imports.job_models import (
-    ImportBatch,
-    ImportedRow,
-    ImportJob,
-    unfinished_imports,
-)
+from userapi.accounts.imports.job_models import ImportBatch, ImportedRow, ImportJob, jobs_table
 from userapi.accounts.imports.job_runner import ImportRunner
 from userapi.accounts.imports.screening import RowScreening
 from userapi.accounts.imports.sealed_batches import SealedBatches
@@ -483,7 +479,7 @@ def test_metrics_count_unfinished_imports(
     advance(app, services, batches=1)
 
     with app.app_context(), reading() as connection:
-        assert unfinished_imports(connection) == {"queued": 1, "running": 1}
+        assert count_unfinished(connection, jobs_table) == {"queued": 1, "running": 1}
     assert sample(JsonClient(app), "imports_unfinished", state="queued") == 1
 
 

@@ -11,8 +11,9 @@ from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from userapi.accounts.bulk_jobs.models import unfinished_bulk_jobs
-from userapi.accounts.imports.job_models import unfinished_imports
+from userapi.accounts.batch_jobs import count_unfinished
+from userapi.accounts.bulk_jobs.models import jobs_table as bulk_jobs
+from userapi.accounts.imports.job_models import jobs_table as imports
 from userapi.audit.seals import AuditSeals
 from userapi.clock import Clock
 from userapi.diagnosis.checks import Status
@@ -192,8 +193,8 @@ class DatabaseCollector:
 
     def _jobs(self, connection: Connection) -> Iterator[Metric]:
         for name, about, counts in (
-            ("imports_unfinished", "Imports", unfinished_imports(connection)),
-            ("bulk_changes_unfinished", "Bulk changes", unfinished_bulk_jobs(connection)),
+            ("imports_unfinished", "Imports", count_unfinished(connection, imports)),
+            ("bulk_changes_unfinished", "Bulk changes", count_unfinished(connection, bulk_jobs)),
         ):
             family = GaugeMetricFamily(
                 name, f"{about} that wait for the worker or run", labels=["state"]

@@ -5,11 +5,21 @@ A request stores the ids of the users that match at that moment; the worker chan
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from userapi.accounts.batch_jobs import (
+    UNFINISHED,
+    JobState,
+    end_job,
+    find_job,
+    latest_jobs,
+    lock_job,
+    new_job,
+)
 from userapi.accounts.bulk import BulkChanges, BulkResult
 from userapi.accounts.bulk_actions import PERMISSIONS, BulkAction
 from userapi.accounts.bulk_jobs.errors import (
@@ -19,16 +29,13 @@ from userapi.accounts.bulk_jobs.errors import (
     TooManyUsers,
 )
 from userapi.accounts.bulk_jobs.models import (
-    UNFINISHED,
     BulkJobView,
-    BulkState,
     batches_table,
     failures_table,
     jobs_table,
     view_of_job,
 )
 from userapi.accounts.search import UserFilter, UserSearch
-from userapi.accounts.stored_actors import stored_actor
 from userapi.accounts.views import users
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
@@ -120,10 +127,7 @@ class BulkJobs:
 
     def get(self, job_id: UUID, *, actor: Actor) -> BulkJobView:
         """Return a job. Raises BulkJobNotFound, PermissionDenied without the one of its action."""
-        with reading() as connection:
-            row = connection.execute(
-                select(jobs_table).where(jobs_table.c.id == job_id)
-            ).one_or_none()
+        row = find_job(jobs_table, job_id)
         if row is None:
             raise BulkJobNotFound()
         job = view_of_job(row)
@@ -132,9 +136,7 @@ class BulkJobs:
 
     def latest(self, count: int) -> list[BulkJobView]:
         """Return the latest jobs, newest first."""
-        query = select(jobs_table).order_by(jobs_table.c.id.desc()).limit(count)
-        with reading() as connection:
-            return [view_of_job(row) for row in connection.execute(query)]
+        return [view_of_job(row) for row in latest_jobs(jobs_table, count)]
 
     def failures(self, job_id: UUID, wanted: PageRequest) -> Page[BulkResult]:
         """Return a page of the users whom a job could not change, in the order of their attempts.
@@ -156,14 +158,12 @@ class BulkJobs:
         Raises BulkJobNotFound, PermissionDenied without the one of its action.
         """
         with transaction() as session:
-            row = session.execute(
-                select(jobs_table).where(jobs_table.c.id == job_id).with_for_update()
-            ).one_or_none()
+            row = lock_job(session, jobs_table, job_id)
             if row is None:
                 raise BulkJobNotFound()
             actor.require(PERMISSIONS[BulkAction(row.action)])
             if row.state in UNFINISHED:
-                finish_bulk_job(session, job_id, BulkState.CANCELLED, clock=self._clock)
+                finish_bulk_job(session, job_id, JobState.CANCELLED, now=self._clock.now())
                 self._audit.record(
                     AuditAction.BULK_CANCELLED,
                     actor=actor,
@@ -182,7 +182,7 @@ class BulkJobs:
     ) -> BulkJobView:
         if not user_ids:
             raise NobodyMatches()
-        now, job_id = self._clock.now(), new_id()
+        job_id = new_id()
         texts = [str(user_id) for user_id in user_ids]
         batches = [
             {"job_id": job_id, "number": number, "user_ids": texts[start : start + BATCH_USERS]}
@@ -191,20 +191,11 @@ class BulkJobs:
         with transaction() as session:
             session.execute(
                 insert(jobs_table).values(
-                    id=job_id,
-                    state=BulkState.QUEUED,
                     action=action,
                     role=role,
                     reason=reason,
                     user_count=len(user_ids),
-                    done=0,
-                    failed=0,
-                    next_batch=0,
-                    created_by=actor.id,
-                    actor=stored_actor(actor),
-                    attempts=0,
-                    created_at=now,
-                    advanced_at=now,
+                    **new_job(job_id, actor=actor, now=self._clock.now()),
                 )
             )
             session.execute(insert(batches_table), batches)
@@ -212,11 +203,7 @@ class BulkJobs:
         return self.get(job_id, actor=actor)
 
 
-def finish_bulk_job(session: Session, job_id: UUID, state: BulkState, *, clock: Clock) -> None:
+def finish_bulk_job(session: Session, job_id: UUID, state: JobState, *, now: datetime) -> None:
     """Set the final state of a locked job, and delete the ids of its remaining users."""
     session.execute(delete(batches_table).where(batches_table.c.job_id == job_id))
-    session.execute(
-        update(jobs_table)
-        .where(jobs_table.c.id == job_id)
-        .values(state=state, finished_at=clock.now(), claimed_by=None)
-    )
+    end_job(session, jobs_table, job_id, state, now=now)

@@ -2,22 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
-    Connection,
     ForeignKey,
     Index,
     Row,
     String,
-    func,
-    select,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from userapi.accounts.batch_jobs import STATE_CONDITION, UNFINISHED, JobColumns, JobState
 from userapi.accounts.bulk_actions import BulkAction
 from userapi.infrastructure.database import (
     Base,
@@ -29,46 +26,18 @@ from userapi.infrastructure.database import (
 )
 
 
-class BulkState(StrEnum):
-    """The states of a job."""
-
-    CANCELLED = "cancelled"
-    DONE = "done"
-    FAILED = "failed"
-    QUEUED = "queued"
-    RUNNING = "running"
-
-
-UNFINISHED = (BulkState.QUEUED, BulkState.RUNNING)
-
-
-class BulkJob(Base):
-    """One bulk change. No foreign key to its creator, who may be deleted in the meantime."""
+class BulkJob(JobColumns, Base):
+    """One bulk change."""
 
     __tablename__ = "bulk_jobs"
 
-    id: Mapped[UuidKey] = mapped_column(default=new_id)
-    state: Mapped[str] = mapped_column(String(16))
     action: Mapped[str] = mapped_column(String(32))
     role: Mapped[str | None] = mapped_column(String(64))
     reason: Mapped[str | None] = mapped_column(String(500))
     user_count: Mapped[int]
-    done: Mapped[int]
-    failed: Mapped[int]
-    next_batch: Mapped[int]
-    created_by: Mapped[UUID]
-    actor: Mapped[dict[str, Any]] = mapped_column(JsonDocument)
-    claimed_by: Mapped[str | None] = mapped_column(String(32))
-    attempts: Mapped[int]
-    created_at: Mapped[datetime]
-    advanced_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(
-            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
-        ),
+        CheckConstraint(STATE_CONDITION, name="state"),
         partial_index("ix_bulk_jobs_unfinished", "advanced_at", where="finished_at IS NULL"),
         Index("ix_bulk_jobs_finished_at", "finished_at"),
     )
@@ -112,7 +81,7 @@ class BulkJobView:
     """A job as it is shown: its progress and how it ended."""
 
     id: UUID
-    state: BulkState
+    state: JobState
     action: BulkAction
     role: str | None
     reason: str | None
@@ -140,7 +109,7 @@ def view_of_job(row: Row[Any]) -> BulkJobView:
     """Return a job from its row."""
     return BulkJobView(
         id=row.id,
-        state=BulkState(row.state),
+        state=JobState(row.state),
         action=BulkAction(row.action),
         role=row.role,
         reason=row.reason,
@@ -153,14 +122,3 @@ def view_of_job(row: Row[Any]) -> BulkJobView:
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
-
-
-def unfinished_bulk_jobs(connection: Connection) -> dict[str, int]:
-    """Return the number of queued and of running bulk changes."""
-    query = (
-        select(jobs_table.c.state, func.count())
-        .where(jobs_table.c.finished_at.is_(None))
-        .group_by(jobs_table.c.state)
-    )
-    counts = {str(state): 0 for state in UNFINISHED}
-    return counts | {state: count for state, count in connection.execute(query)}

@@ -5,38 +5,31 @@ If a worker stops in between, another one repeats the batch: a user who is alrea
 counts as changed.
 """
 
-import secrets
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row, delete, func, insert, literal, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Row, delete, insert, select, update
 
+from userapi.accounts.batch_jobs import (
+    MAX_ATTEMPTS,
+    ClaimLost,
+    JobClaims,
+    JobState,
+    require_creator,
+)
 from userapi.accounts.bulk import BulkChanges, BulkResult
 from userapi.accounts.bulk_actions import PERMISSIONS, BulkAction
 from userapi.accounts.bulk_jobs.jobs import finish_bulk_job
-from userapi.accounts.bulk_jobs.models import (
-    BulkState,
-    batches_table,
-    failures_table,
-    jobs_table,
-)
+from userapi.accounts.bulk_jobs.models import batches_table, failures_table, jobs_table
 from userapi.accounts.errors import InvalidStatusTransition, UserNotFound
-from userapi.accounts.models import UserStatus
-from userapi.accounts.stored_actors import restored_actor
-from userapi.accounts.views import users
 from userapi.actor import Actor, PermissionDenied
 from userapi.clock import Clock
 from userapi.errors import Invalid
 from userapi.infrastructure.database import new_id, reading, transaction
-from userapi.infrastructure.work_queues import claim_next
-from userapi.roles.assignment import role_names_of
 from userapi.roles.service import Roles
 
-# Failed attempts of one batch after which the job ends, because other jobs wait behind it.
-MAX_ATTEMPTS = 10
 # The result of a change that an interrupted attempt has already made.
 ALREADY_MADE = {
     BulkAction.ACTIVATE: InvalidStatusTransition.code,
@@ -47,10 +40,6 @@ ALREADY_MADE = {
 log = structlog.get_logger(__name__)
 
 
-class _ClaimLost(Exception):
-    """The job was cancelled, or another worker has claimed it."""
-
-
 class BulkRunner:
     """Runs bulk changes batch by batch."""
 
@@ -58,14 +47,14 @@ class BulkRunner:
         self._clock = clock
         self._bulk = bulk
         self._roles = roles
-        self._worker = secrets.token_hex(16)
+        self._claims = JobClaims(jobs_table, clock=clock)
 
     def advance(self) -> int:
         """Change the next batch of the job that has waited longest; return how many users.
 
         One worker process at a time calls this.
         """
-        job = self._claim()
+        job = self._claims.claim_oldest()
         if job is None:
             return 0
         user_ids = _users_of_batch(job.id, job.next_batch)
@@ -93,39 +82,11 @@ class BulkRunner:
         self._store_results(job, results)
         return len(results)
 
-    def _claim(self) -> Row[Any] | None:
-        """Claim the job that has waited longest, if any; return its row from before the claim."""
-        unfinished = jobs_table.c.finished_at.is_(None)
-        waiting = select(jobs_table.c.id).where(unfinished).limit(1)
-        with reading() as connection:
-            if connection.execute(waiting).first() is None:
-                return None
-        now = self._clock.now()
-        with transaction():
-            return claim_next(
-                jobs_table,
-                unfinished,
-                order_by=(jobs_table.c.advanced_at, jobs_table.c.id),
-                values={
-                    "state": BulkState.RUNNING,
-                    "started_at": func.coalesce(
-                        jobs_table.c.started_at, literal(now, jobs_table.c.started_at.type)
-                    ),
-                    "claimed_by": self._worker,
-                    "attempts": jobs_table.c.attempts + 1,
-                    "advanced_at": now,
-                },
-            )
-
     def _creator(self, job: Row[Any]) -> Actor:
         """Return the creator of the job with their current permissions. Raises PermissionDenied."""
+        permission = PERMISSIONS[BulkAction(job.action)]
         with transaction() as session:
-            query = select(users.c.status).where(users.c.id == job.created_by)
-            status = session.execute(query).scalar_one_or_none()
-            held = self._roles.effective_now(role_names_of(session, job.created_by))
-        if status != UserStatus.ACTIVE:
-            raise PermissionDenied(PERMISSIONS[BulkAction(job.action)])
-        return restored_actor(job.actor, user_id=job.created_by, permissions=held)
+            return require_creator(session, job, roles=self._roles, permission=permission)
 
     def _store_results(self, job: Row[Any], results: Sequence[BulkResult]) -> None:
         """Store the results of a batch, unless the job was cancelled in the meantime."""
@@ -137,8 +98,8 @@ class BulkRunner:
         ]
         with transaction() as session:
             try:
-                self._require_claim(session, job.id)
-            except _ClaimLost:
+                self._claims.require(session, job.id)
+            except ClaimLost:
                 return
             if failed:
                 session.execute(insert(failures_table), failed)
@@ -158,29 +119,21 @@ class BulkRunner:
                 )
             )
 
-    def _require_claim(self, session: Session, job_id: UUID) -> None:
-        """Lock the job. Raises _ClaimLost if this worker no longer holds its claim."""
-        job = session.execute(
-            select(jobs_table).where(jobs_table.c.id == job_id).with_for_update()
-        ).one_or_none()
-        if job is None or job.finished_at is not None or job.claimed_by != self._worker:
-            raise _ClaimLost()
-
     def _end(self, job_id: UUID) -> None:
         with transaction() as session:
             try:
-                self._require_claim(session, job_id)
-            except _ClaimLost:
+                self._claims.require(session, job_id)
+            except ClaimLost:
                 return
-            finish_bulk_job(session, job_id, BulkState.DONE, clock=self._clock)
-        log.info("bulk.finished", job_id=str(job_id), state=BulkState.DONE)
+            finish_bulk_job(session, job_id, JobState.DONE, now=self._clock.now())
+        log.info("bulk.finished", job_id=str(job_id), state=JobState.DONE)
 
     def _fail_rest(self, job_id: UUID, code: str) -> int:
         """End the job, and store that its remaining users were not changed; return how many."""
         with transaction() as session:
             try:
-                self._require_claim(session, job_id)
-            except _ClaimLost:
+                self._claims.require(session, job_id)
+            except ClaimLost:
                 return 0
             rest = session.scalars(
                 select(batches_table.c.user_ids)
@@ -199,7 +152,7 @@ class BulkRunner:
                 .where(jobs_table.c.id == job_id)
                 .values(done=jobs_table.c.user_count, failed=jobs_table.c.failed + len(failed))
             )
-            finish_bulk_job(session, job_id, BulkState.FAILED, clock=self._clock)
+            finish_bulk_job(session, job_id, JobState.FAILED, now=self._clock.now())
         return len(failed)
 
 

@@ -3,24 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
-    Connection,
     ForeignKey,
     Index,
     LargeBinary,
     Row,
     String,
     Uuid,
-    func,
-    select,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from userapi.accounts.batch_jobs import STATE_CONDITION, UNFINISHED, JobColumns, JobState
 from userapi.accounts.imports.columns import COLUMNS
 from userapi.accounts.imports.results import ImportResult
 from userapi.errors import FieldError
@@ -34,46 +31,18 @@ from userapi.infrastructure.database import (
 )
 
 
-class ImportState(StrEnum):
-    """The states of a job."""
-
-    CANCELLED = "cancelled"
-    DONE = "done"
-    FAILED = "failed"
-    QUEUED = "queued"
-    RUNNING = "running"
-
-
-UNFINISHED = (ImportState.QUEUED, ImportState.RUNNING)
-
-
-class ImportJob(Base):
-    """One import. No foreign key to its creator, who may be deleted in the meantime."""
+class ImportJob(JobColumns, Base):
+    """One import."""
 
     __tablename__ = "user_imports"
 
-    id: Mapped[UuidKey] = mapped_column(default=new_id)
-    state: Mapped[str] = mapped_column(String(16))
     dry_run: Mapped[bool]
     row_count: Mapped[int]
-    done: Mapped[int] = mapped_column(default=0)
-    created: Mapped[int] = mapped_column(default=0)
-    failed: Mapped[int] = mapped_column(default=0)
+    created: Mapped[int]
     ignored_columns: Mapped[list[str]] = mapped_column(JsonDocument)
-    next_batch: Mapped[int] = mapped_column(default=0)
-    created_by: Mapped[UUID]
-    actor: Mapped[dict[str, Any]] = mapped_column(JsonDocument)
-    claimed_by: Mapped[str | None] = mapped_column(String(32))
-    attempts: Mapped[int] = mapped_column(default=0)
-    created_at: Mapped[datetime]
-    advanced_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
     __table_args__ = (
-        CheckConstraint(
-            "state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"
-        ),
+        CheckConstraint(STATE_CONDITION, name="state"),
         partial_index("ix_user_imports_unfinished", "advanced_at", where="finished_at IS NULL"),
         Index("ix_user_imports_finished_at", "finished_at"),
     )
@@ -121,7 +90,7 @@ class ImportView:
     """A job as it is shown: its progress and how it ended."""
 
     id: UUID
-    state: ImportState
+    state: JobState
     dry_run: bool
     rows: int
     done: int
@@ -151,7 +120,7 @@ def view_of_job(row: Row[Any]) -> ImportView:
     """Return a job from its row."""
     return ImportView(
         id=row.id,
-        state=ImportState(row.state),
+        state=JobState(row.state),
         dry_run=row.dry_run,
         rows=row.row_count,
         done=row.done,
@@ -199,14 +168,3 @@ def refused_of_row(row: Row[Any]) -> RefusedRow:
     # In the order of the columns of a file. PostgreSQL stores another one.
     content = {name: stored[name] for name in COLUMNS if name in stored}
     return RefusedRow(result=result_of_row(row), content=content)
-
-
-def unfinished_imports(connection: Connection) -> dict[str, int]:
-    """Return the number of queued and of running imports."""
-    query = (
-        select(jobs_table.c.state, func.count())
-        .where(jobs_table.c.finished_at.is_(None))
-        .group_by(jobs_table.c.state)
-    )
-    counts = {str(state): 0 for state in UNFINISHED}
-    return counts | {state: count for state, count in connection.execute(query)}

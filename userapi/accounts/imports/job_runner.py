@@ -5,49 +5,42 @@ stops, no row is half done, and another worker continues with the next batch. Th
 a batch are deleted with it.
 """
 
-import secrets
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import structlog
 from sqlalchemy import Row as DatabaseRow
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session
 
+from userapi.accounts.batch_jobs import (
+    MAX_ATTEMPTS,
+    ClaimLost,
+    JobClaims,
+    JobState,
+    require_creator,
+)
 from userapi.accounts.imports.importing import UserImports
 from userapi.accounts.imports.job_models import (
-    ImportState,
     batches_table,
     jobs_table,
     results_table,
     row_of_result,
 )
-from userapi.accounts.imports.jobs import finish_job
+from userapi.accounts.imports.jobs import finish_import
 from userapi.accounts.imports.results import ImportResult
 from userapi.accounts.imports.rows import Row, content_of
 from userapi.accounts.imports.screening import SeenInFile
 from userapi.accounts.imports.sealed_batches import SealedBatches, find_sealed
-from userapi.accounts.models import UserStatus
-from userapi.accounts.stored_actors import restored_actor
-from userapi.accounts.views import users
 from userapi.actor import Actor, PermissionDenied
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading, transaction
 from userapi.infrastructure.encryption import SealedValueUnreadable
-from userapi.infrastructure.work_queues import claim_next
 from userapi.permissions import Permission
-from userapi.roles.assignment import role_names_of
 from userapi.roles.service import Roles
 
-# Failed attempts of one batch after which the job ends, because other jobs wait behind it.
-MAX_ATTEMPTS = 10
-
 log = structlog.get_logger(__name__)
-
-
-class _ClaimLost(Exception):
-    """The job was cancelled, or another worker has claimed it: this batch is rolled back."""
 
 
 class ImportRunner:
@@ -60,7 +53,7 @@ class ImportRunner:
         self._batches = batches
         self._imports = imports
         self._roles = roles
-        self._worker = secrets.token_hex(16)
+        self._claims = JobClaims(jobs_table, clock=clock)
         # The names in earlier rows of a dry run, which are in no table.
         self._seen: dict[UUID, SeenInFile] = {}
 
@@ -69,8 +62,9 @@ class ImportRunner:
 
         One worker process at a time calls this.
         """
-        job = self._claim()
+        job = self._claims.claim_oldest()
         if job is None:
+            self._seen.clear()
             return 0
         sealed = find_sealed(job.id, job.next_batch)
         if sealed is None:
@@ -88,37 +82,10 @@ class ImportRunner:
         except PermissionDenied as exc:
             log.warning("import.failed", import_id=str(job.id), reason=exc.code)
             return self._reject_rest(job, exc.code)
-        except _ClaimLost:
+        except ClaimLost:
             self._seen.pop(job.id, None)
             return 0
         return len(rows)
-
-    def _claim(self) -> DatabaseRow[Any] | None:
-        """Claim the job that has waited longest, if any; return its row from before the claim."""
-        unfinished = jobs_table.c.finished_at.is_(None)
-        with reading() as connection:
-            if (
-                connection.execute(select(jobs_table.c.id).where(unfinished).limit(1)).first()
-                is None
-            ):
-                self._seen.clear()
-                return None
-        now = self._clock.now()
-        with transaction():
-            return claim_next(
-                jobs_table,
-                unfinished,
-                order_by=(jobs_table.c.advanced_at, jobs_table.c.id),
-                values={
-                    "state": ImportState.RUNNING,
-                    "started_at": func.coalesce(
-                        jobs_table.c.started_at, literal(now, jobs_table.c.started_at.type)
-                    ),
-                    "claimed_by": self._worker,
-                    "attempts": jobs_table.c.attempts + 1,
-                    "advanced_at": now,
-                },
-            )
 
     def _run_batch(self, job: DatabaseRow[Any], rows: Sequence[Row], actor: Actor) -> None:
         def store(results: Sequence[ImportResult], session: Session) -> None:
@@ -141,8 +108,8 @@ class ImportRunner:
         rows: Sequence[Row],
     ) -> None:
         """Store the results in the transaction that inserts the users of the batch."""
-        self._require_claim(session, job.id)
-        self._require_permitted(session, job.created_by)
+        self._claims.require(session, job.id)
+        self._require_creator(session, job)
         created = sum(result.status == "created" for result in results)
         session.execute(
             insert(results_table),
@@ -169,33 +136,14 @@ class ImportRunner:
                 )
             )
 
-    def _require_claim(self, session: Session, import_id: UUID) -> DatabaseRow[Any]:
-        """Lock the job. Raises _ClaimLost if this worker no longer holds its claim."""
-        job = session.execute(
-            select(jobs_table).where(jobs_table.c.id == import_id).with_for_update()
-        ).one_or_none()
-        if job is None or job.finished_at is not None or job.claimed_by != self._worker:
-            raise _ClaimLost()
-        return job
-
-    def _require_permitted(self, session: Session, user_id: UUID) -> None:
-        """Raise PermissionDenied if the creator of the job may no longer import users."""
-        status = session.execute(
-            select(users.c.status).where(users.c.id == user_id)
-        ).scalar_one_or_none()
-        held = self._roles.effective_now(role_names_of(session, user_id))
-        if status != UserStatus.ACTIVE or Permission.USERS_IMPORT not in held:
-            raise PermissionDenied(Permission.USERS_IMPORT)
+    def _require_creator(self, session: Session, job: DatabaseRow[Any]) -> Actor:
+        """Return the creator of the job with their current permissions. Raises PermissionDenied."""
+        permission = Permission.USERS_IMPORT
+        return require_creator(session, job, roles=self._roles, permission=permission)
 
     def _creator(self, job: DatabaseRow[Any]) -> Actor:
-        """Return the creator of the job with their current permissions.
-
-        Raises PermissionDenied.
-        """
         with transaction() as session:
-            self._require_permitted(session, job.created_by)
-            held = self._roles.effective_now(role_names_of(session, job.created_by))
-        return restored_actor(job.actor, user_id=job.created_by, permissions=held)
+            return self._require_creator(session, job)
 
     def _seen_so_far(self, job: DatabaseRow[Any]) -> SeenInFile:
         """Return the names in the valid rows of an interrupted dry run."""
@@ -218,20 +166,22 @@ class ImportRunner:
     def _end(self, job: DatabaseRow[Any]) -> None:
         with transaction() as session:
             try:
-                self._require_claim(session, job.id)
-            except _ClaimLost:
+                self._claims.require(session, job.id)
+            except ClaimLost:
                 return
             # A checked file can be imported afterwards.
-            finish_job(session, job.id, ImportState.DONE, clock=self._clock, keep_rows=job.dry_run)
+            finish_import(
+                session, job.id, JobState.DONE, now=self._clock.now(), keep_rows=job.dry_run
+            )
         self._seen.pop(job.id, None)
-        log.info("import.finished", import_id=str(job.id), state=ImportState.DONE)
+        log.info("import.finished", import_id=str(job.id), state=JobState.DONE)
 
     def _reject_rest(self, job: DatabaseRow[Any], code: str) -> int:
         """End the job and reject its remaining rows; return how many."""
         with transaction() as session:
             try:
-                current = self._require_claim(session, job.id)
-            except _ClaimLost:
+                current = self._claims.require(session, job.id)
+            except ClaimLost:
                 return 0
             rest = range(current.done + 1, current.row_count + 1)
             results = [ImportResult(row=row, status="error", code=code) for row in rest]
@@ -244,6 +194,6 @@ class ImportRunner:
                 .where(jobs_table.c.id == job.id)
                 .values(done=current.row_count, failed=jobs_table.c.failed + len(results))
             )
-            finish_job(session, job.id, ImportState.FAILED, clock=self._clock)
+            finish_import(session, job.id, JobState.FAILED, now=self._clock.now())
         self._seen.pop(job.id, None)
         return len(results)

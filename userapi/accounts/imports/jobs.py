@@ -5,18 +5,26 @@ A request stores the rows encrypted; the worker imports them (see `job_runner`).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
+from userapi.accounts.batch_jobs import (
+    UNFINISHED,
+    JobState,
+    end_job,
+    find_job,
+    latest_jobs,
+    lock_job,
+    new_job,
+)
 from userapi.accounts.imports.columns import COLUMNS, REFUSAL_COLUMNS, SECRETS
 from userapi.accounts.imports.errors import CheckedRowsGone, ImportNotFound
 from userapi.accounts.imports.importing import batches_of
 from userapi.accounts.imports.job_models import (
-    UNFINISHED,
-    ImportState,
     ImportView,
     RefusedRow,
     batches_table,
@@ -33,7 +41,6 @@ from userapi.accounts.imports.rows import (
     require_step_up_for,
 )
 from userapi.accounts.imports.sealed_batches import SealedBatches
-from userapi.accounts.stored_actors import stored_actor
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail
@@ -101,14 +108,14 @@ class ImportJobs:
                 .where(batches_table.c.import_id == import_id)
                 .returning(batches_table.c.number)
             ).all()
-            if not check.dry_run or check.state != ImportState.DONE or not deleted:
+            if not check.dry_run or check.state != JobState.DONE or not deleted:
                 raise CheckedRowsGone()
             self._insert_job(session, job, actor=actor)
         return self.get(job.id)
 
     def can_be_imported(self, job: ImportView) -> bool:
         """Return whether a job is a finished dry run whose rows are still stored."""
-        if not job.dry_run or job.state != ImportState.DONE or not job.created:
+        if not job.dry_run or job.state != JobState.DONE or not job.created:
             return False
         stored = select(batches_table.c.number).where(batches_table.c.import_id == job.id).limit(1)
         with reading() as connection:
@@ -116,21 +123,14 @@ class ImportJobs:
 
     def get(self, import_id: UUID) -> ImportView:
         """Return a job. Raises ImportNotFound."""
-        with reading() as connection:
-            row = connection.execute(
-                select(jobs_table).where(jobs_table.c.id == import_id)
-            ).one_or_none()
+        row = find_job(jobs_table, import_id)
         if row is None:
             raise ImportNotFound()
         return view_of_job(row)
 
     def latest(self, count: int) -> list[ImportView]:
         """Return the latest jobs, newest first."""
-        with reading() as connection:
-            rows = connection.execute(
-                select(jobs_table).order_by(jobs_table.c.id.desc()).limit(count)
-            )
-            return [view_of_job(row) for row in rows]
+        return [view_of_job(row) for row in latest_jobs(jobs_table, count)]
 
     def results(self, import_id: UUID, wanted: PageRequest) -> Page[ImportResult]:
         """Return a page of the results so far, in the order of the rows.
@@ -180,13 +180,11 @@ class ImportJobs:
         Raises ImportNotFound. Waits for the transaction of a batch, but not for its hashes.
         """
         with transaction() as session:
-            job = session.execute(
-                select(jobs_table).where(jobs_table.c.id == import_id).with_for_update()
-            ).one_or_none()
+            job = lock_job(session, jobs_table, import_id)
             if job is None:
                 raise ImportNotFound()
             if job.state in UNFINISHED:
-                finish_job(session, import_id, ImportState.CANCELLED, clock=self._clock)
+                finish_import(session, import_id, JobState.CANCELLED, now=self._clock.now())
                 self._audit.record(
                     AuditAction.IMPORT_CANCELLED,
                     actor=actor,
@@ -210,23 +208,13 @@ class ImportJobs:
         )
 
     def _insert_job(self, session: Session, job: _SealedJob, *, actor: Actor) -> None:
-        now = self._clock.now()
         session.execute(
             insert(jobs_table).values(
-                id=job.id,
-                state=ImportState.QUEUED,
                 dry_run=job.dry_run,
                 row_count=job.rows,
-                done=0,
                 created=0,
-                failed=0,
                 ignored_columns=job.ignored_columns,
-                next_batch=0,
-                created_by=actor.id,
-                actor=stored_actor(actor),
-                attempts=0,
-                created_at=now,
-                advanced_at=now,
+                **new_job(job.id, actor=actor, now=self._clock.now()),
             )
         )
         if job.batches:
@@ -253,17 +241,13 @@ class ImportJobs:
         ]
 
 
-def finish_job(
-    session: Session, import_id: UUID, state: ImportState, *, clock: Clock, keep_rows: bool = False
+def finish_import(
+    session: Session, import_id: UUID, state: JobState, *, now: datetime, keep_rows: bool = False
 ) -> None:
     """Set the final state of a locked job, and delete its remaining rows unless `keep_rows`."""
     if not keep_rows:
         session.execute(delete(batches_table).where(batches_table.c.import_id == import_id))
-    session.execute(
-        update(jobs_table)
-        .where(jobs_table.c.id == import_id)
-        .values(state=state, finished_at=clock.now(), claimed_by=None)
-    )
+    end_job(session, jobs_table, import_id, state, now=now)
 
 
 def _refused_chunks(import_id: UUID) -> Iterator[list[RefusedRow]]:

@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
-from userapi.accounts.imports.job_models import ImportState
+from userapi.accounts.batch_jobs import JobState
 from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, ProblemField
@@ -60,7 +60,7 @@ class ImportJob(Schema):
 
     id = fields.UUID()
     state = fields.String(
-        validate=validate.OneOf([str(state) for state in ImportState]),
+        validate=validate.OneOf([str(state) for state in JobState]),
         metadata={"example": "running"},
     )
     dry_run = fields.Boolean()
