@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from userapi.factors.models import TotpFactor
 from userapi.factors.totp_secrets import TotpSecrets
 from userapi.infrastructure.database import autocommit, reading, table_of
-from userapi.infrastructure.encryption import RotationResult, SealedValueUnreadable
+from userapi.infrastructure.encryption import RotationResult, SealedValueUnreadable, reseal_all
 
 BATCH = 500
 
@@ -27,17 +27,7 @@ class SecretRotation:
         `progress` receives the number of secrets in each batch. Each secret is one statement, which
         changes nothing if a log-in has encrypted the secret meanwhile.
         """
-        resealed = unreadable = 0
-        last = None
-        while rows := self._next_rows(last):
-            for row in rows:
-                if self._reseal(row):
-                    resealed += 1
-                else:
-                    unreadable += 1
-            progress(len(rows))
-            last = rows[-1].id
-        return RotationResult(resealed=resealed, unreadable=unreadable)
+        return reseal_all(self._next_rows, self._reseal, progress=progress)
 
     def count_outdated(self, connection: Connection) -> int:
         """Return how many secrets a former or unknown key encrypts."""
@@ -51,7 +41,7 @@ class SecretRotation:
         )
         return int(connection.execute(query).scalar_one())
 
-    def _next_rows(self, last: Any) -> Sequence[Row[Any]]:
+    def _next_rows(self, last: Row[Any] | None) -> Sequence[Row[Any]]:
         query: Select[Any] = (
             select(_table.c.id, _table.c.user_id, _table.c.sealed_secret)
             .where(_table.c.key_id != self._secrets.current_key_id)
@@ -59,7 +49,7 @@ class SecretRotation:
             .limit(BATCH)
         )
         if last is not None:
-            query = query.where(_table.c.id > last)
+            query = query.where(_table.c.id > last.id)
         with reading() as connection:
             return connection.execute(query).all()
 

@@ -6,8 +6,9 @@ of ENCRYPTION_KEY_PREVIOUS are decrypted, and a missing key is reported as such,
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,6 +21,8 @@ FORMAT = b"\x01"
 KEY_ID_BYTES = 8
 NONCE_BYTES = 12
 _HEADER_BYTES = len(FORMAT) + KEY_ID_BYTES
+
+Value = TypeVar("Value")
 
 
 class SealedValueUnreadable(Unavailable):
@@ -94,6 +97,30 @@ class RotationResult:
 
     resealed: int
     unreadable: int
+
+
+def reseal_all(
+    next_values: Callable[[Value | None], Sequence[Value]],
+    reseal: Callable[[Value], bool],
+    *,
+    progress: Callable[[int], object],
+) -> RotationResult:
+    """Encrypt stored values with the current key, some at a time.
+
+    `next_values` returns those that follow a value, and the first ones for None. `reseal` returns
+    whether a key decrypts the value. `progress` receives how many were read.
+    """
+    resealed = unreadable = 0
+    last = None
+    while values := next_values(last):
+        for value in values:
+            if reseal(value):
+                resealed += 1
+            else:
+                unreadable += 1
+        progress(len(values))
+        last = values[-1]
+    return RotationResult(resealed=resealed, unreadable=unreadable)
 
 
 def key_id(secret: str) -> str:

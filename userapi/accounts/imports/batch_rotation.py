@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, select, tuple_, upd
 from userapi.accounts.imports.job_models import batches_table
 from userapi.accounts.imports.sealed_batches import SealedBatches
 from userapi.infrastructure.database import autocommit, reading
-from userapi.infrastructure.encryption import RotationResult, SealedValueUnreadable
+from userapi.infrastructure.encryption import RotationResult, SealedValueUnreadable, reseal_all
 
 # A batch has up to 250 rows, so only a few are read at a time.
 AT_A_TIME = 20
@@ -26,17 +26,7 @@ class BatchRotation:
         `progress` receives the number of batches read. Each batch is one statement, which changes
         nothing if the worker has imported the batch meanwhile.
         """
-        resealed = unreadable = 0
-        last = None
-        while rows := self._next_rows(last):
-            for row in rows:
-                if self._reseal(row):
-                    resealed += 1
-                else:
-                    unreadable += 1
-            progress(len(rows))
-            last = rows[-1]
-        return RotationResult(resealed=resealed, unreadable=unreadable)
+        return reseal_all(self._next_rows, self._reseal, progress=progress)
 
     def count_outdated(self, connection: Connection) -> int:
         """Return how many batches a former or unknown key encrypts."""
