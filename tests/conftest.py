@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.support.deployments import (
     deploy,
     disconnect,
     migrate_with,
+    patient_redis,
 )
 from tests.support.guardian import end_with_parent, guardian
 from tests.support.mailbox import Mailbox
@@ -280,11 +282,13 @@ def make_app(deployment: Deployment) -> Iterator[Callable[..., Flask]]:
     made: list[Flask] = []
 
     def make(**environment: str) -> Flask:
-        app = build_app(
-            {**deployment.environment, **environment},
-            clock=deployment.clock,
-            instance_dir=deployment.instance_dir,
-        )
+        # A test with a Redis of its own may be about how long the service waits for it.
+        with nullcontext() if "REDIS_URL" in environment else patient_redis():
+            app = build_app(
+                {**deployment.environment, **environment},
+                clock=deployment.clock,
+                instance_dir=deployment.instance_dir,
+            )
         made.append(app)
         return app
 
