@@ -140,6 +140,7 @@ def test_a_filter_of_the_console_with_control_characters_is_told_in_words(
     }
 
 
+@pytest.mark.thorough
 def test_every_page_bears_any_query(app: Flask, reader: PageReader) -> None:
     given = {}
     for method, rule in operations(app):

@@ -392,6 +392,7 @@ def test_reading_json_is_linear(guarded_app: Flask, name: str) -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FORM_BODIES)
 @pytest.mark.parametrize("path", ["/api/v1/auth/revoke", "/console/sign-in"])
 def test_reading_a_form_is_linear(guarded_app: Flask, path: str, name: str) -> None:
@@ -412,6 +413,7 @@ def test_reading_multipart_is_linear(guarded_app: Flask, name: str) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_judging_every_field_of_strangers_is_linear(guarded_app: Flask) -> None:
     faults: dict[tuple[str, str, str], str | None] = {}
     bodies = list(public_bodies(guarded_app))
@@ -432,6 +434,7 @@ def test_judging_every_field_of_strangers_is_linear(guarded_app: Flask) -> None:
     assert not {case: found for case, found in faults.items() if found}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", HEADERS)
 def test_reading_a_header_is_linear(guarded_app: Flask, name: str) -> None:
     faults = {}
@@ -460,6 +463,7 @@ def test_reading_a_header_is_linear(guarded_app: Flask, name: str) -> None:
     assert not {case: found for case, found in faults.items() if found}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", QUERIES)
 @pytest.mark.parametrize(
     "path", ["/api/v1/auth/me", "/api/v1/users/", "/api/v1/health/live", "/console/sign-in", "/"]
@@ -479,6 +483,7 @@ def test_finding_a_path_is_linear(guarded_app: Flask, name: str) -> None:
     assert not fault(guarded_app, lambda n: EnvironBuilder(quote(make(n), "/%")).get_environ())
 
 
+@pytest.mark.thorough
 def test_naming_a_device_is_cheap_for_the_longest_user_agent() -> None:
     """Only a signed-in user lists devices, but each log-in writes the name of one."""
     parts = ["Mozilla/5.0 (", "Linux; ", "Android 1.", "; ", "Build/", "iPhone OS 1_", " ", "1."]

@@ -1001,6 +1001,7 @@ def test_the_rate_limit_bounds_the_rows_that_refusals_make(
     assert len(audit_rows(world.app, action="auth.permission_denied")) == 5
 
 
+@pytest.mark.thorough
 def test_a_denial_that_cannot_be_recorded_is_reported_as_an_outage(world: World) -> None:
     """Otherwise requests during such an outage would be missing in the audit log."""
     client = world.log_robin_in()

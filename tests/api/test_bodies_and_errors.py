@@ -163,6 +163,7 @@ def test_only_trusted_hosts_are_answered(make_app: Callable[..., Flask]) -> None
     assert status("id.example.com.evil.org") == 400
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("path", "host", "expected"),
     [

@@ -180,6 +180,7 @@ def test_an_error_during_the_export_truncates_the_file(app: Flask, services: Ser
                 session.execute(text("ALTER TABLE hidden RENAME TO users"))
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_number_of_users(app: Flask, services: Services) -> None:
     def peak() -> int:
         with app.app_context():

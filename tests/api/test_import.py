@@ -335,6 +335,7 @@ def test_an_import_with_roles_requires_the_permission_to_assign_them(
     assert codes(send(admin, row_of("e1e", roles=["moderator"]))) == [None]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "backend",
     [Backend.POSTGRESQL, pytest.param(Backend.SQLITE, marks=pytest.mark.slow)],

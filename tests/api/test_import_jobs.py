@@ -394,6 +394,7 @@ def test_roles_are_checked_against_the_current_permissions_of_the_creator(
     assert all_results(chief, location)[-1]["code"] == "permission_denied"
 
 
+@pytest.mark.thorough
 def test_rows_are_stored_encrypted_and_deleted_with_their_batch(
     app: Flask, services: Services, admin: SignedInClient
 ) -> None:

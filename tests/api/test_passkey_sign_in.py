@@ -252,6 +252,7 @@ def test_an_assertion_is_used_once(client: JsonClient, authenticator: Authentica
     assert [code_of(answer) for answer in answers] == [(200, ""), (401, "passkey_invalid")]
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("own")
 def test_a_database_that_fails_uses_up_no_challenge(
     app: Flask, client: JsonClient, authenticator: Authenticator

@@ -301,6 +301,7 @@ def test_every_permission_is_explained_by_its_chains(
     assert via["stats:read"] == [["right"], ["left", "moderator"], ["right", "moderator"]]
 
 
+@pytest.mark.thorough
 def test_chains_without_number_are_bounded(
     app: Flask, services: Services, root: SignedInClient, make_user: MakeUser
 ) -> None:

@@ -602,6 +602,7 @@ def test_a_token_of_a_suspended_user_is_like_an_expired_one(
     assert answer(token) == answer("unknown")
 
 
+@pytest.mark.thorough
 def test_a_reset_of_the_password_leaves_the_factors_alone(
     app: Flask, robin: MadeUser, phone: App
 ) -> None:

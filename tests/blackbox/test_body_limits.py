@@ -69,6 +69,7 @@ def largest_temporary_file(service: GunicornService) -> int:
     return max(sizes)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("content_type", "first"),
     [(MULTIPART, FILE_HEAD), (URLENCODED, b"username="), (JSON, b'{"username":"')],
@@ -183,6 +184,7 @@ def test_a_body_that_breaks_off_has_no_effect_where_nobody_reads_it(
         assert code(broken.receive()) == (400, "malformed_request")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", ["/api/v1/auth/login", "/console/sign-in"])
 @pytest.mark.parametrize("framing", ["Content-Length: 5000", CHUNKED])
 def test_a_body_that_trickles_in_is_given_up(

@@ -57,6 +57,7 @@ def token(service: GunicornService) -> str:
     return str(json.loads(answer.body)["access_token"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("log_ins", [pytest.param(60, marks=pytest.mark.slow), 200])
 def test_reads_and_liveness_are_fast_during_a_burst_of_log_ins(
     service: GunicornService, token: str, log_ins: int

@@ -65,6 +65,7 @@ def start_run(tmp_path: Path) -> Iterator[StartRun]:
         end_process(process, signal.SIGKILL)
 
 
+@pytest.mark.thorough
 def test_on_a_terminal_it_speaks_to_people_and_ctrl_c_is_quiet(tmp_path: Path) -> None:
     port = free_port()
     program = ["make", "--old-file", ".venv/.runtime", "run"]
@@ -109,6 +110,7 @@ def test_without_a_terminal_each_line_of_the_log_is_json(start_run: StartRun) ->
     assert "\x1b[" not in log[log.index("Open http://localhost") :]
 
 
+@pytest.mark.thorough
 def test_a_used_port_is_one_line_that_names_bind(tmp_path: Path) -> None:
     with GunicornService(FAST) as other:
         run = subprocess.run(

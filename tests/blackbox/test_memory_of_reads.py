@@ -122,6 +122,7 @@ def _log_in(service: GunicornService) -> str:
     return token
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("read", PATHS)
 def test_a_worker_does_not_grow_with_the_length_of_its_answer(
     measured: Measured, read: str

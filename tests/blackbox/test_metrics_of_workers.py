@@ -7,6 +7,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService
 from tests.support.polling import wait_until
@@ -53,6 +55,7 @@ def test_counts_of_all_workers_are_added_up_and_never_go_back(
         assert counted(service) == 60.0
 
 
+@pytest.mark.thorough
 def test_a_kill_leaves_no_folder_that_the_next_start_does_not_remove(tmp_path: Path) -> None:
     environment = {"ENVIRONMENT": "testing", "TMPDIR": str(tmp_path)}
 

@@ -117,6 +117,7 @@ def service(
         yield service
 
 
+@pytest.mark.thorough
 def test_one_code_on_many_tokens_signs_in_once(service: GunicornService, redis_url: str) -> None:
     """Of the implementations that were read, none guarded this in the database."""
     robin = new_member(service, "robin")
@@ -198,6 +199,7 @@ def default_service(
         yield service
 
 
+@pytest.mark.thorough
 def test_with_the_usual_threshold_one_of_many_signs_in(default_service: GunicornService) -> None:
     robin = new_member(default_service, "robin")
     token, code = robin.mfa_token(), robin.code()

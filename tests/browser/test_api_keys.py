@@ -23,6 +23,7 @@ def clipboard(browser: Browser, site: Site) -> str:
     return str(text)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("owner", ["own", "service"])
 def test_a_new_key_is_copied_and_shown_only_once(browser: Browser, site: Site, owner: str) -> None:
     sign_in(browser, site)

@@ -97,6 +97,7 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
     second_browser.expect_exactly("h1", "Sign in")
 
 
+@pytest.mark.thorough
 def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
     browser: Browser, site: Site
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
     browser.expect("tbody dl", "media:upload")
 
 
+@pytest.mark.thorough
 def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, site: Site) -> None:
     sign_in(browser, site)
     browser.get(site.url + "/console/users")
@@ -141,6 +143,7 @@ def test_nothing_of_a_session_is_left_behind_by_signing_out(browser: Browser, si
     browser.expect_exactly("h1", "Sign in")
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 409"])
 def test_a_double_click_sends_a_form_once(browser: Browser, site: Site) -> None:
     sign_in(browser, site)
@@ -189,6 +192,7 @@ def long_name(site: Site) -> str:
     return name
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 404", "status of 422"])
 @pytest.mark.parametrize(
     "views",

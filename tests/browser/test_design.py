@@ -20,6 +20,7 @@ def brightness(browser: Browser) -> float:
     return float(sum(shown) / 3)
 
 
+@pytest.mark.thorough
 def test_the_colours_follow_the_browser_until_others_are_chosen_in_the_menu(
     browser: Browser, site: Site
 ) -> None:
@@ -39,7 +40,10 @@ def test_the_colours_follow_the_browser_until_others_are_chosen_in_the_menu(
     assert brightness(browser) < 60
 
 
-@pytest.mark.parametrize(("theme", "scheme"), [("dark", "light"), ("light", "dark")])
+@pytest.mark.parametrize(
+    ("theme", "scheme"),
+    [("dark", "light"), pytest.param("light", "dark", marks=pytest.mark.thorough)],
+)
 def test_axe_finds_nothing_in_the_chosen_colours(
     browser: Browser, site: Site, theme: str, scheme: str
 ) -> None:

@@ -73,6 +73,7 @@ def type_over(browser: Browser, element: WebElement, text: str) -> None:
     browser.execute_cdp_cmd("Input.insertText", {"text": text})
 
 
+@pytest.mark.thorough
 def test_one_logs_in_authorizes_and_lists_users_in_swagger_ui(browser: Browser, site: Site) -> None:
     browser.get(site.url + "/docs")
     login = open_operation(browser, "post", "/api/v1/auth/login")
@@ -106,6 +107,7 @@ def sign_in(browser: Browser, username: str, password: str) -> None:
     browser.find("#sign-in-password").send_keys(password, Keys.ENTER)
 
 
+@pytest.mark.thorough
 def test_one_signs_in_inside_authorize_and_stays_signed_in(browser: Browser, site: Site) -> None:
     browser.get(site.url + "/docs")
     sign_in(browser, site.username, site.password)
@@ -124,6 +126,7 @@ def test_one_signs_in_inside_authorize_and_stays_signed_in(browser: Browser, sit
     assert not browser.find_elements("css selector", "#sign-in-username")
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 401"])
 def test_a_refused_sign_in_says_why_and_authorizes_nothing(browser: Browser, site: Site) -> None:
     browser.get(site.url + "/docs")
@@ -136,6 +139,7 @@ def test_a_refused_sign_in_says_why_and_authorizes_nothing(browser: Browser, sit
     assert browser.execute_script("return localStorage.length") == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 401"])
 def test_without_authorizing_the_answer_says_what_is_missing(browser: Browser, site: Site) -> None:
     browser.get(site.url + "/docs")
@@ -146,6 +150,7 @@ def test_without_authorizing_the_answer_says_what_is_missing(browser: Browser, s
     assert json.loads(answer)["code"] == "authentication_required"
 
 
+@pytest.mark.thorough
 def test_swagger_ui_shows_an_example_of_each_refusal(browser: Browser, site: Site) -> None:
     browser.get(site.url + "/docs")
     login = open_operation(browser, "post", "/api/v1/auth/login")
@@ -156,6 +161,7 @@ def test_swagger_ui_shows_an_example_of_each_refusal(browser: Browser, site: Sit
     browser.expect(refused, '"code": "invalid_credentials"')
 
 
+@pytest.mark.thorough
 def test_swagger_ui_shows_every_operation(
     browser: Browser, site: Site, document: dict[str, Any]
 ) -> None:
@@ -182,6 +188,7 @@ def test_swagger_ui_shows_every_operation(
     ]
 
 
+@pytest.mark.thorough
 def test_redoc_shows_every_operation(
     browser: Browser, site: Site, document: dict[str, Any]
 ) -> None:

@@ -50,6 +50,7 @@ def faults_of_page(browser: Browser, name: str) -> list[str]:
     return faults
 
 
+@pytest.mark.thorough
 def test_times_are_in_the_zone_of_the_browser_without_one_in_the_profile(
     browser_in_tokyo: Browser, site: Site
 ) -> None:
@@ -61,6 +62,7 @@ def test_times_are_in_the_zone_of_the_browser_without_one_in_the_profile(
     assert "data-zone-name>Asia/Tokyo<" in page_as_sent(browser, site, "profile")
 
 
+@pytest.mark.thorough
 def test_a_user_chooses_german_and_a_time_zone(browser_in_tokyo: Browser, site: Site) -> None:
     browser = browser_in_tokyo
     sign_in(browser, site)
@@ -83,6 +85,7 @@ def test_a_user_chooses_german_and_a_time_zone(browser_in_tokyo: Browser, site: 
     browser.expect(".zone", "Times in Asia/Tokyo.")
 
 
+@pytest.mark.thorough
 def test_the_pages_of_a_user_and_of_a_role_are_in_german(browser: Browser, site: Site) -> None:
     add_user(site, "zoe")
     sign_in(browser, site)
@@ -106,6 +109,7 @@ def test_the_pages_of_a_user_and_of_a_role_are_in_german(browser: Browser, site:
     assert faults == []
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 404"])
 def test_pages_without_a_session_are_in_the_language_of_the_browser(
     browser: Browser, site: Site

@@ -46,6 +46,7 @@ def look(browser: Browser) -> Look:
     return look
 
 
+@pytest.mark.thorough
 def test_a_list_is_walked_to_its_end_and_the_way_back_keeps_it(
     browser: Browser, site: Site, crowd: None, look: Look
 ) -> None:
@@ -67,6 +68,7 @@ def test_a_list_is_walked_to_its_end_and_the_way_back_keeps_it(
     browser.expect("tbody", "crowd-59")
 
 
+@pytest.mark.thorough
 def test_the_menu_of_a_row_suspends_and_leads_back_to_the_list(
     browser: Browser, site: Site, crowd: None, look: Look
 ) -> None:
@@ -87,6 +89,7 @@ def test_the_menu_of_a_row_suspends_and_leads_back_to_the_list(
     assert browser.current_url.endswith("?search=crowd-00")
 
 
+@pytest.mark.thorough
 def test_buttons_are_disabled_while_nothing_is_selected(
     browser: Browser, site: Site, crowd: None
 ) -> None:
@@ -105,6 +108,7 @@ def test_buttons_are_disabled_while_nothing_is_selected(
     browser.wait(lambda b: enabled(b) == {True}, "enabled buttons for all of the page")
 
 
+@pytest.mark.thorough
 def test_all_that_match_are_suspended_by_a_job(
     browser: Browser, site: Site, crowd: None, look: Look
 ) -> None:
@@ -142,6 +146,7 @@ def test_keys_open_the_search_and_the_list_of_keys(browser: Browser, site: Site)
     browser.wait(lambda b: b.switch_to.active_element.get_attribute("id") == "search", "the focus")
 
 
+@pytest.mark.thorough
 def test_filters_are_saved_and_columns_chosen(
     browser: Browser, site: Site, crowd: None, look: Look
 ) -> None:
@@ -165,6 +170,7 @@ def test_filters_are_saved_and_columns_chosen(
     browser.expect(".list-head", "10 users")
 
 
+@pytest.mark.thorough
 def test_a_file_is_checked_and_its_valid_rows_are_imported(
     browser: Browser, site: Site, look: Look
 ) -> None:
@@ -187,6 +193,7 @@ def test_a_file_is_checked_and_its_valid_rows_are_imported(
     look("lists-imported")
 
 
+@pytest.mark.thorough
 def test_the_audit_log_is_sentences_with_trails(
     browser: Browser, site: Site, crowd: None, look: Look
 ) -> None:

@@ -54,6 +54,7 @@ def tile(browser: Browser, label: str) -> str:
     return next(text[0] for text in texts if text[-1] == label)
 
 
+@pytest.mark.thorough
 def test_an_administrator_adds_the_demanded_factor_and_resets_those_of_a_user(
     browser: Browser, site: Site
 ) -> None:

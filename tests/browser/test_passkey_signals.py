@@ -73,6 +73,7 @@ def sign_in_and_add_a_passkey(browser: Browser, site: Site, name: str) -> str:
     return credential_id
 
 
+@pytest.mark.thorough
 def test_after_a_removal_the_browser_learns_which_passkeys_are_left(
     browser: Browser, site: Site
 ) -> None:
@@ -103,6 +104,7 @@ def test_after_a_removal_the_browser_learns_which_passkeys_are_left(
     assert none_left["userId"] == left["userId"]
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 401"])
 def test_a_passkey_that_no_account_has_is_signalled_as_unknown_and_no_other(
     browser: Browser, site: Site

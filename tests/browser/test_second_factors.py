@@ -92,6 +92,7 @@ def scanned(browser: Browser) -> list[str]:
     return texts
 
 
+@pytest.mark.thorough
 def test_a_lost_app_is_replaced_by_a_passkey_with_a_recovery_code(
     browser: Browser, site: Site
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_lost_app_is_replaced_by_a_passkey_with_a_recovery_code(
     assert findings == []
 
 
+@pytest.mark.thorough
 def test_recovery_codes_are_saved_as_a_file_and_printed(
     browser: Browser, site: Site, tmp_path: Path
 ) -> None:
@@ -161,6 +163,7 @@ def test_recovery_codes_are_saved_as_a_file_and_printed(
     browser.wait(lambda browser: browser.title == "printed", "the dialog of the printer")
 
 
+@pytest.mark.thorough
 def test_a_passkey_is_the_second_step_and_confirms(browser: Browser, site: Site) -> None:
     add_user(site, "bea")
     type_password(browser, site, "bea")
@@ -191,6 +194,7 @@ def test_a_passkey_is_the_second_step_and_confirms(browser: Browser, site: Site)
     assert findings == []
 
 
+@pytest.mark.thorough
 def test_an_address_gives_way_to_a_link_to_localhost(browser: Browser, site: Site) -> None:
     browser.get(f"{site.service.base_url}/console/sign-in?onward=/console/sessions")
 

@@ -10,6 +10,7 @@ from tests.browser.test_console import add_user, sign_in
 from tests.support.browser import Browser
 
 
+@pytest.mark.thorough
 def test_a_role_is_given_after_a_question_and_taken_back_by_the_message(
     browser: Browser, site: Site
 ) -> None:
@@ -30,6 +31,7 @@ def test_a_role_is_given_after_a_question_and_taken_back_by_the_message(
     browser.wait(lambda b: not b.find("input[value=moderator]").is_selected(), "the former roles")
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 422"])
 def test_a_long_text_of_metadata_is_corrected_where_it_was_typed(
     browser: Browser, site: Site
@@ -59,6 +61,7 @@ def without_scripts(browser: Browser) -> Iterator[Browser]:
     browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
+@pytest.mark.thorough
 @pytest.mark.browser(expects=["status of 422"])
 def test_everything_about_a_user_works_without_scripts(
     without_scripts: Browser, site: Site

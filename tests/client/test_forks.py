@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.support.gunicorn import GunicornService
 
 from .conftest import People, StartServer, send
@@ -28,6 +30,7 @@ def index():
 """
 
 
+@pytest.mark.thorough
 def test_forked_processes_mix_up_no_answers(
     service: GunicornService, people: People, start_server: StartServer, tmp_path: Path
 ) -> None:

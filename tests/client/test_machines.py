@@ -53,6 +53,7 @@ def refused(verifier: Verifier, token: str, *, fresh: bool = False) -> tuple[str
     return error.value.code, error.value.status
 
 
+@pytest.mark.thorough
 def test_the_script_does_its_work_once_though_replies_are_lost(
     account: str,
     key: str,

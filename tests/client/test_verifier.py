@@ -146,6 +146,7 @@ def test_an_outage_of_the_service_is_no_refusal(people: People, verifier: Verifi
         people.service.start()
 
 
+@pytest.mark.thorough
 def test_tokens_of_a_new_key_are_accepted(
     service: GunicornService, admin: Client, verifier: Verifier, people: People
 ) -> None:
@@ -192,6 +193,7 @@ def test_deleting_needs_a_recent_and_strong_authentication(
     assert app.test_client().delete("/lenient", headers=headers).status_code == 204
 
 
+@pytest.mark.thorough
 def test_a_service_with_hs256_is_asked(tmp_path_factory: pytest.TempPathFactory) -> None:
     with GunicornService({**FAST, "JWT_SECRET_KEY": "a secret of at least thirty-two bytes"}) as hs:
         add_administrator(hs, PASSWORD)

@@ -28,7 +28,14 @@ def refusal(method: str, url: str, *, token: str | None = None) -> tuple[int, st
     return answer.status_code, answer.json()["code"]
 
 
-@pytest.mark.parametrize("command", [FLASK, FASTAPI, DJANGO], ids=["flask", "fastapi", "django"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(FLASK, id="flask"),
+        pytest.param(FASTAPI, id="fastapi", marks=pytest.mark.thorough),
+        pytest.param(DJANGO, id="django", marks=pytest.mark.thorough),
+    ],
+)
 def test_an_example_lets_in_who_may_read(
     command: tuple[str, ...], service: GunicornService, people: People, start_server: StartServer
 ) -> None:
@@ -51,6 +58,7 @@ def test_an_example_lets_in_who_may_read(
         assert status_of("GET", url + path, token=everything.access_token) == 200
 
 
+@pytest.mark.thorough
 def test_flask_asks_where_it_says_fresh(
     service: GunicornService, admin: Client, people: People, start_server: StartServer
 ) -> None:
@@ -92,6 +100,7 @@ def test_fastapi_notices_a_revocation_within_its_seconds_and_offers_to_authorize
     assert refusal("GET", f"{url}/media", token=tokens.access_token) == (401, "token_revoked")
 
 
+@pytest.mark.thorough
 def test_flask_answers_known_keys_while_the_service_hangs(
     service: GunicornService, people: People, start_server: StartServer
 ) -> None:

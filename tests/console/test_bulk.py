@@ -127,6 +127,7 @@ def test_nothing_selected_is_explained_and_the_filters_stay(boss: PageReader) ->
     assert "Choose one of the actions." in words(unknown)
 
 
+@pytest.mark.thorough
 def test_all_that_match_stay_selected_on_every_page_and_in_every_order(
     boss: PageReader, crowd: list[MadeUser]
 ) -> None:
@@ -175,6 +176,7 @@ def test_all_that_match_are_changed_by_the_worker(
     assert "61 of 61, 1 not changed" in words(boss.get("/users/bulk/jobs"))
 
 
+@pytest.mark.thorough
 def test_a_job_tries_only_failed_users_again(
     app: Flask, services: Services, boss: PageReader, crowd: list[MadeUser], make_user: MakeUser
 ) -> None:
@@ -235,6 +237,7 @@ def test_a_job_can_be_cancelled_and_its_changes_stay(
         assert connection.execute(select(batches_table)).all() == []
 
 
+@pytest.mark.thorough
 def test_a_batch_that_was_interrupted_is_repeated_and_counts_each_user_once(
     app: Flask, services: Services, boss: PageReader, crowd: list[MadeUser]
 ) -> None:
@@ -255,6 +258,7 @@ def test_a_batch_that_was_interrupted_is_repeated_and_counts_each_user_once(
     )
 
 
+@pytest.mark.thorough
 def test_a_job_ends_when_its_creator_loses_the_permission(
     app: Flask,
     services: Services,

@@ -20,6 +20,7 @@ PAGES = ("/sign-in", "/sign-up", "/forgot-password", "/set-password", "/verify-e
 FORMS = ("/sign-in", "/sign-up", "/forgot-password", "/set-password", "/sign-out", "/email")
 
 
+@pytest.mark.thorough
 def test_a_thousand_anonymous_requests_leave_nothing_in_redis(
     make_app: Callable[..., Flask], redis_url: str
 ) -> None:

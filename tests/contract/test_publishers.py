@@ -181,6 +181,7 @@ def test_a_message_is_persistent_and_has_its_content_type(rabbitmq: AmqpBench) -
     assert found.properties["content_type"] == "application/cloudevents+json"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["black_hole", "trickle"])
 def test_a_broker_that_stops_answering_is_waited_for_no_longer_than_a_bound(
     rabbitmq: AmqpBench, fault: str
@@ -258,6 +259,7 @@ def limited() -> Iterator[LimitedRabbitmq]:
         yield server
 
 
+@pytest.mark.thorough
 def test_a_memory_alarm_delays_a_publisher_for_a_limited_time(limited: LimitedRabbitmq) -> None:
     publisher = AmqpPublisher(limited.url, exchange="alarmed", confirm_seconds=1)
     publisher.publish([message(1)])

@@ -206,6 +206,7 @@ def start(tmp_path: Path, secrets: Path) -> Iterator[Callable[..., Scripted]]:
         yield start
 
 
+@pytest.mark.thorough
 def test_sentinels_promote_a_replica_and_remember_it(start: Callable[..., Scripted]) -> None:
     master = start("redis", "server.sh")
     first = {"MASTER": "127.0.0.1", "MASTER_PORT": str(master.port)}

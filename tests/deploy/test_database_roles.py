@@ -211,6 +211,7 @@ def test_the_service_cannot_switch_off_what_protects_the_audit_log(deployed: Dat
     assert row == [(False, False, False, False, 0)]
 
 
+@pytest.mark.thorough
 def test_a_database_that_another_role_owns_is_handed_over(database: Database) -> None:
     database.migrate(database.url("postgres", str(urlsplit(database.admin_url).password)))
 
@@ -226,6 +227,7 @@ def test_a_database_that_another_role_owns_is_handed_over(database: Database) ->
     disconnect(app)
 
 
+@pytest.mark.thorough
 def test_the_owner_migrates_down_and_up(database: Database) -> None:
     database.make_roles()
     app = database.app(database.owner_url)

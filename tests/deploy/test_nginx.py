@@ -186,6 +186,7 @@ def test_nothing_tells_which_nginx_it_is(fronted: Fronted) -> None:
     assert headers["server"] == "nginx"
 
 
+@pytest.mark.thorough
 def test_a_service_that_starts_again_is_found_again(fronted: Fronted) -> None:
     fronted.service.stop()
     status, headers, body = fronted.ask("/api/v1/health/live")
@@ -430,6 +431,7 @@ def test_hostile_clients_delay_nobody_else(fronted: Fronted, name: str) -> None:
     assert max(seconds) < 1
 
 
+@pytest.mark.thorough
 def test_uploads_that_go_on_after_their_refusal_delay_nobody_else(fronted: Fronted) -> None:
     """What still came was read for two seconds, by as many threads as there were such clients."""
     head = request_bytes(

@@ -151,6 +151,7 @@ def test_the_role_gets_what_the_service_asks_for() -> None:
     assert given == in_seconds
 
 
+@pytest.mark.thorough
 def test_many_at_once_share_few_connections(pooled: Pooled) -> None:
     token = sign_in(pooled, "robin")
 
@@ -200,6 +201,7 @@ def test_an_export_is_streamed_through_it(pooled: Pooled) -> None:
     assert "finch" in {row["username"] for row in rows}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [("worker",), ("db", "upgrade")])
 def test_the_worker_and_migrations_reject_a_pooler(pooled: Pooled, command: tuple[str]) -> None:
     """They would lose their locks, and two workers would publish the same events."""

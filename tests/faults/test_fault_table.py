@@ -88,19 +88,28 @@ def expected(dependency: Dependency, fault: Fault, group: str) -> Expected:
     return ALSO_WITHOUT if group in ("token", "components") else AWAY
 
 
+FIRST = (Dependency.POSTGRESQL, Fault.REFUSE)
 QUICK = {
     (Dependency.POSTGRESQL, Fault.BLACK_HOLE),
-    (Dependency.POSTGRESQL, Fault.REFUSE),
     (Dependency.RABBITMQ, Fault.BLACK_HOLE),
     (Dependency.REDIS, Fault.BLACK_HOLE),
     (Dependency.SMTP, Fault.BLACK_HOLE),
 }
+
+
+def part_of(dependency: Dependency, fault: Fault) -> list[pytest.MarkDecorator]:
+    """Return the marker of the part that tries a fault: the first one is in `make test`."""
+    if (dependency, fault) == FIRST:
+        return []
+    return [pytest.mark.thorough if (dependency, fault) in QUICK else pytest.mark.slow]
+
+
 TABLE = [
     pytest.param(
         dependency,
         fault,
         id=f"{dependency}-{fault}",
-        marks=[] if (dependency, fault) in QUICK else [pytest.mark.slow],
+        marks=part_of(dependency, fault),
     )
     for dependency, fault in product(Dependency, Fault)
 ]

@@ -75,6 +75,7 @@ def test_a_python_client_is_typed_and_logs_in(
     assert (used.returncode, used.stdout) == (0, EXPECTED), used.stderr
 
 
+@pytest.mark.thorough
 def test_a_typescript_client_is_typed_and_logs_in(
     service: GunicornService, document: Path, tmp_path: Path
 ) -> None:

@@ -201,6 +201,7 @@ def test_each_lock_lasts_longer_and_the_full_threshold_applies_again(
     assert waits == [60, 120, 240, 480, 900, 900]
 
 
+@pytest.mark.thorough
 def test_from_the_hundredth_failure_on_a_lock_lasts_a_day(
     make_app: Callable[..., Flask], robin: MadeUser, phone: App, clock: ManualClock
 ) -> None:
@@ -297,6 +298,7 @@ def unlock_by_command(app: Flask, robin: MadeUser, boss: JsonClient) -> None:
     assert app.test_cli_runner().invoke(args=["users", "unlock", "robin"]).exit_code == 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("release", [unlock, unlock_in_bulk, unlock_by_command])
 @pytest.mark.parametrize("failures", [4, 5])
 def test_an_unlock_clears_both_counters(
@@ -406,6 +408,7 @@ def test_a_busy_hashing_queue_uses_no_try(
     assert second_step(app, token, phone.recovery_codes[0]).status_code == 200
 
 
+@pytest.mark.thorough
 def test_a_broken_database_uses_no_challenge(app: Flask, robin: MadeUser, log_in: LogIn) -> None:
     """The transaction of a sign-in fails after the signature was verified."""
     laptop = Authenticator()
@@ -421,6 +424,7 @@ def test_a_broken_database_uses_no_challenge(app: Flask, robin: MadeUser, log_in
     assert JsonClient(app).post(SIGN_IN, json={"credential": credential}).status_code == 200
 
 
+@pytest.mark.thorough
 def test_a_broken_database_uses_no_code(app: Flask, robin: MadeUser, phone: App) -> None:
     """The transaction of the second step fails after the code was accepted."""
     token, code = mfa_token(app, robin), phone.code()

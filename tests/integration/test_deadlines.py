@@ -154,6 +154,7 @@ def test_one_black_hole_harms_no_other_connection(
     assert failures == []
 
 
+@pytest.mark.thorough
 def test_copy_and_notifications_work_on_a_bounded_connection(connection: QuickConnection) -> None:
     connection.autocommit = True
     cursor = connection.cursor()
@@ -171,6 +172,7 @@ def test_copy_and_notifications_work_on_a_bounded_connection(connection: QuickCo
     assert [notice.channel for notice in connection.notifies] == ["heard"]
 
 
+@pytest.mark.thorough
 def test_what_may_take_longer_is_waited_for_and_only_that(app: Flask) -> None:
     slow = text("SELECT pg_sleep(3.6)")
     with app.app_context():

@@ -85,6 +85,7 @@ def test_names_of_all_scripts_pass_whatever_the_default_encoding_is(
     assert ready.status_code == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_on_a_database_without_unicode_ends_with_a_line(
     make_app: MakeApp, database_url: str, encoding: str, command: tuple[str, ...]
@@ -98,6 +99,7 @@ def test_a_command_on_a_database_without_unicode_ends_with_a_line(
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "program", [("gunicorn", "-c", "gunicorn.conf.py"), ("flask", "db", "upgrade")], ids=" ".join
 )

@@ -225,6 +225,7 @@ def run_imports(app: Flask) -> None:
             pass
 
 
+@pytest.mark.thorough
 def test_rotating_encrypts_waiting_imports_so_that_the_former_key_can_go(
     app: Flask, rotated: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -244,6 +245,7 @@ def test_rotating_encrypts_waiting_imports_so_that_the_former_key_can_go(
     assert (job["state"], job["created"], job["failed"]) == ("done", 201, 0)
 
 
+@pytest.mark.thorough
 def test_rotating_encrypts_the_rows_of_a_finished_dry_run(
     app: Flask, rotated: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:

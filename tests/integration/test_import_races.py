@@ -4,6 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import pytest
 from flask import Flask
 
 from tests.support.facts import audit_rows, events
@@ -12,6 +13,7 @@ from userapi.actor import system_actor
 from userapi.wiring.services import Services
 
 
+@pytest.mark.thorough
 def test_three_concurrent_imports_of_a_file_create_each_user_once(
     app: Flask, services: Services
 ) -> None:

@@ -109,6 +109,7 @@ def test_a_worker_that_is_killed_is_followed_by_one_that_continues(
     assert_each_row_once(app, admin, location)
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_two_workers_never_do_one_import_at_once(
     app: Flask, admin: SignedInClient, worker_process: Callable[[], WorkerProcess]
@@ -121,6 +122,7 @@ def test_two_workers_never_do_one_import_at_once(
     assert_each_row_once(app, admin, location)
 
 
+@pytest.mark.thorough
 @on_both
 def test_a_worker_that_is_stopped_finishes_its_batch(
     app: Flask, admin: SignedInClient, worker_process: Callable[[], WorkerProcess]

@@ -173,6 +173,7 @@ USED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", USED)
 def test_a_command_loads_only_what_it_uses(command: str, tmp_path: Path) -> None:
     """Each command loaded all endpoints and services first, and every library that they use."""
@@ -202,6 +203,7 @@ MAX_MODULES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", MAX_MODULES)
 def test_a_command_loads_few_modules(command: str, tmp_path: Path) -> None:
     """`flask doctor` built services that it did not use: 174 modules, half of its time."""
@@ -212,6 +214,7 @@ def test_a_command_loads_few_modules(command: str, tmp_path: Path) -> None:
     assert len(own) <= MAX_MODULES[command]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["db current", "doctor", "events list", "keys list"])
 def test_a_command_that_does_not_use_redis_does_not_load_it(command: str, tmp_path: Path) -> None:
     """The check of REDIS_URL loaded redis-py for every command."""
@@ -264,6 +267,7 @@ def modules_loaded_by(command: list[str], instance: Path, **environment: str) ->
     return {line.rsplit("|", 1)[1].strip() for line in run.stderr.splitlines() if "|" in line}
 
 
+@pytest.mark.thorough
 def test_flasks_own_commands_still_find_the_endpoints(tmp_path: Any) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "flask", "routes"],

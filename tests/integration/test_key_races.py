@@ -285,6 +285,7 @@ def test_a_key_costs_one_query_without_redis(
         assert database.round_trips - before == 1
 
 
+@pytest.mark.thorough
 def test_a_job_may_send_5000_requests_a_minute(make_app: MakeApp, service: MadeService) -> None:
     """A limit for people would stop it."""
     app = make_app(RATE_LIMIT_ENABLED="true", **LONG)

@@ -65,6 +65,7 @@ def test_the_file_of_a_revoked_key_is_deleted(signing: Flask) -> None:
     assert not (folder / f"{stolen}.pem").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("state", [KeyState.NEXT, KeyState.RETIRED])
 def test_a_key_that_does_not_sign_can_be_revoked_too(signing: Flask, state: KeyState) -> None:
     flask(signing, "keys", "rotate")
@@ -204,6 +205,7 @@ def published(service: GunicornService) -> set[str]:
         return {key["kid"] for key in json.load(answer)["keys"]}
 
 
+@pytest.mark.thorough
 def test_no_process_accepts_a_revoked_key_after_two_seconds(service: GunicornService) -> None:
     token = log_in(service)
     stolen = jwt.get_unverified_header(token)["kid"]

@@ -186,6 +186,7 @@ def counted_and_closed(port: int) -> Iterator[list[object]]:
         thread.join(10)
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_an_outage_of_a_day_is_not_a_failed_attempt_and_causes_few_connections(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
@@ -219,6 +220,7 @@ def test_an_outage_of_a_day_is_not_a_failed_attempt_and_causes_few_connections(
         assert confirm(sending_app, *tokens_in(plain_text(delivered.mail))) == 204
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_a_temporarily_rejected_mail_is_retried_without_end_at_growing_intervals(
     sending_app: Flask, server: SmtpServer, robin: MadeUser, clock: ManualClock
@@ -242,6 +244,7 @@ def test_a_temporarily_rejected_mail_is_retried_without_end_at_growing_intervals
     assert deliver(sending_app) == 1
 
 
+@pytest.mark.thorough
 def test_many_temporary_rejections_in_a_row_start_a_pause(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:

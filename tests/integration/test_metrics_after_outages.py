@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+import pytest
 from flask import Flask
 
 from tests.support.client import JsonClient
@@ -37,6 +38,7 @@ def test_connections_that_cannot_be_made_are_not_counted_as_given_back(
         assert sample(client, "db_pool_connections", state="idle") == 1
 
 
+@pytest.mark.thorough
 def test_a_server_that_did_not_answer_is_up_soon_after_it_does(
     make_app: Callable[..., Flask], deployment: Deployment
 ) -> None:

@@ -103,6 +103,7 @@ def test_what_an_earlier_release_made_is_taken_away_from_others(tmp_path: Path) 
     disconnect(app)
 
 
+@pytest.mark.thorough
 def test_what_others_keep_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     """INSTANCE_DIR may name a folder by mistake that belongs to others as well."""
     instance = tmp_path / "instance"

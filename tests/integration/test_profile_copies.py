@@ -116,6 +116,7 @@ CHANGES: dict[str, Callable[[Scene], None]] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_shows_in_every_process_with_the_next_request(scene: Scene, name: str) -> None:
     before = scene.seen_elsewhere()

@@ -66,6 +66,7 @@ def test_the_next_node_is_used_while_the_first_is_away(nodes: Nodes, form: str) 
     assert connected == [False, True, False]
 
 
+@pytest.mark.thorough
 def test_a_node_that_is_slow_at_every_step_is_given_up(nodes: Nodes) -> None:
     """Its connection and its channel had four seconds each."""
     nodes.proxies[0].delay(0.9)

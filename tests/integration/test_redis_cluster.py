@@ -132,6 +132,7 @@ def test_a_user_with_the_documented_rules_is_enough(shards: RedisShards) -> None
     store.close()
 
 
+@pytest.mark.thorough
 def test_tls_with_a_private_authority(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "certificates")
     query = f"?ssl_ca_certs={certificates.authority}"

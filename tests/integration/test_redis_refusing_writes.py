@@ -46,6 +46,7 @@ STATES = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("refuse_writes", "about"), STATES)
 def test_a_redis_that_accepts_no_writes_is_down(
     make_app: MakeApp,

@@ -159,6 +159,7 @@ def test_an_event_committed_after_a_later_one_is_not_passed_over(
     assert earlier < later
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_what_the_broker_has_confirmed_is_counted_for_every_process(
     app: Flask, services: Services, relay: Relay, broker: MemoryPublisher

@@ -155,6 +155,7 @@ def test_the_tokens_of_a_changed_password_are_good_at_once_in_another_process(
     assert verify(elsewhere, SignedInClient(app, answer.get_json())) == 200
 
 
+@pytest.mark.thorough
 def test_another_role_of_a_user_holds_at_once_in_another_process(
     elsewhere: Flask, robin: MadeUser, boss: SignedInClient, log_in: LogIn
 ) -> None:
@@ -303,6 +304,7 @@ def begin_to_fill(
 BeginToFill = Callable[[SignedInClient, MadeUser], Filling]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("emptied", [False, True], ids=["", "and Redis is emptied"])
 @pytest.mark.parametrize("revoke", REVOCATIONS)
 def test_a_fill_that_is_overtaken_by_a_revocation_is_rejected(
@@ -440,6 +442,7 @@ def test_a_revocation_by_a_process_without_redis_applies_within_the_life_of_copi
         sent_at = time.monotonic()
 
 
+@pytest.mark.thorough
 def test_sessions_revoked_while_redis_hung_stay_revoked(
     private_server: Callable[[type[RedisServer]], RedisServer],
     make_app: Callable[..., Flask],

@@ -50,6 +50,7 @@ def add(app: Flask, services: Services) -> Callable[..., None]:
     return add
 
 
+@pytest.mark.thorough
 def test_two_changes_at_once_never_close_a_circle(
     app: Flask, services: Services, add: Callable[..., None]
 ) -> None:
@@ -67,6 +68,7 @@ def test_two_changes_at_once_never_close_a_circle(
         assert sorted(outcomes) == ["done", "role_cycle"]
 
 
+@pytest.mark.thorough
 def test_a_longer_circle_is_not_closed_either(
     app: Flask, services: Services, add: Callable[..., None]
 ) -> None:
@@ -166,6 +168,7 @@ def _waiting_for_locks(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+@pytest.mark.thorough
 def test_two_changes_at_once_do_not_take_what_neither_may_take(
     app: Flask, services: Services, make_user: MakeUser
 ) -> None:

@@ -137,6 +137,7 @@ def test_idle_connections_to_a_former_master_that_accepts_writes_end(
         store.close()
 
 
+@pytest.mark.thorough
 def test_a_former_master_that_still_accepts_writes_is_no_longer_used(
     tmp_path: Path, master: RedisNode, sentinel: SentinelNode
 ) -> None:

@@ -180,6 +180,7 @@ def call(service: GunicornService, path: str, body: Any, *, token: str = "") -> 
             return exc.code, json.loads(exc.read())
 
 
+@pytest.mark.thorough
 def test_of_twenty_step_ups_on_two_workers_one_gets_a_pair(service: GunicornService) -> None:
     _, pair = call(service, "login", {"username": "admin", "password": PASSWORD})
     token = pair["access_token"]

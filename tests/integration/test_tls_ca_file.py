@@ -159,6 +159,7 @@ def test_redis(private_server: StartServer, tmp_path: Path, stranger: Path) -> N
     assert [check.status for check in checks.values()] == [Status.UP, Status.DOWN]
 
 
+@pytest.mark.thorough
 def test_rabbitmq(private_server: StartServer, tmp_path: Path, stranger: Path) -> None:
     server = private_server(TlsRabbitmq)
     assert isinstance(server, TlsRabbitmq)
@@ -207,6 +208,7 @@ def test_redis_with_the_certificate_of_another_machine_is_refused(
     assert lenient.execute(command("PING")) == [b"PONG"]
 
 
+@pytest.mark.thorough
 def test_rabbitmq_with_the_certificate_of_another_machine_is_refused(
     private_server: StartServer, tmp_path: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_task_that_hangs_holds_up_no_other(app: Flask, run: Callable[..., Work
     release.set()
 
 
+@pytest.mark.thorough
 def test_a_task_that_fails_goes_on_less_often(app: Flask, run: Callable[..., Worker]) -> None:
     def fail(calls: int) -> int:
         if calls <= 3:
@@ -304,6 +305,7 @@ def test_events_reach_rabbitmq_through_the_command(
     assert worker.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.thorough
 def test_a_second_command_takes_over_when_the_first_is_killed(
     app: Flask,
     worker_process: Callable[..., WorkerProcess],

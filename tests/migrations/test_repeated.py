@@ -131,6 +131,7 @@ def facts() -> tuple[str, dict[str, int], list[str]]:
     return schema(), {table: len(found) for table, found in rows.items()}, rows.get("tallies", [])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "url",
     [Backend.POSTGRESQL, pytest.param(Backend.SQLITE, marks=pytest.mark.slow)],
@@ -160,6 +161,7 @@ def test_each_migration_can_be_repeated_after_a_failure_at_any_statement(
             assert connection.exec_driver_sql(INVALID).all() == []
 
 
+@pytest.mark.thorough
 @on_postgresql
 def test_a_migration_waits_for_a_transaction_that_is_open_for_long(app: Flask, url: str) -> None:
     """Any transaction of ten seconds ended the upgrade, and 0011 could not be repeated then."""
@@ -239,6 +241,7 @@ def test_several_upgrades_at_once_all_succeed(
             assert connection.exec_driver_sql(INVALID).all() == []
 
 
+@pytest.mark.thorough
 @on_postgresql
 def test_no_migration_locks_a_table_that_is_in_use_for_long(app: Flask) -> None:
     """Nothing builds an index, checks rows or copies them under a lock that writers wait for."""
@@ -280,6 +283,7 @@ def _locks_for_long(statement: str, existing: set[str]) -> bool:
     return not tables or any(name in existing for name in tables)
 
 
+@pytest.mark.thorough
 @on_postgresql
 def test_no_migration_waits_in_a_circle_with_a_request(app: Flask) -> None:
     """A request writes its audit row last, so a migration locks the audit log last as well.

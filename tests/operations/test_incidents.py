@@ -56,6 +56,7 @@ def test_a_leaked_api_key_is_rejected_at_the_next_request(stage: Stage) -> None:
     assert {(status, body["code"]) for status, body in after} == {(401, "token_revoked")}
 
 
+@pytest.mark.thorough
 def test_everybody_is_out(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)

@@ -186,6 +186,7 @@ def test_a_page_equals_that_of_the_model(
     assert (found.next_cursor is not None) == (page * size < len(expected))
 
 
+@pytest.mark.thorough
 @PATIENT
 @given(wanted=sparse_filters, sort=sorts, size=st.integers(1, 30))
 def test_cursors_read_the_rows_of_the_model(

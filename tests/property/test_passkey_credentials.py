@@ -119,6 +119,7 @@ def continue_after(own: SignedInClient, answer: Any) -> None:
             )
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("own")
 def test_mutated_assertions_are_answered(client: JsonClient, authenticator: Authenticator) -> None:
     @SETTINGS
@@ -136,6 +137,7 @@ def test_mutated_assertions_are_answered(client: JsonClient, authenticator: Auth
     try_one()
 
 
+@pytest.mark.thorough
 def test_mutated_registrations_are_answered(
     own: SignedInClient, authenticator: Authenticator
 ) -> None:
@@ -152,6 +154,7 @@ def test_mutated_registrations_are_answered(
     try_one()
 
 
+@pytest.mark.thorough
 def test_mutated_attestation_objects_are_answered(
     own: SignedInClient, authenticator: Authenticator
 ) -> None:

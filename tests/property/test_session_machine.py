@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import pytest
 import redis
 from flask import Flask
 from hypothesis import HealthCheck, settings
@@ -294,6 +295,7 @@ class Sessions(RuleBasedStateMachine):
                 self.check(session, session.accesses[-1], app)
 
 
+@pytest.mark.thorough
 def test_any_order_of_events_leaves_each_token_worth_what_it_should_be(
     make_app: Callable[..., Flask], make_user: MakeUser, clock: ManualClock, redis_url: str
 ) -> None:

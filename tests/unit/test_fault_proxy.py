@@ -143,6 +143,7 @@ def test_answers_come_later_by_the_delay(proxy: FaultProxy) -> None:
     assert 0.3 <= took < 2
 
 
+@pytest.mark.thorough
 def test_a_trickle_is_one_byte_a_second(proxy: FaultProxy) -> None:
     proxy.trickle()
     with _connect(proxy) as connection:

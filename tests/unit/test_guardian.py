@@ -34,6 +34,7 @@ def _wait_until_gone(pids: list[int], *, timeout_seconds: float) -> list[int]:
     return alive
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ended_by", ["SIGKILL", "SIGTERM"])
 def test_a_killed_run_takes_what_it_started_with_it(tmp_path: Path, ended_by: str) -> None:
     directory = tmp_path / "run"

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.deployments import ENVIRONMENT
 from tests.support.gunicorn import REPOSITORY, service_environment
 
@@ -24,6 +26,7 @@ print(json.dumps([before, answer.status_code, after]))
 """
 
 
+@pytest.mark.thorough
 def test_the_start_of_the_service_does_not_import_the_library(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(dict(ENVIRONMENT)), str(tmp_path)],
