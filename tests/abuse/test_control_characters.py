@@ -56,6 +56,7 @@ def filled(rule: Rule) -> str:
     return path
 
 
+@pytest.mark.thorough
 def test_a_text_in_a_path_with_control_characters_is_404(
     app: Flask, root: SignedInClient, reader: PageReader
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_text_in_a_path_with_control_characters_is_404(
     assert set(given.values()) == {404}
 
 
+@pytest.mark.thorough
 def test_a_query_parameter_with_control_characters_is_422(app: Flask, root: SignedInClient) -> None:
     given: dict[tuple[str, str, str], Any] = {}
     for method, rule, schema in schemas(app, "query"):
@@ -118,6 +120,7 @@ def test_a_text_in_a_body_with_control_characters_is_refused(
     }
 
 
+@pytest.mark.thorough
 def test_a_filter_of_the_console_with_control_characters_is_told_in_words(
     app: Flask, reader: PageReader
 ) -> None:

@@ -370,6 +370,7 @@ def public_forms(app: Flask) -> list[str]:
     )
 
 
+@pytest.mark.thorough
 def test_a_parser_that_is_not_linear_is_found() -> None:
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
         length = len(environ["wsgi.input"].read()) // 50

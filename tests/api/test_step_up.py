@@ -302,6 +302,7 @@ def test_permissions_may_need_a_fresh_session(
     assert accepted.status_code == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("credential", ["personal_key", "service_key", "client_token"])
 def test_keys_cannot_use_permissions_that_need_a_step_up(
     guarded: Callable[..., SignedInClient], robin: MadeUser, credential: str
@@ -498,6 +499,7 @@ def test_a_change_of_a_user_needs_the_step_up_before_its_values_are_read(
     assert session.patch(user, data=b"{", content_type="application/json").status_code == 400
 
 
+@pytest.mark.thorough
 def test_a_bulk_action_needs_the_step_up_of_its_own_permission(
     clock: ManualClock, guarded: Callable[..., SignedInClient], robin: MadeUser
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import pytest
 from werkzeug.debug import DebuggedApplication
 from werkzeug.test import Client
 
@@ -43,6 +44,7 @@ def _crash() -> str:
     raise ZeroDivisionError
 
 
+@pytest.mark.thorough
 def test_a_request_is_logged_once(tmp_path: Path) -> None:
     """Flask's server wrote a line of its own about each request."""
     port = free_port()

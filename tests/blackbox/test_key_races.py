@@ -57,6 +57,7 @@ ENDS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("end", ENDS)
 def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
     admin: PersistentClient, end: str

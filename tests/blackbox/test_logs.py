@@ -129,6 +129,7 @@ def test_one_id_leads_from_the_header_to_log_audit_and_event(service: GunicornSe
     assert ids == [("trace-me",)]
 
 
+@pytest.mark.thorough
 def test_a_file_is_reopened_after_logrotate_has_moved_it() -> None:
     service = GunicornService({"ENVIRONMENT": "testing"})
     path = service.directory / "logs" / "service.log"

@@ -88,6 +88,7 @@ def test_on_a_terminal_it_speaks_to_people_and_ctrl_c_is_quiet(tmp_path: Path) -
     assert terminal.text.removeprefix(before).replace("^C", "").strip() == ""
 
 
+@pytest.mark.thorough
 def test_ctrl_c_is_quiet_while_it_prepares(tmp_path: Path) -> None:
     environment = environment_for(tmp_path, free_port())
     with Terminal([RUN], directory=REPOSITORY, environment=environment) as terminal:
@@ -130,6 +131,7 @@ def test_a_used_port_is_one_line_that_names_bind(tmp_path: Path) -> None:
     assert f"BIND=127.0.0.1:{other.port + 1}" in line
 
 
+@pytest.mark.thorough
 def test_with_real_servers_mails_leave(
     start_run: StartRun, make_database: Callable[[str], PostgresDatabase], tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def ask(service: GunicornService, times: int) -> None:
         urllib.request.urlopen(service.base_url + "/", timeout=60).close()
 
 
+@pytest.mark.thorough
 def test_counts_of_all_workers_are_added_up_and_never_go_back(
     make_database: Callable[[str], PostgresDatabase],
 ) -> None:

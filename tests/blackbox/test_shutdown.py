@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
 
+import pytest
+
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import REPOSITORY, GunicornService, service_environment
 from tests.support.polling import wait_until
@@ -74,6 +76,7 @@ def test_it_says_not_ready_first_and_finishes_what_is_under_way(
     assert "Traceback" not in service.log
 
 
+@pytest.mark.thorough
 def test_a_second_sigterm_stops_at_once() -> None:
     """It delayed the stop again: in the shutdown the timer ended the master by SIGALRM."""
     environment = {"ENVIRONMENT": "testing", "DRAIN_SECONDS": "300"}
@@ -84,6 +87,7 @@ def test_a_second_sigterm_stops_at_once() -> None:
         assert service.stop() == 0
 
 
+@pytest.mark.thorough
 def test_a_kept_connection_is_told_to_close() -> None:
     with (
         GunicornService({"ENVIRONMENT": "testing"}) as service,

@@ -59,6 +59,7 @@ def test_a_folder_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_pa
     assert line.startswith("userapi: INSTANCE_DIR: must be a writable folder")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", [GUNICORN, FLASK], ids=["gunicorn", "flask"])
 def test_a_log_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "in-the-way").write_text("")
@@ -69,6 +70,7 @@ def test_a_log_that_cannot_be_made_is_a_line(program: tuple[str, ...], tmp_path:
     assert run.stderr == "userapi: LOG_FILE: must be the path of a writable file\n"
 
 
+@pytest.mark.thorough
 def test_it_does_not_serve_without_a_key_to_sign_with(tmp_path: Path) -> None:
     run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), JWT_ALGORITHM="ES256")
 
@@ -77,6 +79,7 @@ def test_it_does_not_serve_without_a_key_to_sign_with(tmp_path: Path) -> None:
     assert "Traceback" not in run.stdout + run.stderr
 
 
+@pytest.mark.thorough
 def test_production_without_a_key_does_not_start_and_says_what_to_do(tmp_path: Path) -> None:
     run = start(
         GUNICORN,
@@ -94,6 +97,7 @@ def test_production_without_a_key_does_not_start_and_says_what_to_do(tmp_path: P
     assert "JWT_PRIVATE_KEY_FILE" in line and "JWT_SECRET_KEY" in line
 
 
+@pytest.mark.thorough
 def test_a_used_port_is_told_without_a_traceback(occupied: GunicornService, tmp_path: Path) -> None:
     run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), BIND=f"127.0.0.1:{occupied.port}")
 
@@ -102,6 +106,7 @@ def test_a_used_port_is_told_without_a_traceback(occupied: GunicornService, tmp_
     assert "Traceback" not in run.stdout + run.stderr
 
 
+@pytest.mark.thorough
 def test_a_database_that_is_away_is_told_without_a_traceback(tmp_path: Path) -> None:
     run = start(
         ("flask", "db", "upgrade"),

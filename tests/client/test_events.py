@@ -263,6 +263,7 @@ def test_an_event_whose_handler_fails_stays_in_the_queue(
         assert waiting(connection, queue) == 0
 
 
+@pytest.mark.thorough
 def test_a_consumer_goes_on_after_an_outage_of_the_broker(
     people: People,
     rabbitmq_url: str,

@@ -87,6 +87,7 @@ def test_the_script_does_its_work_once_though_replies_are_lost(
 def test_one_account_and_one_key_are_made_though_replies_are_lost(
     admin: Client, proxy: LossyProxy
 ) -> None:
+    admin.auth.me()
     assert admin.tokens is not None
     with Client(proxy.url, ApiKey(admin.tokens.access_token), retries=8) as client:
         account = client.service_accounts.create(name="once")

@@ -133,6 +133,7 @@ def test_permissions_that_a_token_omits_are_asked_for(
     assert len(found.permissions) == 6 * 59 + 1
 
 
+@pytest.mark.thorough
 def test_an_outage_of_the_service_is_no_refusal(people: People, verifier: Verifier) -> None:
     _, tokens = people.holding("media:read")
     verifier.warm()

@@ -86,6 +86,7 @@ def test_flask_asks_where_it_says_fresh(
     assert status_of("DELETE", holiday, token=others.access_token) == 204
 
 
+@pytest.mark.thorough
 def test_fastapi_notices_a_revocation_within_its_seconds_and_offers_to_authorize(
     service: GunicornService, admin: Client, people: People, start_server: StartServer
 ) -> None:

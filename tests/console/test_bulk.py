@@ -217,6 +217,7 @@ def test_a_number_that_has_changed_is_confirmed_again(
         assert connection.execute(select(jobs_table)).all() == []
 
 
+@pytest.mark.thorough
 def test_a_job_can_be_cancelled_and_its_changes_stay(
     app: Flask, services: Services, boss: PageReader, crowd: list[MadeUser]
 ) -> None:

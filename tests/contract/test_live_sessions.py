@@ -26,7 +26,14 @@ from userapi.wiring.services import Services
 NOBODY = UUID("01900000-0000-7000-8000-000000000000")
 
 
-@pytest.fixture(params=[None, *Kind])
+@pytest.fixture(
+    params=[
+        None,
+        Kind.SERVER,
+        pytest.param(Kind.CLUSTER, marks=pytest.mark.thorough),
+        pytest.param(Kind.SENTINEL, marks=pytest.mark.thorough),
+    ]
+)
 def store(
     request: pytest.FixtureRequest, topologies: Callable[[Kind], Topology]
 ) -> Iterator[Topology | None]:

@@ -230,6 +230,7 @@ def test_an_embedded_worker_rejects_a_pooler(pooled: Pooled) -> None:
     assert "Set DATABASE_DIRECT_URL to PostgreSQL's own address" in doctor.stdout
 
 
+@pytest.mark.thorough
 def test_worker_and_migrations_use_the_direct_url(pooled: Pooled) -> None:
     inside = {
         **pooled.service.environment,

@@ -72,6 +72,7 @@ def reads_of_rows() -> Iterator[list[int]]:
     event.remove(db.engine, "after_cursor_execute", note)
 
 
+@pytest.mark.thorough
 def test_each_row_is_read_once(services: Services) -> None:
     """All ids were read again for each million rows."""
     add_rows(services, 1, 12_000)
@@ -96,6 +97,7 @@ def test_memory_does_not_grow_with_the_log(services: Services) -> None:
     assert peaks[1] < 1.5 * peaks[0]
 
 
+@pytest.mark.thorough
 def test_no_snapshot_is_held_from_the_first_row_to_the_last(services: Services) -> None:
     """A snapshot that is held for hours prevents vacuuming of the whole database."""
     add_rows(services, 1, 12_000)

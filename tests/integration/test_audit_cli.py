@@ -134,6 +134,7 @@ def test_an_age_that_is_none_is_refused(app: Flask, clock: ManualClock, age: str
     assert len(audit_rows(app)) == 1
 
 
+@pytest.mark.thorough
 def test_pruning_in_batches_deletes_and_records_every_row(app: Flask, clock: ManualClock) -> None:
     count = ROWS_AT_ONCE + 10
     record(app, clock, days_ago=2, count=count)

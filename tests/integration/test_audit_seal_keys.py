@@ -76,6 +76,7 @@ def findings(app: Flask) -> list[tuple[str, int | None, Any]]:
 # Former keys
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -130,6 +131,7 @@ def test_seals_of_an_earlier_release_verify_and_are_continued(
     assert findings(app) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("continued", [False, True])
 def test_seals_of_an_earlier_release_need_its_secret(
     app: Flask, make_app: MakeApp, continued: bool
@@ -150,6 +152,7 @@ def test_seals_of_an_earlier_release_need_its_secret(
     assert findings(with_former) == []
 
 
+@pytest.mark.thorough
 def test_an_altered_seal_of_an_earlier_release_is_found(app: Flask, make_app: MakeApp) -> None:
     seal_as_an_earlier_release(app, make_app)
 
@@ -237,6 +240,7 @@ def _audit_finding(app: Flask) -> DoctorFinding:
         return finding
 
 
+@pytest.mark.thorough
 def test_a_metric_counts_the_missing_keys(app: Flask, make_app: MakeApp) -> None:
     seal_some(app)
     other = make_app(ENCRYPTION_KEY=NEW_ENCRYPTION_KEY)
@@ -328,6 +332,7 @@ def test_a_removed_or_forged_chain_start_is_found(app: Flask, make_app: MakeApp)
     assert ("key_missing", 1, None) in removed
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", ["DELETE FROM", "UPDATE"])
 def test_no_sql_of_the_service_changes_a_chain_start(
     app: Flask, make_app: MakeApp, change: str

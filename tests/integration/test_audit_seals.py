@@ -83,6 +83,7 @@ def test_rows_are_sealed_once_and_verify(app: Flask, services: Services) -> None
     assert verified(services).rows == 3
 
 
+@pytest.mark.thorough
 def test_one_pass_makes_several_seals_up_to_its_limit(app: Flask, services: Services) -> None:
     with transaction():
         for _ in range(2100):

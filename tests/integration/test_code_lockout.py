@@ -79,6 +79,7 @@ def test_wrong_codes_count_for_the_account_and_not_for_the_token(
     assert 58 <= int(locked.headers["Retry-After"]) <= 60
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["app", "recovery"])
 def test_thirty_at_once_get_at_most_five_looks(
     make_app: Callable[..., Flask], services: Services, robin: MadeUser, phone: App, kind: str
@@ -188,6 +189,7 @@ def test_five_wrong_codes_end_the_token_and_lock_the_codes(
     assert problem(second_step(app, mfa_token(app, robin), phone.code())) == LOCKED
 
 
+@pytest.mark.thorough
 def test_each_lock_lasts_longer_and_the_full_threshold_applies_again(
     app: Flask, robin: MadeUser, phone: App, clock: ManualClock
 ) -> None:

@@ -268,6 +268,7 @@ def test_rotating_encrypts_the_rows_of_a_finished_dry_run(
     assert boss.get("/api/v1/users/?search=user200").get_json()["total"] == 1
 
 
+@pytest.mark.thorough
 def test_rotating_says_how_many_batches_no_key_opens(
     app: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:

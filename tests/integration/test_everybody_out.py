@@ -174,6 +174,7 @@ def test_an_interrupted_run_can_be_repeated(
     assert len(events(app, type_="session.revoked")) == 2100
 
 
+@pytest.mark.thorough
 def test_log_ins_at_the_same_time_go_on(
     app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
 ) -> None:

@@ -124,6 +124,7 @@ def test_an_idle_connection_to_a_read_only_server_is_replaced(
         session.execute(CHANGE)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("hosts", "query"),
     [
@@ -152,6 +153,7 @@ def test_a_host_that_hangs_delays_the_first_connection_only(
     assert second < 1
 
 
+@pytest.mark.thorough
 def test_a_host_keeps_its_address_when_it_is_tried_first(postgresql_url: str) -> None:
     """Names changed places and addresses did not, so the second connection reached nobody."""
     parts = urlsplit(postgresql_url)

@@ -224,6 +224,7 @@ def test_a_command_that_does_not_use_redis_does_not_load_it(command: str, tmp_pa
     assert ("redis" in loaded) is (command == "doctor")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [["--help"], ["no-such-command"]], ids=" ".join)
 def test_a_list_of_commands_builds_no_service(command: list[str], tmp_path: Any) -> None:
     """`flask --help` loaded the module of every command, and all libraries of all of them."""

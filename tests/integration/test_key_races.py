@@ -92,6 +92,7 @@ def token_for(app: Flask, service: MadeService) -> str | None:
     return str(answer.get_json()["access_token"]) if answer.status_code == 200 else None
 
 
+@pytest.mark.thorough
 def test_of_50_rotations_at_once_one_succeeds(
     app: Flask, elsewhere: Flask, boss: SignedInClient, service: MadeService
 ) -> None:
@@ -145,6 +146,7 @@ def test_no_request_passes_after_the_answer_that_revoked_the_key(
     assert late == []
 
 
+@pytest.mark.thorough
 def test_the_limit_of_active_keys_is_exact(make_app: MakeApp, boss: SignedInClient) -> None:
     app = make_app(API_KEY_MAX_PER_OWNER="3")
     client = JsonClient(app, token=boss.token)
@@ -192,6 +194,7 @@ def test_a_process_that_cannot_reach_redis_sees_the_revocation(
         assert status(alone, service.key.text) == 401
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("emptied", [False, True])
 def test_revoked_keys_and_tokens_stay_revoked(
     app: Flask,

@@ -151,6 +151,7 @@ def test_a_key_of_the_key_file_is_explained(
     assert "JWT_PRIVATE_KEY_FILE holds this key. Remove it from that file" in refused.output
 
 
+@pytest.mark.thorough
 def test_a_verify_only_key_of_the_folder_leaves_no_new_keys(
     signing: Flask, make_app: Callable[..., Flask], tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ def flask(app: Flask) -> Callable[..., Result]:
     return run
 
 
+@pytest.mark.thorough
 def test_the_life_of_a_service_account(
     app: Flask, flask: Callable[..., Result], client: JsonClient
 ) -> None:

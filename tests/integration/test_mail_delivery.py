@@ -144,6 +144,7 @@ def test_mails_go_through_the_mail_server(
     assert reset.last_error is None
 
 
+@pytest.mark.thorough
 def test_an_unavailable_server_ends_the_batch_and_gets_the_mails_later(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
 ) -> None:
@@ -262,6 +263,7 @@ def test_many_temporary_rejections_in_a_row_start_a_pause(
     assert deliver(sending_app) == 12
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_a_mail_that_breaks_the_connection_is_postponed(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock
@@ -283,6 +285,7 @@ def test_a_mail_that_breaks_the_connection_is_postponed(
     assert (ada.parked_at, ada.last_error) == (None, "SMTPServerDisconnected")
 
 
+@pytest.mark.thorough
 def test_a_rejected_sender_parks_no_mail(
     sending_app: Flask, server: SmtpServer, robin: MadeUser, clock: ManualClock
 ) -> None:
@@ -300,6 +303,7 @@ def test_a_rejected_sender_parks_no_mail(
     assert deliver(sending_app) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_the_address_of_a_sent_mail_is_not_kept(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser
@@ -316,6 +320,7 @@ def test_the_address_of_a_sent_mail_is_not_kept(
     assert "@" not in str([dict(row) for row in rows])
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_a_permanently_rejected_mail_is_parked_and_does_not_delay_others(
     sending_app: Flask, server: SmtpServer, make_user: MakeUser, clock: ManualClock

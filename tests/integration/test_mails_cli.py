@@ -62,6 +62,7 @@ def undelivered(
     return sending_app
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_mails_are_listed_by_state_with_what_the_server_said(undelivered: Flask) -> None:
     everything = listed(undelivered)
@@ -79,6 +80,7 @@ def test_mails_are_listed_by_state_with_what_the_server_said(undelivered: Flask)
     assert "zoe@example.com" not in table
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_parked_mails_are_sent_again(undelivered: Flask, server: SmtpServer) -> None:
     result = flask(undelivered, "mails", "retry", "--parked")
@@ -88,6 +90,7 @@ def test_parked_mails_are_sent_again(undelivered: Flask, server: SmtpServer) -> 
     assert [d.recipients for d in server.delivered] == [["ada@example.com"], ["robin@example.com"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_one_mail_is_sent_again_and_another_discarded(
     undelivered: Flask, server: SmtpServer
@@ -102,6 +105,7 @@ def test_one_mail_is_sent_again_and_another_discarded(
     assert [mail["id"] for mail in listed(undelivered)] == [zoe]
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_what_waits_is_sent_without_its_pause(undelivered: Flask, server: SmtpServer) -> None:
     assert flask(undelivered, "mails", "retry").output == "1 mails will be sent now.\n"
@@ -110,6 +114,7 @@ def test_what_waits_is_sent_without_its_pause(undelivered: Flask, server: SmtpSe
     assert [delivered.recipients for delivered in server.delivered] == [["zoe@example.com"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.both_databases
 def test_a_mail_that_is_gone_or_sent_cannot_be_retried_or_discarded(undelivered: Flask) -> None:
     flask(undelivered, "mails", "retry", "--parked")

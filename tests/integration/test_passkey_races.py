@@ -197,6 +197,7 @@ def post(service: GunicornService, path: str, body: object, token: str = "") -> 
     return answer.status, json.loads(answer.body)
 
 
+@pytest.mark.thorough
 def test_of_20_posts_of_one_credential_on_two_workers_one_signs_in(
     service: GunicornService,
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_session_that_the_previous_release_ended_is_rejected(
     assert 0 < server.pttl(key) <= 70_000
 
 
+@pytest.mark.thorough
 def test_a_user_whom_the_previous_release_changed_is_read_again(
     app: Flask, session: SignedInClient, robin: MadeUser, server: redis.Redis, redis_url: str
 ) -> None:

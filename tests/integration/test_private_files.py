@@ -80,6 +80,7 @@ def serve(instance: Path) -> Flask:
     return app
 
 
+@pytest.mark.thorough
 def test_nothing_that_the_service_makes_can_be_read_by_others(tmp_path: Path) -> None:
     """The database of the embedded default was readable by every user of the machine."""
     app = serve(tmp_path / "instance")
@@ -91,6 +92,7 @@ def test_nothing_that_the_service_makes_can_be_read_by_others(tmp_path: Path) ->
     disconnect(app)
 
 
+@pytest.mark.thorough
 def test_what_an_earlier_release_made_is_taken_away_from_others(tmp_path: Path) -> None:
     instance = tmp_path / "instance"
     disconnect(serve(instance))
@@ -118,6 +120,7 @@ def test_what_others_keep_in_the_folder_is_left_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(instance.stat().st_mode) == 0o755
 
 
+@pytest.mark.thorough
 def test_a_log_that_was_moved_away_is_made_anew_for_its_owner_alone(tmp_path: Path) -> None:
     instance = tmp_path / "instance"
     app = serve(instance)

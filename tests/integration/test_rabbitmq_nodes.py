@@ -97,6 +97,7 @@ def test_the_last_good_node_is_tried_first(nodes: Nodes) -> None:
     assert nodes.connected() == [False, True, False]
 
 
+@pytest.mark.thorough
 def test_a_node_that_stops_answering_is_not_tried_first_again(nodes: Nodes) -> None:
     nodes.publisher.publish(messages(1))
     nodes.proxies[0].black_hole()
@@ -118,6 +119,7 @@ def test_an_outage_is_reported_once_all_nodes_have_failed(nodes: Nodes) -> None:
     assert nodes.publisher.obstacle() == "ConnectionRefusedError"
 
 
+@pytest.mark.thorough
 def test_rabbitmq_is_up_if_one_node_answers(nodes: Nodes) -> None:
     nodes.proxies[0].black_hole()
     nodes.proxies[1].refuse()

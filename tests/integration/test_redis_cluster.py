@@ -249,6 +249,7 @@ class Database:
         return None
 
 
+@pytest.mark.thorough
 def test_pending_invalidations_leave_copies_of_other_servers_valid(
     shards: RedisShards, clock: ManualClock
 ) -> None:
@@ -344,6 +345,7 @@ def test_doctor_reports_a_wrong_password(make_app: MakeApp, shards: RedisShards)
     assert "rejects the password" in app.test_cli_runner().invoke(args=["doctor"]).output
 
 
+@pytest.mark.thorough
 def test_the_console_stores_its_sessions_on_every_server(
     make_app: MakeApp, make_user: MakeUser, shards: RedisShards
 ) -> None:
@@ -383,6 +385,7 @@ def test_named_rate_limits_are_counted_for_all_processes(
     assert statuses == [200, 200, 200, 429]
 
 
+@pytest.mark.thorough
 def test_a_redis_without_cluster_mode_is_reported(make_app: MakeApp, redis_url: str) -> None:
     address = redis_url.rpartition("/")[0].removeprefix("redis://")
     app = make_app(REDIS_URL=f"redis+cluster://{address}")

@@ -96,6 +96,7 @@ def test_a_refresh_without_a_reply_may_be_repeated_for_15_minutes(
     assert events(app, type_="session.reuse_detected") == []
 
 
+@pytest.mark.thorough
 def test_another_process_accepts_the_repeated_refresh(
     app: Flask, far_app: Flask, proxy: FaultProxy, session: SignedInClient, clock: ManualClock
 ) -> None:

@@ -217,6 +217,7 @@ def test_an_emptied_redis_ends_nothing_and_brings_nothing_back(
     assert (verify(app, live), verify(app, ended)) == (200, 401)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pattern", ["userapi:live:*:u:*", "userapi:live:*:roles"])
 def test_a_copy_without_its_versions_is_not_trusted(
     elsewhere: Flask,
@@ -417,6 +418,7 @@ def test_a_process_without_redis_sees_a_revocation_immediately(
     assert (still_served, verify(cut_off, session)) == (200, 401)
 
 
+@pytest.mark.thorough
 def test_a_revocation_by_a_process_without_redis_applies_within_the_life_of_copies(
     make_app: Callable[..., Flask],
     robin: MadeUser,
@@ -528,6 +530,7 @@ def test_a_lookup_that_finds_redis_back_stores_a_copy(
     assert copy_of(server, session).startswith(b"D")
 
 
+@pytest.mark.thorough
 def test_a_process_publishes_pending_invalidations_later_and_trusts_no_copy_before(
     elsewhere: Flask, robin: MadeUser, log_in: LogIn, proxy: FaultProxy, redis_url: str
 ) -> None:
@@ -604,6 +607,7 @@ def test_a_late_invalidation_does_not_undo_a_newer_one(redis_url: str, clock: Ma
     store.close()
 
 
+@pytest.mark.thorough
 def test_callers_do_not_notice_a_stopped_redis(
     private_server: Callable[[type[RedisServer]], RedisServer],
     make_app: Callable[..., Flask],

@@ -118,6 +118,7 @@ def test_a_role_is_not_deleted_while_it_is_given(
         assert (given, deleted) in {("done", "role_in_use"), ("validation_failed", "done")}
 
 
+@pytest.mark.thorough
 def test_a_role_does_not_lose_a_parent_that_is_being_deleted(
     app: Flask, services: Services, add: Callable[..., None]
 ) -> None:

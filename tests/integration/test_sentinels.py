@@ -118,6 +118,7 @@ def value_of(node: RedisNode, key: str) -> object:
         return server.get(key)
 
 
+@pytest.mark.thorough
 def test_idle_connections_to_a_former_master_that_accepts_writes_end(
     tmp_path: Path, master: RedisNode, sentinel: SentinelNode
 ) -> None:
@@ -171,6 +172,7 @@ def blocked_clients(node: RedisNode) -> int:
         return int(server.info("clients")["blocked_clients"])
 
 
+@pytest.mark.thorough
 def test_the_console_health_and_doctor_use_the_sentinels(
     make_app: MakeApp, make_user: MakeUser, master: RedisNode, sentinel: SentinelNode
 ) -> None:
@@ -253,6 +255,7 @@ def test_an_error_of_a_command_does_not_end_the_connection(master: RedisNode) ->
     store.close()
 
 
+@pytest.mark.thorough
 def test_sentinels_and_masters_with_the_certificate_of_another_machine_are_refused(
     tmp_path: Path,
 ) -> None:

@@ -98,6 +98,7 @@ def test_events_reach_a_consumer_in_order_and_as_cloudevents(
     wait_until(lambda: all(e.sent_at is not None for e in events(app)))
 
 
+@pytest.mark.thorough
 def test_events_wait_while_the_broker_is_away_and_go_out_when_it_is_back(
     make_app: Callable[..., Flask],
     make_user: MakeUser,
@@ -150,6 +151,7 @@ def _count(app: Flask, table: str) -> int:
     return count
 
 
+@pytest.mark.thorough
 def test_a_task_that_fails_holds_up_nothing_else_and_goes_on_later(app: Flask) -> None:
     attempts: list[int] = []
     others: list[int] = []

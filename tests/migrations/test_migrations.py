@@ -43,7 +43,9 @@ def revisions() -> list[str]:
     return [revision.revision for revision in script.walk_revisions()][::-1]
 
 
-@pytest.fixture(params=list(Backend), ids=str)
+@pytest.fixture(
+    params=[Backend.POSTGRESQL, pytest.param(Backend.SQLITE, marks=pytest.mark.thorough)], ids=str
+)
 def app(
     request: pytest.FixtureRequest, tmp_path: Path, make_database: Callable[[str], PostgresDatabase]
 ) -> Iterator[Flask]:
@@ -247,6 +249,7 @@ def test_each_migration_goes_down_and_up_with_rows_in_place(app: Flask) -> None:
         assert schema() == before, revision
 
 
+@pytest.mark.thorough
 def test_rows_from_before_the_seals_are_sealed(app: Flask) -> None:
     services: Services = app.extensions["userapi"]
     flask_migrate.upgrade()
@@ -261,6 +264,7 @@ def test_rows_from_before_the_seals_are_sealed(app: Flask) -> None:
     services.audit_verification.verify(lambda finding: pytest.fail(str(finding)))
 
 
+@pytest.mark.thorough
 def test_rows_from_before_the_triggers_are_protected(app: Flask) -> None:
     flask_migrate.upgrade(revision="0001")
     fill()
@@ -276,6 +280,7 @@ def test_revisions_are_counted_without_a_gap() -> None:
     assert revisions() == [f"{number:04d}" for number in range(1, len(revisions()) + 1)]
 
 
+@pytest.mark.thorough
 def test_existing_users_are_counted_by_the_migration(app: Flask) -> None:
     flask_migrate.upgrade(revision="0008")
     fill()
@@ -291,6 +296,7 @@ def test_existing_users_are_counted_by_the_migration(app: Flask) -> None:
     ]
 
 
+@pytest.mark.thorough
 def test_roles_from_before_know_the_status_of_their_users(app: Flask) -> None:
     flask_migrate.upgrade(revision="0010")
     fill()

@@ -333,6 +333,7 @@ def add_alike(count: int) -> None:
         session.execute(statement.bindparams(now), {"count": count})
 
 
+@pytest.mark.thorough
 def test_a_total_counts_to_ten_thousand(app: Flask, services: Services) -> None:
     with app.app_context():
         add_alike(COUNTED_ROWS)

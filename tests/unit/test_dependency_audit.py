@@ -95,6 +95,7 @@ def test_a_weak_library_is_found(start_index: StartIndex, tmp_path: Path) -> Non
     assert "1 known weaknesses, 0 libraries not checked" in run.stdout
 
 
+@pytest.mark.thorough
 def test_sound_libraries_pass(start_index: StartIndex, tmp_path: Path) -> None:
     run = audit(SOUND, tmp_path, start_index(NAMES))
 
@@ -102,6 +103,7 @@ def test_sound_libraries_pass(start_index: StartIndex, tmp_path: Path) -> None:
     assert "0 known weaknesses" in run.stdout
 
 
+@pytest.mark.thorough
 def test_without_a_source_it_says_that_nothing_was_checked(tmp_path: Path) -> None:
     run = audit(WEAK, tmp_path, f"http://127.0.0.1:{free_port()}")
 
@@ -109,6 +111,7 @@ def test_without_a_source_it_says_that_nothing_was_checked(tmp_path: Path) -> No
     assert "NOTHING WAS CHECKED" in run.stdout
 
 
+@pytest.mark.thorough
 def test_a_source_that_knows_nothing_is_none(start_index: StartIndex, tmp_path: Path) -> None:
     """A mirror without advisories found no weakness in anything."""
     run = audit(WEAK, tmp_path, start_index({}))
