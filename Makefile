@@ -41,7 +41,7 @@ test-slow: browser ## Run the slow tests one after the other, because some compa
 
 cluster-test: install ## Run the tests of failovers and upgrades on real clusters (minutes)
 	@$(BIN)/python -m tests.support.servers install --clusters </dev/null
-	@$(BIN)/pytest -m cluster tests/cluster $(ARGS) </dev/null
+	@$(BIN)/pytest -m cluster -n 2 --maxschedchunk 1 tests/cluster $(ARGS) </dev/null
 
 test-busy: browser ## Run both parts three times on a busy machine: no test may depend on its speed
 	@for _ in 1 2 3; do scripts/busy.sh $(PYTEST) -m "not slow and not chaos and not cluster" $(ARGS) </dev/null || exit 1; done

@@ -1,4 +1,4 @@
-"""Fixtures of the cluster tests: one cluster at a time, and the service in front of it."""
+"""Fixtures of the cluster tests: one cluster at a time in a worker, and the service before it."""
 
 import shutil
 import signal
@@ -26,7 +26,7 @@ from tests.support.persistent_client import PASSWORD
 from tests.support.servers import new_run_directory
 from tests.support.worker_process import WorkerProcess
 
-# Tests of one kind run one after the other: each kind is started once.
+# Tests of one kind run one after the other: each worker starts each kind once.
 KINDS = ("postgresql", "sentinels", "shards", "rabbitmq")
 TIMEOUT_SECONDS = 240
 TEMPLATE = "service_template"
