@@ -6,6 +6,7 @@ the browser's time zone. Without any of them pages are in English and show UTC.
 
 from contextlib import AbstractContextManager
 from functools import cache
+from gettext import NullTranslations
 
 import orjson
 from babel import Locale
@@ -21,6 +22,7 @@ from userapi.languages import (
     locale_of,
     reader_of,
     time_zones,
+    translations_of,
 )
 from userapi.sessions.status import LiveSession
 
@@ -37,6 +39,23 @@ def init_app(app: Flask) -> None:
         locale_selector=lambda: str(viewer().locale),
     )
     app.jinja_env.policies["ext.i18n.trimmed"] = True
+    # Flask-Babel's own functions look up the locale and its catalogue again for every text.
+    app.jinja_env.install_gettext_callables(  # type: ignore[attr-defined]  # of the extension
+        gettext=lambda text: _texts().gettext(text),
+        ngettext=lambda one, many, count: _texts().ngettext(one, many, count),
+        pgettext=lambda context, text: _texts().pgettext(context, text),
+        npgettext=lambda context, one, many, count: _texts().npgettext(context, one, many, count),
+        newstyle=True,
+    )
+
+
+def _texts() -> NullTranslations:
+    """Return the catalogue of the viewer, for templates."""
+    reader = viewer()
+    stored: tuple[Reader, NullTranslations] | None = g.get("texts")
+    if stored is None or stored[0] is not reader:
+        stored = g.texts = (reader, translations_of(reader.catalogue))
+    return stored[1]
 
 
 def viewer() -> Reader:

@@ -5,7 +5,7 @@ import json
 import re
 import zlib
 from datetime import date, datetime
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ POLICY = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 ASSET_SECONDS = 365 * 86_400
+# The addresses that are cached. A page of users has hundreds of icons.
+MAX_ASSETS = 1024
 # The classes `tint-0` to `tint-7` of console.css.
 TINTS = 8
 
@@ -88,6 +90,11 @@ def icon(name: str) -> Markup:
 
     `python scripts/vendor_tabler.py` adds the icons in use to the file of all icons.
     """
+    return _icon(request.script_root, name)
+
+
+@lru_cache(maxsize=MAX_ASSETS)
+def _icon(_script_root: str, name: str) -> Markup:
     return Markup('<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>').format(
         asset("icons.svg"), name
     )
@@ -158,6 +165,12 @@ def asset(filename: str) -> str:
 
     Browsers can cache each version forever and load a new one after an update.
     """
+    return _asset(request.script_root, filename)
+
+
+@lru_cache(maxsize=MAX_ASSETS)
+def _asset(_script_root: str, filename: str) -> str:
+    """Return the address, which `url_for` begins with the script root of the request."""
     return url_for("console.static", filename=filename, v=_fingerprint(filename))
 
 
