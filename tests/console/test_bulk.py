@@ -334,3 +334,22 @@ def test_every_result_is_a_sentence(action: BulkAction) -> None:
     told = [bulk_result(code, action, "media-editor") for code in codes]
 
     assert not any("_" in text or "{" in text for text in told)
+
+
+def test_the_question_names_the_filters_in_the_language_of_the_viewer(
+    sign_in: SignIn, make_user: MakeUser
+) -> None:
+    boss = sign_in(make_user("boss", roles=["admin"], locale="de"))
+    boss.get("/users")
+
+    question = boss.post(
+        "/users/bulk",
+        action="suspend",
+        selected="all",
+        filters="mfa_enabled=false&status=active&search=boss&sort=username",
+    )
+
+    shown = words(question)
+    assert "Zweiter Faktor: aus" in shown and "Status: aktiv" in shown
+    assert "E-Mail suchen: boss" in shown
+    assert "mfa" not in shown and "sort" not in shown

@@ -25,7 +25,7 @@ from .forms import read_form
 from .list_preferences import NOT_FILTERS
 from .lists import as_query, filters_in_form, requested_page
 from .rendering import page, redirect_to
-from .user_filters import user_filter
+from .user_filters import filters_in_words, user_filter
 
 FAILURES_PER_PAGE = 50
 
@@ -167,6 +167,7 @@ def _question(action: BulkAction, filters: Mapping[str, str]) -> dict[str, Any]:
         "users": [(user_id, names[user_id]) for user_id in dict.fromkeys(selected)],
         "count": len(selected) or services().bulk_jobs.count_matching(wanted),
         "filters": filters,
+        "conditions": filters_in_words(filters),
         "filter_query": as_query(filters),
     }
 
