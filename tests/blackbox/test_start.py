@@ -120,6 +120,7 @@ def test_a_database_that_is_away_is_told_without_a_traceback(tmp_path: Path) -> 
     assert "kingfisher-79" not in run.stdout + run.stderr
 
 
+@pytest.mark.thorough
 def test_the_first_administrators_password_is_shown_once(tmp_path: Path) -> None:
     """As scripts/run.sh does it, which ends in Gunicorn."""
     environment = {**os.environ, **{"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}}

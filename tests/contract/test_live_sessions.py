@@ -28,7 +28,7 @@ NOBODY = UUID("01900000-0000-7000-8000-000000000000")
 
 @pytest.fixture(
     params=[
-        None,
+        pytest.param(None, marks=pytest.mark.thorough),
         Kind.SERVER,
         pytest.param(Kind.CLUSTER, marks=pytest.mark.thorough),
         pytest.param(Kind.SENTINEL, marks=pytest.mark.thorough),

@@ -200,6 +200,7 @@ def test_a_broker_that_stops_answering_is_waited_for_no_longer_than_a_bound(
     assert least(measure, below=4) < 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["black_hole", "trickle"])
 def test_a_handshake_ends_though_the_broker_does_not_answer_it(
     rabbitmq: AmqpBench, fault: str

@@ -115,6 +115,7 @@ def fires(tmp_path: Path, alert: str, series: dict[str, str | None], minute: int
     return run.returncode != 0
 
 
+@pytest.mark.thorough
 @needs_promtool
 @pytest.mark.parametrize("alert", NAMES)
 def test_an_alert_fires_for_what_it_is_about_and_not_when_all_is_well(

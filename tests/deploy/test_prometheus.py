@@ -183,6 +183,7 @@ def test_the_files_are_what_prometheus_takes() -> None:
         assert run.returncode == 0, run.stdout + run.stderr
 
 
+@pytest.mark.thorough
 def test_it_scrapes_service_and_worker(prometheus: Prometheus) -> None:
     published = prometheus.value_of('events_published_total{job="userapi"}')
 

@@ -25,7 +25,7 @@ from userapi.infrastructure.database import db, reading, transaction
 from userapi.infrastructure.encryption import key_id
 from userapi.wiring.services import Services
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.thorough]
 
 MakeApp = Callable[..., Flask]
 

@@ -36,7 +36,7 @@ INVALID_CODE = (401, "invalid_code")
 
 _attempts = table_of(LoginAttempt)
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.thorough]
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_each_block_of_commands_is_run_by_a_test() -> None:
     assert all((REPOSITORY / test).exists() for test in TESTS_OF_BLOCKS.values())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("backend", [Backend.SQLITE], indirect=True)
 @pytest.mark.parametrize("command", sorted(set(inline("flask")) - ELSEWHERE))
 def test_a_command_in_a_sentence_runs(

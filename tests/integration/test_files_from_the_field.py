@@ -171,6 +171,7 @@ def there(admin: SignedInClient) -> dict[str, Any]:
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_has_the_same_outcome_through_api_console_and_command(
     admin: SignedInClient, bring: Import, name: str

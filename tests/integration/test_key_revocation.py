@@ -18,6 +18,8 @@ from userapi.authentication.key_folder import KeyFolder, KeyState
 from userapi.clock import ManualClock
 from userapi.wiring.services import Services
 
+pytestmark = pytest.mark.thorough
+
 REVOKED_WITHIN_SECONDS = 2.0
 
 
