@@ -56,6 +56,37 @@ def test_own_keys_are_created_rotated_and_revoked(app: Flask, sign_in: SignIn) -
     assert not accepted(app, new)
 
 
+def number_in(answer: TestResponse, action: str) -> str:
+    """Return the number of the form of an action."""
+    form = answer.text[answer.text.index(f'action="/console{action}"') :]
+    found = re.search(r'name="form_number" value="([^"]+)"', form[: form.index("</form>")])
+    assert found, form
+    return found[1]
+
+
+def test_a_reload_creates_no_second_key(boss: PageReader) -> None:
+    created = boss.post("/service-accounts/new", name="robot", roles=["moderator"])
+    account = (created.location or "").removeprefix("/console")
+    for page in ("/api-keys", account):
+        action = f"{account}/api-keys" if page == account else page
+        form = {"name": "laptop", "form_number": number_in(boss.get(page), action)}
+        wrong = boss.post(action, **{**form, "allowed_networks": "10.0.0.1/8"})
+        assert wrong.status_code == 422
+        key_in(boss.post(action, **form))
+
+        again = boss.post(action, **form)
+
+        assert (again.status_code, again.location) == (303, f"/console{page}")
+        shown = boss.follow(again)
+        assert "This form was sent before." in words(shown)
+        assert "1 key" in words(shown)
+        rotate = action_in(shown, "rotate")
+        form = {"form_number": number_in(shown, rotate)}
+        key_in(boss.post(rotate, **form))
+        assert "This form was sent before." in words(boss.follow(boss.post(rotate, **form)))
+        assert "2 keys" in words(boss.get(page))
+
+
 def test_the_form_shows_what_is_wrong(sign_in: SignIn) -> None:
     reader = sign_in(roles=("moderator",))
 

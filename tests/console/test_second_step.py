@@ -259,6 +259,22 @@ def test_what_needs_a_fresh_session_leads_to_the_confirmation_and_back(
     assert "Keep these codes" in repeated
 
 
+def test_a_reload_replaces_no_recovery_codes(
+    reader: PageReader, robin: MadeUser, clock: ManualClock
+) -> None:
+    reader.sign_in(robin)
+    add_by_pages(reader, clock)
+    found = re.search(r'name="form_number" value="([^"]+)"', reader.get("/security").text)
+    assert found
+
+    first = reader.post("/security/recovery-codes", form_number=found[1])
+    again = reader.post("/security/recovery-codes", form_number=found[1])
+
+    assert "Keep these codes" in words(first)
+    assert again.location == "/console/security"
+    assert "This form was sent before." in words(reader.follow(again))
+
+
 def test_without_a_factor_the_password_confirms(
     reader: PageReader, robin: MadeUser, clock: ManualClock
 ) -> None:

@@ -21,6 +21,7 @@ from .access import requires, signed_in
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import local_time, read_form
+from .one_time_forms import accepted_once
 from .rendering import flash_success, page
 from .service_accounts import values_of_account
 
@@ -34,6 +35,7 @@ def keys_page() -> Response:
 
 @blp.route("/api-keys", methods=["POST"])
 @signed_in
+@accepted_once("keys_page")
 def create_own_key() -> Response:
     """Create an API key for the signed-in user and show it."""
     try:
@@ -45,6 +47,7 @@ def create_own_key() -> Response:
 
 @blp.route("/api-keys/<uuid:key_id>/rotate", methods=["POST"])
 @signed_in
+@accepted_once("keys_page")
 def rotate_own_key(key_id: UUID) -> Response:
     """Replace an own API key and show the new one. The old one works for another day."""
     try:
@@ -67,6 +70,7 @@ def revoke_own_key(key_id: UUID) -> Response:
 
 @blp.route("/service-accounts/<uuid:account_id>/api-keys", methods=["POST"])
 @requires(Permission.SERVICE_ACCOUNTS_MANAGE)
+@accepted_once("service_account_page")
 def create_service_key(account_id: UUID) -> Response:
     """Create an API key for a service account and show it."""
     try:
@@ -78,6 +82,7 @@ def create_service_key(account_id: UUID) -> Response:
 
 @blp.route("/service-accounts/<uuid:account_id>/api-keys/<uuid:key_id>/rotate", methods=["POST"])
 @requires(Permission.SERVICE_ACCOUNTS_MANAGE)
+@accepted_once("service_account_page")
 def rotate_service_key(account_id: UUID, key_id: UUID) -> Response:
     """Replace an API key of a service account. The old one works for another day."""
     try:

@@ -19,6 +19,7 @@ from .access import renew_session, signed_in
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import read_form
+from .one_time_forms import accepted_once
 from .rendering import flash_success, page
 
 # Under this name the session records that a factor was removed and the browser is not yet informed.
@@ -129,6 +130,7 @@ def remove_factor(factor_id: UUID) -> Response:
 @blp.route("/security/recovery-codes", methods=["POST"])
 @signed_in
 @fresh
+@accepted_once("security_page")
 def replace_recovery_codes() -> Response:
     """Show ten new recovery codes. All former ones are void."""
     try:
