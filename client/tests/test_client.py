@@ -368,6 +368,29 @@ def test_a_lost_refresh_is_repeated_with_the_same_token(
     assert sent == [{"refresh_token": "refresh-1"}] * 3
 
 
+def test_a_caller_can_refresh_before_the_end_of_a_token(
+    make_client: Make, service: HostileService
+) -> None:
+    service.answer(ONE, accepting("access-2"))
+    service.answer(REFRESH, in_turn(CUT, Reply(document=pair(2))))
+    client = make_client(Tokens("access-1", "refresh-1"))
+
+    assert client.do(lambda api: api.auth.refresh()) == Tokens("access-2", "refresh-2")
+    assert client.client.tokens == Tokens("access-2", "refresh-2")
+    assert client.do(lambda api: api.users.get(USER)).id == USER
+    assert (service.counts[ONE], service.counts[REFRESH]) == (1, 2)
+
+
+@pytest.mark.parametrize("auth", [None, ApiKey("uak_key"), ClientCredentials("id", "secret")])
+def test_without_a_session_there_is_nothing_to_refresh(
+    make_client: Make, service: HostileService, auth: Any
+) -> None:
+    with pytest.raises(UserApiError, match="no tokens to refresh"):
+        make_client(auth).do(lambda api: api.auth.refresh())
+
+    assert not service.requests
+
+
 @pytest.mark.parametrize("code", ["token_revoked", "refresh_token_reused"])
 def test_the_end_of_a_session_is_said_once_and_kept(
     make_client: Make, service: HostileService, code: str

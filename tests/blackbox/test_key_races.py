@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.persistent_client import PASSWORD, PersistentClient
+from tests.support.service_clients import PASSWORD, RecordingClient
 
 ACCOUNTS = "/api/v1/service-accounts/"
 AT_ONCE = 50
@@ -32,7 +32,7 @@ def admin(
     request: pytest.FixtureRequest,
     make_database: Callable[[str], PostgresDatabase],
     redis_url: str,
-) -> Iterator[PersistentClient]:
+) -> Iterator[RecordingClient]:
     """Return an administrator of a service with two workers."""
     environment = {
         "ENVIRONMENT": "testing",
@@ -44,7 +44,7 @@ def admin(
         environment |= {"DATABASE_URL": make_database("keys").url, "REDIS_URL": redis_url}
     with GunicornService(environment) as service:
         add_administrator(service, PASSWORD)
-        client = PersistentClient(service.base_url)
+        client = RecordingClient(service.base_url)
         client.log_in("admin")
         yield client
 
@@ -60,7 +60,7 @@ ENDS = {
 @pytest.mark.thorough
 @pytest.mark.parametrize("end", ENDS)
 def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
-    admin: PersistentClient, end: str
+    admin: RecordingClient, end: str
 ) -> None:
     """49 use the key all the time, and one ends it."""
     account = admin.once("POST", ACCOUNTS, {"name": f"robot-{end}", "roles": ["moderator"]}).body
@@ -71,7 +71,7 @@ def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
     barrier = Barrier(AT_ONCE)
 
     def use_all_the_time() -> list[Use]:
-        client = PersistentClient(admin.base_url, token=key["key"])
+        client = RecordingClient(admin.base_url, token=key["key"])
         uses: list[Use] = []
         barrier.wait(60)
         while len(uses) < USES_BEFORE or len(after(uses)) < USES_AFTER:

@@ -1,12 +1,11 @@
 """A process of the service is killed in the middle of its work: all of it happened, or nothing."""
 
-import http.client
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import psycopg2
 import pytest
@@ -14,7 +13,8 @@ import pytest
 from tests.support.databases import PostgresDatabase
 from tests.support.guardian import send
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.persistent_client import PASSWORD, Answer, PersistentClient
+from tests.support.service_clients import PASSWORD, Answer, RecordingClient, until_answered
+from userapi_client import Unavailable
 
 USERS = 60
 TOGETHER = 6
@@ -53,7 +53,7 @@ def rows(database: PostgresDatabase, query: str) -> list[str]:
 def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer(
     service: GunicornService, database: PostgresDatabase
 ) -> None:
-    client = PersistentClient(service.base_url)
+    client = RecordingClient(service.base_url)
     client.log_in("admin")
     first_answers: dict[int, Answer] = {}
 
@@ -66,7 +66,7 @@ def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer
         return client.once("POST", "/api/v1/users/", new, key=f"key-{number}")
 
     def try_once(number: int) -> None:
-        with suppress(OSError, http.client.HTTPException):
+        with suppress(Unavailable):
             first_answers[number] = create(number)
         # The requests of the other threads are under way.
         if number % KILL_EVERY == 0 and len(pids := service.worker_pids) == 2:
@@ -81,7 +81,7 @@ def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer
     told = rows(database, "SELECT subject FROM outbox_events WHERE type = 'user.created'")
     kept = rows(database, "SELECT scope_hash FROM idempotency_keys")
     service.start()
-    second_answers = {number: _persist(create, number) for number in range(USERS)}
+    second_answers = {number: until_answered(partial(create, number)) for number in range(USERS)}
 
     assert users == audited == told
     assert len(kept) == len(users) - 1  # The administrator was made without a key.
@@ -94,13 +94,3 @@ def test_work_of_a_killed_process_is_whole_or_absent_and_a_retry_gets_its_answer
         assert answer.status == 201
         assert answer.replayed == (answer.body["id"] in users)
     assert len(rows(database, "SELECT id FROM users")) == USERS + 1
-
-
-def _persist(create: Callable[[int], Answer], number: int) -> Answer:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            return create(number)
-        except (OSError, http.client.HTTPException):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)

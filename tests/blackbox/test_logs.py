@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.support.gunicorn import GunicornService
-from tests.support.persistent_client import PersistentClient
 from tests.support.polling import wait_until
 from tests.support.raw_http import RawConnection, request_bytes
+from tests.support.service_clients import RecordingClient
 
 LIVE = "/api/v1/health/live"
 
@@ -135,13 +135,13 @@ def test_a_file_is_reopened_after_logrotate_has_moved_it() -> None:
     path = service.directory / "logs" / "service.log"
     service.environment["LOG_FILE"] = str(path)
     with service:
-        client = PersistentClient(service.base_url)
-        client.once("GET", "/before")
+        client = RecordingClient(service.base_url)
+        client.once("GET", "/api/v1/before")
         moved = path.with_suffix(".1")
         path.rename(moved)
         os.kill(service.pid, signal.SIGUSR1)
         # A worker looks twice a second where its file is: the next lines may still follow the old.
-        sent = (f"/after-{number}" for number in count())
+        sent = (f"/api/v1/after-{number}" for number in count())
         asked = []
         while not (path.exists() and "/after-" in path.read_text()):
             asked.append(next(sent))
@@ -149,7 +149,7 @@ def test_a_file_is_reopened_after_logrotate_has_moved_it() -> None:
 
         service.stop()
         before, after = paths_of(moved), paths_of(path)
-        assert "/before" in before
+        assert "/api/v1/before" in before
         assert after == asked[-len(after) :]
         assert [*before, *after][-len(asked) :] == asked
 
@@ -157,8 +157,8 @@ def test_a_file_is_reopened_after_logrotate_has_moved_it() -> None:
 def test_people_may_have_lines_that_are_not_json() -> None:
     environment = {"ENVIRONMENT": "testing", "LOG_FORMAT": "console"}
     with GunicornService(environment) as service:
-        PersistentClient(service.base_url).once("GET", "/a-path")
-        wait_until(lambda: "/a-path" in service.log)
+        RecordingClient(service.base_url).once("GET", "/api/v1/a-path")
+        wait_until(lambda: "/api/v1/a-path" in service.log)
 
         assert "Starting gunicorn" in service.log
         assert all(line.isprintable() for line in service.log.split("\n"))

@@ -14,8 +14,8 @@ import redis
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.persistent_client import PASSWORD, Answer, PersistentClient
 from tests.support.proxy import FaultProxy, proxy_to, url_through
+from tests.support.service_clients import PASSWORD, Answer, RecordingClient
 
 AUTH = "/api/v1/auth"
 AT_ONCE = 20
@@ -40,13 +40,13 @@ class Member:
 
     def mfa_token(self) -> str:
         body = {"username": self.username, "password": PASSWORD}
-        answer = PersistentClient(self.service.base_url).once("POST", f"{AUTH}/login", body)
+        answer = RecordingClient(self.service.base_url).once("POST", f"{AUTH}/login", body)
         assert answer.status == 403, answer.body
         return str(answer.body["mfa_token"])
 
     def second_step(self, token: str, code: str) -> Answer:
         body = {"mfa_token": token, "code": code}
-        return PersistentClient(self.service.base_url).once("POST", f"{AUTH}/login/mfa", body)
+        return RecordingClient(self.service.base_url).once("POST", f"{AUTH}/login/mfa", body)
 
 
 def wait_for_a_whole_step() -> None:
@@ -57,7 +57,7 @@ def wait_for_a_whole_step() -> None:
 
 
 def new_member(service: GunicornService, username: str) -> Member:
-    anyone = PersistentClient(service.base_url)
+    anyone = RecordingClient(service.base_url)
     new = {"username": username, "email": f"{username}@acme.test", "password": PASSWORD}
     registered = anyone.once("POST", f"{AUTH}/register", new)
     assert registered.status == 201, registered.body
@@ -146,7 +146,7 @@ def test_one_token_with_many_right_codes_signs_in_once(service: GunicornService)
     assert counts[200, None] == 1
     assert counts[401, "mfa_token_invalid"] == AT_ONCE - 1
     # The codes of those who came too late are still good.
-    client = PersistentClient(service.base_url, token=marian.access_token)
+    client = RecordingClient(service.base_url, token=marian.access_token)
     assert client.once("GET", f"{AUTH}/mfa").body["recovery_codes_left"] == 9
 
 
@@ -163,7 +163,7 @@ def test_one_recovery_code_on_many_tokens_signs_in_once(service: GunicornService
 
 def test_an_app_is_confirmed_once(service: GunicornService) -> None:
     """One of them gets the recovery codes and the new tokens."""
-    anyone = PersistentClient(service.base_url)
+    anyone = RecordingClient(service.base_url)
     new = {"username": "much", "email": "much@acme.test", "password": PASSWORD}
     anyone.once("POST", f"{AUTH}/register", new)
     anyone.log_in("much")
@@ -220,9 +220,9 @@ def test_after_a_reset_no_session_goes_on_on_any_worker(
     suffix = "up" if redis_is_up else "down"
     john = new_member(default_service, f"john-{suffix}")
     add_administrator(default_service, PASSWORD, username=f"chief-{suffix}")
-    chief = PersistentClient(default_service.base_url)
+    chief = RecordingClient(default_service.base_url)
     chief.log_in(f"chief-{suffix}")
-    client = PersistentClient(default_service.base_url, token=john.access_token)
+    client = RecordingClient(default_service.base_url, token=john.access_token)
     for _ in range(ENOUGH_FOR_BOTH_WORKERS):  # Each worker has seen the session, and so has Redis.
         assert client.once("GET", f"{AUTH}/verify").status == 200
 

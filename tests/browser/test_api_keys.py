@@ -7,7 +7,7 @@ import pytest
 from tests.browser.conftest import Site
 from tests.browser.test_console import sign_in
 from tests.support.browser import Browser
-from tests.support.persistent_client import PersistentClient
+from tests.support.service_clients import RecordingClient
 from userapi.machines.key_text import parse_key
 
 
@@ -44,7 +44,7 @@ def test_a_new_key_is_copied_and_shown_only_once(browser: Browser, site: Site, o
 
     assert parse_key(shown) is not None
     assert clipboard(browser, site) == shown
-    used = PersistentClient(site.url, token=shown).once("GET", "/api/v1/auth/verify")
+    used = RecordingClient(site.url, token=shown).once("GET", "/api/v1/auth/verify")
     assert used.status == 200
     browser.get(browser.current_url.removesuffix("/api-keys") if owner == "service" else own_page)
     browser.find("td code")

@@ -17,7 +17,7 @@ from tests.browser.test_second_factors import (
 )
 from tests.support.browser import Browser
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.persistent_client import PersistentClient
+from tests.support.service_clients import RecordingClient
 
 pytestmark = pytest.mark.usefixtures("authenticator")
 AUTH = "/api/v1/auth"
@@ -39,7 +39,7 @@ def site() -> Iterator[Site]:
 
 def add_app_of(site: Site, name: str) -> None:
     """Add an authenticator app of a user."""
-    client = PersistentClient(site.service.base_url)
+    client = RecordingClient(site.service.base_url)
     body = {"username": name, "password": NEW_PASSWORD}
     client.token = client.once("POST", f"{AUTH}/login", body).body["access_token"]
     begun = client.once("POST", f"{AUTH}/mfa/totp", {"name": "Lost phone"}).body

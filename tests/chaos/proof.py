@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,9 +25,10 @@ from kombu.connection import Connection as Broker
 
 from tests.support.guardian import send
 from tests.support.gunicorn import GunicornService
-from tests.support.persistent_client import PASSWORD, PersistentClient, Tally
 from tests.support.servers import PostgresServer, RabbitmqServer
+from tests.support.service_clients import PASSWORD, Tally, persistent_client, until_answered
 from tests.support.worker_process import WorkerProcess
+from userapi_client import Client, Login, Problem, UserApiError
 
 EXCHANGE = "user_events"
 QUEUE = "everything"
@@ -156,8 +157,9 @@ class Chaos:
     # What is done
 
     def _make_users_under_fire(self, service: GunicornService) -> None:
-        client = PersistentClient(service.base_url, tally=self._tally)
-        client.log_in("admin")
+        client = persistent_client(service.base_url, Login("admin", PASSWORD), self._tally)
+        self._stack.callback(client.close)
+        client.auth.me()
         begun = time.monotonic()
         fires = [
             threading.Thread(target=self._kill_gunicorn_workers, args=(service,)),
@@ -181,29 +183,21 @@ class Chaos:
             for fire in fires:
                 fire.join()
 
-    def _live_through(self, client: PersistentClient, number: int) -> None:
-        new = {
-            "username": f"user{number}",
-            "email": f"user{number}@example.com",
-            "password": PASSWORD,
-        }
-        made = client.persist("POST", "/api/v1/users/", new, key=f"user-{number}")
-        if made.status != 201:
-            self._fault(f"user{number} was answered {made.status} {made.body.get('code')}")
-            return
-        user_id = made.body["id"]
-        self._acknowledged[number] = user_id
-        path = f"/api/v1/users/{user_id}"
-        for method, action, body in (
-            ("PATCH", "", {"first_name": f"Name {number}"}),
-            ("POST", "/suspend", {"reason": "chaos"}),
-            ("POST", "/activate", None),
-        ):
-            answer = client.persist(method, path + action, body)
-            # A lost answer is asked for again, and then it has been done already.
-            repeated = answer.status == 409 and answer.body["code"] == "invalid_status_transition"
-            if answer.status != 200 and not repeated:
-                self._fault(f"{method} {action} of user{number} was answered {answer.status}")
+    def _live_through(self, client: Client, number: int) -> None:
+        name = f"user{number}"
+        try:
+            made = client.users.create(
+                username=name,
+                email=f"{name}@example.com",
+                password=PASSWORD,
+                idempotency_key=f"user-{number}",
+            )
+            self._acknowledged[number] = made.id
+            client.users.change(made.id, lambda _: {"first_name": f"Name {number}"})
+            _set_status(lambda: client.users.suspend(made.id, reason="chaos"))
+            _set_status(lambda: client.users.activate(made.id))
+        except UserApiError as exc:
+            self._fault(f"{name}: {exc}")
 
     # What is done to it
 
@@ -334,3 +328,12 @@ class Chaos:
 
     def _fault(self, text: str) -> None:
         self._figures.faults.append(text)
+
+
+def _set_status(send: Callable[[], object]) -> None:
+    """Change the status of a user. After a lost reply, that may have been done already."""
+    try:
+        until_answered(send)
+    except Problem as problem:
+        if problem.code != "invalid_status_transition":
+            raise

@@ -138,7 +138,8 @@ def test_the_session_of_the_client(service: GunicornService, client: Client) -> 
         pair = own.auth.change_password(PASSWORD, "amber-meadow-57-telescope")
         assert own.tokens == pair
         assert own.auth.me().username == "ada"
-        former = pair
+        former = own.auth.refresh()
+        assert own.tokens == former != pair
         pair = own.auth.step_up(password="amber-meadow-57-telescope")
         assert own.tokens == pair != former
         assert client.auth.introspect(pair.access_token)["username"] == "ada"

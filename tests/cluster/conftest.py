@@ -22,9 +22,10 @@ from tests.support.databases import PostgresDatabase
 from tests.support.deployments import migrate_with
 from tests.support.guardian import guardian
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.persistent_client import PASSWORD
 from tests.support.servers import new_run_directory
+from tests.support.service_clients import PASSWORD, persistent_client
 from tests.support.worker_process import WorkerProcess
+from userapi_client import Tokens
 
 # Tests of one kind run one after the other: each worker starts each kind once.
 KINDS = ("postgresql", "sentinels", "shards", "rabbitmq")
@@ -163,10 +164,11 @@ class Deployed:
     def make_users(self, count: int) -> list[str]:
         """Make users whose password is `PASSWORD` and return their names."""
         names = [f"user{next(_numbers)}" for _ in range(count)]
-        for name in names:
-            body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
-            answer = self.admin.client.persist("POST", "/api/v1/users/", body)
-            assert answer.status == 201, answer.body
+        with persistent_client(
+            self.base_url, Tokens(self.token, self.admin.refresh_token)
+        ) as client:
+            for name in names:
+                client.users.create(username=name, email=f"{name}@example.com", password=PASSWORD)
         return names
 
     def log_in(self, count: int) -> list[Session]:

@@ -24,9 +24,9 @@ from tests.support.clusters.consumer import Consumer
 from tests.support.clusters.load import Checks, Writes, log_in, summary
 from tests.support.clusters.releases import previous_release
 from tests.support.gunicorn import PRESENT_RELEASE, GunicornService, Release
-from tests.support.persistent_client import PASSWORD, PersistentClient
 from tests.support.polling import wait_until
 from tests.support.proxy import FaultProxy
+from tests.support.service_clients import PASSWORD, RecordingClient
 from tests.support.worker_process import WorkerProcess
 
 # The first run installs the libraries of the previous release.
@@ -163,11 +163,11 @@ def test_no_request_fails_on_the_way_to_this_release_and_back(
     hold("G11", len(failed), bound=0)
 
 
-def journeys(fleet: Fleet, admin: PersistentClient, times: int) -> None:
+def journeys(fleet: Fleet, admin: RecordingClient, times: int) -> None:
     """Go through everything that both releases share; each request may meet either of them."""
     for _ in range(times):
         name = f"traveller{next(_numbers)}"
-        guest = PersistentClient(fleet.base_url)
+        guest = RecordingClient(fleet.base_url)
         new = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
         user = expect(guest.once("POST", "/api/v1/auth/register", new), 201)
         session = log_in(fleet.base_url, name)
@@ -205,7 +205,7 @@ def expect(answer: Any, status: int) -> Any:
     return answer.body
 
 
-def follow_cursors(admin: PersistentClient) -> None:
+def follow_cursors(admin: RecordingClient) -> None:
     """Read a list by cursors, each perhaps made by the other release."""
     seen: list[str] = []
     query = ""
@@ -216,7 +216,7 @@ def follow_cursors(admin: PersistentClient) -> None:
     assert len(seen) == len(set(seen)) == 12
 
 
-def repeat(admin: PersistentClient, name: str) -> None:
+def repeat(admin: RecordingClient, name: str) -> None:
     """Create a user by a request that is repeated: the other release may have the answer."""
     body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
     answers = [admin.once("POST", "/api/v1/users/", body, key=name) for _ in range(4)]

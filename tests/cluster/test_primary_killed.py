@@ -6,8 +6,8 @@ from tests.cluster.conftest import Deploy, lost
 from tests.cluster.guarantees import contention, hold
 from tests.support.clusters.load import Refreshes, Session, Writes, summary
 from tests.support.clusters.postgresql import PostgresCluster
-from tests.support.persistent_client import Answer
 from tests.support.polling import wait_until
+from tests.support.service_clients import Answer
 
 pytestmark = pytest.mark.cluster
 

@@ -11,9 +11,9 @@ from tests.cluster.conftest import COUNTED, Deploy, scripts_run
 from tests.cluster.guarantees import hold
 from tests.support.clusters.load import Checks, summary
 from tests.support.clusters.redis_nodes import PASSWORD, RedisPair
-from tests.support.persistent_client import PersistentClient
 from tests.support.polling import wait_until
 from tests.support.proxy import FaultProxy, proxy_to, url_through
+from tests.support.service_clients import RecordingClient
 
 pytestmark = pytest.mark.cluster
 
@@ -86,7 +86,7 @@ def test_a_fill_that_is_under_way_during_a_failover_revives_no_session(
         assert other.client.once("GET", "/api/v1/users/me").status == 200
         before = database.answers_held
         database.delay(60)
-        reader = PersistentClient(filling.base_url, token=session.client.token)
+        reader = RecordingClient(filling.base_url, token=session.client.token)
         answer = pool.submit(reader.once, "GET", "/api/v1/users/me")
         wait_until(lambda: database.answers_held > before)
         pair.wait_until_in_step()
@@ -129,7 +129,7 @@ def test_no_request_with_a_revoked_key_is_accepted_after_a_failover(
         ).body["access_token"]
         dead = [leaked["key"], token]
         for credential in [*dead, valid["key"]] * 2:
-            client = PersistentClient(deployed.base_url, token=credential)
+            client = RecordingClient(deployed.base_url, token=credential)
             assert client.once("GET", "/api/v1/auth/verify").status == 200
         pair.wait_until_in_step()
         pair.cut_replica_off()

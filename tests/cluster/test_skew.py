@@ -6,8 +6,8 @@ import pytest
 
 from tests.cluster.conftest import Deploy, Deployed
 from tests.support.clusters.load import log_in
-from tests.support.persistent_client import PersistentClient
 from tests.support.programs import FAKETIME, may_be_skipped
+from tests.support.service_clients import RecordingClient
 
 pytestmark = [
     pytest.mark.cluster,
@@ -41,7 +41,7 @@ def test_a_small_skew_ends_no_session_and_refuses_no_token(
     for first, second in (urls, urls[::-1]):
         session = log_in(first, name)
         for url in (second, first, second):
-            client = PersistentClient(url, token=session.client.token)
+            client = RecordingClient(url, token=session.client.token)
             assert client.once("GET", "/api/v1/auth/verify").status == 200
             body = {"refresh_token": session.refresh_token}
             answer = client.once("POST", "/api/v1/auth/refresh", body)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gunicorn import GunicornService
-from tests.support.persistent_client import PASSWORD, PersistentClient
+from tests.support.service_clients import PASSWORD, RecordingClient
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
@@ -16,7 +16,7 @@ def test_the_service_goes_on_when_its_log_is_full() -> None:
         "LOG_FILE": "/dev/full",
     }
     with GunicornService(environment) as service:
-        client = PersistentClient(service.base_url)
+        client = RecordingClient(service.base_url)
         new = {"username": "ada", "email": "ada@example.com", "password": PASSWORD}
 
         statuses = [

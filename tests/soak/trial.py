@@ -13,14 +13,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http import HTTPStatus
+from functools import partial
 from pathlib import Path
 
 from tests.soak.samples import Growth, Sampler, count_in, files_of, keys_in, memory_of
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.persistent_client import PASSWORD, Answer, PersistentClient, Tally
 from tests.support.servers import PostgresServer, RabbitmqServer, RedisServer, Server
+from tests.support.service_clients import PASSWORD, Tally, persistent_client, until_answered
 from tests.support.worker_process import WorkerProcess
+from userapi_client import Client, Login
 
 PEOPLE = 8
 ADMINISTRATOR = "robin"
@@ -195,70 +196,56 @@ class Use:
             restarts += 1
         raise AssertionError("unreachable")
 
-    def _administrator(self) -> PersistentClient:
-        """Return a client with new tokens. Few may log in under one name at the same time."""
-        client = PersistentClient(self._base_url, tally=self.tally)
-        with self._logging_in:
-            client.log_in(ADMINISTRATOR)
+    def _client(self, username: str) -> Client:
+        """Return a client of a user that is logged in."""
+        client = persistent_client(self._base_url, Login(username, PASSWORD), self.tally)
+        until_answered(client.auth.me)
         return client
+
+    def _administrator(self) -> Client:
+        """Return a new client. Few may log in under one name at the same time."""
+        with self._logging_in:
+            return self._client(ADMINISTRATOR)
 
     def _new_person(self, number: int) -> Person:
         name = f"person-{number}"
-        body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
-        answer = self._administrator().persist("POST", "/api/v1/users/", body)
-        return Person(self._expect(201, answer).body["id"], name)
+        with self._administrator() as api:
+            made = api.users.create(username=name, email=f"{name}@example.com", password=PASSWORD)
+        return Person(made.id, name)
 
     def _live(self, person: Person) -> None:
         """Log in, read and refresh again and again."""
         number = int(self._plan.log_in_every / self._plan.pause_seconds)
-        client = PersistentClient(self._base_url, tally=self.tally)
-        pair: dict[str, str] = {}
-        for turn in itertools.count():
-            if self._over.wait(self._plan.pause_seconds):
-                return
-            if turn % number == 0:
-                body = {"username": person.username, "password": PASSWORD}
-                pair = self._expect(200, client.persist("POST", "/api/v1/auth/login", body)).body
-            elif turn % 10 == 0:
-                body = {"refresh_token": pair["refresh_token"]}
-                pair = self._expect(200, client.persist("POST", "/api/v1/auth/refresh", body)).body
-            client.token = pair["access_token"]
-            for path in ("/api/v1/users/me", "/api/v1/auth/sessions"):
-                self._expect(200, client.persist("GET", path))
+        while not self._over.is_set():
+            with self._client(person.username) as api:
+                for turn in range(1, number):
+                    if self._over.wait(self._plan.pause_seconds):
+                        return
+                    if turn % 10 == 0:
+                        api.auth.refresh()
+                    api.auth.me()
+                    api.auth.sessions()
 
     def _change_roles(self, people: list[Person]) -> None:
-        """Give people a role, and take it away."""
-        administrator = self._administrator()
-        for turn in itertools.count():
-            if self._over.wait(self._plan.change_every):
-                return
-            path = f"/api/v1/users/{people[turn % len(people)].id}/roles"
-            roles = ["user", "moderator"] if turn // len(people) % 2 == 0 else ["user"]
-            answer = administrator.persist("PUT", path, {"roles": roles})
-            if answer.status == HTTPStatus.UNAUTHORIZED:  # The access token has expired.
-                administrator = self._administrator()
-            else:
-                self._expect(200, answer)
+        """Give people a role, and remove it."""
+        with self._administrator() as api:
+            for turn in itertools.count():
+                if self._over.wait(self._plan.change_every):
+                    return
+                roles = ["user", "moderator"] if turn // len(people) % 2 == 0 else ["user"]
+                api.users.set_roles(people[turn % len(people)].id, roles)
 
     def _import(self) -> None:
         """Import some users, and delete them."""
         for turn in itertools.count():
             if self._over.wait(self._plan.import_every):
                 return
-            administrator = self._administrator()
             names = [f"imported-{turn}-{number}" for number in range(IMPORTED_ROWS)]
             rows = [
                 json.dumps({"username": name, "email": f"{name}@example.com"}) for name in names
             ]
-            file = "\n".join(rows).encode()
-            answer = administrator.persist("POST", "/api/v1/users/import", file)
-            self._expect(200, answer)
-            found = administrator.persist("GET", f"/api/v1/users/?search=imported-{turn}-")
-            for user in self._expect(200, found).body["items"]:
-                path = f"/api/v1/users/{user['id']}"
-                self._expect(204, administrator.persist("DELETE", path))
-
-    def _expect(self, status: int, answer: Answer) -> Answer:
-        if answer.status != status:
-            raise AssertionError(f"{answer.status} {answer.body}")
-        return answer
+            content = "\n".join(rows).encode()
+            with self._administrator() as api:
+                until_answered(partial(api.users.import_rows, content))
+                for user in list(api.users.iter(search=f"imported-{turn}-")):
+                    api.users.delete(user.id)

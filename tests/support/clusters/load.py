@@ -4,14 +4,15 @@ An attempt that was answered 2xx is acknowledged. What was acknowledged and is n
 is lost.
 """
 
-import http.client
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
-from tests.support.persistent_client import PASSWORD, Answer, PersistentClient
+from tests.support import service_clients
+from tests.support.service_clients import PASSWORD, Answer, RecordingClient
+from userapi_client import Unavailable
 
 PAUSE_SECONDS = 0.1
 
@@ -135,7 +136,7 @@ def attempt(
     began_at = time.monotonic()
     try:
         answer = send()
-    except (OSError, http.client.HTTPException, ValueError):
+    except Unavailable:
         record.add(Attempt(began_at=began_at, ended_at=time.monotonic(), status=0))
         return None
     body = answer.body if isinstance(answer.body, dict) else {}
@@ -156,7 +157,7 @@ class Writes:
 
     def __init__(self, base_urls: Sequence[str], token: str, *, prefix: str = "load") -> None:
         self.record = Record()
-        self._clients = [PersistentClient(url, token=token) for url in base_urls]
+        self._clients = [RecordingClient(url, token=token) for url in base_urls]
         self._prefix = prefix
 
     def step(self, number: int) -> None:
@@ -186,7 +187,7 @@ class Checks:
     ) -> None:
         self.record = Record()
         self._path = path
-        self._clients = [PersistentClient(url, token=t) for url in base_urls for t in tokens]
+        self._clients = [RecordingClient(url, token=t) for url in base_urls for t in tokens]
 
     def step(self, number: int) -> None:
         """Send one request."""
@@ -207,7 +208,7 @@ class Session:
     """A session as its client knows it: the newest tokens that it has received."""
 
     username: str
-    client: PersistentClient
+    client: RecordingClient
     refresh_token: str
     refreshes: int = 0
     ended_by: str | None = None
@@ -267,8 +268,6 @@ class Refreshes:
 
 def log_in(base_url: str, username: str) -> Session:
     """Log a user in whose password is `PASSWORD`."""
-    client = PersistentClient(base_url)
-    body = {"username": username, "password": PASSWORD}
-    answer: Any = client.persist("POST", "/api/v1/auth/login", body).body
-    client.token = str(answer["access_token"])
-    return Session(username, client, str(answer["refresh_token"]))
+    tokens = service_clients.log_in(base_url, username)
+    client = RecordingClient(base_url, token=tokens.access_token)
+    return Session(username, client, tokens.refresh_token)

@@ -193,6 +193,14 @@ class AsyncSessionAuthentication:
         """Go on with another pair of the same session."""
         self._held = pair
 
+    async def refresh(self) -> Tokens:
+        """Exchange the pair for a new one, and return it; once for many callers.
+
+        Raises SessionEnded, Problem, Unavailable.
+        """
+        pair = await self._refreshed(await self.token())
+        return Tokens(pair.access_token, pair.refresh_token or "")
+
     async def _refreshed_early(self, current: HeldToken) -> HeldToken:
         try:
             return await self._refreshed(current.access_token)

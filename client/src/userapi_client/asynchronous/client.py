@@ -64,7 +64,7 @@ class AsyncClient:
         self._exchange = AsyncExchange(retries=retries, budget=budget, http=self._http)
         self._session: AsyncSessionAuthentication | None = None
         self._authentication = self._authentication_with(auth)
-        self.auth = AsyncAuthApi(self, adopt=self._adopt)
+        self.auth = AsyncAuthApi(self, adopt=self._adopt, refresh=self._refresh)
         self.users = AsyncUsersApi(self)
         self.roles = AsyncRolesApi(self)
         self.service_accounts = AsyncServiceAccountsApi(self)
@@ -125,6 +125,12 @@ class AsyncClient:
     def _adopt(self, pair: HeldToken) -> None:
         if self._session is not None:
             self._session.adopt(pair)
+
+    async def _refresh(self) -> Tokens:
+        self._require_own()
+        if self._session is None:
+            raise UserApiError("These credentials have no tokens to refresh.")
+        return await self._session.refresh()
 
     def _http(self) -> AsyncHttpClient:
         self._require_own()

@@ -1,6 +1,6 @@
 """The resources of the REST API, in the words of the service."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -31,9 +31,16 @@ from userapi_client.token_pair import HeldToken, held
 class AsyncAuthApi(AsyncResource):
     """The caller's own account, session and tokens."""
 
-    def __init__(self, sender: AsyncSender, *, adopt: Callable[[HeldToken], None]) -> None:
+    def __init__(
+        self,
+        sender: AsyncSender,
+        *,
+        adopt: Callable[[HeldToken], None],
+        refresh: Callable[[], Awaitable[Tokens]],
+    ) -> None:
         super().__init__(sender)
         self._adopt = adopt
+        self._refresh = refresh
 
     async def me(self) -> Myself:
         """Return the user of this client and their permissions."""
@@ -54,6 +61,14 @@ class AsyncAuthApi(AsyncResource):
     async def logout(self, *, all_sessions: bool = False) -> None:
         """End the session of this client, or all sessions of its user."""
         await self._done("POST", "/auth/logout", json={"all_sessions": all_sessions})
+
+    async def refresh(self) -> Tokens:
+        """Exchange the tokens of this client now, so that new roles are in them.
+
+        It is not needed before they end: the client refreshes them in time. Raises UserApiError
+        for a client without a session of a person.
+        """
+        return await self._refresh()
 
     async def change_password(self, current_password: str, new_password: str) -> Tokens:
         """Set a new password. All other sessions end; this client goes on with the new tokens."""

@@ -194,6 +194,14 @@ class SessionAuthentication:
         """Go on with another pair of the same session."""
         self._held = pair
 
+    def refresh(self) -> Tokens:
+        """Exchange the pair for a new one, and return it; once for many callers.
+
+        Raises SessionEnded, Problem, Unavailable.
+        """
+        pair = self._refreshed(self.token())
+        return Tokens(pair.access_token, pair.refresh_token or "")
+
     def _refreshed_early(self, current: HeldToken) -> HeldToken:
         try:
             return self._refreshed(current.access_token)

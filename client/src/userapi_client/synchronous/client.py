@@ -65,7 +65,7 @@ class Client:
         self._exchange = Exchange(retries=retries, budget=budget, http=self._http)
         self._session: SessionAuthentication | None = None
         self._authentication = self._authentication_with(auth)
-        self.auth = AuthApi(self, adopt=self._adopt)
+        self.auth = AuthApi(self, adopt=self._adopt, refresh=self._refresh)
         self.users = UsersApi(self)
         self.roles = RolesApi(self)
         self.service_accounts = ServiceAccountsApi(self)
@@ -126,6 +126,12 @@ class Client:
     def _adopt(self, pair: HeldToken) -> None:
         if self._session is not None:
             self._session.adopt(pair)
+
+    def _refresh(self) -> Tokens:
+        self._require_own()
+        if self._session is None:
+            raise UserApiError("These credentials have no tokens to refresh.")
+        return self._session.refresh()
 
     def _http(self) -> HttpClient:
         self._require_own()

@@ -32,9 +32,16 @@ from userapi_client.token_pair import HeldToken, held
 class AuthApi(Resource):
     """The caller's own account, session and tokens."""
 
-    def __init__(self, sender: Sender, *, adopt: Callable[[HeldToken], None]) -> None:
+    def __init__(
+        self,
+        sender: Sender,
+        *,
+        adopt: Callable[[HeldToken], None],
+        refresh: Callable[[], Tokens],
+    ) -> None:
         super().__init__(sender)
         self._adopt = adopt
+        self._refresh = refresh
 
     def me(self) -> Myself:
         """Return the user of this client and their permissions."""
@@ -55,6 +62,14 @@ class AuthApi(Resource):
     def logout(self, *, all_sessions: bool = False) -> None:
         """End the session of this client, or all sessions of its user."""
         self._done("POST", "/auth/logout", json={"all_sessions": all_sessions})
+
+    def refresh(self) -> Tokens:
+        """Exchange the tokens of this client now, so that new roles are in them.
+
+        It is not needed before they end: the client refreshes them in time. Raises UserApiError
+        for a client without a session of a person.
+        """
+        return self._refresh()
 
     def change_password(self, current_password: str, new_password: str) -> Tokens:
         """Set a new password. All other sessions end; this client goes on with the new tokens."""
