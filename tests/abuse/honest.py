@@ -1,16 +1,18 @@
-"""Honest users: they log in, read, list and refresh at a fixed rate, and time every answer.
+"""Honest users and services: they work at a fixed rate, and time every answer.
 
 Each request has a due moment, and its latency counts from that moment, so a service that stalls
 cannot hide behind a client that waits for it.
 """
 
-import http.client
-import json
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+
+import httpx2
+
+from userapi_client import Client, ClientCredentials, Problem, Tokens, UserApiError
 
 PASSWORD = "violet-harbour-93-lantern"
 ANSWER_SECONDS = 60.0
@@ -37,69 +39,67 @@ class Latencies:
 
 
 class HonestUser:
-    """One user on one address, with a connection that is kept open between requests."""
+    """One user and one service on one address, with a connection that stays open."""
 
-    def __init__(self, port: int, source: str, username: str) -> None:
-        self._address = ("127.0.0.1", port)
-        self._source = source
+    def __init__(
+        self, base_url: str, source: str, username: str, machine: ClientCredentials
+    ) -> None:
         self._username = username
-        self._connection: http.client.HTTPConnection | None = None
-        self._pair: dict[str, Any] = {}
+        self._machine = machine
+        self._tokens = Tokens("", "")
+        # Nothing is sent again: each refusal counts.
+        self._client = Client(
+            base_url,
+            timeout=ANSWER_SECONDS,
+            retries=0,
+            transport=httpx2.HTTPTransport(verify=False, local_address=source),
+        )
 
-    def log_in(self) -> str | None:
-        """Log in; return what went wrong, or None."""
-        body = {"username": self._username, "password": PASSWORD}
-        return self._keep(self._request("POST", "/api/v1/auth/login", body))
+    def log_in(self) -> None:
+        """Log in. This and all other operations raise UserApiError."""
+        self._keep("/auth/login", {"username": self._username, "password": PASSWORD})
 
-    def refresh(self) -> str | None:
-        """Exchange the refresh token; return what went wrong, or None."""
-        body = {"refresh_token": self._pair["refresh_token"]}
-        return self._keep(self._request("POST", "/api/v1/auth/refresh", body))
+    def refresh(self) -> None:
+        """Exchange the refresh token."""
+        self._keep("/auth/refresh", {"refresh_token": self._tokens.refresh_token})
 
-    def read(self) -> str | None:
-        """Read the own profile; return what went wrong, or None."""
-        return self._expect_200(self._request("GET", "/api/v1/users/me"))
+    def read(self) -> None:
+        """Read the own profile."""
+        self._get("/users/me", self._tokens.access_token)
 
-    def list_sessions(self) -> str | None:
-        """List the own sessions; return what went wrong, or None."""
-        return self._expect_200(self._request("GET", "/api/v1/auth/sessions"))
+    def list_sessions(self) -> None:
+        """List the own sessions."""
+        self._get("/auth/sessions", self._tokens.access_token)
 
-    def _keep(self, answer: tuple[int, Any]) -> str | None:
-        if answer[0] == 200:
-            self._pair = answer[1]
-        return self._expect_200(answer)
+    def use_key(self) -> None:
+        """Send the key of the service."""
+        self._get("/auth/verify", self._machine.client_secret)
 
-    @staticmethod
-    def _expect_200(answer: tuple[int, Any]) -> str | None:
-        status, body = answer
-        return None if status == 200 else f"{status} {body.get('code')}"
+    def fetch_token(self) -> None:
+        """Fetch a token for the service."""
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._machine.client_id,
+            "client_secret": self._machine.client_secret,
+        }
+        self._client.request("POST", "/auth/token", data=form)
 
-    def _request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        if body is None:
-            headers["Authorization"] = f"Bearer {self._pair['access_token']}"
-        text = None if body is None else json.dumps(body)
-        # A kept connection may have been closed while it was idle: one more try on a new one.
-        for is_last in (False, True):
-            reused = self._connection is not None
-            if self._connection is None:
-                self._connection = http.client.HTTPConnection(
-                    *self._address, timeout=ANSWER_SECONDS, source_address=(self._source, 0)
-                )
-            try:
-                self._connection.request(method, path, body=text, headers=headers)
-                answer = self._connection.getresponse()
-                return answer.status, json.loads(answer.read() or b"{}")
-            except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
-                self._connection.close()
-                self._connection = None
-                if is_last or not reused:
-                    raise
-        raise AssertionError("unreachable")
+    def _get(self, path: str, token: str) -> None:
+        self._client.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+
+    def _keep(self, path: str, body: dict[str, str]) -> None:
+        pair = self._client.request("POST", path, json=body).json()
+        self._tokens = Tokens(pair["access_token"], pair["refresh_token"])
 
 
 # What each user does in a cycle of ten seconds: (second, operation).
-CYCLE = [(float(second), "read") for second in range(10)] + [(2.5, "list"), (7.5, "refresh")]
+CYCLE = [(float(second), "read") for second in range(10)] + [
+    (1.5, "use key"),
+    (2.5, "list"),
+    (4.5, "use key"),
+    (6.5, "fetch token"),
+    (7.5, "refresh"),
+]
 LOG_IN_EVERY_CYCLES = 6
 
 
@@ -108,7 +108,7 @@ def behave_honestly(users: list[HonestUser], *, seconds: float) -> Latencies:
     latencies = Latencies()
     for user in users:
         # One after another, before the first measured request: hashes would delay it.
-        failure = user.log_in()
+        failure = _failure_of(user.log_in)
         if failure is not None:
             latencies.add("first log-in", 0.0, failure)
     begun = time.monotonic()
@@ -126,7 +126,13 @@ def behave_honestly(users: list[HonestUser], *, seconds: float) -> Latencies:
 def _work(
     user: HonestUser, number: int, begun: float, seconds: float, latencies: Latencies
 ) -> None:
-    operations = {"read": user.read, "list": user.list_sessions, "refresh": user.refresh}
+    operations = {
+        "read": user.read,
+        "list": user.list_sessions,
+        "refresh": user.refresh,
+        "use key": user.use_key,
+        "fetch token": user.fetch_token,
+    }
     cycle = 0
     while cycle * 10 < seconds:
         moments = [(second, name) for second, name in CYCLE]
@@ -137,9 +143,16 @@ def _work(
             due = begun + number * 0.13 + cycle * 10 + second
             time.sleep(max(0.0, due - time.monotonic()))
             operation = user.log_in if name == "log in" else operations[name]
-            try:
-                failure = operation()
-            except (OSError, http.client.HTTPException) as exc:
-                failure = type(exc).__name__
+            failure = _failure_of(operation)
             latencies.add(name, (time.monotonic() - due) * 1000, failure)
         cycle += 1
+
+
+def _failure_of(operation: Callable[[], None]) -> str | None:
+    try:
+        operation()
+    except Problem as problem:
+        return f"{problem.status} {problem.code}"
+    except UserApiError as exc:
+        return type(exc).__name__
+    return None

@@ -14,9 +14,11 @@ import json
 import os
 import random
 import socket
+import string
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,15 +30,35 @@ from tests.support.raw_http import request_bytes
 ANSWER_SECONDS = 5.0
 LOWEST_PRIORITY = 19
 KIB = 1024
+FORM = "application/x-www-form-urlencoded"
+# A key has a prefix and 22 characters of its id, 43 of its secret and 6 of a CRC-32, in base 62.
+DIGITS = string.digits + string.ascii_uppercase + string.ascii_lowercase
+KEY_ID_LENGTH, KEY_SECRET_LENGTH, KEY_CHECKSUM_LENGTH = 22, 43, 6
+KEY_ENDING_LENGTH = KEY_SECRET_LENGTH + KEY_CHECKSUM_LENGTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The credentials that attackers may hold."""
+
+    ended_token: str
+    """A properly signed access token whose session has ended."""
+    revoked_key: str
+    known_key: str
+    """The public beginning of a key that works: prefix and id, without its secret."""
+    known_client: str
+    """The id of the service account of that key."""
+    own_client: str
+    own_key: str
+    """A service account and a key that work, in the hands of an attacker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where the service listens, and the tokens that an attacker may hold."""
+    """Where the service listens, and what an attacker holds."""
 
     port: int
-    ended_token: str
-    """A properly signed access token whose session has ended."""
+    held: Held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +205,7 @@ def _many_members(target: Target, source: str) -> str:
 
 def _large_form(target: Target, source: str) -> str:
     body = b"&".join(b"a%d=b" % number for number in range(200_000))
-    form = "application/x-www-form-urlencoded"
-    return send(target, source, post("/console/sign-in", body, media_type=form))
+    return send(target, source, post("/console/sign-in", body, media_type=FORM))
 
 
 def _chunked_upload(target: Target, source: str) -> str:
@@ -204,9 +225,8 @@ def _chunked_upload(target: Target, source: str) -> str:
 
 
 def _forged_form(target: Target, source: str) -> str:
-    form = "application/x-www-form-urlencoded"
     body = b"username=admin&password=x&csrf_token=made-up"
-    return send(target, source, post("/console/sign-in", body, media_type=form))
+    return send(target, source, post("/console/sign-in", body, media_type=FORM))
 
 
 def _stalled_import(target: Target, source: str) -> str:
@@ -261,8 +281,64 @@ def _forged_token(target: Target, source: str) -> str:
 
 
 def _ended_token(target: Target, source: str) -> str:
-    token = f"Bearer {target.ended_token}"
+    token = f"Bearer {target.held.ended_token}"
     return send(target, source, get("/api/v1/users/me", Authorization=token))
+
+
+def key_with_checksum(start: str) -> str:
+    """Return a key that begins like this and has a made-up secret, with a correct checksum."""
+    text = start + "".join(random.choices(DIGITS, k=KEY_SECRET_LENGTH))
+    number, checksum = zlib.crc32(text.encode()), ""
+    for _ in range(KEY_CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(DIGITS))
+        checksum = DIGITS[digit] + checksum
+    return text + checksum
+
+
+def _with_bearer(target: Target, source: str, credential: str) -> str:
+    return send(target, source, get("/api/v1/auth/verify", Authorization=f"Bearer {credential}"))
+
+
+def _for_token(target: Target, source: str, client_id: str, secret: str) -> str:
+    form = f"grant_type=client_credentials&client_id={client_id}&client_secret={secret}"
+    return send(target, source, post("/api/v1/auth/token", form.encode(), media_type=FORM))
+
+
+def _false_checksum(target: Target, source: str) -> str:
+    key = key_with_checksum(target.held.known_key)
+    other = DIGITS[DIGITS.index(key[-1]) - 1]
+    return _with_bearer(target, source, key[:-1] + other)
+
+
+def _revoked_key(target: Target, source: str) -> str:
+    return _with_bearer(target, source, target.held.revoked_key)
+
+
+def _guessed_key_id(target: Target, source: str) -> str:
+    # An id has 128 bits: the first of its digits is small.
+    made_up = random.choice(DIGITS[:7]) + "".join(random.choices(DIGITS, k=KEY_ID_LENGTH - 1))
+    return _with_bearer(
+        target, source, key_with_checksum(target.held.known_key[:-KEY_ID_LENGTH] + made_up)
+    )
+
+
+def _guessed_key_secret(target: Target, source: str) -> str:
+    return _with_bearer(target, source, key_with_checksum(target.held.known_key))
+
+
+def _guessed_client_secret(target: Target, source: str) -> str:
+    secret = key_with_checksum(target.held.known_key)
+    return _for_token(target, source, target.held.known_client, secret)
+
+
+def _revoked_client_secret(target: Target, source: str) -> str:
+    return _for_token(target, source, target.held.own_client, target.held.revoked_key)
+
+
+def _token_flood(target: Target, source: str) -> str:
+    # All from one address, so that its limit is reached.
+    source = f"{source.rpartition('.')[0]}.1"
+    return _for_token(target, source, target.held.own_client, target.held.own_key)
 
 
 def _guessed_password(target: Target, source: str) -> str:
@@ -277,7 +353,7 @@ def _costly_password(target: Target, source: str) -> str:
 
 
 def _refused_refresh(target: Target, source: str) -> str:
-    body = f'{{"refresh_token": "{target.ended_token}"}}'.encode()
+    body = f'{{"refresh_token": "{target.held.ended_token}"}}'.encode()
     return send(target, source, post("/api/v1/auth/refresh", body))
 
 
@@ -339,6 +415,13 @@ ATTACKS = [
     Attack(name="forged token", per_second=5, strike=_forged_token),
     Attack(name="ended token", per_second=5, strike=_ended_token),
     Attack(name="guessed password", per_second=1, strike=_guessed_password),
+    Attack(name="false checksum", per_second=5, strike=_false_checksum),
+    Attack(name="revoked key", per_second=5, strike=_revoked_key),
+    Attack(name="guessed key id", per_second=5, strike=_guessed_key_id),
+    Attack(name="guessed key secret", per_second=5, strike=_guessed_key_secret),
+    Attack(name="guessed client secret", per_second=2, strike=_guessed_client_secret),
+    Attack(name="revoked client secret", per_second=2, strike=_revoked_client_secret),
+    Attack(name="token flood", per_second=5, strike=_token_flood),
     Attack(name="costly password", per_second=2, strike=_costly_password),
     Attack(name="refused refresh", per_second=5, strike=_refused_refresh),
     Attack(name="reset of strangers", per_second=2, strike=_reset_of_strangers),
@@ -353,7 +436,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.abuse.hostile")
     parser.add_argument("--port", type=int, required=True)
     os.nice(LOWEST_PRIORITY)
-    target = Target(port=parser.parse_args().port, ended_token=os.environ["ENDED_TOKEN"])
+    held = Held(**json.loads(os.environ["HELD"]))
+    target = Target(port=parser.parse_args().port, held=held)
     over, tally = threading.Event(), Tally()
     attackers = threading.Thread(target=run_attacks, args=(target, ATTACKS, over, tally))
     attackers.start()

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,14 +18,17 @@ from pathlib import Path
 
 from tests.abuse.growth import ALLOWED_GROWTH, GrowthSampler, Holding
 from tests.abuse.honest import PASSWORD, HonestUser, Latencies, behave_honestly
-from tests.abuse.hostile import ATTACKS
+from tests.abuse.hostile import ATTACKS, KEY_ENDING_LENGTH, Held
 from tests.support.guardian import guardian
-from tests.support.gunicorn import REPOSITORY, GunicornService
+from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
 from tests.support.nginx import NginxProxy
 from tests.support.servers import PostgresServer, RedisServer
+from tests.support.service_clients import log_in
+from userapi_client import Client, ClientCredentials, Login
 
 ALLOWED_RATIO = 3.0
 USERS = 12
+ADMINISTRATOR = "admin"
 ATTACKERS_END_SECONDS = 120.0
 # 127.1.0.1 and so on; attackers have networks of their own from 127.10.0.0 on.
 HONEST_ADDRESS = "127.1.0.{}"
@@ -118,18 +120,20 @@ def _make_users(service: GunicornService) -> None:
         done = service.flask(*arguments)
         if done.returncode != 0:
             raise RuntimeError(f"flask {' '.join(arguments)}: {done.stdout}{done.stderr}")
+    add_administrator(service, PASSWORD, username=ADMINISTRATOR)
 
 
 def _measure(service: GunicornService, port: int, redis_url: str, plan: Plan) -> Report:
+    base_url = f"http://127.0.0.1:{port}"
+    machine, held = _credentials(base_url)
     users = [
-        HonestUser(port, HONEST_ADDRESS.format(number + 1), f"honest{number}")
+        HonestUser(base_url, HONEST_ADDRESS.format(number + 1), f"honest{number}", machine)
         for number in range(USERS)
     ]
-    ended_token = _ended_token(port)
     alone = behave_honestly(users, seconds=plan.alone_seconds)
     sampler = GrowthSampler(service, redis_url)
     first = sampler.take()
-    with _attackers(port, ended_token) as attackers:
+    with _attackers(port, held) as attackers:
         sampler.start()
         abused = behave_honestly(users, seconds=plan.abused_seconds)
         sampler.stop()
@@ -147,12 +151,12 @@ def _measure(service: GunicornService, port: int, redis_url: str, plan: Plan) ->
 
 
 @contextmanager
-def _attackers(port: int, ended_token: str) -> Iterator[subprocess.Popen[str]]:
+def _attackers(port: int, held: Held) -> Iterator[subprocess.Popen[str]]:
     """Start the process that attacks; it ends when its standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.abuse.hostile", "--port", str(port)],
         cwd=REPOSITORY,
-        env={**os.environ, "ENDED_TOKEN": ended_token},
+        env={**os.environ, "HELD": json.dumps(asdict(held))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -167,20 +171,27 @@ def _attackers(port: int, ended_token: str) -> Iterator[subprocess.Popen[str]]:
             process.wait()
 
 
-def _ended_token(port: int) -> str:
-    """Return an access token of the first honest user whose session has been ended."""
-    base = f"http://127.0.0.1:{port}/api/v1/auth"
-    body = json.dumps({"username": "honest0", "password": PASSWORD}).encode()
-    headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(
-        urllib.request.Request(f"{base}/login", data=body, headers=headers), timeout=30
-    ) as answer:
-        token = str(json.load(answer)["access_token"])
-    request = urllib.request.Request(
-        f"{base}/logout", method="POST", headers={"Authorization": f"Bearer {token}"}
+def _credentials(base_url: str) -> tuple[ClientCredentials, Held]:
+    """Make service accounts and keys; return those of the honest service and of the attackers."""
+    ended = log_in(base_url, "honest0")
+    with Client(base_url, ended) as user:
+        user.auth.logout()
+    with Client(base_url, Login(ADMINISTRATOR, PASSWORD)) as api:
+        honest = api.service_accounts.create(name="honest", roles=["moderator"])
+        honest_key = api.api_keys.create(service_account=honest.id, name="production")
+        rogue = api.service_accounts.create(name="rogue", roles=["user"])
+        revoked = api.api_keys.create(service_account=rogue.id, name="leaked")
+        api.api_keys.delete(revoked.id, service_account=rogue.id)
+        flooding = api.api_keys.create(service_account=rogue.id, name="flooding")
+    held = Held(
+        ended_token=ended.access_token,
+        revoked_key=revoked.key,
+        known_key=honest_key.key[:-KEY_ENDING_LENGTH],
+        known_client=honest.id,
+        own_client=rogue.id,
+        own_key=flooding.key,
     )
-    urllib.request.urlopen(request, timeout=30).close()
-    return token
+    return ClientCredentials(honest.id, honest_key.key), held
 
 
 def _judge(report: Report) -> None:
