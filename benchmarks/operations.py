@@ -3,12 +3,11 @@
 import base64
 import json
 from collections.abc import Callable
-from typing import Any
 from uuid import uuid4
 
 from benchmarks import report
 from benchmarks.load import Request
-from benchmarks.stage import API, PASSWORD, call, log_in, rare_search, usernames
+from benchmarks.stage import API, PASSWORD, client_of, log_in, rare_search, usernames
 from tests.support.gunicorn import GunicornService
 
 CONNECTIONS = 8
@@ -17,10 +16,10 @@ JSON = {"Content-Type": "application/json"}
 
 def operations(service: GunicornService, database: str) -> dict[str, Callable[[], Request]]:
     """Return the requests by their names; each makes its tokens when its turn comes."""
-    token = log_in(service)["access_token"]
+    token = log_in(service).access_token
     bearer = {"Authorization": f"Bearer {token}"}
     batch = uuid4().hex[:8]
-    client_id, key = _new_service_account(service, token, f"bench-{batch}")
+    client_id, key = _new_service_account(service, f"bench-{batch}")
     basic = base64.b64encode(f"{client_id}:{key}".encode()).decode()
     rare = rare_search(database)
 
@@ -62,7 +61,7 @@ def operations(service: GunicornService, database: str) -> dict[str, Callable[[]
             method="POST",
             headers=JSON,
             bodies=[
-                json.dumps({"refresh_token": log_in(service)["refresh_token"]})
+                json.dumps({"refresh_token": log_in(service).refresh_token})
                 for _ in range(CONNECTIONS)
             ],
             successor="refresh_token",
@@ -82,11 +81,8 @@ def log_ins(names: list[str], *, status: int = 200) -> Request:
     )
 
 
-def _new_service_account(service: GunicornService, token: str, name: str) -> tuple[str, str]:
+def _new_service_account(service: GunicornService, name: str) -> tuple[str, str]:
     """Create a service account with a key; return its id and the text of the key."""
-
-    def post(path: str, body: dict[str, Any]) -> Any:
-        return call(service, f"/service-accounts/{path}", body, token=token)
-
-    account_id = str(post("", {"name": name, "roles": ["moderator"]})["id"])
-    return account_id, str(post(f"{account_id}/api-keys/", {"name": "bench"})["key"])
+    with client_of(service) as api:
+        account = api.service_accounts.create(name=name, roles=["moderator"])
+        return account.id, api.api_keys.create(service_account=account.id, name="bench").key

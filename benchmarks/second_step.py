@@ -1,17 +1,15 @@
 """Log-ins in two steps: users with authenticator apps, and what each step costs."""
 
-import json
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyotp
 
 from benchmarks.load import cpu_seconds
-from benchmarks.stage import API, PASSWORD, call, log_in
+from benchmarks.stage import PASSWORD, client_of
 from tests.support.gunicorn import GunicornService
+from userapi_client import Client, Problem
 
 STEP_SECONDS = 30
 PARALLEL = 4
@@ -31,10 +29,10 @@ def add_apps(service: GunicornService, names: list[str]) -> list[AppUser]:
     """Give each of these users an authenticator app."""
 
     def add(name: str) -> AppUser:
-        token = log_in(service, name)["access_token"]
-        set_up = call(service, "/auth/mfa/totp", {}, token=token)
-        code = pyotp.TOTP(set_up["secret"]).now()
-        call(service, f"/auth/mfa/totp/{set_up['id']}/confirm", {"code": code}, token=token)
+        with client_of(service, name) as api:
+            set_up = api.request("POST", "/auth/mfa/totp", json={}).json()
+            code = {"code": pyotp.TOTP(set_up["secret"]).now()}
+            api.request("POST", f"/auth/mfa/totp/{set_up['id']}/confirm", json=code)
         return AppUser(name, set_up["secret"])
 
     with ThreadPoolExecutor(PARALLEL) as threads:
@@ -49,15 +47,19 @@ def second_step_milliseconds(
     A code is accepted once, so each user takes the step once, with the code of a new time step. The
     first users are not counted.
     """
-    with ThreadPoolExecutor(PARALLEL) as threads:
-        tokens = list(threads.map(lambda user: _mfa_token(service, user), users))
+    with (
+        Client(service.base_url, timeout=60) as anyone,
+        ThreadPoolExecutor(PARALLEL) as threads,
+    ):
+        tokens = list(threads.map(lambda user: _mfa_token(anyone, user), users))
         pairs = list(zip(users, tokens, strict=True))
         time.sleep(STEP_SECONDS - time.time() % STEP_SECONDS)
 
         def step(pair: tuple[AppUser, str]) -> None:
             user, token = pair
             code = pyotp.TOTP(user.secret).now()
-            call(service, "/auth/login/mfa", {"mfa_token": token, "code": code})
+            body = {"mfa_token": token, "code": code}
+            anyone.request("POST", "/auth/login/mfa", json=body)
 
         list(threads.map(step, pairs[:WARM_UP]))
         pids = [service.pid, *database_pids]
@@ -66,18 +68,12 @@ def second_step_milliseconds(
         return (sum(cpu_seconds(pids).values()) - before) * 1000 / len(pairs[WARM_UP:])
 
 
-def _mfa_token(service: GunicornService, user: AppUser) -> str:
+def _mfa_token(client: Client, user: AppUser) -> str:
     body = {"username": user.username, "password": PASSWORD}
-    request = urllib.request.Request(
-        f"{service.base_url}{API}/auth/login",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
     try:
-        urllib.request.urlopen(request, timeout=60).close()
-    except urllib.error.HTTPError as answer:
-        refused = json.loads(answer.read())
-        if refused["code"] != "mfa_required":
+        client.request("POST", "/auth/login", json=body)
+    except Problem as problem:
+        if problem.code != "mfa_required":
             raise
-        return str(refused["mfa_token"])
+        return str(problem.body["mfa_token"])
     raise AssertionError(f"{user.username} has no second factor")

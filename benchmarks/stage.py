@@ -1,6 +1,5 @@
 """What `make bench` measures: the service and the baselines, on one PostgreSQL with many users."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,13 +8,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
 
+from tests.support import service_clients
 from tests.support.gunicorn import REPOSITORY, GunicornService
 from tests.support.ports import free_port
+from userapi_client import Client, Login, Tokens
 
 API = "/api/v1"
 ADMINISTRATOR = "admin"
@@ -89,25 +89,14 @@ def prepare(service: GunicornService, users: int, *, folder: Path = REPOSITORY) 
         connection.cursor().execute("VACUUM ANALYZE")
 
 
-def call(
-    service: GunicornService, path: str, body: object = None, *, token: str | None = None
-) -> Any:
-    """Return the answer to a POST with a JSON body, or to a GET without one."""
-    request = urllib.request.Request(
-        f"{service.base_url}{API}{path}",
-        data=None if body is None else json.dumps(body).encode(),
-        headers={
-            "Content-Type": "application/json",
-            **({} if token is None else {"Authorization": f"Bearer {token}"}),
-        },
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
+def client_of(service: GunicornService, username: str = ADMINISTRATOR) -> Client:
+    """Return a client of a user without second factors."""
+    return Client(service.base_url, Login(username, PASSWORD), timeout=60)
 
 
-def log_in(service: GunicornService, username: str = ADMINISTRATOR) -> Any:
+def log_in(service: GunicornService, username: str = ADMINISTRATOR) -> Tokens:
     """Return the tokens of a user without second factors."""
-    return call(service, "/auth/login", {"username": username, "password": PASSWORD})
+    return service_clients.log_in(service.base_url, username, PASSWORD)
 
 
 @contextmanager
