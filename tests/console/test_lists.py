@@ -231,3 +231,83 @@ def test_totals_that_statistics_know_are_exact(
         }
 
     assert list(counted.values()) == [6, 6, 1, 0, None, None]
+
+
+@pytest.fixture
+def robots(app: Flask, boss: PageReader) -> list[str]:
+    """Return the names of service accounts, which fill more than one page."""
+    names = [f"robot-{number:02}" for number in range(12)]
+    for name in names:
+        assert boss.post("/service-accounts/new", name=name).status_code == 303
+    return names
+
+
+def robots_in(page: str) -> list[str]:
+    return re.findall(r'href="/console/service-accounts/[0-9a-f-]{36}">([^<]+)</a>', page)
+
+
+def test_service_accounts_are_paged_in_both_directions_and_counted(
+    boss: PageReader, robots: list[str]
+) -> None:
+    first = boss.get("/service-accounts?sort=name&page_size=10").text
+    second = boss.get(link(first, "Next")).text
+    back = boss.get(link(second, "Previous")).text
+    last = boss.get(link(first, "Last")).text
+
+    assert "12 service accounts" in words_of(first) and "Rows 11–12" in words_of(second)
+    assert robots_in(first) + robots_in(second) == robots
+    assert robots_in(back) == robots_in(first) and robots_in(last) == robots[2:]
+
+
+def test_an_outdated_page_of_service_accounts_leads_to_the_first(
+    boss: PageReader, robots: list[str]
+) -> None:
+    following = link(boss.get("/service-accounts?sort=name&page_size=10").text, "Next")
+
+    answer = boss.follow(boss.get(following.replace("sort=name", "sort=created_at")))
+
+    assert "This page of the list is out of date." in words(answer)
+
+
+def test_columns_and_filters_of_service_accounts_are_kept(
+    boss: PageReader, robots: list[str]
+) -> None:
+    boss.post("/service-accounts/new", name="mover", roles=["moderator"])
+
+    answer = boss.post(
+        "/lists/service-accounts/view", columns=["client_id"], filters="role=moderator"
+    )
+    boss.post(
+        "/lists/service-accounts/filters", name="Moderators", filters="role=moderator&sort=-name"
+    )
+
+    assert answer.location == "/console/service-accounts?role=moderator"
+    page = boss.get("/service-accounts?role=moderator").text
+    assert robots_in(page) == ["mover"] and "Client id</th>" in page
+    assert "Active keys</th>" not in page
+    saved = boss.get(link(page, "Moderators"))
+    assert robots_in(saved.text) == ["mover"] and 'aria-current="true"' in saved.text
+    assert "No service accounts match." in words(boss.get("/service-accounts?search=nobody"))
+
+
+def roles_in(page: str) -> list[str]:
+    rows = page[page.index("<tbody>") :]
+    return re.findall(r'href="/console/roles/([a-z-]+)">', rows)
+
+
+def test_roles_are_sorted_by_name_and_by_users_and_their_columns_are_chosen(
+    boss: PageReader, people: list[MadeUser]
+) -> None:
+    page = boss.get("/roles").text
+    named = roles_in(page)
+    descending = 'Role <span aria-hidden="true">↑</span>'
+
+    assert named == sorted(named) and len(named) > 2
+    assert roles_in(boss.get(link(page, descending)).text) == named[::-1]
+    by_users = roles_in(boss.get("/roles?sort=-user_count").text)
+    assert by_users[0] == "user" and sorted(by_users) == named
+    assert boss.get("/roles?sort=permissions").status_code == 422
+
+    boss.post("/lists/roles/view", columns=["service_account_count"], filters="sort=-name")
+    chosen = boss.get("/roles").text
+    assert "Service accounts</th>" in chosen and "Own permissions</th>" not in chosen

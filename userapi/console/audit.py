@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from werkzeug.wrappers import Response
 
 from userapi.accounts.errors import UserNotFound
-from userapi.api.context import current_actor, current_session, services
+from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.schemas.audit import AuditExportQuery
 from userapi.api.schemas.common import PAGE_FIELDS
@@ -28,15 +28,8 @@ from .audit_sentences import sentence
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
-from .list_preferences import NOT_FILTERS, AuditPageQuery
-from .lists import (
-    PAGE_SIZES,
-    as_query,
-    carried_in_links,
-    position_of,
-    preferred_page_size,
-    requested_page,
-)
+from .list_preferences import NOT_FILTERS, AuditPageQuery, values_of_list
+from .lists import position_of, requested_page
 from .problem_texts import translated
 from .rendering import page, redirect_to
 
@@ -64,25 +57,18 @@ class ExportFilters(AuditExportQuery):
 def audit_page() -> Response:
     """Show the log with filters, newest first. The access is recorded."""
     filters = typed_filters(PageFilters, exclude=(*NOT_FILTERS, "sort"))
-    page_size = preferred_page_size()
-    values: dict[str, Any] = {
+    values: dict[str, Any] = values_of_list("audit", filters) | {
         "actions": [("", gettext("any")), *((action, action) for action in AuditAction)],
         "outcomes": [
             ("", gettext("any")),
             *((outcome, translated(outcome)) for outcome in Outcome),
         ],
         "seals": services().audit_seals.state(),
-        "filters": filters,
-        "carried": carried_in_links(filters, page_size),
-        "filter_query": as_query(filters),
-        "page_size": page_size,
-        "page_sizes": PAGE_SIZES,
-        "saved": services().saved_filters.of(current_session().user_id, "audit"),
     }
     try:
         wanted = _filter(read_query(PageFilters, page=None, page_size=None, **_converted()))
         rows = services().audit_reader.page(
-            wanted, requested_page(page_size=page_size), actor=current_actor()
+            wanted, requested_page(page_size=values["page_size"]), actor=current_actor()
         )
     except InvalidCursor:
         flash(gettext("This page of the log is out of date. These are the newest rows."), "info")

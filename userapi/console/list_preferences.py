@@ -1,7 +1,7 @@
 """What people keep of lists: columns and page size in their browser, filters in their account."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from flask import request
@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from userapi.api.context import current_actor, current_session, services
 from userapi.api.schemas.audit import AuditQuery
 from userapi.api.schemas.fields import Text
+from userapi.api.schemas.machines import ServiceAccountQuery
 from userapi.api.schemas.requests import StrictSchema
 from userapi.api.schemas.users import UserQuery
 from userapi.errors import ServiceError
@@ -22,7 +23,16 @@ from .access import signed_in
 from .blueprint import blp
 from .errors import flash_error
 from .forms import read_form
-from .lists import PAGE_SIZE_COOKIE, PAGE_SIZES, filters_in_form, prefer
+from .lists import (
+    PAGE_SIZE_COOKIE,
+    PAGE_SIZES,
+    as_query,
+    carried_in_links,
+    filters_in_form,
+    prefer,
+    preferred_columns,
+    preferred_page_size,
+)
 from .problem_texts import N_
 from .rendering import flash_success, redirect_to
 
@@ -39,7 +49,24 @@ USER_COLUMNS = {
     "id": N_("Id"),
 }
 DEFAULT_USER_COLUMNS = ("email", "status", "roles", "last_login_at", "created_at")
-COLUMNS_COOKIE = "console-user-columns"
+ACCOUNT_COLUMNS = {
+    "status": N_("Status"),
+    "roles": N_("Roles"),
+    "key_count": N_("Active keys"),
+    "last_used_at": N_("Last used"),
+    "created_at": N_("Created"),
+    "updated_at": N_("Changed"),
+    "client_id": N_("Client id"),
+}
+DEFAULT_ACCOUNT_COLUMNS = ("status", "roles", "key_count", "last_used_at")
+ROLE_COLUMNS = {
+    "description": N_("Description"),
+    "parents": N_("Inherits from"),
+    "permissions": N_("Own permissions"),
+    "user_count": N_("Users"),
+    "service_account_count": N_("Service accounts"),
+}
+DEFAULT_ROLE_COLUMNS = ("description", "parents", "permissions", "user_count")
 # Stored if every column is hidden: a cookie without a value is no preference.
 NO_COLUMNS = "none"
 NOT_FILTERS = ("page", "page_size", "cursor")
@@ -47,11 +74,17 @@ NOT_FILTERS = ("page", "page_size", "cursor")
 
 @dataclass(frozen=True, slots=True)
 class FilteredList:
-    """A list whose filters can be saved: its page, its filters, and who may see it."""
+    """A list whose filters can be saved: its page, its filters, and who may see it.
+
+    Viewers choose among `columns`; a list without them always shows all.
+    """
 
     endpoint: str
     schema: type[Schema]
     permission: Permission
+    columns: Mapping[str, str] = field(default_factory=dict)
+    default_columns: Collection[str] = ()
+    columns_cookie: str = ""
 
 
 class AuditPageQuery(AuditQuery):
@@ -62,10 +95,54 @@ class AuditPageQuery(AuditQuery):
     reads = fields.String(validate=validate.OneOf(["own"]))
 
 
+class RolesPageQuery(Schema):
+    """The order of the page of roles, which shows all of them."""
+
+    sort = fields.String(validate=validate.OneOf(["name", "-name", "user_count", "-user_count"]))
+
+
 LISTS: Mapping[str, FilteredList] = {
-    "users": FilteredList("users_page", UserQuery, Permission.USERS_READ),
+    "users": FilteredList(
+        "users_page",
+        UserQuery,
+        Permission.USERS_READ,
+        USER_COLUMNS,
+        DEFAULT_USER_COLUMNS,
+        "console-user-columns",
+    ),
+    "roles": FilteredList(
+        "roles_page",
+        RolesPageQuery,
+        Permission.ROLES_READ,
+        ROLE_COLUMNS,
+        DEFAULT_ROLE_COLUMNS,
+        "console-role-columns",
+    ),
+    "service-accounts": FilteredList(
+        "service_accounts_page",
+        ServiceAccountQuery,
+        Permission.SERVICE_ACCOUNTS_READ,
+        ACCOUNT_COLUMNS,
+        DEFAULT_ACCOUNT_COLUMNS,
+        "console-account-columns",
+    ),
     "audit": FilteredList("audit_page", AuditPageQuery, Permission.AUDIT_READ),
 }
+
+
+def values_of_list(list_name: str, filters: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the page of a list shows of its filters and of the viewer's preferences."""
+    shown, page_size = LISTS[list_name], preferred_page_size()
+    return {
+        "filters": filters,
+        "carried": carried_in_links(filters, page_size),
+        "filter_query": as_query(filters),
+        "page_size": page_size,
+        "page_sizes": PAGE_SIZES,
+        "columns": preferred_columns(shown.columns_cookie, shown.columns, shown.default_columns),
+        "all_columns": shown.columns,
+        "saved": services().saved_filters.of(current_session().user_id, list_name),
+    }
 
 
 class FilterName(StrictSchema):
@@ -83,9 +160,9 @@ def change_view(list_name: str) -> Response:
     response = redirect_to(wanted.endpoint, **filters)
     if request.form.get("page_size", "") in map(str, PAGE_SIZES):
         prefer(response, PAGE_SIZE_COOKIE, request.form["page_size"])
-    if list_name == "users":
-        chosen = [name for name in USER_COLUMNS if name in request.form.getlist("columns")]
-        prefer(response, COLUMNS_COOKIE, ".".join(chosen) or NO_COLUMNS)
+    if wanted.columns:
+        chosen = [name for name in wanted.columns if name in request.form.getlist("columns")]
+        prefer(response, wanted.columns_cookie, ".".join(chosen) or NO_COLUMNS)
     return response
 
 

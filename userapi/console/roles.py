@@ -1,6 +1,7 @@
 """Pages of roles: the list, the inheritance, and an editor."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from flask import request
@@ -18,7 +19,8 @@ from userapi.roles.definitions import RoleDefinition
 from .access import requires
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
-from .forms import read_form
+from .forms import read_form, read_query, typed_filters
+from .list_preferences import RolesPageQuery, values_of_list
 from .rendering import flash_success, page
 from .role_picture import draw, relatives
 from .role_question import consequences
@@ -30,9 +32,17 @@ HOLDERS_SHOWN = 10
 @blp.route("/roles", methods=["GET"])
 @requires(Permission.ROLES_READ)
 def roles_page() -> Response:
-    """Show all roles and their inheritance as a diagram."""
+    """Show all roles, in the chosen order, and their inheritance as a diagram."""
+    filters = typed_filters(RolesPageQuery)
+    values = values_of_list("roles", filters)
     roles = services().roles.all()
-    return page("roles.html", roles=roles, picture=draw(roles))
+    picture = draw(roles)
+    try:
+        order = read_query(RolesPageQuery).get("sort", "name")
+    except ServiceError as error:
+        return page_with_errors(error, "roles.html", roles=roles, picture=picture, **values)
+    ordered = sorted(roles, key=attrgetter(order.removeprefix("-")), reverse=order.startswith("-"))
+    return page("roles.html", roles=ordered, picture=picture, **values)
 
 
 @blp.route("/roles/new", methods=["GET"])

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from flask import request
+from flask import flash, request
 from flask_babel import gettext
 from werkzeug.wrappers import Response
 
@@ -16,7 +16,7 @@ from userapi.api.schemas.machines import (
 )
 from userapi.api.schemas.users import OptionalReason
 from userapi.errors import ServiceError
-from userapi.infrastructure.pagination import PageRequest
+from userapi.infrastructure.pagination import InvalidCursor
 from userapi.machines.account_creation import NewServiceAccount
 from userapi.machines.account_search import ServiceAccountFilter
 from userapi.machines.key_owners import service_owner
@@ -27,28 +27,40 @@ from .access import requires
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import read_form, read_query, typed_filters
-from .rendering import flash_success, page
-
-ACCOUNTS_PER_PAGE = "25"
+from .list_preferences import NOT_FILTERS, values_of_list
+from .lists import position_of, requested_page
+from .problem_texts import translated
+from .rendering import flash_success, page, redirect_to
 
 
 @blp.route("/service-accounts", methods=["GET"])
 @requires(Permission.SERVICE_ACCOUNTS_READ)
 def service_accounts_page() -> Response:
     """Show service accounts, with all filters of the API."""
-    values: dict[str, Any] = {
-        "filters": typed_filters(ServiceAccountQuery, exclude=("page",)),
-        "statuses": [("", gettext("any")), *((status, status) for status in AccountStatus)],
+    filters = typed_filters(ServiceAccountQuery, exclude=NOT_FILTERS)
+    values = values_of_list("service-accounts", filters) | {
+        "statuses": [("", gettext("any")), *((s, translated(s)) for s in AccountStatus)],
+        "role_names": [("", gettext("any")), *((name, name) for name in _role_names())],
     }
     try:
-        query = read_query(ServiceAccountQuery, page_size=ACCOUNTS_PER_PAGE)
-        part = {name: query.pop(name) for name in PAGE_FIELDS if name in query}
+        query = read_query(ServiceAccountQuery, source=filters)
         found = services().service_account_search.page(
-            ServiceAccountFilter(**query), PageRequest(**part)
+            ServiceAccountFilter(**{n: query[n] for n in query if n not in PAGE_FIELDS}),
+            requested_page(page_size=values["page_size"], sort=filters.get("sort")),
         )
+    except InvalidCursor:
+        flash(gettext("This page of the list is out of date. This is the first page."), "info")
+        return redirect_to("service_accounts_page", **filters)
     except ServiceError as error:
         return page_with_errors(error, "service_accounts.html", accounts=None, **values)
-    return page("service_accounts.html", accounts=found, **values)
+    total = found.total if found.total_is_exact else None
+    return page(
+        "service_accounts.html",
+        accounts=found,
+        total=total,
+        position=position_of(found, total),
+        **values,
+    )
 
 
 @blp.route("/service-accounts/new", methods=["GET"])

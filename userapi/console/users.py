@@ -1,14 +1,12 @@
 """Pages of users: the list, its download, and new users."""
 
-from typing import Any
-
 from flask import flash, request, session
 from flask_babel import gettext
 from werkzeug.wrappers import Response
 
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
-from userapi.api.context import current_actor, current_session, services
+from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.schemas.transfers import ExportQuery
 from userapi.api.schemas.users import UserCreation, UserQuery
@@ -23,21 +21,8 @@ from .bulk import possible_actions
 from .errors import page_with_errors
 from .forms import read_form, read_query, typed_filters
 from .granted import granted_beyond_base
-from .list_preferences import (
-    COLUMNS_COOKIE,
-    DEFAULT_USER_COLUMNS,
-    NOT_FILTERS,
-    USER_COLUMNS,
-)
-from .lists import (
-    PAGE_SIZES,
-    as_query,
-    carried_in_links,
-    position_of,
-    preferred_columns,
-    preferred_page_size,
-    requested_page,
-)
+from .list_preferences import NOT_FILTERS, values_of_list
+from .lists import position_of, requested_page
 from .problem_texts import translated
 from .rendering import flash_success, page, redirect_to
 from .row_actions import row_actions
@@ -54,11 +39,9 @@ MAX_QUERY_LENGTH = 2000
 def users_page() -> Response:
     """Show users, with all filters and orders of the API."""
     filters = typed_filters(UserQuery, exclude=NOT_FILTERS)
-    page_size = preferred_page_size()
-    values: dict[str, Any] = {
-        "filters": filters,
-        "unselected": carried_in_links(filters, page_size),
-        "filter_query": as_query(filters),
+    values = values_of_list("users", filters)
+    values |= {
+        "unselected": values.pop("carried"),
         "statuses": [("", gettext("any")), *((s, translated(s)) for s in UserStatus)],
         "roles": [
             ("", gettext("any")),
@@ -66,16 +49,11 @@ def users_page() -> Response:
         ],
         "actions": possible_actions(),
         "all_selected": request.args.get("selected") == "all",
-        "columns": preferred_columns(COLUMNS_COOKIE, USER_COLUMNS, DEFAULT_USER_COLUMNS),
-        "all_columns": USER_COLUMNS,
-        "page_size": page_size,
-        "page_sizes": PAGE_SIZES,
-        "saved": services().saved_filters.of(current_session().user_id, "users"),
     }
     try:
         wanted = user_filter(filters)
         users = services().user_search.page(
-            wanted, requested_page(page_size=page_size, sort=filters.get("sort"))
+            wanted, requested_page(page_size=values["page_size"], sort=filters.get("sort"))
         )
     except InvalidCursor:
         flash(gettext("This page of the list is out of date. This is the first page."), "info")
