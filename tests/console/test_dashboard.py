@@ -1,13 +1,16 @@
 """The dashboard."""
 
+from datetime import timedelta
+
 import pytest
 from flask import Flask
 
 from tests.console.conftest import SignIn
 from tests.support.client import JsonClient
+from tests.support.machines import make_key, make_service
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MakeUser
-from userapi.clock import ManualClock
+from userapi.clock import ManualClock, rfc3339
 
 pytestmark = pytest.mark.both_databases
 
@@ -52,6 +55,38 @@ def test_a_moderator_sees_figures_but_not_the_state_of_servers(sign_in: SignIn) 
     page = words(sign_in(roles=("moderator",)).get("/dashboard"))
 
     assert "live sessions" in page and "Health" not in page
+
+
+def test_the_dashboard_counts_service_accounts_and_their_keys(
+    app: Flask, boss: PageReader, make_user: MakeUser, log_in: LogIn, clock: ManualClock
+) -> None:
+    owner = log_in(make_user("owner", roles=("superadmin",)))
+    worker = make_service(owner, "media-worker", expires_at=None)
+    asleep = make_service(owner, "old-importer", expires_at="2999-01-01T00:00:00Z")
+    owner.post(f"{asleep.path}/suspend", json={})
+    soon = rfc3339(clock.now() + timedelta(days=13))
+    later = rfc3339(clock.now() + timedelta(days=15))
+    make_key(owner, worker.keys_path, name="nightly", expires_at=soon)
+    make_key(owner, worker.keys_path, name="weekly", expires_at=later)
+    # Those of users are not counted.
+    make_key(owner, "/api/v1/users/me/api-keys/", expires_at=soon)
+    rotated = make_key(owner, worker.keys_path, name="replaced", expires_at=later)
+    assert owner.post(f"{rotated.path}/rotate", json={}).status_code == 201
+    assert JsonClient(app, token=worker.key.text).get("/api/v1/auth/verify").status_code == 200
+
+    page = words(boss.get("/dashboard"))
+
+    assert "1 active account 1 suspended account" in page
+    assert "1 key expires within 14 days" in page
+    assert "1 key never expires" in page
+    assert "Next keys to expire media-worker : nightly" in page
+    assert "weekly," not in page and "replaced," not in page
+
+
+def test_service_accounts_are_shown_to_those_who_may_see_them(sign_in: SignIn) -> None:
+    page = words(sign_in(roles=("moderator",)).get("/dashboard"))
+
+    assert "suspended account" not in page
 
 
 def test_a_plain_user_begins_with_the_own_profile(sign_in: SignIn) -> None:

@@ -20,6 +20,7 @@ START_PAGES = (
     (Permission.STATS_READ, "dashboard"),
     (Permission.USERS_READ, "users_page"),
     (Permission.ROLES_READ, "roles_page"),
+    (Permission.SERVICE_ACCOUNTS_READ, "service_accounts_page"),
     (Permission.AUDIT_READ, "audit_page"),
 )
 BAR_WIDTH, BAR_HEIGHT = 18, 120
@@ -74,14 +75,17 @@ def home() -> Response:
 @blp.route("/dashboard", methods=["GET"])
 @requires(Permission.STATS_READ)
 def dashboard() -> Response:
-    """Show totals, charts by day, and the state of the dependencies."""
+    """Show totals, charts by day, service accounts, and the state of the dependencies."""
     figures = services().statistics.figures()
-    may_see_health = Permission.SYSTEM_READ in current_actor().permissions
+    held = current_actor().permissions
+    may_see_health = Permission.SYSTEM_READ in held
+    may_see_machines = Permission.SERVICE_ACCOUNTS_READ in held
     return page(
         "dashboard.html",
         figures=figures,
         mfa_share=format_percent(figures.mfa.enabled / figures.total),
         charts=[_chart(figures.days, name, translated(title)) for name, title in CHARTS.items()],
+        machines=services().machine_overview.figures() if may_see_machines else None,
         health=services().health.detailed() if may_see_health else None,
     )
 

@@ -38,6 +38,8 @@ STATES = (
     N_("pending"),
     N_("suspended"),
     N_("locked"),
+    N_("healthy"),
+    N_("unhealthy"),
     N_("ready"),
     N_("degraded"),
     N_("not_ready"),

@@ -21,6 +21,7 @@ from userapi.machines.key_revocation import KeyRevocation
 from userapi.machines.key_rotation import KeyRotation
 from userapi.machines.key_usage import KeyUsage
 from userapi.machines.keys import ApiKeys
+from userapi.machines.overview import MachineOverview
 from userapi.machines.status import DatabaseLiveKeys, LiveKeys
 from userapi.machines.validation import KeyLifetimes
 from userapi.wiring.directory import DirectoryServices
@@ -47,6 +48,7 @@ class MachineServices:
     key_rotation: KeyRotation
     key_usage: KeyUsage
     live_keys: LiveKeys
+    machine_overview: MachineOverview
     service_account_creation: ServiceAccountCreation
     service_account_deletion: ServiceAccountDeletion
     service_account_editing: ServiceAccountEditing
@@ -123,6 +125,7 @@ def build_machines(
         ),
         key_usage=usage,
         live_keys=live,
+        machine_overview=MachineOverview(clock),
         service_account_creation=ServiceAccountCreation(
             recorder=recorder, service_accounts=service_accounts, roles=roles
         ),

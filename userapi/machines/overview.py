@@ -1,0 +1,90 @@
+"""What needs attention among service accounts: keys that expire soon or were never used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import func, select
+
+from userapi.clock import Clock
+from userapi.infrastructure.database import reading
+from userapi.machines.active_keys import is_active_key, keys
+from userapi.machines.models import AccountStatus
+from userapi.machines.views import accounts
+
+EXPIRING_WITHIN = timedelta(days=14)
+NAMED_KEYS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiringKey:
+    """An active key of a service account that expires soon."""
+
+    name: str
+    account_id: UUID
+    account_name: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFigures:
+    """Numbers of service accounts and of their active keys.
+
+    A key that was replaced expires as intended and is not among the expiring ones. `next_to_expire`
+    are the first five of them.
+    """
+
+    active_accounts: int
+    suspended_accounts: int
+    active_keys: int
+    expiring_keys: int
+    unused_keys: int
+    endless_keys: int
+    next_to_expire: Sequence[ExpiringKey]
+
+
+class MachineOverview:
+    """Counts service accounts and their keys."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def figures(self) -> MachineFigures:
+        """Return the present numbers."""
+        now = self._clock.now()
+        of_services = (is_active_key(now), keys.c.service_account_id.is_not(None))
+        is_expiring = (keys.c.expires_at <= now + EXPIRING_WITHIN) & keys.c.replaced_by.is_(None)
+        is_active = accounts.c.status == AccountStatus.ACTIVE
+        of_accounts = select(func.count(), func.count().filter(is_active)).select_from(accounts)
+        of_keys = select(
+            func.count(),
+            func.count().filter(is_expiring),
+            func.count().filter(keys.c.last_used_at.is_(None)),
+            func.count().filter(keys.c.expires_at.is_(None)),
+        ).where(*of_services)
+        first = (
+            select(
+                keys.c.name,
+                accounts.c.id.label("account_id"),
+                accounts.c.name.label("account_name"),
+                keys.c.expires_at,
+            )
+            .join(accounts, accounts.c.id == keys.c.service_account_id)
+            .where(*of_services, is_expiring)
+            .order_by(keys.c.expires_at, keys.c.id)
+            .limit(NAMED_KEYS)
+        )
+        with reading() as connection:
+            all_accounts, active_accounts = connection.execute(of_accounts).one()
+            active, expiring, unused, endless = connection.execute(of_keys).one()
+            named = connection.execute(first).mappings().all() if expiring else []
+        return MachineFigures(
+            active_accounts=active_accounts,
+            suspended_accounts=all_accounts - active_accounts,
+            active_keys=active,
+            expiring_keys=expiring,
+            unused_keys=unused,
+            endless_keys=endless,
+            next_to_expire=[ExpiringKey(**row) for row in named],
+        )
