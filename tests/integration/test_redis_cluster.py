@@ -13,6 +13,7 @@ from tests.support.client import JsonClient
 from tests.support.clusters.certificates import make_certificates
 from tests.support.clusters.redis_cluster import ClusterNode, RedisShards
 from tests.support.clusters.redis_nodes import PASSWORD
+from tests.support.deployments import patient_redis
 from tests.support.pages import PageReader
 from tests.support.polling import wait_until
 from tests.support.ports import free_port
@@ -369,12 +370,9 @@ def test_the_console_stores_its_sessions_on_every_server(
 def test_named_rate_limits_are_counted_for_all_processes(
     make_app: MakeApp, shards: RedisShards
 ) -> None:
-    apps = [
-        make_app(
-            REDIS_URL=shards.url(), RATE_LIMIT_ENABLED="true", RATE_LIMIT_PASSWORD_STRENGTH="3/hour"
-        )
-        for _ in range(2)
-    ]
+    limit = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_PASSWORD_STRENGTH": "3/hour"}
+    with patient_redis():
+        apps = [make_app(REDIS_URL=shards.url(), **limit) for _ in range(2)]
     clients = [JsonClient(app) for app in apps] * 2
 
     statuses = [
