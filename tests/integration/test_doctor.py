@@ -477,7 +477,12 @@ def test_a_worker_that_has_gone_silent_is_a_fault(app: Flask, clock: ManualClock
 def test_a_worker_that_is_at_work_is_in_order(app: Flask, clock: ManualClock) -> None:
     beat(app, clock, ago=timedelta(seconds=4))
 
-    assert finding(doctor(app), "was seen 4 s ago") == ("✓", "")
+    result = doctor(app)
+
+    # The clock runs on while the command starts.
+    seen = re.search(r"was seen (\d+) s ago", result.output)
+    assert seen and int(seen[1]) >= 4
+    assert finding(result, seen[0]) == ("✓", "")
 
 
 def test_events_that_wait_too_long_are_a_warning(
