@@ -291,7 +291,7 @@ def test_columns_and_filters_of_service_accounts_are_kept(
 
 
 def roles_in(page: str) -> list[str]:
-    rows = page[page.index("<tbody>") :]
+    rows = page[page.index("<tbody>") : page.index("</tbody>")]
     return re.findall(r'href="/console/roles/([a-z-]+)">', rows)
 
 
