@@ -1,48 +1,18 @@
 """The service as a stranger finds it: Gunicorn over TCP, the tour of the README, a power cut."""
 
-import http.client
 import json
 import re
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
 from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
+from tests.support.service_clients import PASSWORD, log_in
+from userapi_client import Client, Unavailable
 
-PASSWORD = "violet-harbour-93-lantern"
 FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4"}
-
-
-def call(
-    service: GunicornService, method: str, path: str, body: Any = None, token: str | None = None
-) -> tuple[int, Any]:
-    headers = {"Content-Type": "application/json"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(
-        service.base_url + path,
-        method=method,
-        headers=headers,
-        data=None if body is None else json.dumps(body).encode(),
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.loads(answer.read() or "null")
-    except urllib.error.HTTPError as exc:
-        return exc.code, json.loads(exc.read())
-
-
-def log_in(service: GunicornService) -> str:
-    status, body = call(
-        service, "POST", "/api/v1/auth/login", {"username": "admin", "password": PASSWORD}
-    )
-    assert status == 200
-    return str(body["access_token"])
 
 
 @pytest.fixture
@@ -79,13 +49,14 @@ def test_the_tour_of_the_readme_works_as_pasted(embedded: GunicornService) -> No
 
 
 def test_data_and_tokens_outlive_a_restart(embedded: GunicornService) -> None:
-    token = log_in(embedded)
+    tokens = log_in(embedded.base_url, "admin")
 
     code = embedded.stop()
     embedded.start()
 
     assert code == 0
-    assert call(embedded, "GET", "/api/v1/auth/me", token=token)[0] == 200
+    with Client(embedded.base_url, tokens) as client:
+        assert client.auth.me().username == "admin"
     assert "Traceback" not in embedded.log
 
 
@@ -99,21 +70,19 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
         environment["DATABASE_URL"] = make_database("powercut").url
     with GunicornService(environment) as service:
         add_administrator(service, PASSWORD)
-        token = log_in(service)
+        # Nothing is sent again.
+        client = Client(service.base_url, log_in(service.base_url, "admin"), retries=0)
         acknowledged: list[str] = []
 
         def create(number: int) -> None:
-            body = {
-                "username": f"user{number}",
-                "email": f"user{number}@example.com",
-                "password": PASSWORD,
-            }
+            name = f"user{number}"
             try:
-                status, answer = call(service, "POST", "/api/v1/users/", body, token)
-            except (OSError, http.client.HTTPException):
+                made = client.users.create(
+                    username=name, email=f"{name}@example.com", password=PASSWORD
+                )
+            except Unavailable:
                 return  # Cut off: nothing was acknowledged.
-            if status == 201:
-                acknowledged.append(answer["id"])
+            acknowledged.append(made.id)
             if len(acknowledged) == 20:
                 service.kill()
 
@@ -123,11 +92,10 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(
 
         assert len(acknowledged) >= 20
         for user_id in acknowledged:
-            status, rows = call(
-                service, "GET", f"/api/v1/audit-logs/?target_id={user_id}", token=token
-            )
-            assert [row["action"] for row in rows["items"]] == ["user.created"]
-            assert call(service, "GET", f"/api/v1/users/{user_id}", token=token)[0] == 200
+            entries = client.audit.iter(target_id=user_id)
+            assert [entry.action for entry in entries] == ["user.created"]
+            assert client.users.get(user_id).id == user_id
+        client.close()
 
 
 def test_bad_settings_end_the_master_with_a_line_each() -> None:

@@ -17,6 +17,7 @@ from tests.support.polling import wait_until
 from tests.support.ports import free_port
 from tests.support.servers import end_process
 from tests.support.terminal import Terminal
+from userapi_client import Client
 
 RUN = "scripts/run.sh"
 FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4", "RATE_LIMIT_ENABLED": "false"}
@@ -164,10 +165,5 @@ def test_a_worker_that_is_there_is_left_to_its_work(
 
 
 def ask_for_a_reset(port: int, email: str) -> None:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/v1/auth/reset-password",
-        data=json.dumps({"email": email}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.status == 202
+    with Client(f"http://127.0.0.1:{port}") as client:
+        client.auth.request_password_reset(email)

@@ -1,7 +1,6 @@
 """Reads that grow: a worker stays as small as it was, however long the answer is."""
 
 import http.client
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
+from userapi_client import Client, Login
 
 ROWS = 50_000
 USERS = 20_000
@@ -109,17 +109,10 @@ PATHS = {
 
 
 def _log_in(service: GunicornService) -> str:
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
-    body = json.dumps({"username": ADMINISTRATOR, "password": PASSWORD})
-    connection.request(
-        "POST", "/api/v1/auth/login", body, headers={"Content-Type": "application/json"}
-    )
-    answer = json.loads(connection.getresponse().read())
-    connection.close()
-    own = answer["user"]["id"]
-    PATHS["activity"] = PATHS["activity"].replace("{own}", own)
-    token: str = answer["access_token"]
-    return token
+    with Client(service.base_url, Login(ADMINISTRATOR, PASSWORD), timeout=60) as client:
+        PATHS["activity"] = PATHS["activity"].replace("{own}", client.auth.me().id)
+        assert client.tokens is not None
+        return client.tokens.access_token
 
 
 @pytest.mark.thorough

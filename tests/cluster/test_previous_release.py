@@ -28,6 +28,7 @@ from tests.support.polling import wait_until
 from tests.support.proxy import FaultProxy
 from tests.support.service_clients import PASSWORD, RecordingClient
 from tests.support.worker_process import WorkerProcess
+from userapi_client import ApiKey, Client
 
 # The first run installs the libraries of the previous release.
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -227,13 +228,8 @@ def repeat(admin: RecordingClient, name: str) -> None:
 def import_one(base_url: str, token: str, name: str) -> None:
     """Import a user from NDJSON."""
     row = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
-    request = urllib.request.Request(
-        f"{base_url}/api/v1/users/import",
-        data=json.dumps(row).encode(),
-        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"},
-    )
-    with urllib.request.urlopen(request, timeout=15) as answer:
-        assert answer.status in (200, 202), answer.read()
+    with Client(base_url, ApiKey(token)) as client:
+        client.users.import_rows(json.dumps(row).encode())
 
 
 def use_console(base_url: str, name: str) -> None:

@@ -3,13 +3,11 @@
 import json
 import os
 import re
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psycopg2
@@ -24,6 +22,7 @@ from tests.support.programs import PGBOUNCER, may_be_skipped
 from tests.support.servers import Server, postgresql_serves
 from userapi.diagnosis.postgresql import SETTINGS_OF_ROLE
 from userapi.infrastructure.database import SESSION_SETTINGS
+from userapi_client import Client, Login
 
 CONFIGURATION = (REPOSITORY / "deploy" / "pgbouncer" / "pgbouncer.ini").read_text("utf-8")
 ROLE = (REPOSITORY / "deploy" / "pgbouncer" / "role.sql").read_text("utf-8")
@@ -87,16 +86,6 @@ class Pooled:
     direct_url: str
     pgbouncer_url: str
 
-    def call(self, path: str, body: object = None, *, token: str = "") -> Any:
-        """Return the answer to a POST, or to a GET where there is no body."""
-        request = urllib.request.Request(
-            f"{self.service.base_url}/api/v1{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {token}"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or "null")
-
 
 def run_as_superuser(database: PostgresDatabase, statements: str) -> None:
     with closing(psycopg2.connect(database.url)) as connection:
@@ -137,10 +126,10 @@ def diagnose(pgbouncer: PgBouncer, folder: Path) -> Result:
     return run_command(variables, "doctor")
 
 
-def sign_in(pooled: Pooled, username: str) -> str:
+def client_of(pooled: Pooled, username: str) -> Client:
+    """Return a client of a new administrator."""
     add_administrator(pooled.service, PASSWORD, username=username)
-    pair = pooled.call("/auth/login", {"username": username, "password": PASSWORD})
-    return str(pair["access_token"])
+    return Client(pooled.service.base_url, Login(username, PASSWORD), timeout=60)
 
 
 def test_the_role_gets_what_the_service_asks_for() -> None:
@@ -153,18 +142,17 @@ def test_the_role_gets_what_the_service_asks_for() -> None:
 
 @pytest.mark.thorough
 def test_many_at_once_share_few_connections(pooled: Pooled) -> None:
-    token = sign_in(pooled, "robin")
+    robin = client_of(pooled, "robin")
 
     def live(number: int) -> int:
         name = f"sam-{number}"
-        body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
-        user = pooled.call("/users/", body, token=token)
-        pair = pooled.call("/auth/login", {"username": name, "password": PASSWORD})
-        pair = pooled.call("/auth/refresh", {"refresh_token": pair["refresh_token"]})
-        me = pooled.call("/auth/me", token=pair["access_token"])
-        listed = pooled.call(f"/users/?search={name}&page_size=1", token=token)
-        pooled.call(f"/users/{user['id']}/suspend", {"reason": "a trial"}, token=token)
-        return int(me["id"] == user["id"] and listed["total"] >= 1)
+        user = robin.users.create(username=name, email=f"{name}@example.com", password=PASSWORD)
+        with Client(pooled.service.base_url, Login(name, PASSWORD), timeout=60) as own:
+            own.auth.refresh()
+            me = own.auth.me()
+        listed = robin.users.page(search=name, page_size=1)
+        robin.users.suspend(user.id, reason="a trial")
+        return int(me.id == user.id and len(listed.items) >= 1)
 
     with ThreadPoolExecutor(16) as crowd:
         done = sum(crowd.map(live, range(48)))
@@ -176,27 +164,21 @@ def test_many_at_once_share_few_connections(pooled: Pooled) -> None:
         cursor.execute("SELECT count(*) FROM pg_prepared_statements")
         # Another client would find them on the connection, or not find its own.
         assert cursor.fetchone() == (0,)
-    assert len(pooled.call("/users/?page_size=100", token=token)["items"]) >= 49
+    assert len(robin.users.page(page_size=100).items) >= 49
+    robin.close()
 
 
 def test_times_are_in_utc_and_statements_have_an_end(pooled: Pooled) -> None:
-    me = pooled.call("/auth/me", token=sign_in(pooled, "wren"))
-
-    assert me["created_at"].endswith("Z")
+    with client_of(pooled, "wren") as client:
+        assert client.auth.me().raw["created_at"].endswith("Z")
     doctor = pooled.service.command("doctor").stdout
     assert "connected through a pooler" in doctor
     assert "the pooler drops session settings" not in doctor
 
 
 def test_an_export_is_streamed_through_it(pooled: Pooled) -> None:
-    token = sign_in(pooled, "finch")
-    request = urllib.request.Request(
-        pooled.service.base_url + "/api/v1/users/export",
-        headers={"Authorization": f"Bearer {token}"},
-    )
-
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        rows = [json.loads(line) for line in answer]
+    with client_of(pooled, "finch") as client:
+        rows = [json.loads(line) for line in client.request("GET", "/users/export").iter_lines()]
 
     assert "finch" in {row["username"] for row in rows}
 

@@ -11,9 +11,10 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from tests.blackbox.test_as_shipped import FAST, PASSWORD, call, log_in
+from tests.blackbox.test_as_shipped import FAST
 from tests.support.facts import audit_rows
 from tests.support.gunicorn import GunicornService, add_administrator
+from tests.support.service_clients import PASSWORD, ask, log_in
 from userapi.authentication.key_folder import KeyFolder, KeyState
 from userapi.clock import ManualClock
 from userapi.wiring.services import Services
@@ -210,18 +211,18 @@ def published(service: GunicornService) -> set[str]:
 
 @pytest.mark.thorough
 def test_no_process_accepts_a_revoked_key_after_two_seconds(service: GunicornService) -> None:
-    token = log_in(service)
+    token = log_in(service.base_url, "admin").access_token
     stolen = jwt.get_unverified_header(token)["kid"]
-    accepted = [call(service, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)]
+    accepted = [ask(service.base_url, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)]
 
     revoked = service.flask("keys", "revoke", stolen, "--yes")
     time.sleep(REVOKED_WITHIN_SECONDS)
 
     assert accepted == [200] * 10
     assert revoked.returncode == 0, revoked.stderr
-    answers = [call(service, "GET", "/api/v1/auth/me", token=token) for _ in range(20)]
+    answers = [ask(service.base_url, "GET", "/api/v1/auth/me", token=token) for _ in range(20)]
     assert {(status, body["code"]) for status, body in answers} == {(401, "token_invalid")}
     assert not [kids for kids in (published(service) for _ in range(20)) if stolen in kids]
-    fresh = log_in(service)
+    fresh = log_in(service.base_url, "admin").access_token
     assert jwt.get_unverified_header(fresh)["kid"] in published(service)
-    assert call(service, "GET", "/api/v1/auth/me", token=fresh)[0] == 200
+    assert ask(service.base_url, "GET", "/api/v1/auth/me", token=fresh)[0] == 200

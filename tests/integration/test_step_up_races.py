@@ -1,8 +1,5 @@
 """Step-ups that meet other changes of their session, in this process and in two workers."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -15,11 +12,13 @@ from flask import Flask
 from tests.support.client import JsonClient
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
+from tests.support.service_clients import RecordingClient, log_in
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.actor import Actor
 from userapi.authentication.refusals import TokenRevoked
 from userapi.clock import ManualClock
 from userapi.wiring.services import Services
+from userapi_client import Client, SessionEnded, Tokens
 
 MakeApp = Callable[..., Flask]
 NEW_PASSWORD = "granite-otter-57-teapot"
@@ -165,36 +164,22 @@ def service(
         yield service
 
 
-def call(service: GunicornService, path: str, body: Any, *, token: str = "") -> tuple[int, Any]:
-    headers = {"Content-Type": "application/json", "Connection": "close"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    request = urllib.request.Request(
-        f"{service.base_url}/api/v1/auth/{path}", json.dumps(body).encode(), headers
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as exc:
-        with exc:
-            return exc.code, json.loads(exc.read())
-
-
 @pytest.mark.thorough
 def test_of_twenty_step_ups_on_two_workers_one_gets_a_pair(service: GunicornService) -> None:
-    _, pair = call(service, "login", {"username": "admin", "password": PASSWORD})
-    token = pair["access_token"]
+    pair = log_in(service.base_url, "admin", PASSWORD)
+    client = RecordingClient(service.base_url, token=pair.access_token)
 
     answers = at_once(
-        *[lambda: call(service, "step-up", {"password": PASSWORD}, token=token)] * MANY
+        *[lambda: client.once("POST", "/auth/step-up", {"password": PASSWORD})] * MANY
     )
 
-    pairs = [body for status, body in answers if status == 200]
-    refused = {(status, body["code"]) for status, body in answers if status != 200}
+    pairs = [answer.body for answer in answers if answer.status == 200]
+    refused = {(answer.status, answer.body["code"]) for answer in answers if answer.status != 200}
     assert len(pairs) == 1
     assert refused == {REVOKED}
-    renewed = pairs[0]
-    status, _ = call(service, "refresh", {"refresh_token": renewed["refresh_token"]})
-    assert status == 200
-    status, body = call(service, "refresh", {"refresh_token": pair["refresh_token"]})
-    assert (status, body["code"]) == REVOKED
+    renewed = Tokens(pairs[0]["access_token"], pairs[0]["refresh_token"])
+    with Client(service.base_url, renewed) as session:
+        session.auth.refresh()
+    with Client(service.base_url, pair) as session, pytest.raises(SessionEnded) as ended:
+        session.auth.refresh()
+    assert (ended.value.status, ended.value.code) == REVOKED

@@ -1,13 +1,11 @@
 """How the worker goes about its tasks: each by itself, through outages, until told to stop."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ from tests.support.users import PASSWORD, MakeUser
 from userapi.errors import Unavailable
 from userapi.wiring.services import Services
 from userapi.worker import Task, Worker, tasks_of
+from userapi_client import Client
 
 
 def eventually(is_so: Callable[[], Any]) -> Any:
@@ -355,13 +354,8 @@ def test_inside_the_service_one_process_of_all_works(tmp_path: Path) -> None:
 
 def _ask_for_a_mail(service: GunicornService, name: str) -> None:
     add_administrator(service, PASSWORD, username=name)
-    request = urllib.request.Request(
-        service.base_url + "/api/v1/auth/reset-password",
-        data=json.dumps({"email": f"{name}@example.com"}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        assert answer.status == 202
+    with Client(service.base_url) as client:
+        client.auth.request_password_reset(f"{name}@example.com")
 
 
 def test_making_an_application_starts_nothing(

@@ -9,10 +9,10 @@ from html import unescape
 import jwt
 import pytest
 
-from tests.blackbox.test_as_shipped import PASSWORD, call, log_in
 from tests.operations.stage import Stage
 from tests.support.gunicorn import add_administrator
 from tests.support.pages import CSRF
+from tests.support.service_clients import PASSWORD, ask, log_in
 
 OTHER_PEPPER = "another-pepper-after-the-change-6Wq8Zn2Xc5"
 NEW_SECRET_KEY = "a-new-secret-after-the-change-7Gs2Lp9Qx4"
@@ -25,33 +25,41 @@ def test_a_stolen_signing_key_is_worth_nothing_two_seconds_later(stage: Stage) -
     assert stage.service.flask("keys", "generate").returncode == 0
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
-    token = log_in(stage.service)
+    token = log_in(stage.service.base_url, "admin").access_token
     stolen = jwt.get_unverified_header(token)["kid"]
-    accepted = [call(stage.service, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)]
+    accepted = [
+        ask(stage.service.base_url, "GET", "/api/v1/auth/me", token=token)[0] for _ in range(10)
+    ]
 
     stage.run("A stolen signing key", KID=stolen)
     time.sleep(2)
 
-    answers = [call(stage.service, "GET", "/api/v1/auth/me", token=token) for _ in range(10)]
+    answers = [
+        ask(stage.service.base_url, "GET", "/api/v1/auth/me", token=token) for _ in range(10)
+    ]
     assert accepted == [200] * 10
     assert {(status, body["code"]) for status, body in answers} == {(401, "token_invalid")}
-    assert call(stage.service, "GET", "/api/v1/auth/me", token=log_in(stage.service))[0] == 200
+    assert me(stage, log_in(stage.service.base_url, "admin").access_token)[0] == 200
 
 
 def test_a_leaked_api_key_is_rejected_at_the_next_request(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
-    root = log_in(stage.service)
+    root = log_in(stage.service.base_url, "admin").access_token
     robot = {"name": "robot", "roles": ["moderator"]}
     accounts = "/api/v1/service-accounts/"
-    account = call(stage.service, "POST", accounts, token=root, body=robot)[1]
+    account = ask(stage.service.base_url, "POST", accounts, token=root, body=robot)[1]
     keys = f"{accounts}{account['id']}/api-keys/"
-    key = call(stage.service, "POST", keys, token=root, body={"name": "production"})[1]
-    before = [call(stage.service, "GET", "/api/v1/users/", token=key["key"]) for _ in range(10)]
+    key = ask(stage.service.base_url, "POST", keys, token=root, body={"name": "production"})[1]
+    before = [
+        ask(stage.service.base_url, "GET", "/api/v1/users/", token=key["key"]) for _ in range(10)
+    ]
 
     stage.run("A leaked API key", KEY_ID=key["id"])
 
-    after = [call(stage.service, "GET", "/api/v1/users/", token=key["key"]) for _ in range(10)]
+    after = [
+        ask(stage.service.base_url, "GET", "/api/v1/users/", token=key["key"]) for _ in range(10)
+    ]
     assert {status for status, _ in before} == {200}
     assert {(status, body["code"]) for status, body in after} == {(401, "token_revoked")}
 
@@ -60,7 +68,7 @@ def test_a_leaked_api_key_is_rejected_at_the_next_request(stage: Stage) -> None:
 def test_everybody_is_out(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
-    tokens = [log_in(stage.service) for _ in range(3)]
+    tokens = [log_in(stage.service.base_url, "admin").access_token for _ in range(3)]
     browser = _sign_in(stage)
     assert {me(stage, token)[0] for token in tokens} == {200}
     assert _page(stage, browser).endswith("/console/sessions")
@@ -70,14 +78,14 @@ def test_everybody_is_out(stage: Stage) -> None:
     assert "4 sessions have ended." in output
     assert {me(stage, token) for token in tokens} == {(401, "token_revoked")}
     assert "/sign-in" in _page(stage, browser)
-    assert me(stage, log_in(stage.service))[0] == 200
+    assert me(stage, log_in(stage.service.base_url, "admin").access_token)[0] == 200
 
 
 @pytest.mark.slow
 def test_a_changed_secret_ends_cookies_and_the_command_the_rest(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
-    token = log_in(stage.service)
+    token = log_in(stage.service.base_url, "admin").access_token
     browser = _sign_in(stage)
 
     stage.restart(SECRET_KEY=NEW_SECRET_KEY)
@@ -92,7 +100,7 @@ def test_a_changed_secret_ends_cookies_and_the_command_the_rest(stage: Stage) ->
 
 def me(stage: Stage, token: str) -> tuple[int, str | None]:
     """Return status and code of who asks for their own account."""
-    status, body = call(stage.service, "GET", "/api/v1/auth/me", token=token)
+    status, body = ask(stage.service.base_url, "GET", "/api/v1/auth/me", token=token)
     return status, body.get("code")
 
 
@@ -124,17 +132,19 @@ def test_a_wrong_pepper_is_noticed_and_set_right(stage: Stage) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
     stage.restart(PASSWORD_PEPPER=OTHER_PEPPER)
-    ready, body = call(stage.service, "GET", "/api/v1/health/ready")
+    ready, body = ask(stage.service.base_url, "GET", "/api/v1/health/ready")
     credentials = {"username": "admin", "password": PASSWORD}
-    answers = [call(stage.service, "POST", "/api/v1/auth/login", credentials)[0] for _ in range(7)]
+    answers = [
+        ask(stage.service.base_url, "POST", "/api/v1/auth/login", credentials)[0] for _ in range(7)
+    ]
     assert (ready, body["checks"]["password_pepper"]) == (503, "unknown")
     assert answers == [503] * 7
 
     stage.restart(PASSWORD_PEPPER=right)
     stage.run("A wrong PASSWORD_PEPPER")
 
-    assert call(stage.service, "GET", "/api/v1/health/ready")[0] == 200
-    assert me(stage, log_in(stage.service))[0] == 200
+    assert ask(stage.service.base_url, "GET", "/api/v1/health/ready")[0] == 200
+    assert me(stage, log_in(stage.service.base_url, "admin").access_token)[0] == 200
 
 
 @pytest.mark.slow

@@ -3,10 +3,10 @@
 import psycopg2
 import pytest
 
-from tests.blackbox.test_as_shipped import PASSWORD, call
 from tests.operations.stage import Stage
 from tests.support.gunicorn import add_administrator
 from tests.support.ports import free_port
+from tests.support.service_clients import PASSWORD, ask
 
 BODY = {"email": "admin@example.com"}
 
@@ -16,7 +16,7 @@ def ask_for_a_mail(stage: Stage) -> None:
     stage.environment |= {"SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(free_port())}
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
-    assert call(stage.service, "POST", "/api/v1/auth/reset-password", BODY)[0] == 202
+    assert ask(stage.service.base_url, "POST", "/api/v1/auth/reset-password", BODY)[0] == 202
 
 
 @pytest.mark.slow

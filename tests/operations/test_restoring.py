@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.blackbox.test_as_shipped import PASSWORD, call, log_in
 from tests.operations.stage import Stage
 from tests.support.gunicorn import add_administrator
 from tests.support.programs import POSTGRES
 from tests.support.servers import PostgresServer, Server
+from tests.support.service_clients import PASSWORD, ask, log_in
 
 
 def back_up(stage: Stage) -> None:
@@ -26,10 +26,10 @@ def test_a_backup_is_brought_back(
 ) -> None:
     stage.service.start()
     add_administrator(stage.service, PASSWORD)
-    before = log_in(stage.service)
+    before = log_in(stage.service.base_url, "admin").access_token
     assert stage.service.flask("audit", "seal").returncode == 0
     back_up(stage)
-    assert call(stage.service, "POST", "/api/v1/auth/logout", token=before)[0] == 204
+    assert ask(stage.service.base_url, "POST", "/api/v1/auth/logout", token=before)[0] == 204
     stage.service.stop()
     server = private_server(PostgresServer)
     stage.environment["DATABASE_URL"] = server.url.rpartition("/")[0] + "/userapi"
@@ -39,7 +39,7 @@ def test_a_backup_is_brought_back(
     assert "The audit log verifies." in output
     stage.service.start()
     # Its session was revoked after the backup, which has it as a live one.
-    status, body = call(stage.service, "GET", "/api/v1/auth/me", token=before)
+    status, body = ask(stage.service.base_url, "GET", "/api/v1/auth/me", token=before)
     assert (status, body["code"]) == (401, "token_revoked")
-    token = log_in(stage.service)
-    assert call(stage.service, "GET", "/api/v1/auth/me", token=token)[0] == 200
+    token = log_in(stage.service.base_url, "admin").access_token
+    assert ask(stage.service.base_url, "GET", "/api/v1/auth/me", token=token)[0] == 200

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -136,6 +137,10 @@ class RecordingClient:
         """Send the token of this user from now on."""
         self.token = log_in(self.base_url, username).access_token
 
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
     def once(self, method: str, path: str, body: Any = None, *, key: str | None = None) -> Answer:
         """Send a request once, with a JSON body unless `body` is None. Raises Unavailable."""
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
@@ -148,3 +153,12 @@ class RecordingClient:
         return Answer(
             response.status_code, json.loads(response.content or b"null"), is_replay(response)
         )
+
+
+def ask(
+    base_url: str, method: str, path: str, body: Any = None, *, token: str | None = None
+) -> tuple[int, Any]:
+    """Send one request; return the status and the body of the reply, also of a refusal."""
+    with closing(RecordingClient(base_url, token=token)) as client:
+        answer = client.once(method, path, body)
+        return answer.status, answer.body
