@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
     key = admin.once("POST", f"{path}/api-keys/", {"name": "production"}).body
     method, ending, body = ENDS[end]
     ended_at: list[float] = []
-    barrier = Barrier(AT_ONCE)
+    barrier, used = Barrier(AT_ONCE), Event()
 
     def use_all_the_time() -> list[Use]:
         client = RecordingClient(admin.base_url, token=key["key"])
@@ -78,6 +78,8 @@ def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
             began_at = time.monotonic()
             answer = client.once("GET", "/api/v1/auth/verify")
             uses.append(Use(began_at, answer.status, (answer.body or {}).get("code")))
+            if answer.status == 200:
+                used.set()
         return uses
 
     def after(uses: list[Use]) -> list[Use]:
@@ -85,6 +87,7 @@ def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
 
     def end_it() -> int:
         barrier.wait(60)
+        assert used.wait(60), "the key has never passed"
         answer = admin.once(method, ending.format(account=path, key=key["id"]), body)
         ended_at.append(time.monotonic())
         return answer.status
