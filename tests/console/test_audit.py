@@ -9,6 +9,7 @@ from sqlalchemy import func, insert, select
 from werkzeug.test import TestResponse
 
 from tests.console.conftest import SignIn
+from tests.support.client import JsonClient
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser
 from userapi.audit.models import AuditUnsealed
@@ -72,6 +73,25 @@ def test_people_are_named_and_found_by_their_user_names(
     assert f'href="/console/users/{robin.id}">robin</a>' in to.text
     assert "user.updated" in downloaded.text and "user.created" not in downloaded.text
     assert "a deleted user" in words(deleted)
+
+
+def test_a_visitor_is_named_in_words_and_a_user_name_keeps_its_letters(
+    app: Flask, boss: PageReader
+) -> None:
+    JsonClient(app).post(
+        "/api/v1/auth/register",
+        json={
+            "username": "robin.small",
+            "email": "robin.small@example.com",
+            "password": "granite-otter-57-teapot",
+        },
+    )
+
+    page = words(boss.get("/audit?action=user.registered"))
+
+    assert "robin.small signed up user.registered" in page
+    assert "Robin.small" not in page
+    assert " somebody " in page and "anonymous" not in page
 
 
 def test_a_faulty_filter_is_marked(boss: PageReader) -> None:

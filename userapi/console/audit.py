@@ -24,7 +24,7 @@ from userapi.infrastructure.pagination import InvalidCursor
 from userapi.permissions import Permission
 
 from .access import requires
-from .audit_sentences import sentence
+from .audit_sentences import actor_in_words, sentence
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
@@ -83,6 +83,7 @@ def audit_page() -> Response:
         position=position_of(rows, total),
         names=_names(rows.items),
         sentence=sentence,
+        actor_in_words=actor_in_words,
         **values,
     )
 

@@ -131,7 +131,7 @@ def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
     `names` are the user names of targets by id.
     """
     details = row.details or {}
-    who = _who(row)
+    who = actor_in_words(row)
     whom = gettext("their own account") if row.target_id == str(row.actor_id) else _whom(row, names)
     not_done = NOT_DONE.get((row.action, row.outcome))
     template = not_done or SENTENCES.get(row.action)
@@ -140,10 +140,13 @@ def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
         text = gettext("%(sentence)s – without success", sentence=text)
     added = _addition(row, details)
     text = f"{text}: {added}" if added else text
-    return text[0].upper() + text[1:] if row.actor_type == ActorType.ANONYMOUS else text
+    # The names of users stay as they are.
+    is_unnamed = row.actor_type == ActorType.ANONYMOUS and text.startswith(who)
+    return text[0].upper() + text[1:] if is_unnamed else text
 
 
-def _who(row: Row[Any]) -> str:
+def actor_in_words(row: Row[Any]) -> str:
+    """Return the name of the actor; what kind of actor it was if there is none."""
     if row.actor_username:
         return str(row.actor_username)
     if row.actor_id:
