@@ -1,5 +1,6 @@
 """The examples for Flask, FastAPI and Django, beside the service."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jwt
@@ -7,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support.gunicorn import GunicornService
+from tests.support.polling import wait_until
 from tests.support.proxy import FaultProxy
 from userapi_client import Client, Tokens
 
@@ -14,6 +16,7 @@ from .conftest import People, StartServer, send, status_of
 
 FLASK = ("-m", "flask", "--app", "flask_app", "run", "--port", "PORT")
 FASTAPI = ("-m", "uvicorn", "fastapi_app:app", "--port", "PORT", "--log-level", "warning")
+FASTAPI_CACHE_SECONDS = 5
 DJANGO = (
     *("-m", "django", "runserver", "--noreload", "--skip-checks"),
     *("--settings", "django_site.settings", "--pythonpath", ".", "PORT"),
@@ -96,7 +99,12 @@ def test_fastapi_notices_a_revocation_within_its_seconds_and_offers_to_authorize
     assert document["paths"]["/media"]["get"]["security"] == [{"HTTPBearer": []}]
     assert send("GET", f"{url}/docs").status_code == 200
 
+    # The example keeps this answer.
+    assert status_of("GET", f"{url}/media", token=tokens.access_token) == 200
+    kept_until = time.monotonic() + FASTAPI_CACHE_SECONDS
+
     admin.users.suspend(user)
+    wait_until(lambda: time.monotonic() > kept_until)
 
     assert refusal("GET", f"{url}/media", token=tokens.access_token) == (401, "token_revoked")
 
