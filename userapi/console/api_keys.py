@@ -129,9 +129,3 @@ def _create(owner: KeyOwner) -> CreatedKey:
     if body.get("expires_at") is None:
         body.pop("expires_at", None)
     return services().key_creation.create(owner, NewApiKey(**body), actor=current_actor())
-
-
-def _end_of_day() -> str | None:
-    """Return the end of the chosen day in UTC; None if none was chosen."""
-    chosen = request.form.get("expires_on")
-    return f"{chosen}T23:59:59Z" if chosen else None
