@@ -17,7 +17,7 @@ REPLACEMENTS = [
     (r"userapi_client\.asynchronous", "userapi_client.synchronous"),
     (r"\bAwaitable\[(\w+(?:\[\w+\])?)\]", r"\1"),
     (r"\bAsyncIterator\b", "Iterator"),
-    (r"from collections\.abc import Awaitable, ", "from collections.abc import "),
+    (r"\bAwaitable, ", ""),
     (r"\basync (def|for|with) ", r"\1 "),
     (r"\bawait ", ""),
     (r"\b__aenter__\b", "__enter__"),

@@ -124,6 +124,14 @@ REASONS = {
     "until_reached": N_("the suspension was over"),
 }
 
+# In place of a name, where there is none.
+UNNAMED = (
+    N_("a deleted user"),
+    N_("an unknown account"),
+    N_("their own account"),
+    N_("users"),
+)
+
 
 def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
     """Return what a row records, in the viewer's language.
@@ -140,9 +148,11 @@ def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
         text = gettext("%(sentence)s – without success", sentence=text)
     added = _addition(row, details)
     text = f"{text}: {added}" if added else text
+    if row.actor_type != ActorType.ANONYMOUS:
+        return text
     # The names of users stay as they are.
-    is_unnamed = row.actor_type == ActorType.ANONYMOUS and text.startswith(who)
-    return text[0].upper() + text[1:] if is_unnamed else text
+    words = who, *(str(gettext(unnamed)) for unnamed in UNNAMED)
+    return text[0].upper() + text[1:] if text.startswith(words) else text
 
 
 def actor_in_words(row: Row[Any]) -> str:
