@@ -15,6 +15,8 @@ from tests.support.facts import audit_rows
 from tests.support.users import PASSWORD, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 
+pytestmark = pytest.mark.thorough
+
 # What a session that may only add a factor reaches, besides what needs no session.
 OPEN = {
     ("GET", "/api/v1/auth/me"),

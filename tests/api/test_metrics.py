@@ -17,6 +17,8 @@ from userapi.infrastructure.database import db, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.mail.models import MailKind, OutgoingMail
 
+pytestmark = pytest.mark.thorough
+
 
 def series(client: JsonClient) -> set[str]:
     text = client.get("/metrics").text

@@ -24,6 +24,8 @@ from tests.support.users import LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 from userapi.infrastructure.database import transaction
 
+pytestmark = pytest.mark.thorough
+
 VERIFY = "/api/v1/auth/verify"
 
 

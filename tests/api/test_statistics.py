@@ -29,6 +29,8 @@ from userapi.sessions.models import UserSession
 from userapi.statistics import Figures, Statistics
 from userapi.wiring.services import Services
 
+pytestmark = pytest.mark.thorough
+
 KINDS = [
     (AuditAction.USER_REGISTERED, Outcome.SUCCESS),
     (AuditAction.AUTH_LOGIN, Outcome.SUCCESS),

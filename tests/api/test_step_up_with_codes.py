@@ -22,6 +22,8 @@ from tests.support.second_factors import (
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 
+pytestmark = pytest.mark.thorough
+
 STEP_UP = "/api/v1/auth/step-up"
 
 

@@ -27,6 +27,8 @@ from tests.support.gunicorn import GunicornService, add_administrator
 from tests.support.polling import wait_until
 from tests.support.worker_process import WorkerProcess
 
+pytestmark = pytest.mark.thorough
+
 API = "/api/v1"
 SETTINGS = (
     *("SECRET_KEY", "JWT_SECRET_KEY", "PASSWORD_PEPPER", "PASSWORD_PEPPER_PREVIOUS"),

@@ -25,6 +25,8 @@ from userapi.mail.mailer import (
 )
 from userapi.mail.message import Message
 
+pytestmark = pytest.mark.thorough
+
 SENDER = "User Service <no-reply@example.com>"
 
 
@@ -316,7 +318,6 @@ def test_a_lost_connection_is_reopened(server: SmtpServer, make_mailer: MakeMail
     assert len(server.delivered) == 2
 
 
-@pytest.mark.thorough
 def test_a_silent_server_costs_one_time_out(server: SmtpServer, make_mailer: MakeMailer) -> None:
     with FaultProxy(HOST, server.port) as proxy:
         proxy.black_hole()

@@ -26,6 +26,8 @@ from userapi.infrastructure.database import db, transaction
 from userapi.infrastructure.heartbeat import WorkerHeartbeat
 from userapi.mail.models import MailKind, OutgoingMail
 
+pytestmark = pytest.mark.thorough
+
 MakeApp = Callable[..., Flask]
 # What a good production deployment says of itself; servers are those of the tests.
 PRODUCTION = {
@@ -123,7 +125,6 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("environment", "about", "fix"), SETTINGS)
 def test_what_is_unwise_in_production_is_a_warning(
     make_app: MakeApp, environment: dict[str, str], about: str, fix: str
@@ -169,7 +170,6 @@ def test_a_host_that_is_trusted_with_its_subdomains_is_no_fault(make_app: MakeAp
     assert doctor(make_app(**{**PRODUCTION, "TRUSTED_HOSTS": ".acme.test"})).exit_code == 0
 
 
-@pytest.mark.thorough
 def test_passkeys_of_another_rp_id_are_a_warning(
     make_app: MakeApp, make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -184,7 +184,6 @@ def test_passkeys_of_another_rp_id_are_a_warning(
     assert "another RP ID" not in before.output
 
 
-@pytest.mark.thorough
 def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:
     mark, fix = finding(doctor(make_app(CORS_ORIGINS="*")), "CORS_ORIGINS is *")
 
@@ -304,7 +303,6 @@ def test_authorities_that_the_database_does_not_use_are_a_warning(
     assert (mark, fix) == ("!", "Add sslmode=verify-full to DATABASE_URL.")
 
 
-@pytest.mark.thorough
 def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
     result = doctor(make_app(DATABASE_URL="postgresql://u:kingfisher-79@127.0.0.1:1/x"))
 
@@ -447,7 +445,6 @@ def test_an_exchange_of_another_type_is_a_fault(make_app: MakeApp, rabbitmq_url:
     assert "another type" in fix
 
 
-@pytest.mark.thorough
 def test_a_rabbitmq_that_takes_events_is_in_order(
     make_app: MakeApp, rabbitmq_url: str, rabbitmq_exchange: str
 ) -> None:

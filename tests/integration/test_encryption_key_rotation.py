@@ -34,7 +34,7 @@ UNAVAILABLE = (503, "service_unavailable")
 
 _apps = table_of(TotpFactor)
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.thorough]
 
 
 @pytest.fixture
@@ -225,7 +225,6 @@ def run_imports(app: Flask) -> None:
             pass
 
 
-@pytest.mark.thorough
 def test_rotating_encrypts_waiting_imports_so_that_the_former_key_can_go(
     app: Flask, rotated: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -245,7 +244,6 @@ def test_rotating_encrypts_waiting_imports_so_that_the_former_key_can_go(
     assert (job["state"], job["created"], job["failed"]) == ("done", 201, 0)
 
 
-@pytest.mark.thorough
 def test_rotating_encrypts_the_rows_of_a_finished_dry_run(
     app: Flask, rotated: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -268,7 +266,6 @@ def test_rotating_encrypts_the_rows_of_a_finished_dry_run(
     assert boss.get("/api/v1/users/?search=user200").get_json()["total"] == 1
 
 
-@pytest.mark.thorough
 def test_rotating_says_how_many_batches_no_key_opens(
     app: Flask, lost: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:

@@ -31,6 +31,8 @@ from tests.support.proxy import proxy_to, url_through
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.infrastructure.database import db
 
+pytestmark = pytest.mark.thorough
+
 VERIFY = "/api/v1/auth/verify"
 TOKEN = "/api/v1/auth/token"
 LONG = {"SESSION_CACHE_SECONDS": "300"}
@@ -92,7 +94,6 @@ def token_for(app: Flask, service: MadeService) -> str | None:
     return str(answer.get_json()["access_token"]) if answer.status_code == 200 else None
 
 
-@pytest.mark.thorough
 def test_of_50_rotations_at_once_one_succeeds(
     app: Flask, elsewhere: Flask, boss: SignedInClient, service: MadeService
 ) -> None:
@@ -146,7 +147,6 @@ def test_no_request_passes_after_the_answer_that_revoked_the_key(
     assert late == []
 
 
-@pytest.mark.thorough
 def test_the_limit_of_active_keys_is_exact(make_app: MakeApp, boss: SignedInClient) -> None:
     app = make_app(API_KEY_MAX_PER_OWNER="3")
     client = JsonClient(app, token=boss.token)
@@ -194,7 +194,6 @@ def test_a_process_that_cannot_reach_redis_sees_the_revocation(
         assert status(alone, service.key.text) == 401
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("emptied", [False, True])
 def test_revoked_keys_and_tokens_stay_revoked(
     app: Flask,
@@ -288,7 +287,6 @@ def test_a_key_costs_one_query_without_redis(
         assert database.round_trips - before == 1
 
 
-@pytest.mark.thorough
 def test_a_job_may_send_5000_requests_a_minute(make_app: MakeApp, service: MadeService) -> None:
     """A limit for people would stop it."""
     app = make_app(RATE_LIMIT_ENABLED="true", **LONG)

@@ -17,6 +17,8 @@ from tests.support.polling import wait_until
 from tests.support.users import PASSWORD, LogIn, MakeUser
 from userapi.infrastructure.database import db
 
+pytestmark = pytest.mark.thorough
+
 MakeApp = Callable[..., Flask]
 Ask = Callable[[Flask, MakeUser, LogIn], None]
 

@@ -15,7 +15,7 @@ from userapi.infrastructure.database import reading
 from userapi.passwords.peppers import NEEDED, pepper_id
 from userapi.wiring.services import Services
 
-pytestmark = pytest.mark.both_databases
+pytestmark = [pytest.mark.both_databases, pytest.mark.thorough]
 
 MakeApp = Callable[..., Flask]
 
@@ -75,7 +75,6 @@ def test_a_configured_former_pepper_verifies(
     assert try_log_in(both, "robin")[0] == 200
 
 
-@pytest.mark.thorough
 def test_no_log_in_counts_as_a_failure(app: Flask, changed: Flask) -> None:
     answers = [try_log_in(changed, "robin") for _ in range(8)]
     answers += [try_log_in(changed, "robin", "a-wrong-password-93") for _ in range(8)]
@@ -85,7 +84,6 @@ def test_no_log_in_counts_as_a_failure(app: Flask, changed: Flask) -> None:
     assert try_log_in(app, "robin") == (200, None)
 
 
-@pytest.mark.thorough
 def test_an_unknown_name_gets_the_same_answer_as_a_known_one(changed: Flask) -> None:
     """Otherwise the responses would reveal which accounts exist while the pepper is missing."""
     known, unknown = (
@@ -101,7 +99,6 @@ def test_an_unknown_name_gets_the_same_answer_as_a_known_one(changed: Flask) -> 
     assert known.headers["Retry-After"] == unknown.headers["Retry-After"]
 
 
-@pytest.mark.thorough
 def test_hashes_with_the_current_pepper_are_verified_as_before(
     changed: Flask, make_user: MakeUser
 ) -> None:
@@ -130,7 +127,6 @@ def test_a_password_can_be_reset_without_the_former_pepper(
     assert readiness(changed) == (200, "up")
 
 
-@pytest.mark.thorough
 def test_doctor_names_the_variable(app: Flask, changed: Flask) -> None:
     good = app.test_cli_runner().invoke(args=["doctor"])
     bad = changed.test_cli_runner().invoke(args=["doctor"])
@@ -141,7 +137,6 @@ def test_doctor_names_the_variable(app: Flask, changed: Flask) -> None:
     assert "Set PASSWORD_PEPPER to its former value" in " ".join(bad.output.split())
 
 
-@pytest.mark.thorough
 def test_the_metric_shows_when_a_former_pepper_is_unused(
     app: Flask, make_app: MakeApp, make_user: MakeUser, robin: MadeUser
 ) -> None:

@@ -17,6 +17,8 @@ from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInCli
 from userapi.accounts.views import MAX_PROFILE_BYTES
 from userapi.clock import ManualClock
 
+pytestmark = pytest.mark.thorough
+
 API = "/api/v1"
 LONG = {"SESSION_CACHE_SECONDS": "300", "LOCKOUT_THRESHOLD": "1"}
 
@@ -116,7 +118,6 @@ CHANGES: dict[str, Callable[[Scene], None]] = {
 }
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_shows_in_every_process_with_the_next_request(scene: Scene, name: str) -> None:
     before = scene.seen_elsewhere()

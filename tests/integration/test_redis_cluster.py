@@ -26,6 +26,8 @@ from userapi.infrastructure.redis_commands import Script, command
 from userapi.sessions.cache import RedisLiveSessions
 from userapi.sessions.status import LiveSession, SessionOfUser
 
+pytestmark = pytest.mark.thorough
+
 MakeApp = Callable[..., Flask]
 PAIR = Script("return redis.call('INCRBY', KEYS[1], 1) + redis.call('INCRBY', KEYS[2], 1)")
 ACL = (
@@ -133,7 +135,6 @@ def test_a_user_with_the_documented_rules_is_enough(shards: RedisShards) -> None
     store.close()
 
 
-@pytest.mark.thorough
 def test_tls_with_a_private_authority(tmp_path: Path) -> None:
     certificates = make_certificates(tmp_path / "certificates")
     query = f"?ssl_ca_certs={certificates.authority}"
@@ -250,7 +251,6 @@ class Database:
         return None
 
 
-@pytest.mark.thorough
 def test_pending_invalidations_leave_copies_of_other_servers_valid(
     shards: RedisShards, clock: ManualClock
 ) -> None:
@@ -346,7 +346,6 @@ def test_doctor_reports_a_wrong_password(make_app: MakeApp, shards: RedisShards)
     assert "rejects the password" in app.test_cli_runner().invoke(args=["doctor"]).output
 
 
-@pytest.mark.thorough
 def test_the_console_stores_its_sessions_on_every_server(
     make_app: MakeApp, make_user: MakeUser, shards: RedisShards
 ) -> None:
@@ -383,7 +382,6 @@ def test_named_rate_limits_are_counted_for_all_processes(
     assert statuses == [200, 200, 200, 429]
 
 
-@pytest.mark.thorough
 def test_a_redis_without_cluster_mode_is_reported(make_app: MakeApp, redis_url: str) -> None:
     address = redis_url.rpartition("/")[0].removeprefix("redis://")
     app = make_app(REDIS_URL=f"redis+cluster://{address}")

@@ -14,6 +14,8 @@ from tests.support.facts import audit_rows, events
 from tests.support.users import PASSWORD, LogIn, MadeUser, MakeUser, SignedInClient
 from userapi.clock import ManualClock
 
+pytestmark = pytest.mark.thorough
+
 MakeApp = Callable[..., Flask]
 ROOM = {"DATABASE_POOL_SIZE": "50"}
 MANY = 50
@@ -113,7 +115,6 @@ def test_concurrent_refreshes_rotate_once_while_redis_is_emptied(
     assert me(app, answers[0].get_json()) == 200
 
 
-@pytest.mark.thorough
 def test_without_a_grace_period_concurrent_refreshes_end_the_session(
     make_app: MakeApp, session: SignedInClient
 ) -> None:
@@ -163,7 +164,6 @@ def test_a_reuse_is_rejected_and_its_effects_are_stored(
     assert other.get("/api/v1/auth/me").status_code == 200  # Only that session.
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(("seconds", "status"), [(0, 200), (9, 200), (11, 401)])
 def test_the_predecessor_is_accepted_during_the_grace_period(
     app: Flask, session: SignedInClient, clock: ManualClock, seconds: int, status: int
@@ -219,7 +219,6 @@ def test_a_client_that_lost_the_response_stays_signed_in(
     assert refresh(app, token).status_code == 200
 
 
-@pytest.mark.thorough
 def test_a_restart_of_all_servers_changes_nothing(
     app: Flask, make_app: MakeApp, session: SignedInClient, server: redis.Redis
 ) -> None:
@@ -291,7 +290,6 @@ def test_a_refresh_concurrent_with_the_end_of_the_session_leaves_no_valid_pair(
             assert refresh(app, answer.get_json()["refresh_token"]).status_code == 401
 
 
-@pytest.mark.thorough
 def test_concurrent_refreshes_log_ins_and_log_outs_do_not_deadlock(
     app: Flask, robin: MadeUser, make_user: MakeUser, log_in: LogIn
 ) -> None:

@@ -33,6 +33,8 @@ from userapi.wiring.services import Services
 from userapi.worker import Task, Worker, tasks_of
 from userapi_client import Client
 
+pytestmark = pytest.mark.thorough
+
 
 def eventually(is_so: Callable[[], Any]) -> Any:
     """Wait until something is so, and return it."""
@@ -115,7 +117,6 @@ def test_work_that_is_more_than_a_batch_goes_on_at_once(
     eventually(lambda: work.calls == 50)
 
 
-@pytest.mark.thorough
 def test_a_task_that_hangs_holds_up_no_other(app: Flask, run: Callable[..., Worker]) -> None:
     release = threading.Event()
     hanging = Counted(lambda calls: 0 if release.wait(30) else 0)
@@ -132,7 +133,6 @@ def test_a_task_that_hangs_holds_up_no_other(app: Flask, run: Callable[..., Work
     release.set()
 
 
-@pytest.mark.thorough
 def test_a_task_that_fails_goes_on_less_often(app: Flask, run: Callable[..., Worker]) -> None:
     def fail(calls: int) -> int:
         if calls <= 3:
@@ -149,7 +149,6 @@ def test_a_task_that_fails_goes_on_less_often(app: Flask, run: Callable[..., Wor
     assert time.monotonic() - begun > 1.7
 
 
-@pytest.mark.thorough
 def test_a_fault_of_ours_ends_no_task(app: Flask, run: Callable[..., Worker]) -> None:
     def fail(calls: int) -> int:
         if calls == 1:
@@ -163,7 +162,6 @@ def test_a_fault_of_ours_ends_no_task(app: Flask, run: Callable[..., Worker]) ->
     eventually(lambda: work.calls > 3)
 
 
-@pytest.mark.thorough
 def test_a_notification_ends_the_wait(
     app: Flask, make_user: MakeUser, run: Callable[..., Worker]
 ) -> None:
@@ -177,7 +175,6 @@ def test_a_notification_ends_the_wait(
     eventually(lambda: work.calls == 3)
 
 
-@pytest.mark.thorough
 def test_the_listener_comes_back_after_an_outage_of_the_database(
     make_app: Callable[..., Flask],
     deployment: Deployment,
@@ -290,7 +287,6 @@ def test_ctrl_c_ends_the_command_in_order(
     assert "worker.stopped" in worker.log.read_text()
 
 
-@pytest.mark.thorough
 def test_events_reach_rabbitmq_through_the_command(
     app: Flask,
     worker_process: Callable[..., WorkerProcess],
@@ -309,7 +305,6 @@ def test_events_reach_rabbitmq_through_the_command(
     assert worker.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.thorough
 def test_a_second_command_takes_over_when_the_first_is_killed(
     app: Flask,
     worker_process: Callable[..., WorkerProcess],
