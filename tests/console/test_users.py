@@ -327,6 +327,7 @@ def test_the_activity_of_a_user_is_read_to_its_end(
     rows = [answer.text.count('<td data-label="When">') for answer in (first, second)]
     assert rows[0] == 25 and rows[1] >= 1
     assert 'rel="next"' not in second.text
+    assert f"{robin.username} logged in" in words(first)
 
 
 def test_a_picture_is_shown_only_from_the_address_of_the_service(

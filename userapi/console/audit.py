@@ -7,7 +7,6 @@ from uuid import UUID
 from flask import flash, request
 from flask_babel import gettext
 from marshmallow import fields
-from sqlalchemy import Row
 from werkzeug.wrappers import Response
 
 from userapi.accounts.errors import UserNotFound
@@ -24,7 +23,7 @@ from userapi.infrastructure.pagination import InvalidCursor
 from userapi.permissions import Permission
 
 from .access import requires
-from .audit_sentences import actor_in_words, sentence
+from .audit_sentences import AuditRow, actor_in_words, sentence
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
@@ -81,7 +80,7 @@ def audit_page() -> Response:
         rows=rows,
         total=total,
         position=position_of(rows, total),
-        names=_names(rows.items),
+        names=names_of(rows.items),
         sentence=sentence,
         actor_in_words=actor_in_words,
         **values,
@@ -149,7 +148,7 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def _names(rows: Sequence[Row[Any]]) -> dict[str, str]:
+def names_of(rows: Sequence[AuditRow]) -> dict[str, str]:
     """Return the names of users who are targets or own a target, by id. Deleted ones have none."""
     texts = [row.target_id for row in rows if row.target_type == "user"]
     texts += [(row.details or {}).get("user_id") for row in rows if row.target_type == "session"]

@@ -1,6 +1,7 @@
 """Audit rows as sentences for people. The code of the action is shown beside the sentence."""
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from flask_babel import gettext
@@ -124,6 +125,8 @@ REASONS = {
     "until_reached": N_("the suspension was over"),
 }
 
+# A row of the log, or what a reader may see of it.
+AuditRow = Row[Any] | SimpleNamespace
 # In place of a name, where there is none.
 UNNAMED = (
     N_("a deleted user"),
@@ -133,7 +136,7 @@ UNNAMED = (
 )
 
 
-def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
+def sentence(row: AuditRow, names: Mapping[str, str]) -> str:
     """Return what a row records, in the viewer's language.
 
     `names` are the user names of targets by id.
@@ -155,7 +158,7 @@ def sentence(row: Row[Any], names: Mapping[str, str]) -> str:
     return text[0].upper() + text[1:] if text.startswith(words) else text
 
 
-def actor_in_words(row: Row[Any]) -> str:
+def actor_in_words(row: AuditRow) -> str:
     """Return the name of the actor; what kind of actor it was if there is none."""
     if row.actor_username:
         return str(row.actor_username)
@@ -164,7 +167,7 @@ def actor_in_words(row: Row[Any]) -> str:
     return str(gettext(ACTORS[ActorType(row.actor_type)]))
 
 
-def _whom(row: Row[Any], names: Mapping[str, str]) -> str:
+def _whom(row: AuditRow, names: Mapping[str, str]) -> str:
     details = row.details or {}
     if row.target_type == "user" and row.target_id:
         return names.get(row.target_id) or str(details.get("username") or gettext("a deleted user"))
@@ -178,7 +181,7 @@ def _whom(row: Row[Any], names: Mapping[str, str]) -> str:
     return str(gettext("users") if is_export else gettext("an unknown account"))
 
 
-def _addition(row: Row[Any], details: Mapping[str, Any]) -> str:
+def _addition(row: AuditRow, details: Mapping[str, Any]) -> str:
     """Return what the details add: a reason, or what exactly was changed."""
     changes = row.changes or {}
     match row.action:

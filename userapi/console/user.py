@@ -3,6 +3,7 @@
 Each tab is a page. `user_actions` changes the state of the account, `user_roles` the roles.
 """
 
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,8 @@ from userapi.machines.key_owners import user_owner
 from userapi.permissions import Permission
 
 from .access import requires
+from .audit import names_of
+from .audit_sentences import sentence
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form
@@ -102,7 +105,15 @@ def user_activity_page(user_id: UUID) -> Response:
         PageRequest(page_size=ENTRIES_SHOWN, cursor=request.args.get("cursor") or None),
         actor=actor,
     )
-    return page("user_activity.html", entries=entries, **values)
+    rows = [SimpleNamespace(**entry) for entry in entries.items]
+    return page(
+        "user_activity.html",
+        rows=rows,
+        next_cursor=entries.next_cursor,
+        names=names_of(rows),
+        sentence=sentence,
+        **values,
+    )
 
 
 def shown(user_id: UUID) -> dict[str, Any]:
