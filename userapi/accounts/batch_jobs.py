@@ -1,4 +1,4 @@
-"""Jobs that the worker does batch by batch: their columns, who works on them, how they end.
+"""Jobs that the worker does batch by batch: who works on them, and how they end.
 
 A request stores a job and its batches. One worker claims the job and does a batch at a time. If it
 stops, another worker claims the job and continues with the same batch.
@@ -6,19 +6,19 @@ stops, another worker claims the job and continues with the same batch.
 
 import secrets
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, String, Table, func, literal, select, update
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import Connection, Row, Table, func, literal, select, update
+from sqlalchemy.orm import Session
 
+from userapi.accounts.job_columns import UNFINISHED, JobState
 from userapi.accounts.models import UserStatus
 from userapi.accounts.stored_actors import restored_actor, stored_actor
 from userapi.accounts.views import users
 from userapi.actor import Actor, PermissionDenied
 from userapi.clock import Clock
-from userapi.infrastructure.database import JsonDocument, UuidKey, new_id, reading, transaction
+from userapi.infrastructure.database import reading, transaction
 from userapi.infrastructure.work_queues import claim_next
 from userapi.permissions import Permission
 from userapi.roles.assignment import role_names_of
@@ -26,41 +26,6 @@ from userapi.roles.service import Roles
 
 # Failed attempts of one batch after which the job ends, because other jobs wait behind it.
 MAX_ATTEMPTS = 10
-
-
-class JobState(StrEnum):
-    """The states of a job."""
-
-    CANCELLED = "cancelled"
-    DONE = "done"
-    FAILED = "failed"
-    QUEUED = "queued"
-    RUNNING = "running"
-
-
-UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
-STATE_CONDITION = "state IN ('queued', 'running', 'done', 'failed', 'cancelled')"
-
-
-class JobColumns:
-    """The columns of every kind of job. `done` and `failed` count parts of its batches.
-
-    No foreign key to the creator, who may be deleted in the meantime.
-    """
-
-    id: Mapped[UuidKey] = mapped_column(default=new_id)
-    state: Mapped[str] = mapped_column(String(16))
-    done: Mapped[int]
-    failed: Mapped[int]
-    next_batch: Mapped[int]
-    created_by: Mapped[UUID]
-    actor: Mapped[dict[str, Any]] = mapped_column(JsonDocument)
-    claimed_by: Mapped[str | None] = mapped_column(String(32))
-    attempts: Mapped[int]
-    created_at: Mapped[datetime]
-    advanced_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
 
 
 class ClaimLost(Exception):

@@ -12,8 +12,6 @@ from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.batch_jobs import (
-    UNFINISHED,
-    JobState,
     end_job,
     find_job,
     latest_jobs,
@@ -35,6 +33,7 @@ from userapi.accounts.bulk_jobs.models import (
     jobs_table,
     view_of_job,
 )
+from userapi.accounts.job_columns import UNFINISHED, JobState
 from userapi.accounts.search import UserFilter, UserSearch
 from userapi.accounts.views import users
 from userapi.actor import Actor

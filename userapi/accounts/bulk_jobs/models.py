@@ -14,8 +14,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.accounts.batch_jobs import STATE_CONDITION, UNFINISHED, JobColumns, JobState
 from userapi.accounts.bulk_actions import BulkAction
+from userapi.accounts.job_columns import STATE_CONDITION, UNFINISHED, JobColumns, JobState
 from userapi.infrastructure.database import (
     Base,
     JsonDocument,

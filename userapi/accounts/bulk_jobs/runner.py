@@ -16,7 +16,6 @@ from userapi.accounts.batch_jobs import (
     MAX_ATTEMPTS,
     ClaimLost,
     JobClaims,
-    JobState,
     require_creator,
 )
 from userapi.accounts.bulk import BulkChanges, BulkResult
@@ -24,6 +23,7 @@ from userapi.accounts.bulk_actions import PERMISSIONS, BulkAction
 from userapi.accounts.bulk_jobs.jobs import finish_bulk_job
 from userapi.accounts.bulk_jobs.models import batches_table, failures_table, jobs_table
 from userapi.accounts.errors import InvalidStatusTransition, UserNotFound
+from userapi.accounts.job_columns import JobState
 from userapi.actor import Actor, PermissionDenied
 from userapi.clock import Clock
 from userapi.errors import Invalid

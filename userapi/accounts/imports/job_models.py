@@ -17,9 +17,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from userapi.accounts.batch_jobs import STATE_CONDITION, UNFINISHED, JobColumns, JobState
 from userapi.accounts.imports.columns import COLUMNS
 from userapi.accounts.imports.results import ImportResult
+from userapi.accounts.job_columns import STATE_CONDITION, UNFINISHED, JobColumns, JobState
 from userapi.errors import FieldError
 from userapi.infrastructure.database import (
     Base,

@@ -18,7 +18,6 @@ from userapi.accounts.batch_jobs import (
     MAX_ATTEMPTS,
     ClaimLost,
     JobClaims,
-    JobState,
     require_creator,
 )
 from userapi.accounts.imports.importing import UserImports
@@ -33,6 +32,7 @@ from userapi.accounts.imports.results import ImportResult
 from userapi.accounts.imports.rows import Row, content_of
 from userapi.accounts.imports.screening import SeenInFile
 from userapi.accounts.imports.sealed_batches import SealedBatches, find_sealed
+from userapi.accounts.job_columns import JobState
 from userapi.actor import Actor, PermissionDenied
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading, transaction

@@ -13,8 +13,6 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from userapi.accounts.batch_jobs import (
-    UNFINISHED,
-    JobState,
     end_job,
     find_job,
     latest_jobs,
@@ -41,6 +39,7 @@ from userapi.accounts.imports.rows import (
     require_step_up_for,
 )
 from userapi.accounts.imports.sealed_batches import SealedBatches
+from userapi.accounts.job_columns import UNFINISHED, JobState
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction
 from userapi.audit.service import AuditTrail

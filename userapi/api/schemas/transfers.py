@@ -2,7 +2,7 @@
 
 from marshmallow import Schema, fields, validate
 
-from userapi.accounts.batch_jobs import JobState
+from userapi.accounts.job_columns import JobState
 from userapi.infrastructure.export import ExportFormat
 
 from .common import PageOf, ProblemField
