@@ -106,6 +106,13 @@ def test_the_revocation_is_audited(signing: Flask, app: Flask) -> None:
     assert row.details == {"state": "active", "signs_now": upcoming}
 
 
+def test_an_id_that_begins_with_a_hyphen_is_no_option(signing: Flask) -> None:
+    answer = flask(signing, "keys", "revoke", "-Ab3_x", "--yes")
+
+    assert answer.exit_code == 1
+    assert "This key does not exist." in answer.output
+
+
 def test_a_revocation_requires_a_confirmation(signing: Flask) -> None:
     stolen = kid_of(signing, KeyState.ACTIVE)
 
