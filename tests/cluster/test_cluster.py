@@ -193,7 +193,7 @@ def test_a_process_that_reaches_an_isolated_shard_refuses_a_revoked_token_soon(
 
     shards.promote(replica)
     checks = Checks([isolated.base_url], [session.client.token or ""])
-    session.client.base_url = elsewhere.base_url
+    session.client = session.client.at(elsewhere.base_url)
     with checks.load(per_second=25, threads=2):
         assert session.client.once("POST", "/api/v1/auth/logout").status == 204
         revoked_at = time.monotonic()

@@ -40,7 +40,7 @@ def test_a_process_that_reaches_the_old_master_refuses_a_revoked_token_soon(
     pair.cut_replica_off()
     pair.promote_replica()
     checks = Checks([isolated.base_url], [session.client.token or ""])
-    session.client.base_url = elsewhere.base_url
+    session.client = session.client.at(elsewhere.base_url)
     with checks.load(per_second=25, threads=2):
         assert session.client.once("POST", "/api/v1/auth/logout").status == 204
         revoked_at = time.monotonic()

@@ -229,7 +229,12 @@ def import_one(base_url: str, token: str, name: str) -> None:
     """Import a user from NDJSON."""
     row = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
     with Client(base_url, ApiKey(token)) as client:
-        client.users.import_rows(json.dumps(row).encode())
+        client.request(
+            "POST",
+            "/api/v1/users/import",
+            content=json.dumps(row).encode(),
+            headers={"Content-Type": "application/x-ndjson"},
+        )
 
 
 def use_console(base_url: str, name: str) -> None:

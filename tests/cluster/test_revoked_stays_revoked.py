@@ -81,7 +81,7 @@ def test_a_fill_that_is_under_way_during_a_failover_revives_no_session(
             **COUNTED,
         )
         session, other = revoking.log_in(2)
-        other.client.base_url = filling.base_url
+        other.client = other.client.at(filling.base_url)
         # Its connection to the database is in use, so the next read needs no question before it.
         assert other.client.once("GET", "/api/v1/users/me").status == 200
         before = database.answers_held
