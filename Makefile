@@ -108,5 +108,5 @@ help: ## Show this list
 $(VENV)/.runtime: requirements.txt
 	@scripts/venv.sh $@ $^
 
-$(VENV)/.development: requirements.txt requirements-dev.txt
-	@scripts/venv.sh $@ $^
+$(VENV)/.development: requirements.txt requirements-dev.txt scripts/venv.sh
+	@scripts/venv.sh $@ requirements.txt requirements-dev.txt

@@ -38,6 +38,11 @@ fi
 
 echo "Installing $*"
 "$venv/bin/python" -m pip install --quiet "${@/#/--requirement=}"
+if [[ $stamp == */.development ]]; then
+    # Tests, benchmarks and trials use the client package from its sources.
+    libraries=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "$PWD/client/src" >"$libraries/userapi_client_sources.pth"
+fi
 # Where PYTHONDONTWRITEBYTECODE is set, each command would compile the service again.
 "$venv/bin/python" -m compileall -q userapi
 touch "$stamp"
