@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.databases import PostgresDatabase
 from tests.support.gunicorn import GunicornService, add_administrator
-from tests.support.service_clients import PASSWORD, RecordingClient
+from tests.support.service_clients import PASSWORD, Answer, RecordingClient
 
 ACCOUNTS = "/api/v1/service-accounts/"
 VERIFY = "/api/v1/auth/verify"
@@ -58,51 +58,66 @@ ENDS = {
 }
 
 
+class KeyInUse:
+    """A new API key that 50 threads use or end, all beginning at once."""
+
+    def __init__(self, admin: RecordingClient, name: str) -> None:
+        self._admin = admin
+        account = admin.once("POST", ACCOUNTS, {"name": name, "roles": ["moderator"]}).body
+        self._path = f"{ACCOUNTS}{account['id']}"
+        self._key = admin.once("POST", f"{self._path}/api-keys/", {"name": "production"}).body
+        self._barrier, self._used = Barrier(AT_ONCE), Event()
+        self._ended_at: list[float] = []
+
+    def use(self) -> list[Use]:
+        """Use the key all the time, some times after it was ended as well."""
+        client = self._admin.at(self._admin.base_url)
+        client.token = self._key["key"]
+        uses: list[Use] = []
+        self._barrier.wait(60)
+        while len(uses) < USES_BEFORE or len(self.after_end(uses)) < USES_AFTER:
+            began_at = time.monotonic()
+            answer = client.once("GET", VERIFY)
+            uses.append(Use(began_at, answer.status, (answer.body or {}).get("code")))
+            if answer.status == 200:
+                self._used.set()
+        return uses
+
+    def end(self, end: str) -> Answer:
+        """End the key after its first use; return the answer."""
+        method, path, body = ENDS[end]
+        client = self._admin.at(self._admin.base_url)
+        self._barrier.wait(60)
+        assert self._used.wait(60), "the key has never passed"
+        answer = client.once(method, path.format(account=self._path, key=self._key["id"]), body)
+        if answer.status in (200, 201, 204):
+            self._ended_at.append(time.monotonic())
+        return answer
+
+    def after_end(self, uses: list[Use]) -> list[Use]:
+        """Return the uses that began after the answer that ended the key."""
+        ended_at = self._ended_at
+        return [use for use in uses if ended_at and use.began_at > ended_at[0]]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("end", ENDS)
 def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
     admin: RecordingClient, end: str
 ) -> None:
     """49 use the key all the time, and one ends it."""
-    account = admin.once("POST", ACCOUNTS, {"name": f"robot-{end}", "roles": ["moderator"]}).body
-    path = f"{ACCOUNTS}{account['id']}"
-    key = admin.once("POST", f"{path}/api-keys/", {"name": "production"}).body
-    method, ending, body = ENDS[end]
-    ended_at: list[float] = []
-    barrier, used = Barrier(AT_ONCE), Event()
-
-    def use_all_the_time() -> list[Use]:
-        client = RecordingClient(admin.base_url, token=key["key"])
-        uses: list[Use] = []
-        barrier.wait(60)
-        while len(uses) < USES_BEFORE or len(after(uses)) < USES_AFTER:
-            began_at = time.monotonic()
-            answer = client.once("GET", VERIFY)
-            uses.append(Use(began_at, answer.status, (answer.body or {}).get("code")))
-            if answer.status == 200:
-                used.set()
-        return uses
-
-    def after(uses: list[Use]) -> list[Use]:
-        return [use for use in uses if ended_at and use.began_at > ended_at[0]]
-
-    def end_it() -> int:
-        barrier.wait(60)
-        assert used.wait(60), "the key has never passed"
-        answer = admin.once(method, ending.format(account=path, key=key["id"]), body)
-        ended_at.append(time.monotonic())
-        return answer.status
+    key = KeyInUse(admin, f"robot-{end}")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        using = [pool.submit(use_all_the_time) for _ in range(AT_ONCE - 1)]
-        status = pool.submit(end_it).result(120)
+        using = [pool.submit(key.use) for _ in range(AT_ONCE - 1)]
+        status = pool.submit(key.end, end).result(120).status
         uses = [use for future in using for use in future.result(120)]
 
     assert status in (200, 201, 204)
     # The key of a deleted account is unknown.
     refused = "token_invalid" if end == "deletion" else "token_revoked"
     assert {use.status for use in uses} == {200, 401}
-    assert {(use.status, use.code) for use in after(uses)} == {(401, refused)}
+    assert {(use.status, use.code) for use in key.after_end(uses)} == {(401, refused)}
 
 
 @pytest.mark.thorough
@@ -110,51 +125,22 @@ def test_rotations_revocations_and_uses_at_once_let_no_dead_key_pass(
     admin: RecordingClient,
 ) -> None:
     """Of 50 at once, 16 rotate the key, 16 revoke it, and the others use it all the time."""
-    account = admin.once("POST", ACCOUNTS, {"name": "robot-all", "roles": ["moderator"]}).body
-    path = f"{ACCOUNTS}{account['id']}"
-    key = admin.once("POST", f"{path}/api-keys/", {"name": "production"}).body
-    ended_at: list[float] = []
-    barrier, used = Barrier(AT_ONCE), Event()
-
-    def use_all_the_time() -> list[Use]:
-        client = RecordingClient(admin.base_url, token=key["key"])
-        uses: list[Use] = []
-        barrier.wait(60)
-        while len(uses) < USES_BEFORE or len(after(uses)) < USES_AFTER:
-            began_at = time.monotonic()
-            answer = client.once("GET", VERIFY)
-            uses.append(Use(began_at, answer.status, (answer.body or {}).get("code")))
-            if answer.status == 200:
-                used.set()
-        return uses
-
-    def after(uses: list[Use]) -> list[Use]:
-        return [use for use in uses if ended_at and use.began_at > ended_at[0]]
-
-    def end_it(end: str) -> tuple[int, str | None]:
-        method, ending, body = ENDS[end]
-        client = RecordingClient(admin.base_url, token=admin.token)
-        barrier.wait(60)
-        assert used.wait(60), "the key has never passed"
-        answer = client.once(method, ending.format(account=path, key=key["id"]), body)
-        if answer.status in (201, 204):
-            ended_at.append(time.monotonic())
-        return answer.status, (answer.body or {}).get("key")
+    key = KeyInUse(admin, "robot-all")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        using = [pool.submit(use_all_the_time) for _ in range(AT_ONCE - 32)]
-        rotations = [pool.submit(end_it, "rotation") for _ in range(16)]
-        revocations = [pool.submit(end_it, "revocation") for _ in range(16)]
+        using = [pool.submit(key.use) for _ in range(AT_ONCE - 32)]
+        rotations = [pool.submit(key.end, "rotation") for _ in range(16)]
+        revocations = [pool.submit(key.end, "revocation") for _ in range(16)]
         rotated = [future.result(120) for future in rotations]
         revoked = [future.result(120) for future in revocations]
         uses = [use for future in using for use in future.result(120)]
 
-    assert {status for status, _ in rotated} <= {201, 404, 409}
-    assert {status for status, _ in revoked} <= {204, 404}
-    successors = [text for status, text in rotated if status == 201]
+    assert {answer.status for answer in rotated} <= {201, 404, 409}
+    assert {answer.status for answer in revoked} <= {204, 404}
+    successors = [answer.body["key"] for answer in rotated if answer.status == 201]
     assert len(successors) <= 1
     assert {use.status for use in uses} == {200, 401}
-    assert {(use.status, use.code) for use in after(uses)} == {(401, "token_revoked")}
+    assert {(use.status, use.code) for use in key.after_end(uses)} == {(401, "token_revoked")}
     for text in successors:
         assert text
         assert RecordingClient(admin.base_url, token=text).once("GET", VERIFY).status == 200
