@@ -903,8 +903,8 @@ GUARDS = [
     Guard(
         "A key cannot use permissions that need a step-up",
         "actor_of_key",
-        "replace(actor, withheld=withheld)",
-        "actor",
+        "services().freshness.withheld_from_key(refusal)",
+        "None",
         STEP_UP,
     ),
     Guard(

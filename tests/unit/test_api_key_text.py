@@ -72,17 +72,34 @@ def test_the_pattern_for_scanners_finds_keys_and_nothing_else(prefix: str) -> No
     assert not re.search(pattern, f"sha256:{'ab' * 32} _{keys[0]} {keys[0]}9 {keys[0][:-1]}")
 
 
-def test_numbers_beyond_128_bits_are_no_id() -> None:
-    """Base 62 can express more than 128 bits: one key would have several texts."""
-    covered = "uaks_" + "z" * 22 + "0" * 43
-    alphabet = string.digits + string.ascii_uppercase + string.ascii_lowercase
-    number, checksum = zlib.crc32(covered.encode()), ""
-    for _ in range(6):
-        number, digit = divmod(number, 62)
-        checksum = alphabet[digit] + checksum
+@pytest.mark.parametrize(
+    ("key_id", "secret", "is_key"),
+    [
+        (2**128 - 1, 2**256 - 1, True),
+        (2**128, 0, False),
+        (62**22 - 1, 0, False),
+        (0, 2**256, False),
+        (0, 62**43 - 1, False),
+    ],
+)
+def test_an_id_has_at_most_128_bits_and_a_secret_256(
+    key_id: int, secret: int, *, is_key: bool
+) -> None:
+    """Base 62 can express more: one key would have several texts."""
+    covered = f"uaks_{_base62(key_id, 22)}{_base62(secret, 43)}"
+    text = covered + _base62(zlib.crc32(covered.encode()), 6)
 
-    assert looks_like_key(covered + checksum)
-    assert parse_key(covered + checksum) is None
+    assert looks_like_key(text)
+    assert (parse_key(text) is not None) is is_key
+
+
+def _base62(number: int, length: int) -> str:
+    alphabet = string.digits + string.ascii_uppercase + string.ascii_lowercase
+    digits = ""
+    for _ in range(length):
+        number, digit = divmod(number, 62)
+        digits = alphabet[digit] + digits
+    return digits
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def bearer_token() -> str:
 
     The scheme is case-insensitive (RFC 9110 §11.1).
     """
-    header = request.headers.get("Authorization")
+    header = unproxied(request).headers.get("Authorization")
     if header is None:
         raise AuthenticationRequired()
     scheme, _, token = header.partition(" ")

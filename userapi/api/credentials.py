@@ -51,9 +51,9 @@ def require_credential(
 
 def refuse_key(actor: Actor) -> NoReturn:
     """Raise what tells the holder of a key that a user must log in for this."""
-    raise refusal_of_key(actor)
+    raise refusal_of_key(actor.type)
 
 
-def refusal_of_key(actor: Actor) -> UserRequired | InteractiveSessionRequired:
-    """Return what tells the holder of a key that a user must log in for this."""
-    return UserRequired() if actor.type is ActorType.SERVICE else InteractiveSessionRequired()
+def refusal_of_key(owner: ActorType) -> UserRequired | InteractiveSessionRequired:
+    """Return what tells the holder of a key of a user or a service that a user must log in."""
+    return UserRequired() if owner is ActorType.SERVICE else InteractiveSessionRequired()

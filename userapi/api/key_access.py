@@ -3,19 +3,17 @@
 The text of a key says which one it is; whether it is accepted is checked once per request.
 """
 
-from dataclasses import replace
-
 from flask import request
 
 from userapi.actor import Actor
 from userapi.authentication.token_claims import AccessClaims
 from userapi.errors import Forbidden, ServiceError, Unauthenticated
 from userapi.infrastructure.network_addresses import canonical_address
-from userapi.machines.client_tokens import acting_as
+from userapi.machines.client_tokens import acting_as, actor_type_of
 from userapi.machines.key_text import looks_like_key
 from userapi.machines.status import KeyReference, LiveKey
 
-from .context import request_state, services
+from .context import request_state, services, unproxied
 from .credentials import refusal_of_key
 from .restrictions import PasswordChangeRequired
 
@@ -96,10 +94,13 @@ def authenticate_by_key(reference: KeyReference) -> None:
 
 def actor_of_key(live: LiveKey) -> Actor:
     """Return the owner of the key as the actor of this request, with what the key may do now."""
-    permissions = services().key_authentication.permissions_of(live)
-    actor = acting_as(live, request_state().actor, permissions=permissions)
-    withheld = services().freshness.withheld_from_key(refusal_of_key(actor))
-    return replace(actor, withheld=withheld)
+    refusal = refusal_of_key(actor_type_of(live.owner_type))
+    return acting_as(
+        live,
+        request_state().actor,
+        permissions=services().key_authentication.permissions_of(live),
+        withheld=services().freshness.withheld_from_key(refusal),
+    )
 
 
 def _record_refusal(reference: KeyReference, refusal: ServiceError) -> None:
@@ -109,5 +110,5 @@ def _record_refusal(reference: KeyReference, refusal: ServiceError) -> None:
 
 def client_address() -> str | None:
     """Return the address of the client in the form in which addresses are compared."""
-    address = request.remote_addr
+    address = unproxied(request).remote_addr
     return None if address is None else canonical_address(address)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from userapi.actor import Actor, ActorType
+from userapi.actor import Actor, ActorType, WithheldPermissions
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.authentication.refusals import TokenExpired, TokenRefused, TokenRevoked
 from userapi.authentication.tokens import AccessGrant, AccessTokens, IssuedToken
@@ -259,18 +259,33 @@ def account_id_of(client_id: str) -> UUID | None:
     return account_id if str(account_id) == client_id else None
 
 
-def acting_as(live: LiveKey, actor: Actor, *, permissions: PermissionSet = NO_PERMISSIONS) -> Actor:
+def acting_as(
+    live: LiveKey,
+    actor: Actor,
+    *,
+    permissions: PermissionSet = NO_PERMISSIONS,
+    withheld: WithheldPermissions | None = None,
+) -> Actor:
     """Return the actor as the owner of a key, with these permissions."""
-    is_service = live.owner_type is OwnerType.SERVICE
-    return replace(
-        actor,
-        type=ActorType.SERVICE if is_service else ActorType.USER,
+    return Actor(
+        type=actor_type_of(live.owner_type),
         id=live.owner_id,
         username=live.owner_name,
+        session_id=actor.session_id,
         key_id=live.key_id,
         key_permissions=None if live.permissions is None else frozenset(live.permissions),
         permissions=permissions,
+        withheld=withheld,
+        ip_address=actor.ip_address,
+        user_agent=actor.user_agent,
+        correlation_id=actor.correlation_id,
+        traceparent=actor.traceparent,
     )
+
+
+def actor_type_of(owner: OwnerType) -> ActorType:
+    """Return the kind of actor that the owner of a key is."""
+    return ActorType.SERVICE if owner is OwnerType.SERVICE else ActorType.USER
 
 
 def _requested(scope: str, held: PermissionSet) -> PermissionSet:

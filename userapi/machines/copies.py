@@ -37,7 +37,7 @@ class RedisLiveKeys:
         self._copies = copies
         self._database = database
         # The owner of a key never changes, so this is never outdated.
-        self._owners: LRUCache[UUID, UUID] = LRUCache(MAX_KNOWN_OWNERS)
+        self._owners: LRUCache[int, UUID] = LRUCache(MAX_KNOWN_OWNERS)
         self._lock = threading.Lock()
 
     def lookup(self, reference: KeyReference) -> KeyLookup | None:
@@ -53,7 +53,7 @@ class RedisLiveKeys:
     def lookup_for(self, owner_id: UUID, reference: KeyReference) -> KeyLookup | None:
         """Return how to look the key up if this process knows that it is of this owner."""
         with self._lock:
-            known = self._owners.get(reference.key_id)
+            known = self._owners.get(reference.key_id.int)
         return self.lookup(reference) if known == owner_id else None
 
     def _place(self, reference: KeyReference) -> Place | None:
@@ -107,7 +107,7 @@ class RedisLiveKeys:
 
     def _owner_of(self, key_id: UUID) -> UUID | None:
         with self._lock:
-            known = self._owners.get(key_id)
+            known = self._owners.get(key_id.int)
         if known is not None:
             return known
         query = select(func.coalesce(keys.c.user_id, keys.c.service_account_id)).where(
@@ -117,7 +117,7 @@ class RedisLiveKeys:
             owner_id: UUID | None = connection.execute(query).scalar_one_or_none()
         if owner_id is not None:
             with self._lock:
-                self._owners[key_id] = owner_id
+                self._owners[key_id.int] = owner_id
         return owner_id
 
 

@@ -75,10 +75,9 @@ def parse_key(text: str) -> ParsedKey | None:
     found = FORM.fullmatch(text) if len(text) <= LONGEST else None
     if found is None or _checksum(text[:-CHECKSUM_LENGTH]) != found[4]:
         return None
-    number = _number(found[2])
-    if number >= 1 << 128 or _number(found[3]) >= 1 << (8 * SECRET_BYTES):
+    if found[2] > MAX_ID or found[3] > MAX_SECRET:
         return None
-    return ParsedKey(_OWNER_OF[found[1]], UUID(int=number), digest_of(text))
+    return ParsedKey(_OWNER_OF[found[1]], UUID(int=_number(found[2])), digest_of(text))
 
 
 def digest_of(text: str) -> str:
@@ -103,3 +102,8 @@ def _number(text: str) -> int:
     for digit in text:
         number = number * 62 + _VALUE_OF[digit]
     return number
+
+
+# The digits are in the order of ASCII, so texts of one length compare as their numbers do.
+MAX_ID = _base62((1 << 128) - 1, ID_LENGTH)
+MAX_SECRET = _base62((1 << 8 * SECRET_BYTES) - 1, SECRET_LENGTH)
