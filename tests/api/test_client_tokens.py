@@ -4,7 +4,7 @@ import base64
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from flask import Flask
@@ -283,6 +283,72 @@ def test_only_the_holder_of_a_secret_learns_why_it_is_refused(
     clock.advance(hours=2)
     assert "expired" in description(service.key.text)
     assert description(wrong_secret(service.key.text)) == unknown
+
+
+@pytest.mark.parametrize(
+    "client_id", ["\0", "a\0b", "\ud800", "\x1b[2J", "media-worker", "x" * 9000]
+)
+@pytest.mark.parametrize("spelling", ["form", "json", "basic"])
+def test_any_text_as_a_client_id_is_an_unknown_client(
+    app: Flask, client: JsonClient, client_id: str, spelling: str
+) -> None:
+    """NUL and lone surrogates, which PostgreSQL stores in no text, were 500."""
+    body = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": "x"}
+    if spelling == "json":
+        answer = client.post(TOKEN, json=body)
+    elif spelling == "form":
+        form = urlencode(body, errors="surrogatepass")
+        answer = client.post(TOKEN, data=form, content_type=FORM)
+    else:
+        headers = basic(quote(client_id, safe="", errors="surrogatepass"), "x")
+        answer = client.post(TOKEN, headers=headers, json={"grant_type": "client_credentials"})
+
+    if spelling == "form" and client_id == "\ud800":
+        assert code_of(answer) == (400, "invalid_request")  # No form in UTF-8 can contain it.
+        return
+    assert code_of(answer) == (401, "invalid_client")
+    (row,) = audit_rows(app, action="auth.token_issued")
+    assert row.details == {"error": "invalid_client", "client_id": None}
+
+
+def test_a_secret_in_the_field_of_the_client_id_is_not_recorded(
+    app: Flask, client: JsonClient, service: MadeService
+) -> None:
+    """64 of its 76 characters were: enough to guess the others."""
+    assert request_token(client, service, client_id=service.key.text).status_code == 401
+    assert request_token(client, service, client_secret="x").status_code == 401
+
+    rows = audit_rows(app, action="auth.token_issued")
+    assert [row.details["client_id"] for row in rows] == [None, service.id]
+    assert service.key.text[:30] not in repr(rows)
+
+
+def test_an_expired_key_of_a_suspended_account_is_an_invalid_client(
+    boss: SignedInClient, client: JsonClient, clock: ManualClock
+) -> None:
+    """What is wrong with the client precedes what it may not: it was 400."""
+    service = make_service(boss, expires_at=rfc3339(clock.now() + timedelta(minutes=5)))
+    boss.post(f"{service.path}/suspend")
+    assert code_of(request_token(client, service)) == (400, "unauthorized_client")
+
+    clock.advance(minutes=6)
+
+    answer = request_token(client, service)
+    assert code_of(answer) == (401, "invalid_client")
+    assert "expired" in answer.get_json()["error_description"]
+
+
+@pytest.mark.parametrize("rest", ["&scope", "&scope=", "&", "&&resource"])
+def test_a_parameter_without_a_value_counts_as_absent(
+    client: JsonClient, service: MadeService, rest: str
+) -> None:
+    """RFC 6749 §3.2. Without an equals sign it was 400."""
+    headers = basic(service.id, service.key.text)
+    form = f"grant_type=client_credentials{rest}"
+
+    answer = client.post(TOKEN, headers=headers, data=form, content_type=FORM)
+
+    assert answer.status_code == 200
 
 
 def test_a_personal_key_is_no_client_secret(client: JsonClient, boss: SignedInClient) -> None:

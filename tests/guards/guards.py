@@ -1723,7 +1723,8 @@ GUARDS = [
     Guard(
         "The key of an owner who is not active is rejected",
         "DatabaseLiveKeys._require_live",
-        "if not row.owner_is_active:\n    raise OwnerNotActive(row.owner_id)",
+        "if not row.owner_is_active:\n"
+        "    raise OwnerNotActive(row.owner_id, expires_at=row.expires_at)",
         "",
         KEYS,
     ),

@@ -130,7 +130,6 @@ def _form(raw: bytes) -> dict[str, str]:
         pairs = parse_qsl(
             raw.decode("utf-8"),
             keep_blank_values=True,
-            strict_parsing=bool(raw),
             errors="strict",
             max_num_fields=MAX_PARAMETERS,
         )

@@ -26,6 +26,7 @@ from userapi.permissions import NO_PERMISSIONS, PermissionSet, is_permission
 from userapi.recorder import Recorder
 
 GRANT_TYPE = "client_credentials"
+EXPIRED = "The client secret is right, but this key has expired."
 
 _tokens = table_of(ClientToken)
 
@@ -187,10 +188,12 @@ class ClientTokens:
         try:
             live = self._keys.require_live(reference, reply=reply)
         except TokenExpired as exc:
-            raise InvalidClient("The client secret is right, but this key has expired.") from exc
+            raise InvalidClient(EXPIRED) from exc
         except OwnerNotActive as exc:
             if str(exc.owner_id) != client.client_id:
                 raise InvalidClient() from exc
+            if exc.expires_at is not None and exc.expires_at <= self._recorder.now():
+                raise InvalidClient(EXPIRED) from exc
             raise UnauthorizedClient("The service account is suspended.") from exc
         except TokenRevoked as exc:
             raise InvalidClient("The client secret is right, but this key is revoked.") from exc
@@ -240,7 +243,9 @@ class ClientTokens:
         reference: KeyReference | None,
         actor: Actor,
     ) -> None:
-        details = {"error": refusal.code, "client_id": client.client_id[:64] if client else None}
+        # Another text than an id may be a secret in the wrong field, and PostgreSQL stores no NUL.
+        claimed = None if client is None else client.account_id
+        details = {"error": refusal.code, "client_id": claimed}
         key_id = None if reference is None else reference.key_id
         self._recorder.audit.record_alone(
             AuditAction.AUTH_TOKEN_ISSUED,

@@ -33,11 +33,19 @@ _tokens = table_of(ClientToken)
 
 
 class OwnerNotActive(TokenRevoked):
-    """The key is genuine and not revoked, but its owner is suspended or not active yet."""
+    """The key is genuine and not revoked, but its owner is suspended or not active yet.
 
-    def __init__(self, owner_id: UUID) -> None:
+    `expires_at` is the end of the key; None: never.
+    """
+
+    def __init__(self, owner_id: UUID, *, expires_at: datetime | None) -> None:
         super().__init__()
         self.owner_id = owner_id
+        self.expires_at = expires_at
+
+
+class PersonalKeyDisabled(TokenRevoked):
+    """The key is genuine and not revoked, but the operator has disabled API keys of users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +238,9 @@ class DatabaseLiveKeys:
         if row.revoked_at is not None:
             raise TokenRevoked()
         if not row.owner_is_active:
-            raise OwnerNotActive(row.owner_id)
+            raise OwnerNotActive(row.owner_id, expires_at=row.expires_at)
         if reference.owner_type is OwnerType.USER and not self.personal_keys:
-            raise TokenRevoked()
+            raise PersonalKeyDisabled()
         if row.expires_at is not None and row.expires_at <= self._clock.now():
             raise TokenExpired()
         return LiveKey(
