@@ -239,6 +239,18 @@ def test_whoever_finds_a_key_can_burn_it(
     assert {event.data["reason"] for event in events(app, type_="api_key.revoked")} == {"leaked"}
 
 
+def test_a_key_can_be_burned_while_personal_keys_are_disabled(
+    make_app: MakeApp, client: JsonClient, make_user: MakeUser, log_in: LogIn
+) -> None:
+    """It was accepted again as soon as they were enabled."""
+    key = make_key(log_in(make_user("robin")), OWN_KEYS)
+    disabled = JsonClient(make_app(FEATURE_PERSONAL_API_KEYS="false"))
+
+    assert disabled.post("/api/v1/auth/revoke", json={"token": key.text}).status_code == 200
+
+    assert code_of(client.as_user(key.text).get(VERIFY)) == (401, "token_revoked")
+
+
 @pytest.mark.parametrize("owner", ["service", "user"])
 def test_introspection_describes_keys(
     boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn, owner: str

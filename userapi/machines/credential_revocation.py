@@ -27,7 +27,7 @@ from userapi.machines.models import (
     RevocationReason,
     ServiceAccount,
 )
-from userapi.machines.status import KeyReference, LiveKey, OwnerNotActive
+from userapi.machines.status import KeyReference, LiveKey, OwnerNotActive, PersonalKeyDisabled
 from userapi.recorder import Recorder
 
 _tokens = table_of(ClientToken)
@@ -68,11 +68,11 @@ class CredentialRevocation:
             self._log_out.end(claims, actor=actor)
 
     def _burn(self, text: str, actor: Actor) -> None:
-        """Revoke a key, also one of a suspended owner."""
+        """Revoke a key, also one of a suspended owner, and while personal keys are disabled."""
         try:
             reference = self._keys.reference(text)
             self._keys.require_live(reference)
-        except OwnerNotActive:
+        except (OwnerNotActive, PersonalKeyDisabled):
             pass
         except TokenRefused:
             return
