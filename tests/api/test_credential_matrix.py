@@ -38,6 +38,35 @@ INTERACTIVE = {
 }
 
 
+# What is about one's own person and credentials: no key reaches it, whatever it may do.
+OWN_PERSON = [
+    *(("POST", f"/api/v1/auth/{name}") for name in ("change-password", "change-email", "logout")),
+    ("GET", "/api/v1/auth/sessions"),
+    ("DELETE", "/api/v1/auth/sessions"),
+    ("DELETE", f"/api/v1/auth/sessions/{NOBODY}"),
+    *((method, "/api/v1/users/me") for method in ("PUT", "PATCH", "DELETE")),
+    ("GET", "/api/v1/users/me/export"),
+    *((method, OWN_KEYS) for method in ("GET", "POST", "DELETE")),
+    *((method, f"{OWN_KEYS}{NOBODY}") for method in ("GET", "PATCH", "DELETE")),
+    ("POST", f"{OWN_KEYS}{NOBODY}/rotate"),
+    ("GET", "/api/v1/auth/mfa"),
+    ("POST", "/api/v1/auth/mfa/totp"),
+    ("POST", f"/api/v1/auth/mfa/totp/{NOBODY}/confirm"),
+    *((method, f"/api/v1/auth/mfa/{NOBODY}") for method in ("PATCH", "DELETE")),
+    ("POST", "/api/v1/auth/mfa/recovery-codes"),
+    ("POST", "/api/v1/auth/passkeys/options"),
+    ("POST", "/api/v1/auth/passkeys"),
+    ("POST", "/api/v1/auth/step-up"),
+    ("POST", "/api/v1/auth/step-up/options"),
+]
+# What a key may read of its owner, and a service of itself.
+REACHED = {
+    "/api/v1/auth/me": {"personal_key": 200, "service_key": 200, "client_token": 200},
+    "/api/v1/auth/verify": {"personal_key": 200, "service_key": 200, "client_token": 200},
+    "/api/v1/users/me": {"personal_key": 200, "service_key": 403, "client_token": 403},
+}
+
+
 @pytest.fixture
 def boss(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
     return log_in(make_user("boss", roles=["superadmin"]))
@@ -96,6 +125,22 @@ def test_each_kind_is_accepted_where_it_is_declared(
             wrong[method, path] = (answer.status_code, code)
 
     assert wrong == {}
+
+
+@pytest.mark.parametrize("kind", ["personal_key", "service_key", "client_token"])
+def test_keys_reach_nothing_of_the_own_person(
+    app: Flask, holders: dict[str, JsonClient], kind: str
+) -> None:
+    """By name, so that no declaration at an endpoint can open one."""
+    served = {(method, path) for method, path, _ in operations(app)}
+    expected = "interactive_session_required" if kind == "personal_key" else "user_required"
+
+    answers = {each: code_of(send(holders[kind], *each)) for each in OWN_PERSON}
+    reached = {path: holders[kind].get(path).status_code for path in REACHED}
+
+    assert set(OWN_PERSON) <= served
+    assert {each: found for each, found in answers.items() if found != (403, expected)} == {}
+    assert reached == {path: statuses[kind] for path, statuses in REACHED.items()}
 
 
 @pytest.mark.parametrize("death", ["revoked", "suspended", "elsewhere", "deleted", "expired"])
@@ -176,6 +221,37 @@ def test_only_a_literal_permission_manages_service_accounts(
         assert code_of(maker.request(method, path)) == (409, "self_action_refused")
     token = client.as_user(client_token(client, service.id, service.key.text))
     assert token.post(accounts, json={"name": "x-2"}).status_code == 201
+
+
+def test_a_personal_key_manages_service_accounts_by_the_literal_permission(
+    boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn
+) -> None:
+    """A key without it is refused before anything is said about the rights of its owner."""
+    accounts = "/api/v1/service-accounts/"
+    victim = make_service(boss, "victim")
+    named, silent = (
+        client.as_user(make_key(boss, OWN_KEYS, permissions=permissions).text)
+        for permissions in (["service_accounts:manage"], None)
+    )
+    powerless = client.as_user(make_key(log_in(make_user("robin")), OWN_KEYS).text)
+    writes = [
+        ("POST", accounts),
+        *((method, victim.path) for method in ("PUT", "PATCH", "DELETE")),
+        ("POST", f"{victim.path}/suspend"),
+        ("POST", f"{victim.path}/activate"),
+        *((method, victim.keys_path) for method in ("POST", "DELETE")),
+        *((method, victim.key.path) for method in ("PATCH", "DELETE")),
+        ("POST", f"{victim.key.path}/rotate"),
+        ("DELETE", f"{accounts}{NOBODY}"),
+    ]
+
+    for key in (silent, powerless):
+        refused = {each: code_of(send(key, *each)) for each in writes}
+        assert set(refused.values()) == {(403, "interactive_session_required")}, refused
+    assert named.post(accounts, json={"name": "x-1"}).status_code == 201
+    made = named.post(victim.keys_path, json={"name": "x"})
+    assert made.status_code == 201
+    assert made.get_json()["created_by"] == boss.get("/api/v1/auth/me").get_json()["id"]
 
 
 def test_a_logged_out_session_of_the_same_user_does_not_end_the_key(
