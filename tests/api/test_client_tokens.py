@@ -1,6 +1,5 @@
 """OAuth 2.0 for machines: client credentials, tokens, introspection, revocation, metadata."""
 
-import base64
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from tests.support.facts import audit_rows
 from tests.support.machines import (
     OWN_KEYS,
     MadeService,
+    basic,
     code_of,
     make_key,
     make_service,
@@ -40,11 +40,6 @@ def boss(make_user: MakeUser, log_in: LogIn) -> SignedInClient:
 @pytest.fixture
 def service(boss: SignedInClient) -> MadeService:
     return make_service(boss, roles=["moderator"])
-
-
-def basic(client_id: str, secret: str) -> dict[str, str]:
-    text = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
-    return {"Authorization": f"Basic {text}"}
 
 
 def request_token(client: JsonClient, service: MadeService, **more: str) -> Any:

@@ -8,6 +8,7 @@ from flask import Flask
 from sqlalchemy import update
 
 from tests.support.client import JsonClient
+from tests.support.machines import OWN_KEYS, basic, make_key, make_service, wrong_secret
 from tests.support.metrics import sample
 from tests.support.second_factors import add_app, mfa_token, second_step
 from tests.support.users import PASSWORD, LogIn, MakeUser
@@ -53,6 +54,11 @@ def test_what_has_not_happened_yet_is_zero_and_not_absent(make_app: Callable[...
     assert 'auth_sign_ins_total{method="passkey"}' in present
     assert 'auth_mfa_total{method="totp",outcome="failure"}' in present
     assert {'users_mfa{method="passkey"}', "totp_secrets_unreadable"} <= present
+    assert 'key_checks_total{outcome="token_revoked"}' in present
+    assert 'tokens_issued_total{outcome="invalid_client"}' in present
+    assert 'rate_limited_total{endpoint="auth.token"}' in present
+    assert 'service_accounts_total{status="suspended"}' in present
+    assert 'api_keys_active{owner_type="service"}' in present
 
 
 def test_log_ins_and_locks_are_counted_by_outcome(
@@ -97,6 +103,42 @@ def test_second_steps_are_counted_by_method_and_outcome(
     assert sample(client, "totp_secrets_unreadable") == 0
     lost = make_app(ENCRYPTION_KEY="tests-encrypt-with-this-key-from-now-on-3Kd8")
     assert sample(JsonClient(lost), "totp_secrets_unreadable") == 1
+
+
+def test_service_accounts_keys_and_tokens_are_counted(
+    make_app: Callable[..., Flask], make_user: MakeUser, log_in: LogIn
+) -> None:
+    boss = log_in(make_user("boss", roles=["superadmin"]))
+    service = make_service(boss, "asker", roles=["admin"])
+    bound = make_service(boss, "bound", allowed_networks=["192.0.2.0/24"])
+    dead = make_key(boss, bound.keys_path)
+    make_key(boss, OWN_KEYS)
+    boss.delete(dead.path)
+    client = JsonClient(make_app())
+    grant = {"grant_type": "client_credentials", "client_id": service.id}
+    secret = {"client_secret": service.key.text}
+
+    for token in (service.key.text, bound.key.text, dead.text, wrong_secret(dead.text)):
+        client.as_user(token).get("/api/v1/auth/verify")
+    client.post(
+        "/api/v1/auth/introspect",
+        json={"token": "x"},
+        headers=basic(service.id, service.key.text),
+    )
+    for more in (secret, {"client_secret": "x"}, {**secret, "scope": "nothing"}):
+        client.post("/api/v1/auth/token", json={**grant, **more})
+
+    # One by bearer token, and one by Basic.
+    assert sample(client, "key_checks_total", outcome="accepted") == 2
+    for outcome in ("network_not_allowed", "token_revoked", "token_invalid"):
+        assert sample(client, "key_checks_total", outcome=outcome) == 1
+    for outcome in ("success", "invalid_client", "invalid_scope"):
+        assert sample(client, "tokens_issued_total", outcome=outcome) == 1
+    assert sample(client, "service_accounts_total", status="active") == 2
+    boss.post(f"{bound.path}/suspend")
+    assert sample(client, "service_accounts_total", status="suspended") == 1
+    assert sample(client, "api_keys_active", owner_type="service") == 2
+    assert sample(client, "api_keys_active", owner_type="user") == 1
 
 
 @pytest.mark.parametrize("username", ["robin", "nobody"])

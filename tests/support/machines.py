@@ -1,5 +1,6 @@
 """Service accounts and API keys as tests create them: through the API."""
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,12 @@ def wrong_secret(text: str) -> str:
     parsed = parse_key(text)
     assert parsed is not None
     return key_text(text.split("_")[0][:-1], parsed.owner_type, parsed.key_id, bytes(32))
+
+
+def basic(client_id: str, secret: str) -> dict[str, str]:
+    """Return the header that authenticates a client by the scheme Basic."""
+    text = base64.b64encode(f"{client_id}:{secret}".encode()).decode()
+    return {"Authorization": f"Basic {text}"}
 
 
 def code_of(answer: Any) -> tuple[int, str]:

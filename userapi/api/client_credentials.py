@@ -25,7 +25,7 @@ from userapi.machines.status import KeyReference
 
 from .bodies import FORM, parse_json, read_body, require_media_type
 from .context import request_state, services
-from .key_access import actor_of_key, require_usable_key
+from .key_access import ACCEPTED, actor_of_key, require_usable_key
 
 MAX_PARAMETERS = 20
 TARGETS = ("audience", "resource")
@@ -83,6 +83,7 @@ def authenticate_client() -> None:
         raise InvalidClient() from exc
     if str(live.owner_id) != claimed_client_id():
         raise InvalidClient()
+    services().key_authentication.count(ACCEPTED)
     state.live_key = live
     state.actor = actor_of_key(live)
 

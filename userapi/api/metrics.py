@@ -7,15 +7,27 @@ from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_flask_exporter import PrometheusMetrics
 
-from userapi.authentication.refusals import TokenInvalid
+from userapi.authentication.refusals import TokenExpired, TokenInvalid, TokenRevoked
 from userapi.factors.methods import Method, MfaOutcome
+from userapi.machines.client_tokens import (
+    SUCCESS,
+    InvalidClient,
+    InvalidScope,
+    InvalidTarget,
+    OAuthRequestInvalid,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+)
+from userapi.machines.errors import NetworkNotAllowed
 from userapi.metrics.counters import Metrics
 from userapi.settings import Settings
 from userapi.wiring.services import Services
 
 from .access import bearer_token, public
 from .context import request_state, unproxied
-from .limits import NAMED_LIMITS
+from .key_access import ACCEPTED
+from .limits import NAMED_LIMITS, TOKEN_ENDPOINT
+from .restrictions import PasswordChangeRequired
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
@@ -49,6 +61,23 @@ STEP_UP_OUTCOMES = {
     "token_revoked": "revoked",
     "busy": "busy",
 }
+KEY_OUTCOMES = (
+    ACCEPTED,
+    TokenInvalid.code,
+    TokenRevoked.code,
+    TokenExpired.code,
+    PasswordChangeRequired.code,
+    NetworkNotAllowed.code,
+)
+TOKEN_OUTCOMES = (
+    SUCCESS,
+    OAuthRequestInvalid.code,
+    UnsupportedGrantType.code,
+    InvalidClient.code,
+    UnauthorizedClient.code,
+    InvalidTarget.code,
+    InvalidScope.code,
+)
 OTHER = "error"
 SIGN_IN_METHODS = ("passkey", "password")
 
@@ -119,9 +148,12 @@ def _start_at_zero(app: Flask, metrics: Metrics) -> None:
             metrics.second_steps.labels(factor, result)
     for outcome in {*STEP_UP_OUTCOMES.values(), OTHER}:
         metrics.step_ups.labels(outcome)
-    for endpoint in {
-        name for limit in NAMED_LIMITS for name in limit.endpoints
-    } & app.view_functions.keys():
+    for outcome in KEY_OUTCOMES:
+        metrics.key_checks.labels(outcome)
+    for outcome in TOKEN_OUTCOMES:
+        metrics.tokens_issued.labels(outcome)
+    limited = {name for limit in NAMED_LIMITS for name in limit.endpoints}
+    for endpoint in {*limited, TOKEN_ENDPOINT} & app.view_functions.keys():
         metrics.rate_limited.labels(endpoint)
 
 

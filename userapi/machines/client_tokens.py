@@ -26,6 +26,7 @@ from userapi.permissions import NO_PERMISSIONS, PermissionSet, is_permission
 from userapi.recorder import Recorder
 
 GRANT_TYPE = "client_credentials"
+SUCCESS = "success"
 EXPIRED = "The client secret is right, but this key has expired."
 
 _tokens = table_of(ClientToken)
@@ -148,7 +149,7 @@ class ClientTokens:
         except ServiceError as refusal:
             self._count(refusal.code)
             raise
-        self._count("success")
+        self._count(SUCCESS)
         return issued
 
     def _issue(self, wanted: TokenRequest, actor: Actor, reply: object) -> ClientTokenView:
