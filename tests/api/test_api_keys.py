@@ -261,6 +261,115 @@ def test_a_rotation_without_overlap_revokes_the_key(
     assert types == ["api_key.created", "api_key.rotated", "api_key.revoked"]
 
 
+def test_the_new_key_ends_as_asked_and_the_old_one_after_a_day(
+    robin: SignedInClient, clock: ManualClock
+) -> None:
+    end = "2031-02-03T04:05:06Z"
+    kept, endless, given = (make_key(robin, OWN_KEYS, expires_at=end) for _ in range(3))
+
+    never = robin.post(f"{endless.path}/rotate", json={"expires_at": None}).get_json()
+    exact = robin.post(f"{given.path}/rotate", json={"expires_at": end}).get_json()
+    past = robin.post(f"{kept.path}/rotate", json={"expires_at": "2020-01-01T00:00:00Z"})
+    plain = robin.post(f"{kept.path}/rotate").get_json()
+
+    assert (never["expires_at"], exact["expires_at"]) == (None, end)
+    assert past.get_json()["errors"][0]["code"] == "in_the_past"
+    old = robin.get(kept.path).get_json()
+    assert at(old["expires_at"]) == at(plain["created_at"]) + timedelta(days=1)
+    life = at(end) - at(old["created_at"])
+    assert at(plain["expires_at"]) - at(plain["created_at"]) == life
+
+
+def test_the_maximum_lifetime_bounds_rotated_keys(
+    make_app: MakeApp, robin: SignedInClient, clock: ManualClock
+) -> None:
+    old = make_key(robin, OWN_KEYS, expires_at=None)
+    limited = JsonClient(make_app(API_KEY_MAX_DAYS="30"), token=robin.token)
+
+    refused = limited.post(f"{old.path}/rotate", json={"expires_at": None})
+    new = limited.post(f"{old.path}/rotate").get_json()
+
+    assert refused.get_json()["errors"][0]["code"] == "expires_too_late"
+    assert at(new["expires_at"]) - at(new["created_at"]) == timedelta(days=30)
+
+
+def test_a_rotated_key_stays_rotated_after_its_overlap(
+    robin: SignedInClient, clock: ManualClock
+) -> None:
+    old = make_key(robin, OWN_KEYS)
+    robin.post(f"{old.path}/rotate", json={"overlap_seconds": 60})
+
+    clock.advance(seconds=61)
+
+    assert robin.get(old.path).get_json()["status"] == "expired"
+    assert code_of(robin.post(f"{old.path}/rotate")) == (409, "key_already_rotated")
+    assert code_of(robin.patch(old.path, json={"name": "x"})) == (409, "key_not_active")
+
+
+def test_a_rotation_in_the_overlap_can_be_cut_short(
+    app: Flask, robin: SignedInClient, client: JsonClient
+) -> None:
+    old = make_key(robin, OWN_KEYS)
+    new = robin.post(f"{old.path}/rotate").get_json()
+
+    assert robin.delete(old.path).status_code == 204
+
+    shown = robin.get(old.path).get_json()
+    assert (shown["revoked_reason"], shown["replaced_by"]) == ("revoked", new["id"])
+    assert code_of(client.as_user(old.text).get(VERIFY)) == (401, "token_revoked")
+    assert client.as_user(new["key"]).get(VERIFY).status_code == 200
+    (event,) = events(app, type_="api_key.revoked")
+    assert event.data["replaced_by"] == new["id"]
+
+
+def test_keys_of_a_suspended_account_are_made_and_rotated(
+    boss: SignedInClient, client: JsonClient
+) -> None:
+    """They are accepted once the account is active again."""
+    service = make_service(boss)
+    boss.post(f"{service.path}/suspend")
+
+    made = make_key(boss, service.keys_path)
+    rotated = boss.post(f"{service.key.path}/rotate", json={"overlap_seconds": 0})
+
+    texts = [made.text, rotated.get_json()["key"]]
+    assert {code_of(client.as_user(text).get(VERIFY)) for text in texts} == {(401, "token_revoked")}
+    boss.post(f"{service.path}/activate")
+    assert [client.as_user(text).get(VERIFY).status_code for text in texts] == [200, 200]
+
+
+def test_networks_are_shown_in_one_form(robin: SignedInClient) -> None:
+    given = ["::ffff:192.0.2.0/120", "192.0.2.0/24", "2001:DB8::/32", "192.0.2.9", "192.0.2.9/32"]
+
+    made = robin.post(OWN_KEYS, json={"name": "x", "allowed_networks": given}).get_json()
+
+    assert made["allowed_networks"] == [
+        "192.0.2.0/24",
+        "2001:db8::/32",
+        "192.0.2.9",
+        "192.0.2.9/32",
+    ]
+
+
+def test_a_key_has_every_member(boss: SignedInClient) -> None:
+    service = make_service(boss, expires_at=None)
+
+    shown = boss.get(service.key.path).get_json()
+
+    assert {name: value for name, value in shown.items() if value is None} == dict.fromkeys(
+        (
+            *("permissions", "allowed_networks", "expires_at", "last_used_at", "last_used_ip"),
+            *("revoked_at", "revoked_reason", "rotated_from", "replaced_by"),
+        )
+    )
+    assert shown.keys() == {
+        *("id", "name", "hint", "owner_type", "owner_id", "permissions", "allowed_networks"),
+        *("status", "created_at", "created_by", "expires_at", "last_used_at", "last_used_ip"),
+        *("revoked_at", "revoked_reason", "rotated_from", "replaced_by"),
+    }
+    assert (shown["owner_type"], shown["owner_id"]) == ("service", service.id)
+
+
 def test_a_repeated_rotation_returns_the_same_key_again(
     robin: SignedInClient, client: JsonClient
 ) -> None:
@@ -340,7 +449,17 @@ def test_personal_keys_can_be_disabled(
     disabled = JsonClient(make_app(FEATURE_PERSONAL_API_KEYS="false"), token=robin.token)
 
     assert code_of(disabled.post(OWN_KEYS, json={"name": "x"})) == (403, "personal_keys_disabled")
+    rotated = disabled.post(f"{key.path}/rotate")
+    assert code_of(rotated) == (403, "personal_keys_disabled")
+    assert [item["id"] for item in disabled.get(OWN_KEYS).get_json()["items"]] == [key.id]
     assert code_of(disabled.as_user(key.text).get(VERIFY)) == (401, "token_revoked")
+
+
+def test_without_a_setting_an_owner_has_at_most_50_active_keys(robin: SignedInClient) -> None:
+    for _ in range(50):
+        make_key(robin, OWN_KEYS)
+
+    assert code_of(robin.post(OWN_KEYS, json={"name": "x"})) == (409, "key_limit_reached")
 
 
 def test_a_key_of_another_owner_is_not_found(boss: SignedInClient, robin: SignedInClient) -> None:
@@ -390,6 +509,23 @@ def test_ended_keys_are_listed_for_30_days_and_then_deleted(
         services.clean_up.delete_due()
     with app.app_context(), reading() as connection:
         assert connection.execute(table_of(ApiKey).select()).all() == []
+
+
+def test_expired_keys_are_listed_for_30_days(
+    make_user: MakeUser, log_in: LogIn, clock: ManualClock
+) -> None:
+    robin = make_user("robin")
+    end = rfc3339(clock.now() + timedelta(minutes=5))
+    key = make_key(log_in(robin), OWN_KEYS, expires_at=end)
+
+    clock.advance(days=30)
+    later = log_in(robin)
+    assert [item["status"] for item in later.get(OWN_KEYS).get_json()["items"]] == ["expired"]
+    assert later.get(key.path).status_code == 200
+    clock.advance(minutes=6)
+    assert later.get(OWN_KEYS).get_json() == {"items": []}
+    assert code_of(later.get(key.path)) == (404, "not_found")
+    assert code_of(later.post(f"{key.path}/rotate")) == (404, "not_found")
 
 
 def test_a_notice_comes_once_a_week_before_the_end(

@@ -1,5 +1,6 @@
 """Service accounts: who may create, change, suspend and delete them, and what they are not."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
 from tests.support.machines import ACCOUNTS, code_of, make_key, make_service
 from tests.support.users import LogIn, MakeUser, SignedInClient
+from userapi.clock import ManualClock, rfc3339
 from userapi.infrastructure.database import reading
 from userapi.infrastructure.idempotency_keys import IdempotencyKey
 
@@ -39,6 +41,47 @@ def test_a_service_account_is_created_read_and_listed(boss: SignedInClient) -> N
     listed = boss.get(ACCOUNTS).get_json()
     assert (listed["total"], listed["items"]) == (1, [made])
     assert made["created_by"] == boss.get("/api/v1/auth/me").get_json()["id"]
+
+
+def test_an_account_has_every_member_and_counts_its_active_keys(
+    boss: SignedInClient, clock: ManualClock
+) -> None:
+    made = make_service(boss, expires_at=rfc3339(clock.now() + timedelta(minutes=5)))
+    revoked = make_key(boss, made.keys_path)
+    make_key(boss, made.keys_path)
+    boss.delete(revoked.path)
+    before = boss.get(made.path).get_json()
+
+    clock.advance(minutes=6)
+
+    assert before.keys() == {
+        *("id", "client_id", "name", "description", "status", "status_reason", "roles"),
+        *("metadata", "key_count", "last_used_at", "created_at", "updated_at", "created_by"),
+    }
+    assert (before["last_used_at"], before["status_reason"], before["description"]) == (
+        None,
+        None,
+        "",
+    )
+    assert before["key_count"] == 2
+    assert boss.get(made.path).get_json()["key_count"] == 1
+    assert boss.get(ACCOUNTS).get_json()["items"][0]["key_count"] == 1
+
+
+def test_a_repeated_creation_returns_the_same_account_for_a_day(
+    boss: SignedInClient, make_user: MakeUser, log_in: LogIn, clock: ManualClock
+) -> None:
+    headers, body = {"Idempotency-Key": "one"}, {"name": "once"}
+
+    first, again = (boss.post(ACCOUNTS, json=body, headers=headers) for _ in range(2))
+    clock.advance(hours=25)
+    later = log_in(make_user("later", roles=["superadmin"]))
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.get_json() == first.get_json()
+    for name in ("Location", "ETag"):
+        assert again.headers[name] == first.headers[name]
+    assert code_of(later.post(ACCOUNTS, json=body, headers=headers)) == (409, "name_taken")
 
 
 def test_the_list_is_filtered_and_sorted(boss: SignedInClient) -> None:
@@ -202,6 +245,9 @@ def test_a_service_account_is_no_user(boss: SignedInClient) -> None:
     assert boss.get(f"/api/v1/users/{made.id}").status_code == 404
     assert boss.get("/api/v1/users/", query={"search": made.name}).get_json()["total"] == 0
     assert boss.get("/api/v1/users/").get_json()["total"] == 1
+    assert boss.get("/api/v1/users/stats").get_json()["total"] == 1
+    for path in ("sessions", "activity", "api-keys/"):
+        assert boss.get(f"/api/v1/users/{made.id}/{path}").status_code == 404, path
     login = {"username": made.name, "password": made.key.text}
     assert code_of(boss.post("/api/v1/auth/login", json=login)) == (401, "invalid_credentials")
     me = boss.get("/api/v1/auth/me").get_json()["id"]
