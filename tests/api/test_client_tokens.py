@@ -29,6 +29,7 @@ VERIFY = "/api/v1/auth/verify"
 INTROSPECT = "/api/v1/auth/introspect"
 METADATA = "/.well-known/oauth-authorization-server"
 FORM = "application/x-www-form-urlencoded"
+GRANT = "client_credentials"
 MakeApp = Callable[..., Flask]
 
 
@@ -206,6 +207,26 @@ def test_requests_are_counted_by_client_and_network(
     ]
 
     assert statuses == [200, 200, 429, 200, 200]
+
+
+def test_keys_tokens_and_basic_of_an_account_share_one_limit(
+    make_app: MakeApp, boss: SignedInClient, client: JsonClient
+) -> None:
+    service = make_service(boss, roles=["admin"])
+    token = token_of(client, service)
+    app = make_app(RATE_LIMIT_ENABLED="true", RATE_LIMIT_SERVICE="4/minute")
+    by_key, by_token = (JsonClient(app, token=text) for text in (service.key.text, token))
+    headers = basic(service.id, service.key.text)
+
+    statuses = [
+        by_key.get(VERIFY).status_code,
+        by_token.get(VERIFY).status_code,
+        JsonClient(app).post(INTROSPECT, json={"token": token}, headers=headers).status_code,
+        by_token.get(VERIFY).status_code,
+    ]
+
+    assert statuses == [200] * 4
+    assert code_of(by_key.get(VERIFY)) == code_of(by_token.get(VERIFY)) == (429, "rate_limited")
 
 
 def test_counting_looks_up_the_key_of_the_client_and_no_other(
@@ -513,6 +534,17 @@ def test_introspection_describes_client_tokens(
     assert found["sub"] == found["client_id"] == service.id
     assert found["sid"] == found["key_id"] == service.key.id
     assert (found["scope"], found["username"]) == ("users:read", service.name)
+    assert found.keys() == {
+        *("active", "sub", "sid", "jti", "username", "actor_type", "client_id", "key_id"),
+        *("scope", "roles", "token_type", "iat", "exp", "iss", "aud"),
+    }
+    claims = payload_of(token)
+    assert {name: found[name] for name in ("jti", "iat", "exp", "iss", "aud", "roles")} == {
+        name: claims[name] for name in ("jti", "iat", "exp", "iss", "aud", "roles")
+    }
+    boss.patch(service.key.path, json={"allowed_networks": ["192.0.2.0/24"]})
+    bound = boss.post(INTROSPECT, json={"token": token}).get_json()
+    assert (bound["active"], bound["allowed_networks"]) == (True, ["192.0.2.0/24"])
 
 
 def test_services_introspect_by_basic(
@@ -533,6 +565,15 @@ def test_services_introspect_by_basic(
         wrong = client.post(INTROSPECT, json=body, headers=credentials)
         assert code_of(wrong) == (401, "invalid_client")
         assert wrong.headers["WWW-Authenticate"] == 'Basic realm="userapi"'
+    boss.patch(asker.key.path, json={"allowed_networks": ["192.0.2.0/24"]})
+    own = basic(asker.id, asker.key.text)
+    assert code_of(client.post(INTROSPECT, json=body, headers=own)) == (403, "network_not_allowed")
+    near = client.from_address("192.0.2.7")
+    assert near.post(INTROSPECT, json=body, headers=own).get_json()["active"] is True
+    boss.post(f"{asker.path}/suspend")
+    suspended = near.post(INTROSPECT, json=body, headers=own)
+    assert code_of(suspended) == (401, "invalid_client")
+    assert suspended.headers["WWW-Authenticate"] == 'Basic realm="userapi"'
     elsewhere = client.get(VERIFY, headers=basic(asker.id, asker.key.text))
     assert code_of(elsewhere) == (401, "authentication_required")
 
@@ -542,7 +583,7 @@ def test_a_token_of_a_user_has_no_claims_of_a_client(boss: SignedInClient) -> No
     assert not {"client_id", "key_id", "scope"} & payload_of(boss.token).keys()
 
 
-def test_the_metadata_describes_the_endpoints(make_app: MakeApp) -> None:
+def test_the_metadata_describes_the_endpoints(make_app: MakeApp, service: MadeService) -> None:
     issuer = "https://accounts.example.com/tenant/one"
     client = JsonClient(make_app(JWT_ISSUER=issuer, PUBLIC_BASE_URL="https://accounts.example.com"))
 
@@ -550,8 +591,25 @@ def test_the_metadata_describes_the_endpoints(make_app: MakeApp) -> None:
 
     body = answer.get_json()
     assert (answer.status_code, answer.headers["Cache-Control"]) == (200, "public, max-age=300")
-    assert body["issuer"] == issuer
-    assert body["token_endpoint"] == "https://accounts.example.com/api/v1/auth/token"
-    assert body["response_types_supported"] == ["none"]
-    assert client.get(f"{METADATA}/tenant/one").get_json() == body
+    base = "https://accounts.example.com"
+    assert body == {
+        "issuer": issuer,
+        "token_endpoint": f"{base}/api/v1/auth/token",
+        "jwks_uri": f"{base}/.well-known/jwks.json",
+        "revocation_endpoint": f"{base}/api/v1/auth/revoke",
+        "introspection_endpoint": f"{base}/api/v1/auth/introspect",
+        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": ["none"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "introspection_endpoint_auth_methods_supported": ["client_secret_basic", "Bearer"],
+        "revocation_endpoint_auth_methods_supported": ["none"],
+        "service_documentation": f"{base}/docs",
+    }
+    of_path = client.get(f"{METADATA}/tenant/one")
+    assert of_path.get_json() == body
+    assert of_path.headers["Cache-Control"] == "public, max-age=300"
     assert client.get(f"{METADATA}/tenant/two").status_code == 404
+    token = client.post(
+        TOKEN, headers=basic(service.id, service.key.text), json={"grant_type": GRANT}
+    ).get_json()["access_token"]
+    assert payload_of(token)["iss"] == issuer

@@ -152,6 +152,32 @@ def test_constants_and_files_are_described_for_generators(document: dict[str, An
     assert '"binary"' not in json.dumps(document)
 
 
+def test_clients_can_authorize_themselves_in_the_document(document: dict[str, Any]) -> None:
+    """Swagger UI offers each of these schemes behind "Authorize"."""
+    schemes = document["components"]["securitySchemes"]
+
+    flow = schemes["client_credentials"]["flows"]["clientCredentials"]
+    assert flow == {"tokenUrl": "/api/v1/auth/token", "scopes": {}}
+    assert (schemes["client_credentials"]["type"], schemes["client"]["scheme"]) == (
+        "oauth2",
+        "basic",
+    )
+    offered = [
+        operation["operationId"]
+        for _, operation in operations(document)
+        if {"bearer": []} in operation["security"]
+        and {"client_credentials": []} not in operation["security"]
+    ]
+    # Those that are about a person, and no others.
+    assert {"list_own_sessions", "change_password"} & set(offered)
+    assert "list_users" not in offered and "verify" not in offered
+    introspection = document["paths"]["/api/v1/auth/introspect"]["post"]["security"]
+    assert {"client": []} in introspection
+    token = document["paths"]["/api/v1/auth/token"]["post"]
+    assert token["security"] == []
+    assert set(token["responses"]["401"]["content"]) == {"application/json"}
+
+
 def test_the_public_paths_outside_of_the_api_are_documented(document: dict[str, Any]) -> None:
     paths = document["paths"]
 

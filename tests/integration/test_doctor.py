@@ -17,6 +17,7 @@ from sqlalchemy import text
 from tests.support.authenticator import Authenticator
 from tests.support.clusters.certificates import make_certificates
 from tests.support.databases import PostgresDatabase
+from tests.support.machines import make_service
 from tests.support.passkeys import add_passkey
 from tests.support.ports import free_port
 from tests.support.users import LogIn, MakeUser
@@ -182,6 +183,22 @@ def test_passkeys_of_another_rp_id_are_a_warning(
     assert fix.startswith("Set WEBAUTHN_RP_ID to the former domain")
     assert finding(before, "they belong to localhost and work at http://localhost:8000")[0] == "✓"
     assert "another RP ID" not in before.output
+
+
+def test_keys_without_an_end_are_a_warning(app: Flask, make_user: MakeUser, log_in: LogIn) -> None:
+    boss = log_in(make_user("boss", roles=["superadmin"]))
+    make_service(boss)
+    before = doctor(app)
+    service = make_service(boss, "other", expires_at=None)
+
+    after = doctor(app)
+    boss.delete(service.key.path)
+
+    assert finding(before, "every active API key expires")[0] == "✓"
+    mark, fix = finding(after, "1 active API keys never expire")
+    assert (mark, after.exit_code) == ("!", 0)
+    assert fix.startswith("Rotate them with an end.")
+    assert finding(doctor(app), "every active API key expires")[0] == "✓"
 
 
 def test_origins_of_everybody_are_a_warning(make_app: MakeApp) -> None:
