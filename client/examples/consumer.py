@@ -14,7 +14,7 @@ people.execute(
 )
 
 
-def take(event):  # at least once: the largest sequence wins
+def handle(event):  # delivered at least once: the largest sequence wins
     with people:
         new = people.execute(
             "INSERT INTO seen VALUES (?, ?) ON CONFLICT (subject) DO UPDATE SET"
@@ -25,4 +25,4 @@ def take(event):  # at least once: the largest sequence wins
             print(event.type, event.subject, event.data["status"])
 
 
-EventConsumer(os.environ["RABBITMQ_URL"], "people", bindings=["user.*"]).run(take)
+EventConsumer(os.environ["RABBITMQ_URL"], "people", bindings=["user.*"]).run(handle)

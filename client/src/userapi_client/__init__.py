@@ -1,6 +1,6 @@
-"""Client of the User Management Service: verify its tokens, call its API, follow its events.
+"""Client of the User Management Service: verify its tokens, call its API, consume its events.
 
-`Verifier` says who calls your service, `Client` calls the REST API, and
+`Verifier` returns who calls your service, `Client` calls the REST API, and
 `userapi_client.events.EventConsumer` receives events. Integrations: `userapi_client.flask`,
 `.fastapi`, `.starlette`, `.django`, `.drf`.
 """

@@ -1,4 +1,4 @@
-"""Keeps what the service said of tokens, for a short time."""
+"""Caches the responses of the service about tokens for a short time."""
 
 import threading
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class _Kept:
 
 
 class AnswerCache:
-    """Answers by the SHA-256 of their token. Refusals have room of their own.
+    """Responses by the SHA-256 of their token.
 
-    So a flood of bad tokens does not push good ones out.
+    Rejections have a separate limit, so that many invalid tokens do not evict valid ones.
     """
 
     def __init__(self, *, seconds: float, size: int) -> None:
@@ -35,7 +35,7 @@ class AnswerCache:
         return kept.outcome
 
     def keep(self, digest: bytes, outcome: Answer | TokenRefused, *, asked_at: float) -> None:
-        """Keep an outcome, unless one of a later question is kept already."""
+        """Cache an outcome, unless that of a later query is cached already."""
         until = asked_at + self._seconds
         if isinstance(outcome, Answer) and outcome.principal.expires_at is not None:
             until = min(until, outcome.principal.expires_at.timestamp())

@@ -1,4 +1,4 @@
-"""Reads what the service says of a token: the answers of /auth/verify and /auth/introspect."""
+"""Reads the responses of /auth/verify and /auth/introspect about a token."""
 
 import json
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from userapi_client.errors import TokenRefused, Unavailable
 from userapi_client.permissions import Permissions
 from userapi_client.principal import Principal
 
-UNUSABLE = "The User Management Service gave an answer that cannot be used."
+UNUSABLE = "The response of the User Management Service is invalid."
 # A redirect, a missing path or refused credentials of this program say nothing about the token.
 REFUSALS = {
     401: ("token_invalid", "token_expired", "token_revoked"),
     403: ("network_not_allowed", "password_change_required", "mfa_enrollment_required"),
 }
-# Of a session that may only change its password, or only add a second factor.
+# The codes for a session that may only change its password, or only add a second factor.
 RESTRICTIONS = ("password_change_required", "mfa_enrollment_required")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A caller as the service describes them, and the networks that their key is bound to."""
+    """A caller as the service returns them, and the networks that their key is bound to."""
 
     principal: Principal
     networks: tuple[str, ...] | None = None
@@ -43,7 +43,7 @@ class Answer:
 
 
 def parse_object(body: bytes) -> Mapping[str, Any]:
-    """Return the JSON object of an answer. Raises Unavailable."""
+    """Return the JSON object of a response. Raises Unavailable."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as exc:
@@ -54,7 +54,7 @@ def parse_object(body: bytes) -> Mapping[str, Any]:
 
 
 def refusal(status: int, body: bytes) -> TokenRefused | None:
-    """Return why /auth/verify refuses the token, or None if the answer is about something else."""
+    """Return why /auth/verify rejects the token, or None if the response has another reason."""
     if status not in REFUSALS:
         return None
     code = parse_object(body).get("code")
@@ -64,7 +64,7 @@ def refusal(status: int, body: bytes) -> TokenRefused | None:
 
 
 def verified(answer: Mapping[str, Any], signed: AccessToken | None) -> Answer:
-    """Read a 200 of /auth/verify. Raises Unavailable if it is not what the service would say."""
+    """Read a 200 of /auth/verify. Raises Unavailable if the response is invalid."""
     read = _Reader(answer)
     if answer.get("active") is not True:
         raise Unavailable(detail=UNUSABLE)
@@ -130,7 +130,7 @@ def powerless(signed: AccessToken) -> Answer:
 
 
 class _Reader:
-    """Reads members of an answer. Raises Unavailable for one of another type."""
+    """Reads members of a response. Raises Unavailable for one of another type."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
         self._answer = answer
@@ -167,7 +167,7 @@ class _Reader:
         return found
 
     def actor_type(self) -> Literal["user", "service"]:
-        # Without the member it is a service that knows no other callers than users.
+        # A service without this member has only users as callers.
         found = self._answer.get("actor_type", "user")
         if found == "user":
             return "user"

@@ -11,15 +11,15 @@ def checked_base_url(text: str) -> str:
     """
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("The address of the service is an http or https URL.")
+        raise ValueError("The address of the service must be an http or https URL.")
     if parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError("The address of the service has no credentials, query or fragment.")
+        raise ValueError("The address of the service must have no credentials, query or fragment.")
     return text.rstrip("/")
 
 
 def tls_context(base_url: str) -> ssl.SSLContext | bool:
-    """Return what certificates are checked with: True for the authorities of the system.
+    """Return what verifies certificates: True means the authorities of the system.
 
-    Without TLS it is a context without authorities, because loading them takes long.
+    Without TLS it is a context without authorities, because loading them is slow.
     """
     return True if base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

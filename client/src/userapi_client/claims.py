@@ -25,7 +25,7 @@ _jws = PyJWS()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessToken:
-    """The claims of a token, strictly read."""
+    """The strictly parsed claims of a token."""
 
     subject: str
     session_id: str
@@ -84,8 +84,8 @@ def key_id_of(token: str, *, algorithm: str) -> str:
 def access_token_header(token: str) -> dict[str, Any]:
     """Return the unverified header of an access token (RFC 9068). Raises TokenRefused.
 
-    A refresh token is signed as well, but has another type. Extensions that a reader must know
-    (RFC 7515 §4.1.11) are not known here.
+    A refresh token is signed as well, but has another type. Critical extensions (RFC 7515 §4.1.11)
+    are not supported.
     """
     header = _segment(token, 0)
     typ = header.get("typ")
@@ -152,7 +152,7 @@ def _segment(token: str, position: int) -> dict[str, Any]:
 
 
 def _strict_object(data: bytes) -> dict[str, Any]:
-    """Return a JSON object. Raises TokenRefused where two readers could read it differently."""
+    """Return a JSON object. Raises TokenRefused if parsers could read it differently."""
     try:
         found = json.loads(
             data.decode(), object_pairs_hook=_unique, parse_constant=lambda _: _refuse()
@@ -193,7 +193,7 @@ def _seconds(payload: Mapping[str, Any], name: str) -> int:
 
 
 def _permissions(payload: Mapping[str, Any]) -> Permissions | None:
-    """Return the permissions, or None if the token says that it omits them."""
+    """Return the permissions, or None if the token omits them."""
     if "permissions_omitted" not in payload:
         return Permissions(_texts(payload, "permissions"))
     if payload["permissions_omitted"] is not True or "permissions" in payload:

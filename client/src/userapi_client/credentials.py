@@ -1,4 +1,4 @@
-"""What a program authenticates with. No secret appears in a `repr`."""
+"""The credentials of a program. No `repr` contains a secret."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ class ApiKey:
 class ClientCredentials:
     """A service account and one of its keys, exchanged for tokens (RFC 6749 §4.4).
 
-    `scope` are the wanted permissions, separated by blanks; None for all that the account holds.
+    `scope` lists the requested permissions, separated by spaces; None requests all of the account.
     """
 
     client_id: str

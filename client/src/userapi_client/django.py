@@ -24,7 +24,7 @@ _REFUSAL = "userapi_refusal"
 
 
 class _Verifiers:
-    """The verifiers of this process, made at their first use from settings.USERAPI."""
+    """The verifiers of this process, created from settings.USERAPI when they are first used."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,7 +57,7 @@ _verifiers = _Verifiers()
 class UserApiMiddleware:
     """Sets `request.principal` to the caller, or to None where there is no valid token.
 
-    It rejects no request: views do, by `@required`. Errors about the caller that a view raises
+    It rejects no request: views do, with `@required`. Errors about the caller that a view raises
     become problem documents.
     """
 
@@ -70,7 +70,7 @@ class UserApiMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Handle a request, in the way of the next handler."""
+        """Handle a request, synchronously or asynchronously, like the next handler."""
         if iscoroutinefunction(self):
             return self._handle_async(request)
         _begin(request)
@@ -92,17 +92,17 @@ class UserApiMiddleware:
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer errors that views raise, as by `request.principal.require(…)`."""
+        """Handle errors that views raise, for example by `request.principal.require(…)`."""
         return response_to(request, error) if isinstance(error, ANSWERED) else None
 
 
 def required(
     *permissions: str, fresh: bool = False, max_age: float | None = None, acr: str | None = None
 ) -> Callable[[View], View]:
-    """Let only callers with all these permissions in. Also for asynchronous views.
+    """Require that the caller has all these permissions. Also for asynchronous views.
 
-    `fresh` asks the service, so that revocations count at once. `max_age` (seconds) and `acr`
-    require a recent or strong authentication of a person.
+    `fresh` queries the service, so that revocations take effect immediately. `max_age` (seconds)
+    and `acr` require a recent or strong authentication of a person.
     """
     requirement = Requirement(permissions=permissions, fresh=fresh, max_age=max_age, acr=acr)
 
@@ -141,7 +141,7 @@ def required(
 
 
 def known_principal(request: HttpRequest) -> Principal | None:
-    """Return the caller whom the middleware has verified. Raises what it was refused with."""
+    """Return the caller that the middleware has verified. Raises the error of the verification."""
     refusal: UserApiError | None = getattr(request, _REFUSAL, None)
     if refusal is not None:
         raise refusal

@@ -19,7 +19,7 @@ from userapi_client.responses import ANSWERED, error_response
 
 
 class Refused(APIException):
-    """An error about the caller, in the form that REST Framework answers by itself."""
+    """An error about the caller, as an exception that REST Framework handles."""
 
     def __init__(self, error: UserApiError) -> None:
         answer = error_response(error, path="")
@@ -32,7 +32,7 @@ class Refused(APIException):
 
 
 class Caller:
-    """The `user` of an authenticated request. No table holds it."""
+    """The `user` of an authenticated request. It is not in a table."""
 
     is_active = True
     is_anonymous = False
@@ -55,7 +55,7 @@ class Caller:
 
     @property
     def username(self) -> str:
-        """The name of the caller, or their id where the name is not known."""
+        """The name of the caller, or their id if the name is unknown."""
         return self.principal.username or self.principal.id
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class BearerAuthentication(BaseAuthentication):
         return Caller(principal), principal
 
     def authenticate_header(self, request: Request) -> str:
-        """Return the challenge. Without it REST Framework answers 403 instead of 401."""
+        """Return the challenge. Without it REST Framework returns 403 instead of 401."""
         return "Bearer"
 
 
@@ -85,8 +85,8 @@ def requires(
 ) -> type[BasePermission]:
     """Return a class for `permission_classes` that requires all these permissions.
 
-    `fresh` asks the service, so that revocations count at once. `max_age` (seconds) and `acr`
-    require a recent or strong authentication of a person.
+    `fresh` queries the service, so that revocations take effect immediately. `max_age` (seconds)
+    and `acr` require a recent or strong authentication of a person.
     """
     requirement = Requirement(permissions=permissions, fresh=fresh, max_age=max_age, acr=acr)
 
@@ -107,7 +107,7 @@ def requires(
 
 
 def problem_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """Return the answer to an error of a view; problem documents for errors about the caller."""
+    """Return the response to an error of a view: for errors about the caller a problem document."""
     request: Request = context["request"]
     found = error.error if isinstance(error, Refused) else error
     if isinstance(error, NotAuthenticated):

@@ -26,7 +26,7 @@ class UserApiError(Exception):
 class TokenRefused(UserApiError):
     """The caller's token or key is missing or not accepted; `code` says why.
 
-    `status` is 401, or 403 when other credentials would not help, as for `network_not_allowed`.
+    `status` is 401, or 403 if other credentials would not help, for example `network_not_allowed`.
     """
 
     def __init__(self, code: str, status: int = 401) -> None:
@@ -65,15 +65,15 @@ class PermissionDenied(UserApiError):
 
 
 class Unavailable(UserApiError):
-    """The service cannot be reached or gave no usable answer; try again in `retry_after` seconds.
+    """The service is unavailable or its response is invalid; try again in `retry_after` seconds.
 
-    It says nothing about the token: answer 503 and never 401.
+    The token may be valid, so return 503 and never 401.
     """
 
     def __init__(
         self,
         retry_after: float | None = None,
-        detail: str = "The User Management Service does not answer.",
+        detail: str = "The User Management Service does not respond.",
     ) -> None:
         super().__init__(retry_after, detail)
         self.retry_after = retry_after
@@ -120,21 +120,21 @@ class Problem(UserApiError):
 
 
 class ProblemUnavailable(Problem, Unavailable):
-    """The service, or a proxy before it, answered 502, 503 or 504 until the retries ended."""
+    """The service, or a proxy in front of it, returned 502, 503 or 504 to the last retry."""
 
 
 class Stale(Problem):
     """The resource has changed since it was read (412). Read it again and decide again.
 
-    `may_be_own` is true if an earlier try of the same request may have made the change: its reply
-    was lost.
+    `may_be_own` is true if an earlier attempt of the same request, whose response was lost, may
+    have made the change.
     """
 
     may_be_own: bool = False
 
 
 class SessionEnded(Problem):
-    """The session of this client is over. Log in again."""
+    """The session of this client has ended. Log in again."""
 
 
 class OAuthError(UserApiError):

@@ -1,4 +1,4 @@
-"""Follows the events of the service. Needs the extra `events`."""
+"""Receives the events of the service. Needs the extra `events`."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ LONGEST_WAIT_SECONDS = 15.0
 
 
 class Reject(UserApiError):
-    """Raised by a handler for an event that it will never be able to apply."""
+    """Raised by a handler for an event that it can never apply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Event:
     """The timeline of the service's database; None on SQLite.
 
     A larger number than before means that the database has failed over: with asynchronous
-    replication it may have lost the last changes, and their numbers are given to other events.
+    replication it may have lost the last changes, and reuses their numbers for other events.
     """
     time: datetime
     data: Mapping[str, Any] = field(repr=False)
@@ -58,7 +58,7 @@ def read_event(body: bytes | str) -> Event:
     except RecursionError as exc:
         raise ValueError("The body is nested too deeply.") from exc
     if not isinstance(found, dict):
-        raise ValueError("The body is no object.")
+        raise ValueError("The body is not an object.")
     texts = {name: found.get(name) for name in ("id", "type", "subject", "sequence", "time")}
     for name, value in texts.items():
         if not isinstance(value, str) or not value:
@@ -66,7 +66,7 @@ def read_event(body: bytes | str) -> Event:
     sequence, history = _number(texts["sequence"]), found.get("history")
     data = found.get("data")
     if not isinstance(data, dict):
-        raise ValueError("data is no object.")
+        raise ValueError("data is not an object.")
     return Event(
         id=str(texts["id"]),
         type=str(texts["type"]),
@@ -82,9 +82,9 @@ def read_event(body: bytes | str) -> Event:
 
 
 class EventConsumer:
-    """Hands every event to a function, at least once, and acknowledges it afterwards.
+    """Passes every event to a function, at least once, and acknowledges it afterwards.
 
-    The queue is durable: while no process reads it, the broker keeps its events. Several processes
+    The queue is durable: the broker stores its events while no process reads it. Several processes
     may read the same queue.
     """
 
@@ -113,7 +113,7 @@ class EventConsumer:
         self._failure: BaseException | None = None
 
     def run(self, handler: Callable[[Event], None]) -> None:
-        """Receive events until `stop`. Connects again when the broker was away.
+        """Receive events until `stop`. Reconnects after an outage of the broker.
 
         An error of the handler other than Reject leaves the event in the queue and is raised.
         Raises amqp.AMQPError if the broker rejects the user or the queue.
@@ -138,29 +138,29 @@ class EventConsumer:
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
             finally:
-                # What is not acknowledged goes back into the queue.
+                # Unacknowledged events return to the queue.
                 with suppress(*interruptions):
                     connection.release()
 
     def stop(self) -> None:
-        """End `run` after the event that is being handled. Signal handlers may call it."""
+        """Stop `run` after the event that is being handled. Signal handlers may call it."""
         self._stopping.set()
 
     def _receive(self, connection: Any, handler: Callable[[Event], None]) -> None:
         channel = connection.channel()
         queue = self._declare(channel)
 
-        def take(message: Any) -> None:
-            self._take(message, handler)
+        def handle(message: Any) -> None:
+            self._handle(message, handler)
 
         with _library.Consumer(
-            channel, [queue], on_message=take, accept=None, prefetch_count=self._prefetch
+            channel, [queue], on_message=handle, accept=None, prefetch_count=self._prefetch
         ):
             while not self._stopping.is_set():
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=POLL_SECONDS)
                 if self._failure is not None:
-                    raise self._failure  # A TimeoutError of the handler.
+                    raise self._failure  # Raised by the handler.
                 connection.heartbeat_check()
 
     def _declare(self, channel: Any) -> Any:
@@ -180,9 +180,9 @@ class EventConsumer:
             queue.bind_to(exchange=exchange, routing_key=binding)
         return queue
 
-    def _take(self, message: Any, handler: Callable[[Event], None]) -> None:
+    def _handle(self, message: Any, handler: Callable[[Event], None]) -> None:
         if self._failure is not None or self._stopping.is_set():
-            return  # Delivered while the consumer ends. It goes back into the queue.
+            return  # Delivered while the consumer stops. It returns to the queue.
         try:
             event = read_event(message.body)
         except ValueError as exc:
@@ -195,7 +195,7 @@ class EventConsumer:
             log.warning("userapi.event_rejected: %s %s: %s", event.type, event.id, exc)
             message.reject(requeue=False)
         except BaseException as exc:
-            # Also an OSError of the handler is its own, not one of the connection.
+            # An OSError of the handler is not one of the connection either.
             self._failure = exc
             raise
         else:
@@ -204,7 +204,7 @@ class EventConsumer:
 
 def _number(text: object) -> int:
     if not isinstance(text, str) or not text.isascii() or not text.isdigit():
-        raise ValueError("sequence or history is no decimal string.")
+        raise ValueError("sequence or history is not a decimal string.")
     return int(text)
 
 

@@ -26,7 +26,7 @@ class Auth:
         self._verifier = verifier
 
     def install(self, app: FastAPI) -> None:
-        """Answer refused callers with problem documents: 401, 403 and 503."""
+        """Return problem documents to rejected callers: 401, 403 and 503."""
         for error in ANSWERED:
             app.add_exception_handler(error, _handle)
 
@@ -37,10 +37,10 @@ class Auth:
         max_age: float | None = None,
         acr: str | None = None,
     ) -> Callable[[Request, _Documented], Awaitable[Principal]]:
-        """Return a dependency that lets only callers with all these permissions in.
+        """Return a dependency that requires that the caller has all these permissions.
 
-        `fresh` asks the service, so that revocations count at once. `max_age` (seconds) and `acr`
-        require a recent or strong authentication of a person.
+        `fresh` queries the service, so that revocations take effect immediately. `max_age`
+        (seconds) and `acr` require a recent or strong authentication of a person.
         """
         requirement = Requirement(permissions=permissions, fresh=fresh, max_age=max_age, acr=acr)
 

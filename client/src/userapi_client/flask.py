@@ -25,7 +25,7 @@ def _principal() -> Principal:
 
 
 current_principal = cast(Principal, LocalProxy(_principal))
-"""The caller of the protected view that runs."""
+"""The caller of the protected view that is running."""
 
 
 class UserApi:
@@ -38,7 +38,7 @@ class UserApi:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Answer errors that views raise, as by `current_principal.require(…)`."""
+        """Handle errors that views raise, for example by `current_principal.require(…)`."""
         for error in ANSWERED:
             app.register_error_handler(error, _response)
 
@@ -49,10 +49,10 @@ class UserApi:
         max_age: float | None = None,
         acr: str | None = None,
     ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
-        """Let only callers with all these permissions in. Put it below the route.
+        """Require that the caller has all these permissions. Put it below the route.
 
-        `fresh` asks the service, so that revocations count at once. `max_age` (seconds) and `acr`
-        require a recent or strong authentication of a person.
+        `fresh` queries the service, so that revocations take effect immediately. `max_age`
+        (seconds) and `acr` require a recent or strong authentication of a person.
         """
         requirement = Requirement(permissions=permissions, fresh=fresh, max_age=max_age, acr=acr)
 

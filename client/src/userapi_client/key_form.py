@@ -21,7 +21,7 @@ _CHECKSUM_LENGTH = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyInfo:
-    """What the text of a key says: whose kind it is, and its id. Not the secret."""
+    """The kind of owner and the id in an API key, without the secret."""
 
     kind: Literal["personal", "service"]
     key_id: str
@@ -29,9 +29,9 @@ class KeyInfo:
 
 
 def parse_key(text: str) -> KeyInfo | None:
-    """Return what an API key says of itself, or None for any other text.
+    """Return the parts of an API key, or None for any other text.
 
-    A match proves nothing but the form: only the service knows whether the key is valid.
+    This checks the form only: the service decides whether the key is valid.
     """
     found = _FORM.fullmatch(text)
     if found is None:
@@ -47,7 +47,7 @@ def parse_key(text: str) -> KeyInfo | None:
 
 
 def looks_like_key(text: str) -> bool:
-    """Return whether the text has the form of a key, whatever its checksum."""
+    """Return whether the text has the form of a key, with any checksum."""
     return _FORM.fullmatch(text) is not None
 
 

@@ -24,13 +24,13 @@ class PublishedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys by their id. `generation` grows when the keys change."""
+    """The keys by their id. `generation` increases when the keys change."""
 
     keys: Mapping[str, PublishedKey]
     generation: int
 
     def with_keys(self, keys: Mapping[str, PublishedKey]) -> "KeySet":
-        """Return the set with these keys: itself if they are the same."""
+        """Return the set with these keys; the same set if they have not changed."""
         return self if keys == self.keys else KeySet(keys, self.generation + 1)
 
 

@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """An object of the service. Members that this release does not know are in `raw`."""
+    """An object of the service. `raw` contains members that this release does not know."""
 
     raw: Mapping[str, Any] = field(repr=False, compare=False)
     etag: str | None = field(default=None, repr=False, compare=False)
-    """The version, for `if_match`; only where one object was read."""
+    """The version, for `if_match`; only if a single object was read."""
 
 
 def document(value: Any) -> Mapping[str, Any]:
@@ -105,4 +105,4 @@ def _of(kind: type[T], value: Any) -> T:
 
 
 def _unexpected(what: str) -> Unavailable:
-    return Unavailable(detail=f"The reply has another form than expected: {what} is missing.")
+    return Unavailable(detail=f"The response is invalid: {what} is missing.")

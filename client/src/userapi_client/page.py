@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[T]):
-    """Some items, and where the next ones begin."""
+    """Some items, and the cursor of the next ones."""
 
     items: tuple[T, ...]
     next_cursor: str | None

@@ -7,19 +7,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 
 class Permissions(Collection[str]):
-    """An immutable set of permissions whose `in` knows wildcards."""
+    """An immutable set of permissions whose `in` supports wildcards."""
 
     __slots__ = ("_names",)
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         """Raises TypeError for a single text, which would be a set of letters."""
         if isinstance(names, str):
-            raise TypeError("Permissions takes a list of permissions, not one text.")
+            raise TypeError("Permissions requires a list of permissions, not a single string.")
         self._names = frozenset(str(name) for name in names)
 
     @property
     def names(self) -> frozenset[str]:
-        """The permissions as they are written, wildcards included."""
+        """The permissions as written, including wildcards."""
         return self._names
 
     def __contains__(self, permission: object) -> bool:
@@ -48,7 +48,7 @@ class Permissions(Collection[str]):
         return f"Permissions({sorted(self.names)!r})"
 
     def __and__(self, other: "Permissions") -> "Permissions":
-        """Return the names of each side that the other side covers."""
+        """Return the names on each side that the other side includes."""
         return Permissions(
             {name for name in self.names if name in other}
             | {name for name in other.names if name in self}
@@ -60,9 +60,10 @@ class Permissions(Collection[str]):
 
 
 class DeferredPermissions(Permissions):
-    """Permissions that are read from the service when they are first needed.
+    """Permissions that are read from the service when they are first used.
 
-    Every use can raise Unavailable or TokenRefused. A failure is not kept: the next use asks again.
+    Every use can raise Unavailable or TokenRefused. A failure is not cached: the next use queries
+    again.
     """
 
     __slots__ = ("_load", "_loaded")
@@ -74,7 +75,7 @@ class DeferredPermissions(Permissions):
 
     @property
     def names(self) -> frozenset[str]:
-        """The permissions as the service lists them."""
+        """The permissions as returned by the service."""
         if not self._loaded:
             self._names = self._load().names
             self._loaded = True

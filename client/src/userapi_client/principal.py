@@ -28,15 +28,15 @@ class Principal:
     authenticated_at: datetime | None
     acr: str | None
     expires_at: datetime | None
-    """None for a key without end."""
+    """None for a key that does not expire."""
     checked: Literal["signature", "events", "service"]
-    """How this is known: from the token alone, from the token and events, from the service."""
+    """What was checked: the token alone, the token and events, or the service."""
     claims: Mapping[str, Any] = field(hash=False, repr=False)
 
     def can(self, *wanted: str) -> bool:
         """Return whether the caller holds all of these permissions.
 
-        Raises Unavailable if the token omits its permissions and the service cannot be asked.
+        Raises Unavailable if the token omits its permissions and the service is unavailable.
         """
         return self.permissions.covers(wanted)
 

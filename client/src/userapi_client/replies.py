@@ -1,4 +1,4 @@
-"""Reads replies of the REST API: which error they mean, and when to try again."""
+"""Reads responses of the REST API: which error they report, and when to try again."""
 
 import json
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ import httpx2
 from userapi_client.errors import Problem, ProblemUnavailable, SessionEnded, Stale, Unavailable
 
 CORRELATION_ID = "X-Correlation-ID"
-# In the extensions of a reply: an earlier try of its request may have had its effect.
+# In the extensions of a response: an earlier attempt of its request may have taken effect.
 OUTCOME_WAS_OPEN = "userapi_client.outcome_was_open"
 OUTAGES = (502, 503, 504)
-# The session is over: no token of it will be accepted again.
+# The session has ended: none of its tokens will be accepted again.
 ENDED = ("token_revoked", "refresh_token_reused")
 
 
 def retry_after_of(response: httpx2.Response) -> float | None:
-    """Return the seconds of Retry-After, or None. A date counts as none."""
+    """Return the seconds of Retry-After, or None. A date is ignored."""
     text = response.headers.get("Retry-After", "")
     return float(text) if text.isascii() and text.isdigit() and len(text) < 9 else None
 
 
 def body_of(response: httpx2.Response) -> Mapping[str, Any]:
-    """Return the JSON object of a reply, or an empty one."""
+    """Return the JSON object of a response, or an empty one."""
     try:
         found = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -32,7 +32,7 @@ def body_of(response: httpx2.Response) -> Mapping[str, Any]:
 
 
 def problem_of(response: httpx2.Response) -> Problem:
-    """Return the error that a reply means."""
+    """Return the error that a response reports."""
     body = body_of(response)
     status = response.status_code
     code = body.get("code")
@@ -70,8 +70,8 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 
 def json_of(response: httpx2.Response) -> Any:
-    """Return the JSON value of a reply. Raises Unavailable if it is not JSON."""
+    """Return the JSON value of a response. Raises Unavailable if it is not JSON."""
     try:
         return json.loads(response.content)
     except (ValueError, RecursionError) as exc:
-        raise Unavailable(detail="The reply is not JSON.") from exc
+        raise Unavailable(detail="The response is not JSON.") from exc

@@ -44,7 +44,7 @@ def call(
     Raises ValueError for a path that would lead to another host.
     """
     if not path.startswith("/") or path.startswith("//") or "\\" in path or ".." in path:
-        raise ValueError("The path begins with one slash and has no dots: it is on the service.")
+        raise ValueError("The path must begin with one slash and must not contain dots.")
     if not path.startswith((f"{API}/", "/.well-known/", "/openapi.json", "/metrics")):
         path = API + path
     sent = dict(headers or {})
@@ -72,7 +72,7 @@ def call(
 
 
 def repeatable(one: Call) -> Call:
-    """Return the same request, marked as one that may be sent twice."""
+    """Return the same request, marked as safe to repeat."""
     return replace(one, is_repeatable=True)
 
 
@@ -82,7 +82,7 @@ def given(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def new_idempotency_key() -> str:
-    """Return a key that no other request has."""
+    """Return a unique key."""
     return str(uuid.uuid4())
 
 
@@ -114,7 +114,7 @@ def _plain(value: Any) -> Any:
         return dict(value)
     if isinstance(value, set | frozenset):
         return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no form in JSON.")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON.")
 
 
 def _query(value: Any) -> str | list[str]:
@@ -129,5 +129,5 @@ def _query(value: Any) -> str | list[str]:
 
 def _time(value: datetime) -> str:
     if value.tzinfo is None:
-        raise ValueError("A time needs its zone.")
+        raise ValueError("A time must have a time zone.")
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What an endpoint requires of its caller; the integrations have this in common."""
+"""What an endpoint requires of its caller; shared by the integrations."""
 
 import time
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from userapi_client.principal import Principal, require_authentication
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """Permissions, and how recent and strong the knowledge about the caller must be."""
+    """Permissions, and how recent and strong the authentication of the caller must be."""
 
     permissions: tuple[str, ...]
     fresh: bool = False
-    """Whether the service is asked in any case."""
+    """Whether the service is always queried."""
     max_age: float | None = None
-    """The most seconds since the caller has authenticated."""
+    """The maximum number of seconds since the caller authenticated."""
     acr: str | None = None
     """The level of authentication, such as `aal2`."""
 
@@ -25,6 +25,6 @@ class Requirement:
                 raise TypeError("Call it with permissions, such as required('media:read').")
 
     def check(self, principal: Principal) -> None:
-        """Raise PermissionDenied, TokenRefused or Unavailable if the caller does not fulfil it."""
+        """Raise PermissionDenied, TokenRefused or Unavailable if the caller does not meet it."""
         principal.require(*self.permissions)
         require_authentication(principal, max_age=self.max_age, acr=self.acr, now=time.time())

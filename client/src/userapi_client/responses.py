@@ -1,4 +1,4 @@
-"""What a protected service answers to refused callers: problem documents, as the service does."""
+"""The responses of a protected service to rejected callers, as problem documents."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def bearer_token(authorization: str | None) -> str:
 def error_response(
     error: UserApiError, *, path: str, correlation_id: str | None = None
 ) -> ErrorResponse:
-    """Return the answer to an error of verification (RFC 9457, RFC 6750 §3)."""
+    """Return the response to an error of verification (RFC 9457, RFC 6750 §3)."""
     correlation_id = correlation_id or ""
     if not _CORRELATION_ID.fullmatch(correlation_id):
         correlation_id = uuid.uuid4().hex
@@ -104,7 +104,7 @@ def challenge(error: TokenRefused) -> str:
 
 
 def _wanted(error: FreshAuthenticationRequired) -> dict[str, Any]:
-    """Return what the authentication must fulfil (RFC 9470 §3)."""
+    """Return the requirements for the authentication (RFC 9470 §3)."""
     wanted: dict[str, Any] = {}
     if error.max_age is not None:
         wanted["max_age"] = error.max_age

@@ -10,21 +10,21 @@ from userapi_client.replies import CORRELATION_ID, OUTAGES, body_of, retry_after
 
 FIRST_WAIT_SECONDS = 0.1
 LONGEST_WAIT_SECONDS = 5.0
-# With these, the request has not reached a server.
+# After these errors, the request has not reached a server.
 NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 @dataclass(slots=True, kw_only=True)
 class Retries:
-    """The tries of one request: at most `left` more, until `budget` seconds have passed."""
+    """The attempts of one request: at most `left` more, until `budget` seconds have passed."""
 
     left: int
     budget: float
     is_repeatable: bool
-    """Whether sending twice has the effect of sending once."""
+    """Whether the request is idempotent."""
     tries: int = 0
     outcome_is_open: bool = False
-    """Whether an earlier try may have had its effect."""
+    """Whether an earlier attempt may have taken effect."""
     _started_at: float = field(default_factory=time.monotonic)
 
     def wait_after_error(self, error: httpx2.TransportError) -> float | None:
@@ -38,10 +38,10 @@ class Retries:
         return self._next_wait(None)
 
     def wait_after_reply(self, response: httpx2.Response) -> float | None:
-        """Return the seconds to wait after a reply, or None if the reply is final."""
+        """Return the seconds to wait after a response, or None if the response is final."""
         status = response.status_code
         if 300 <= status < 400:
-            return None  # Not followed: no credential leaves for another address.
+            return None  # Not followed, so that no credential is sent to another address.
         is_cut = CORRELATION_ID not in response.headers
         code = body_of(response).get("code") if status in (409, 429) else None
         if is_cut or status in OUTAGES:
@@ -51,7 +51,7 @@ class Retries:
         return self._next_wait(retry_after_of(response)) if self.is_repeatable else None
 
     def _next_wait(self, retry_after: float | None) -> float | None:
-        """Return the next wait: a random part of a growing time (full jitter)."""
+        """Return the next wait: exponential backoff with full jitter."""
         if self.left <= 0:
             return None
         longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**self.tries)

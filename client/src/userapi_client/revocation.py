@@ -1,4 +1,4 @@
-"""How soon a verifier notices that a token was revoked."""
+"""When a verifier detects that a token was revoked."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,12 +8,12 @@ GapRule = Literal["ask", "refuse", "accept"]
 
 @dataclass(frozen=True, slots=True)
 class SignatureOnly:
-    """Revocations are noticed when the token expires. No request is made."""
+    """A revoked token is accepted until it expires. No request is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Introspection:
-    """The service is asked about each token, at most once in `cache_seconds`."""
+    """The verifier queries the service about each token, at most once in `cache_seconds`."""
 
     cache_seconds: float = 5
 
@@ -22,8 +22,8 @@ class Introspection:
 class Events:
     """Revocations arrive as events from RabbitMQ, within about a second.
 
-    Without a connection, `on_gap` decides: `ask` the service about each token, `refuse` with
-    Unavailable, or `accept` by the signature. Needs the extra `events`.
+    `on_gap` sets what happens without a connection: `ask` queries the service about each token,
+    `refuse` raises Unavailable, `accept` relies on the signature. Needs the extra `events`.
     """
 
     amqp_url: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Receives revocations on a thread of its own and keeps the state up to date."""
+"""Receives revocations on its own thread and updates the state."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ BINDINGS = (
 
 
 class RevocationListener:
-    """One thread and one exclusive queue, which ends with its connection."""
+    """One thread and one exclusive queue, which the broker deletes with its connection."""
 
     def __init__(
         self, events: Events, *, state: RevocationState, clock: Callable[[], float]
@@ -50,11 +50,11 @@ class RevocationListener:
         self._thread = threading.Thread(target=self._run, name="userapi-client-events", daemon=True)
 
     def start(self) -> None:
-        """Begin to receive."""
+        """Start to receive."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, and wait for it for a moment."""
+        """Stop the thread, and wait for it for a moment."""
         self._stopping.set()
         self._thread.join(2 * POLL_SECONDS)
 
@@ -83,7 +83,7 @@ class RevocationListener:
         exchange = _library.Exchange(self._events.exchange, type="topic", durable=True)
         connection.connect()
         channel = connection.channel()
-        # A name of its own: the broker reserves the names that it makes up.
+        # A generated name: the broker reserves the names that it generates itself.
         name = f"userapi-client-{uuid.uuid4().hex}"
         queue = _library.Queue(name, exchange, durable=False, exclusive=True, auto_delete=True)
         queue = queue(channel)

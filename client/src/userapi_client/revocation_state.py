@@ -1,7 +1,8 @@
-"""What events have told about tokens: which are dead, and which must be asked for once.
+"""What events say about tokens: which are revoked, and which the service must confirm once.
 
-Times of events and `iat` of tokens come from the same service, in whole seconds. So a token of the
-second of an event can be older or newer, and is asked for. Nothing here does input or output.
+Times of events and `iat` of tokens come from the same service, in whole seconds. A token that was
+issued in the second of an event can be older or newer than it, so the service must confirm it. This
+module does no input or output.
 """
 
 import itertools
@@ -14,9 +15,10 @@ from typing import Any
 
 from userapi_client.claims import AccessToken
 
-# Above this many marks they are replaced by one mark for all tokens.
+# Above this number of marks, one mark for all tokens replaces them.
 MAX_MARKS = 100_000
-# Shared by all subscriptions: an answer from before one of them counts for none of its marks.
+# Shared by all subscriptions, so that a response from before a subscription covers none of its
+# marks.
 _numbers = itertools.count(1)
 ENDS_ALL = frozenset(
     {"user.suspended", "user.deleted", "service_account.suspended", "service_account.deleted"}
@@ -38,7 +40,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """Tokens that were issued at `until` or before are asked for, if not since `number`."""
+    """Tokens issued up to `until`, which the service must confirm unless it did since `number`."""
 
     until: float
     number: int
@@ -57,20 +59,20 @@ class RevocationState:
         self._changed: dict[str, _Mark] = {}
         self._everyone = _Mark(0.0, 0)
         self.number = 0
-        """Grows with each mark. An answer of the service counts for marks up to this number."""
+        """Increases with each mark. A response of the service covers marks up to this number."""
 
     def connected(self, now: float) -> None:
-        """Begin to receive events: older tokens may have been revoked unnoticed."""
+        """Start to receive events: older tokens may have been revoked before."""
         with self._lock:
             self._mark_everyone(now + self._leeway)
             self._is_connected = True
 
     def disconnected(self) -> None:
-        """Note that events are missed from now on."""
+        """Record that events are missed from now on."""
         self._is_connected = False
 
     def apply(self, event: Mapping[str, Any]) -> None:
-        """Take an event into account. Unknown types and broken events are ignored."""
+        """Apply an event. Unknown types and broken events are ignored."""
         kind, subject, data = event.get("type"), event.get("subject"), event.get("data")
         second = _second(event.get("time"))
         if second is None or not isinstance(data, Mapping):
@@ -90,7 +92,7 @@ class RevocationState:
             self._limit(second)
 
     def verdict(self, token: AccessToken, *, asked: int, now: float) -> Verdict:
-        """Judge a token; `asked` is the `number` from before the last question about it."""
+        """Decide about a token; `asked` is the `number` from before the last query about it."""
         if token.session_id in self._ended_sessions:
             return Verdict.REVOKED
         if token.key_id is not None and self._key_ends.get(token.key_id, now + 1) <= now:
@@ -119,7 +121,7 @@ class RevocationState:
         self._everyone = _Mark(max(until, self._everyone.until), self.number)
 
     def _limit(self, second: float) -> None:
-        """Replace too many marks by one for all tokens: the service knows what they said."""
+        """Replace too many marks by one for all tokens: the service has the information of each."""
         for marks in (self._ended_sessions, self._key_ends, self._ended_before, self._changed):
             if len(marks) > MAX_MARKS:
                 marks.clear()

@@ -1,4 +1,4 @@
-"""Remembers tokens whose signature was verified, so that it is verified once."""
+"""Caches tokens whose signature was verified, so that it is verified once."""
 
 import threading
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from userapi_client.principal import Principal
 
 @dataclass(slots=True, kw_only=True)
 class SeenToken:
-    """A token with a valid signature, and what is known about it beyond that."""
+    """A token with a valid signature, and its known state."""
 
     token: AccessToken
     kid: str
     generation: int
     """The generation of the key set that verified it."""
     principal: Principal | None
-    """As the token says; None until permissions that it omits are known."""
+    """The permissions of the token; None until permissions that it omits are read."""
     by_events: Principal | None = None
-    """As the token says, or as the service said when it was asked last."""
+    """From the token, or from the last response of the service about it."""
     asked: int = 0
-    """The newest mark of revocations from before the service was asked last."""
+    """The newest mark of revocations from before the last query to the service."""
 
 
 class SeenTokens:
-    """Tokens by their SHA-256. The oldest entry makes room for a new one."""
+    """Tokens by their SHA-256. If the cache is full, a new entry replaces the oldest one."""
 
     def __init__(self, *, size: int) -> None:
         self._size = max(1, size)

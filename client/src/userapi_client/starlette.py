@@ -27,7 +27,7 @@ Endpoint = Callable[Concatenate[Request, P], Coroutine[Any, Any, Response]]
 
 
 class Refused(AuthenticationError):
-    """The error of a caller whose token is not accepted."""
+    """The error for a caller whose token is rejected."""
 
     def __init__(self, error: UserApiError) -> None:
         super().__init__(str(error))
@@ -42,12 +42,12 @@ class Caller(BaseUser):
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether the caller has sent a valid token: always."""
+        """Whether the caller has sent a valid token: always true."""
         return True
 
     @property
     def display_name(self) -> str:
-        """The name of the caller, or their id where the name is not known."""
+        """The name of the caller, or their id if the name is unknown."""
         return self.principal.username or self.principal.id
 
     @property
@@ -63,7 +63,7 @@ class UserApiBackend(AuthenticationBackend):
         self._verifier = verifier
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        """Return the caller with `scopes` that know wildcards. Raises Refused."""
+        """Return the caller, with `scopes` that support wildcards. Raises Refused."""
         header = conn.headers.get("Authorization")
         if header is None:
             return None
@@ -81,16 +81,16 @@ class UserApiBackend(AuthenticationBackend):
 
 
 def on_error(connection: HTTPConnection, error: Exception) -> Response:
-    """Return the problem document for a refused caller: 401, 403 or 503 instead of 400."""
+    """Return the problem document for a rejected caller: 401, 403 or 503 instead of 400."""
     return response_to(connection, error.error if isinstance(error, Refused) else error)
 
 
 def required(
     *permissions: str, max_age: float | None = None, acr: str | None = None
 ) -> Callable[[Endpoint[P]], Endpoint[P]]:
-    """Let only callers with all these permissions in.
+    """Require that the caller has all these permissions.
 
-    Unlike Starlette's `requires`, it answers 401 to a request without a token.
+    Unlike Starlette's `requires`, it returns 401 to a request without a token.
     """
     requirement = Requirement(permissions=permissions, max_age=max_age, acr=acr)
 
@@ -112,7 +112,7 @@ def required(
 
 
 def response_to(connection: HTTPConnection, error: Exception) -> Response:
-    """Return the problem document for an error. Raises any error that is not this package's."""
+    """Return the problem document for an error of this package. Raises any other error."""
     if not isinstance(error, UserApiError):
         raise error
     answer = error_response(

@@ -10,7 +10,7 @@ from userapi_client.revocation_state import RevocationState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What a thread of this process receives, and how to end it."""
+    """The events that a thread of this process receives, and how to stop it."""
 
     state: RevocationState
     end: Callable[[], None]
@@ -18,13 +18,13 @@ class Subscription:
 
     @property
     def is_own(self) -> bool:
-        """Return whether this process has the thread; a fork has none."""
+        """Return whether this process has the thread; a fork does not."""
         return self.process_id == os.getpid()
 
 
 def subscribe(events: Events, *, leeway: float, clock: Callable[[], float]) -> Subscription:
     """Start a thread that receives events. Raises ImportError without the extra `events`."""
-    # Here and not above: kombu is there only with the extra.
+    # Imported here because kombu is installed only with the extra.
     from userapi_client.revocation_listener import RevocationListener
 
     state = RevocationState(leeway=leeway)

@@ -9,12 +9,12 @@ from userapi_client.claims import unverified_claims
 from userapi_client.errors import TokenRefused, Unavailable
 
 EARLY_SECONDS = 30
-RENEWED_AT = 0.8  # Of the life of a client token.
+RENEWED_AT = 0.8  # Fraction of the lifetime of a client token.
 
 
 @dataclass(slots=True, kw_only=True)
 class HeldToken:
-    """An access token. Its end is counted on this machine's own steady clock."""
+    """An access token. Its expiry is measured by the monotonic clock of this machine."""
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(default=None, repr=False)
@@ -29,24 +29,24 @@ class HeldToken:
 
     @property
     def is_nearly_over(self) -> bool:
-        """Whether a session's token ends within 30 seconds, or half of a shorter life."""
+        """Whether a session's token expires in 30 seconds, or in half of a shorter lifetime."""
         if self.lifetime is None:
             return False
         return self.age >= self.lifetime - min(EARLY_SECONDS, self.lifetime / 2)
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has expired."""
         return self.lifetime is not None and self.age >= self.lifetime
 
     @property
     def is_due(self) -> bool:
-        """Whether a client token has lived so long that it is renewed."""
+        """Whether a client token is old enough to be renewed."""
         return self.lifetime is not None and self.age >= RENEWED_AT * self.lifetime
 
 
 def held(answer: Mapping[str, Any], *, with_refresh: bool) -> HeldToken:
-    """Read an answer with tokens. Raises Unavailable if it has none."""
+    """Read a response with tokens. Raises Unavailable if it has none."""
     access, refresh = answer.get("access_token"), answer.get("refresh_token")
     lifetime = answer.get("expires_in")
     if not isinstance(access, str) or (with_refresh and not isinstance(refresh, str)):
@@ -59,7 +59,7 @@ def held(answer: Mapping[str, Any], *, with_refresh: bool) -> HeldToken:
 
 
 def given(access_token: str, refresh_token: str) -> HeldToken:
-    """Return a pair from elsewhere. Its end is read from the token, as far as that is possible."""
+    """Return a pair from another source. Its expiry is read from the token if possible."""
     try:
         end = unverified_claims(access_token).get("exp")
     except TokenRefused:

@@ -1,4 +1,4 @@
-"""The parts that wait. `synchronous/` is generated from this folder; edit only here.
+"""The parts that do input and output. `synchronous/` is generated from this folder.
 
-`runtime` is the exception: each folder has its own.
+Edit only this folder. `runtime` is the exception: each folder has its own.
 """

@@ -1,4 +1,4 @@
-"""Where the bearer token of a request comes from, and what happens when it is refused."""
+"""Where the bearer token of a request comes from, and what happens if it is rejected."""
 
 import time
 from typing import Protocol
@@ -13,24 +13,24 @@ from userapi_client.errors import OAuthError, Problem, SessionEnded, Unavailable
 from userapi_client.replies import ENDED, body_of, problem_of, retry_after_of, session_ended
 from userapi_client.token_pair import HeldToken, given, held
 
-# How long a refused client secret, or a refused new token, is not tried again.
+# How long a rejected client secret, or a rejected new token, is not tried again.
 REFUSAL_SECONDS = 5
 
 
 class AsyncAuthentication(Protocol):
-    """Gives out tokens. Every method can be called by many callers at once."""
+    """Provides tokens. Methods can be called concurrently."""
 
     async def token(self) -> str | None:
         """Return the token to send, or None to send none. Raises UserApiError."""
 
     async def replace(self, token: str, problem: Problem) -> bool:
-        """Return whether there is another token than the refused one. Raises UserApiError."""
+        """Return whether there is another token than the rejected one. Raises UserApiError."""
 
     def note_accepted(self, token: str) -> None:
-        """Note that the service has accepted this token."""
+        """Record that the service has accepted this token."""
 
     def renew(self) -> None:
-        """Make locks anew, after a fork or in another event loop."""
+        """Create new locks, after a fork or in another event loop."""
 
 
 class AsyncKeyAuthentication:
@@ -44,18 +44,18 @@ class AsyncKeyAuthentication:
         return self._key
 
     async def replace(self, token: str, problem: Problem) -> bool:
-        """Return False: a refused key stays refused."""
+        """Return False: a rejected key stays rejected."""
         return False
 
     def note_accepted(self, token: str) -> None:
-        """Nothing depends on it."""
+        """Do nothing: the outcome is not used."""
 
     def renew(self) -> None:
-        """There are no locks."""
+        """Do nothing: there are no locks."""
 
 
 class AsyncClientAuthentication:
-    """Tokens of a service account: fetched once for all callers, renewed before they end."""
+    """Tokens of a service account: fetched once for all callers, renewed before they expire."""
 
     def __init__(self, credentials: ClientCredentials, exchange: AsyncExchange) -> None:
         self._credentials = credentials
@@ -75,7 +75,7 @@ class AsyncClientAuthentication:
         return current.access_token
 
     async def replace(self, token: str, problem: Problem) -> bool:
-        """Fetch another token, unless the refused one was itself new."""
+        """Fetch another token, unless the rejected one was itself new."""
         current = self._held
         if current is not None and current.access_token == token:
             if not current.was_accepted and current.age < REFUSAL_SECONDS:
@@ -85,17 +85,17 @@ class AsyncClientAuthentication:
         return current.access_token != token
 
     def note_accepted(self, token: str) -> None:
-        """Note that a later refusal of this token is news."""
+        """Record that the token was accepted, so that a later rejection causes a fetch."""
         current = self._held
         if current is not None and current.access_token == token:
             current.was_accepted = True
 
     def renew(self) -> None:
-        """Make locks anew, after a fork or in another event loop."""
+        """Create new locks, after a fork or in another event loop."""
         self._flights = AsyncFlights()
 
     async def _renewed(self, current: HeldToken) -> HeldToken:
-        """Return a new token, or the current one while none can be had and it is valid."""
+        """Return a new token, or the current one if fetching fails and it is still valid."""
         try:
             return await self._flights.run("fetch", self._fetch)
         except Unavailable:
@@ -106,7 +106,7 @@ class AsyncClientAuthentication:
     async def _fetch(self) -> HeldToken:
         current = self._held
         if current is not None and not current.is_due:
-            return current  # Another caller has fetched it since this one looked.
+            return current  # Another caller has fetched it meanwhile.
         if self._refusal is not None and time.monotonic() - self._refused_at < REFUSAL_SECONDS:
             raise OAuthError(*self._refusal.args)
         try:
@@ -123,7 +123,7 @@ class AsyncClientAuthentication:
         form = {"grant_type": "client_credentials"}
         if credentials.scope is not None:
             form["scope"] = credentials.scope
-        # Fetching a token again after a lost reply has no effect that matters.
+        # Fetching a token again after a lost response is harmless.
         call = requests.call("POST", "/auth/token", data=form)
         basic = httpx2.BasicAuth(credentials.client_id, credentials.client_secret)
         authorization = next(basic.auth_flow(httpx2.Request("POST", "http://localhost"))).headers[
@@ -142,7 +142,7 @@ class AsyncClientAuthentication:
 
 
 class AsyncSessionAuthentication:
-    """The session of a person: logs in once, refreshes in one place for all callers."""
+    """The session of a person: logs in once, and refreshes once for all callers."""
 
     def __init__(self, source: Login | Tokens, exchange: AsyncExchange) -> None:
         self._login = source if isinstance(source, Login) else None
@@ -155,7 +155,7 @@ class AsyncSessionAuthentication:
 
     @property
     def tokens(self) -> Tokens | None:
-        """The present pair, to be stored; None before the log-in."""
+        """The current pair, to be stored; None before the log-in."""
         current = self._held
         if current is None or current.refresh_token is None:
             return None
@@ -183,14 +183,14 @@ class AsyncSessionAuthentication:
         return False
 
     def note_accepted(self, token: str) -> None:
-        """Nothing depends on it."""
+        """Do nothing: the outcome is not used."""
 
     def renew(self) -> None:
-        """Make locks anew, after a fork or in another event loop."""
+        """Create new locks, after a fork or in another event loop."""
         self._flights = AsyncFlights()
 
     def adopt(self, pair: HeldToken) -> None:
-        """Go on with another pair of the same session."""
+        """Use another pair of the same session."""
         self._held = pair
 
     async def refresh(self) -> Tokens:
@@ -221,8 +221,8 @@ class AsyncSessionAuthentication:
         if current is None or current.refresh_token is None:
             raise Unavailable(detail="There is no refresh token.")
         if current.access_token != refused:
-            return current  # Another caller has refreshed since this one looked.
-        # A repetition after a lost reply gets the same successor (REFRESH_REUSE_GRACE_SECONDS).
+            return current  # Another caller has refreshed meanwhile.
+        # A retry after a lost response receives the same successor (REFRESH_REUSE_GRACE_SECONDS).
         call = requests.call("POST", "/auth/refresh", json={"refresh_token": current.refresh_token})
         response = await self._exchange.send(requests.repeatable(call))
         if response.status_code == 401:

@@ -1,4 +1,4 @@
-"""A client of the REST API that keeps its promises when the network does not."""
+"""A client of the REST API with retries, token refresh and idempotency."""
 
 import threading
 from typing import Any, Self
@@ -49,10 +49,9 @@ class AsyncClient:
         budget: float = 30,
         transport: AsyncTransport | None = None,
     ) -> None:
-        """`timeout` and `budget` are seconds: for one try, and for all tries and waits of a call.
+        """`timeout` limits an attempt, `budget` all attempts and waits of a call, in seconds.
 
-        Requests are sent again, up to `retries` times, where sending twice has the effect of
-        sending once. No redirect is followed.
+        Idempotent requests are retried up to `retries` times. No redirect is followed.
         """
         self._base_url = checked_base_url(base_url)
         self._timeout = timeout
@@ -73,19 +72,19 @@ class AsyncClient:
 
     @property
     def tokens(self) -> Tokens | None:
-        """The present pair of a session, to be stored; None for other credentials."""
+        """The current token pair of a session, to be stored; None for other credentials."""
         return None if self._session is None else self._session.tokens
 
     async def request(self, method: str, path: str, **options: Any) -> httpx2.Response:
-        """Send a request and return its reply. Raises UserApiError for a reply of 400 and above.
+        """Send a request and return its response. Raises UserApiError for a status from 400 on.
 
-        `path` is on the service; `/users/` is short for `/api/v1/users/`. Options are `params`,
-        `json`, `data`, `content`, `headers`, `idempotency_key`, `if_match` and `timeout`.
+        `path` is relative to the service; `/users/` is short for `/api/v1/users/`. Options are
+        `params`, `json`, `data`, `content`, `headers`, `idempotency_key`, `if_match` and `timeout`.
         """
         return await self.send(requests.call(method, path, **options))
 
     async def send(self, call: requests.Call) -> httpx2.Response:
-        """Send a request with a token; once more with another one if the first is refused."""
+        """Send a request with a token; repeat it with a new token if the first one is rejected."""
         self._require_own()
         token = await self._authentication.token()
         response = await self._exchange.send(call, authorization=_bearer(token))
@@ -100,7 +99,7 @@ class AsyncClient:
         return response
 
     async def close(self) -> None:
-        """Close all connections. Closing again is no error."""
+        """Close all connections. Can be called more than once."""
         self._closed = True
         http, self._http_client = self._http_client, None
         if http is not None and self._owner is owner():
@@ -142,7 +141,7 @@ class AsyncClient:
             return self._http_client
 
     def _require_own(self) -> None:
-        """Make locks and sockets anew after a fork, and in another event loop."""
+        """Create new locks and sockets after a fork, and in another event loop."""
         if self._closed:
             raise UserApiError("This client is closed.")
         current = owner()

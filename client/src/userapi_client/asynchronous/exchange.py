@@ -1,4 +1,4 @@
-"""Sends requests, and sends them again where that is safe and can help."""
+"""Sends requests, and retries them if that is safe and useful."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from userapi_client.retries import Retries
 
 
 class AsyncExchange:
-    """Sends calls to one service. Knows nothing of tokens but the header that it is given."""
+    """Sends calls to one service, with the headers that it receives."""
 
     def __init__(self, *, retries: int, budget: float, http: Callable[[], AsyncHttpClient]) -> None:
         self._retries = retries
@@ -20,10 +20,10 @@ class AsyncExchange:
         self._http = http
 
     async def send(self, call: Call, *, authorization: str | None = None) -> httpx2.Response:
-        """Return the reply, whatever its status. Raises Unavailable if there is none.
+        """Return the response, with any status. Raises Unavailable if there is none.
 
-        A DELETE whose first reply was lost and whose repetition finds nothing is done: the reply
-        is then 204.
+        If the response to a DELETE was lost and its retry returns 404, the object is deleted: the
+        response is then 204.
         """
         retries = Retries(left=self._retries, budget=self._budget, is_repeatable=call.is_repeatable)
         while True:
@@ -35,7 +35,7 @@ class AsyncExchange:
                 if wait is None:
                     raise Unavailable() from exc
             except httpx2.DecodingError as exc:
-                raise Unavailable(detail="The reply cannot be read.") from exc
+                raise Unavailable(detail="The response cannot be read.") from exc
             else:
                 was_open = retries.outcome_is_open
                 wait = retries.wait_after_reply(response)
@@ -61,7 +61,7 @@ class AsyncExchange:
 
 def _final(call: Call, response: httpx2.Response, *, was_open: bool) -> httpx2.Response:
     if CORRELATION_ID not in response.headers and not 300 <= response.status_code < 400:
-        raise Unavailable(detail="The reply does not come from the User Management Service.")
+        raise Unavailable(detail="The response does not come from the User Management Service.")
     response.extensions[OUTCOME_WAS_OPEN] = was_open
     if call.method == "DELETE" and response.status_code == 404 and was_open:
         return httpx2.Response(204, headers=response.headers, request=response.request)

@@ -1,4 +1,4 @@
-"""One piece of work at a time for each key; everyone who wants it meanwhile shares its outcome."""
+"""Runs one piece of work at a time for each key; concurrent callers share its outcome."""
 
 import copy
 import threading
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
-    """Work that is under way, and its outcome. Without one, who did it was interrupted."""
+    """Work in progress, and its outcome; None if its caller was interrupted."""
 
     __slots__ = ("error", "landed", "values")
 
@@ -23,14 +23,14 @@ class _Flight(Generic[T]):
 
 
 class AsyncFlights(Generic[T]):
-    """Shares outcomes, also errors. Nothing is kept after the work."""
+    """Shares outcomes, including errors. Nothing is stored after the work."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Flight[T]] = {}
 
     async def run(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        """Return the outcome of `work`, or of the same work that is under way."""
+        """Return the outcome of `work`, or of the same work in progress."""
         while True:
             with self._lock:
                 flight = self._open.get(key)

@@ -1,4 +1,4 @@
-"""Asks the service about one token."""
+"""Queries the service about one token."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ MAX_BYTES = 256 * 1024
 
 
 class AsyncQuestions:
-    """Asks with the credentials of this program, or without any by the caller's own token."""
+    """Queries with the credentials of this program, or else with the caller's own token."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class AsyncQuestions:
         self._http = http
 
     async def ask(self, token: str, signed: AccessToken | None) -> Answer:
-        """Return the caller as the service describes them. Raises TokenRefused, Unavailable."""
+        """Return the caller as the service returns them. Raises TokenRefused, Unavailable."""
         if self._credentials is None:
             return await self._verify(token, signed)
         return await self._introspect(token, signed, self._credentials)
@@ -72,7 +72,7 @@ class AsyncQuestions:
                 answers.parse_object(body), signed, issuer=self._issuer, audience=self._audience
             )
         if response.status_code in (400, 422):
-            raise TokenRefused("token_invalid")  # The text cannot be a token.
+            raise TokenRefused("token_invalid")  # The string cannot be a token.
         if response.status_code in (401, 403):
             log.error("userapi.introspection_refused: status %d", response.status_code)
         raise self._unavailable(response)

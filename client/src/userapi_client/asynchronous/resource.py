@@ -19,10 +19,10 @@ ITERATED_PAGE_SIZE = 100
 
 
 class AsyncSender(Protocol):
-    """Sends a request with credentials. Raises UserApiError for every reply that is an error."""
+    """Sends a request with credentials. Raises UserApiError for every response that is an error."""
 
     async def send(self, call: requests.Call) -> httpx2.Response:
-        """Return a reply below 400."""
+        """Return a response with a status below 400."""
 
 
 class AsyncResource:
@@ -54,12 +54,12 @@ class AsyncResource:
             if page.next_cursor is None:
                 return
             if page.next_cursor == query.get("cursor"):
-                raise Unavailable(detail="The list does not end: its cursor repeats.")
+                raise Unavailable(detail="The list is invalid: its cursor repeats.")
             query["cursor"] = page.next_cursor
 
 
 class AsyncCollection(AsyncResource, Generic[T]):
-    """A list of objects that have an id of their own."""
+    """A list of objects with ids."""
 
     def __init__(
         self, sender: AsyncSender, *, path: str, read: Callable[[Any, str | None], T]
@@ -69,11 +69,11 @@ class AsyncCollection(AsyncResource, Generic[T]):
         self._read = read
 
     async def page(self, **filters: Any) -> Page[T]:
-        """Return one page of those that the filters leave."""
+        """Return one page of the objects that match the filters."""
         return await self._page(self._path, self._item, filters)
 
     async def iter(self, **filters: Any) -> AsyncIterator[T]:
-        """Walk through all that the filters leave, page by page."""
+        """Iterate over all objects that match the filters, page by page."""
         async for item in self._each(self._path, self._item, filters):
             yield item
 
@@ -82,19 +82,19 @@ class AsyncCollection(AsyncResource, Generic[T]):
         return await self._one("GET", self._path_of(id))
 
     async def create(self, *, idempotency_key: str | None = None, **fields: Any) -> T:
-        """Create one object, once, also when a reply is lost."""
+        """Create one object, exactly once even if a response is lost."""
         key = idempotency_key or requests.new_idempotency_key()
         return await self._one("POST", self._path, json=fields, idempotency_key=key)
 
     async def update(self, id: str, *, if_match: str | None = None, **fields: Any) -> T:
-        """Change these fields. With `if_match`, only that version; raises Stale for another."""
+        """Change these fields. With `if_match`, raises Stale if the object has another version."""
         return await self._one("PATCH", self._path_of(id), json=fields, if_match=if_match)
 
     async def change(self, id: str, fn: Callable[[T], dict[str, Any]]) -> T:
-        """Change the object to what `fn` makes of its present state.
+        """Change the fields of an object that `fn` returns for its current state.
 
-        `fn` is called again if someone else changes the object at the same time, up to four times;
-        then Stale is raised. It returns the fields to set.
+        If the object was changed concurrently, `fn` is called again, up to four times; then Stale
+        is raised.
         """
         tries = CHANGE_TRIES
         found = await self.get(id)
@@ -108,7 +108,7 @@ class AsyncCollection(AsyncResource, Generic[T]):
                     raise
                 may_be_done = exc.may_be_own
             found = await self.get(id)
-            # The reply to an earlier try was lost, and what it wanted is there.
+            # The response to an earlier attempt was lost, and its change was made.
             if may_be_done and requests.holds(found.raw, fields):
                 return found
 

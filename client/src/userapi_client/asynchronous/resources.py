@@ -1,4 +1,4 @@
-"""The resources of the REST API, in the words of the service."""
+"""The resources of the REST API, with the names that the service uses."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
@@ -55,7 +55,7 @@ class AsyncAuthApi(AsyncResource):
         await self._done("DELETE", f"/auth/sessions/{requests.segment(id)}")
 
     async def end_other_sessions(self) -> int:
-        """End all sessions of this user but the present one; return how many."""
+        """End all sessions of this user except the current one; return how many."""
         return _revoked(await self._value("DELETE", "/auth/sessions"))
 
     async def logout(self, *, all_sessions: bool = False) -> None:
@@ -63,39 +63,39 @@ class AsyncAuthApi(AsyncResource):
         await self._done("POST", "/auth/logout", json={"all_sessions": all_sessions})
 
     async def refresh(self) -> Tokens:
-        """Exchange the tokens of this client now, so that new roles are in them.
+        """Refresh the tokens of this client now, so that they contain new roles.
 
-        It is not needed before they end: the client refreshes them in time. Raises UserApiError
+        The client refreshes tokens by itself before they expire. Raises UserApiError
         for a client without a session of a person.
         """
         return await self._refresh()
 
     async def change_password(self, current_password: str, new_password: str) -> Tokens:
-        """Set a new password. All other sessions end; this client goes on with the new tokens."""
+        """Set a new password. All other sessions end; this client continues with the new tokens."""
         body = {"current_password": current_password, "new_password": new_password}
         return await self._continued("/auth/change-password", body)
 
     async def step_up(self, **proof: Any) -> Tokens:
         """Authenticate again, by `password`, `code` or `credential`.
 
-        This client goes on with the new tokens; the former ones end.
+        This client continues with the new tokens; the former ones are invalid.
         """
         return await self._continued("/auth/step-up", proof)
 
     async def change_email(self, new_email: str, current_password: str) -> None:
-        """Request another address, which gets a mail to confirm it."""
+        """Request a change of the address. The new address receives a mail to confirm it."""
         body = {"new_email": new_email, "current_password": current_password}
         await self._done("POST", "/auth/change-email", json=body)
 
     async def password_strength(self, password: str, **context: str) -> PasswordStrength:
-        """Estimate a password. `username` and `email` may be given."""
+        """Estimate the strength of a password. `username` and `email` are optional."""
         body = {"password": password, **context}
         return PasswordStrength.read(
             await self._value("POST", "/auth/password-strength", json=body)
         )
 
     async def register(self, *, idempotency_key: str | None = None, **fields: Any) -> User | None:
-        """Register an account; None where the service does not say whether the address was free."""
+        """Register an account; None if the service does not reveal whether the address is taken."""
         answer = await self._value(
             "POST",
             "/auth/register",
@@ -105,7 +105,7 @@ class AsyncAuthApi(AsyncResource):
         return User.read(answer) if isinstance(answer, dict) and "id" in answer else None
 
     async def request_password_reset(self, email: str) -> None:
-        """Have a mail sent to set a new password. The outcome is the same for every address."""
+        """Request a mail to set a new password. The response is the same for every address."""
         await self._done("POST", "/auth/reset-password", json={"email": email})
 
     async def confirm_password_reset(self, token: str, new_password: str) -> None:
@@ -123,11 +123,11 @@ class AsyncAuthApi(AsyncResource):
         return dict(answer) if isinstance(answer, dict) else {"active": False}
 
     async def revoke(self, token: str) -> None:
-        """End the session of a token, or burn a key (RFC 7009). A bad token is no error."""
+        """End the session of a token, or revoke a key (RFC 7009). Ignores invalid tokens."""
         await self._done("POST", "/auth/revoke", data={"token": token})
 
     async def _continued(self, path: str, body: dict[str, Any]) -> Tokens:
-        """Send a request that replaces the tokens of this session, and go on with the new pair."""
+        """Send a request that replaces the tokens of this session, and use the new pair."""
         answer = await self._value("POST", path, json=body)
         pair = TokenPair.read(answer)
         self._adopt(held(answer, with_refresh=True))
@@ -153,7 +153,7 @@ class AsyncUsersApi(AsyncCollection[User]):
         return await self._one("POST", self._path_of(id, "activate"), json=body)
 
     async def unlock(self, id: str, *, reason: str | None = None) -> User:
-        """End the lock after failed log-ins."""
+        """Clear the failed log-ins of a user, which also ends a lock."""
         body = requests.given({"reason": reason})
         return await self._one("POST", self._path_of(id, "unlock"), json=body)
 
@@ -174,7 +174,7 @@ class AsyncUsersApi(AsyncCollection[User]):
         return _names(await self._value("PUT", path, json=body, if_match=if_match))
 
     async def permissions(self, id: str) -> tuple[ExplainedPermission, ...]:
-        """Return the permissions of a user, each with the roles that give it."""
+        """Return the permissions of a user, each with the roles that grant it."""
         answer = await self._value("GET", self._path_of(id, "permissions"))
         return read_page(answer, ExplainedPermission.read).items
 
@@ -193,7 +193,7 @@ class AsyncUsersApi(AsyncCollection[User]):
         await self._done("DELETE", path)
 
     async def activity(self, id: str, **filters: Any) -> AsyncIterator[AuditEntry]:
-        """Walk through the audit entries of a user, newest first."""
+        """Iterate over the audit entries of a user, newest first."""
         async for entry in self._each(self._path_of(id, "activity"), AuditEntry.read, filters):
             yield entry
 
@@ -205,14 +205,14 @@ class AsyncUsersApi(AsyncCollection[User]):
         reason: str | None = None,
         role: str | None = None,
     ) -> BulkAnswer:
-        """Do the same with up to 1000 users, each by itself."""
+        """Apply one action to up to 1000 users, each independently."""
         body = {"action": action, "user_ids": list(user_ids), "reason": reason, "role": role}
         return BulkAnswer.read(await self._value("POST", "/users/bulk", json=requests.given(body)))
 
     async def import_rows(
         self, content: bytes, *, content_type: str = "application/x-ndjson", dry_run: bool = False
     ) -> ImportAnswer | ImportJob:
-        """Import users from NDJSON or CSV. Many rows become a job, which the worker does."""
+        """Import users from NDJSON or CSV. The worker imports large files as a job."""
         answer = await self._value(
             "POST",
             "/users/import",
@@ -229,17 +229,17 @@ class AsyncUsersApi(AsyncCollection[User]):
         return ImportJob.read(await self._value("GET", path))
 
     async def import_results(self, id: str) -> AsyncIterator[ImportResult]:
-        """Walk through the results of an import, row by row."""
+        """Iterate over the results of an import, row by row."""
         path = f"/users/imports/{requests.segment(id)}/results"
         async for result in self._each(path, ImportResult.read, {}):
             yield result
 
     async def cancel_import(self, id: str) -> None:
-        """Cancel what an import has not done yet."""
+        """Cancel the remaining rows of an import."""
         await self._done("DELETE", f"/users/imports/{requests.segment(id)}")
 
     async def statistics(self, *, days: int = 30) -> Statistics:
-        """Return figures about all users."""
+        """Return statistics about all users."""
         return Statistics.read(await self._value("GET", "/users/stats", params={"days": days}))
 
 
@@ -254,16 +254,16 @@ class AsyncRolesApi(AsyncCollection[Role]):
         return await self._page(self._path, self._item, filters)
 
     async def iter(self, **filters: Any) -> AsyncIterator[Role]:
-        """Walk through all roles."""
+        """Iterate over all roles."""
         for role in (await self.page(**filters)).items:
             yield role
 
     async def update(self, id: str, *, if_match: str | None = None, **fields: Any) -> Role:
-        """Change these fields of a custom role. The others stay."""
+        """Change these fields of a custom role. Other fields stay unchanged."""
         return await self._one("PUT", self._path_of(id), json=fields, if_match=if_match)
 
     async def permissions(self) -> tuple[KnownPermission, ...]:
-        """Return the permissions that the service knows."""
+        """Return the permissions that the service defines."""
         answer = await self._value("GET", "/roles/permissions")
         return read_page(answer, KnownPermission.read).items
 
@@ -272,11 +272,11 @@ class AsyncAuditApi(AsyncResource):
     """The audit log, newest entries first."""
 
     async def page(self, **filters: Any) -> Page[AuditEntry]:
-        """Return one page of the entries that the filters leave."""
+        """Return one page of the entries that match the filters."""
         return await self._page("/audit-logs/", AuditEntry.read, filters)
 
     async def iter(self, **filters: Any) -> AsyncIterator[AuditEntry]:
-        """Walk through the entries that the filters leave."""
+        """Iterate over the entries that match the filters."""
         async for entry in self._each("/audit-logs/", AuditEntry.read, filters):
             yield entry
 

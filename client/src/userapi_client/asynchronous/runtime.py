@@ -1,4 +1,4 @@
-"""What waiting means in an event loop. `synchronous/runtime.py` has the same names for threads."""
+"""Waiting in an event loop. `synchronous/runtime.py` defines the same names for threads."""
 
 import asyncio
 from asyncio import Event
@@ -30,14 +30,14 @@ sleep = asyncio.sleep
 
 
 def owner() -> object:
-    """Return what locks and sockets belong to: the running loop."""
+    """Return the owner of locks and sockets: the running loop."""
     return asyncio.get_running_loop()
 
 
 def new_http_client(
     base_url: str, *, timeout: float, transport: AsyncTransport | None
 ) -> AsyncHttpClient:
-    """Return an HTTP client that follows no redirect and reads no variable of the environment."""
+    """Return an HTTP client that follows no redirect and reads no environment variable."""
     return httpx2.AsyncClient(
         base_url=base_url,
         timeout=timeout,
@@ -62,9 +62,9 @@ async def wait_for(event: Event, seconds: float) -> bool:
 async def read_limited(
     http: AsyncHttpClient, request: httpx2.Request, *, seconds: float, max_bytes: int
 ) -> tuple[httpx2.Response, bytes]:
-    """Send a request and read an answer of bounded length within bounded time.
+    """Send a request and read the response, with limits on its length and time.
 
-    Raises httpx2.HTTPError, and ValueError for a longer answer.
+    Raises httpx2.HTTPError, and ValueError for a response that exceeds a limit.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -85,9 +85,10 @@ async def read_limited(
 async def permissions_from(
     load: Callable[[], Awaitable[Permissions]],
 ) -> tuple[Permissions, bool]:
-    """Return permissions that the service has to be asked for, and whether they may be kept.
+    """Return permissions from the service, and whether they may be cached.
 
-    They are read now, because nobody can wait for them later. If that fails, their first use does.
+    They are read now, because a later use cannot await them. If reading fails, their first use
+    raises.
     """
     try:
         return await load(), True
@@ -101,19 +102,19 @@ async def permissions_from(
 
 
 class Tasks:
-    """Work in the background, which ends with the owner."""
+    """Background work, which stops with the owner."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin to work and return at once."""
+        """Start the work and return immediately."""
         task = asyncio.get_running_loop().create_task(work())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def end(self) -> None:
-        """Cancel what still runs in this loop."""
+        """Cancel the work that still runs in this loop."""
         running: Iterable[asyncio.Task[None]] = [
             task for task in self._running if task.get_loop() is asyncio.get_running_loop()
         ]

@@ -43,7 +43,7 @@ ALGORITHMS = ("ES256", "EdDSA", "RS256")
 
 
 class AsyncVerifier:
-    """Says who calls. Share one verifier in a process; it is safe to use from everywhere in it."""
+    """Returns who calls. Share one verifier in a process; all threads and tasks can use it."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class AsyncVerifier:
         transport: AsyncTransport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """All times are seconds.
+        """All times are seconds. `algorithm` is the one that the service signs with.
 
-        `algorithm` is what the service signs with; None for HS256, whose tokens only the service
-        can verify. With `credentials`, the service is asked by introspection, which needs the
-        permission `tokens:introspect`; otherwise with the token of the caller.
+        Use None for HS256, whose tokens only the service can verify. With `credentials`, the
+        verifier uses introspection, which requires the permission `tokens:introspect`; otherwise it
+        queries the service with the token of the caller.
         """
         if algorithm is not None and algorithm not in ALGORITHMS:
-            raise ValueError(f"The algorithm is one of {', '.join(ALGORITHMS)}, or None.")
+            raise ValueError(f"The algorithm must be one of {', '.join(ALGORITHMS)}, or None.")
         self._base_url = checked_base_url(base_url)
         self._issuer = issuer
         self._audience = audience
@@ -108,10 +108,10 @@ class AsyncVerifier:
     async def verify(
         self, token: str, *, fresh: bool = False, address: str | None = None
     ) -> Principal:
-        """Return who holds this token or key. Raises TokenRefused or Unavailable, nothing else.
+        """Return who holds this token or key. Raises only TokenRefused and Unavailable.
 
-        `fresh` asks the service in any case: use it for what cannot be undone. `address` is the
-        caller's network address; a key that is bound to networks is refused without it.
+        `fresh` always queries the service: use it for operations that cannot be undone. `address`
+        is the caller's network address; a key that is bound to networks is rejected without it.
         """
         digest = _digest(token)
         seen = self._seen.find(digest)
@@ -121,7 +121,7 @@ class AsyncVerifier:
             seen = await self._read(token, digest)
         now = self._clock()
         if not self._keys.are_fresh(now):
-            # A known key is found at once, and a fetch begins in the background.
+            # A cached key is returned immediately, and a fetch starts in the background.
             self._require_own()
             await self._keys.find(seen.kid)
         seen.token.require_time(now, self._leeway)
@@ -137,7 +137,7 @@ class AsyncVerifier:
             await self._keys.fetch()
 
     async def close(self) -> None:
-        """Close connections and end the subscription. Closing again is no error."""
+        """Close connections and end the subscription. Can be called more than once."""
         if self._closed:
             return
         self._closed = True
@@ -189,7 +189,7 @@ class AsyncVerifier:
     async def _judge(
         self, token: str, digest: bytes, seen: SeenToken, *, fresh: bool, address: str | None
     ) -> Principal:
-        """Apply what is known about revocations beyond the signature."""
+        """Check the token against the known revocations."""
         subscription = self._subscribed()
         if fresh or subscription is None:
             return await self._asked(token, digest, seen.token, fresh=fresh, address=address)
@@ -217,7 +217,7 @@ class AsyncVerifier:
         *,
         address: str | None,
     ) -> Principal:
-        """Ask the service about a token that events have made doubtful, and keep its answer."""
+        """Query the service about a token that may be revoked, and cache the response."""
         number = state.number
 
         async def ask() -> Answer:
@@ -239,7 +239,7 @@ class AsyncVerifier:
     async def _by_service_alone(
         self, token: str, digest: bytes, *, fresh: bool, address: str | None
     ) -> Principal:
-        """Verify what has no signature that can be checked here: a key, or a token of HS256."""
+        """Verify credentials whose signature cannot be checked here: a key, or a token of HS256."""
         if looks_like_key(token):
             if parse_key(token) is None:
                 raise TokenRefused("token_invalid")
@@ -260,7 +260,7 @@ class AsyncVerifier:
         fresh: bool,
         address: str | None,
     ) -> Principal:
-        """Return what the service says, or has just said where that may be kept."""
+        """Return the response of the service, or a cached one if that is allowed."""
 
         async def ask() -> Answer:
             return await self._ask_and_keep(token, digest, signed)
@@ -296,7 +296,7 @@ class AsyncVerifier:
             return self._http_client
 
     def _require_own(self) -> None:
-        """Make locks and sockets anew after a fork, and in another event loop."""
+        """Create new locks and sockets after a fork, and in another event loop."""
         if self._closed:
             raise Unavailable(detail="This verifier is closed.")
         current = owner()
@@ -310,7 +310,7 @@ class AsyncVerifier:
             self._owner = current
 
     def _subscribed(self) -> Subscription | None:
-        """Return the subscription to events of this process, if there is to be one."""
+        """Return this process's subscription to events, if the settings require one."""
         if not isinstance(self._revocation, Events):
             return None
         found = self._subscription
@@ -326,7 +326,7 @@ class AsyncVerifier:
 
 
 def _digest(token: str) -> bytes:
-    """Return the SHA-256 of a token: caches hold no token. Raises TokenRefused for other texts."""
+    """Return the SHA-256 of a token, the key of caches. Raises TokenRefused for other texts."""
     try:
         if len(token) <= MAX_TOKEN_LENGTH:
             return hashlib.sha256(token.encode("ascii")).digest()

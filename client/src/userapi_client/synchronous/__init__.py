@@ -1,1 +1,1 @@
-"""The parts that wait, for threads. Generated from `asynchronous/`, but for `runtime`."""
+"""The parts that do input and output, for threads. All but `runtime` are generated."""

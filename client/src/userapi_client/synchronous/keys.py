@@ -1,7 +1,8 @@
 # Generated from asynchronous/keys.py by scripts/generate_synchronous.py; do not edit.
-"""The published keys: fetched in the background, once at a time, and kept while they are usable.
+"""The published keys: fetched in the background, once at a time, and cached while they are usable.
 
-Nobody whose key is known waits for a fetch. Made-up key ids cause one fetch in `retry` seconds.
+A caller with a cached key never waits for a fetch. Invented key ids cause at most one fetch in
+`retry` seconds.
 """
 
 import logging
@@ -61,7 +62,7 @@ class Keys:
 
     @property
     def generation(self) -> int:
-        """A number that grows when the keys change."""
+        """A number that increases when the keys change."""
         return self._set.generation
 
     def are_fresh(self, now: float) -> bool:
@@ -73,7 +74,7 @@ class Keys:
         return now - self._fetched_at <= self._times.usable
 
     def find(self, kid: str) -> KeySet:
-        """Return a set that has the key with this id. Raises TokenRefused, Unavailable."""
+        """Return a set that contains the key with this id. Raises TokenRefused, Unavailable."""
         now, found = self._clock(), self._set
         if kid in found.keys and self.are_usable(now):
             if not self.are_fresh(now):
@@ -86,7 +87,7 @@ class Keys:
         return found
 
     def fetch(self) -> None:
-        """Fetch the keys, unless that was tried a moment ago. Raises Unavailable without keys."""
+        """Fetch the keys, unless that was tried recently. Raises Unavailable without keys."""
         fetching = self._begin_fetch(self._clock())
         if fetching is not None:
             wait_for(fetching, 2 * self._times.timeout)
@@ -96,18 +97,18 @@ class Keys:
             raise Unavailable(min(max(wait, 1.0), self._times.retry))
 
     def renew(self) -> None:
-        """Let go of a fetch that another process or loop has begun."""
+        """Drop a fetch that another process or loop has started."""
         self._lock = threading.Lock()
         self._tasks = Tasks()
         self._fetching = None
 
     def close(self) -> None:
-        """End a fetch that is under way."""
+        """Cancel a fetch in progress."""
         self._closed = True
         self._tasks.end()
 
     def _begin_fetch(self, now: float) -> Event | None:
-        """Start a fetch where one is due; return what ends with the one that is under way."""
+        """Start a fetch if one is due; return the fetch in progress."""
         with self._lock:
             fetching = self._fetching
             if fetching is None and not 0 <= now - self._tried_at < self._times.retry:
@@ -127,10 +128,10 @@ class Keys:
                 max_bytes=MAX_BYTES,
             )
             if response.status_code != 200:
-                raise ValueError(f"The answer has the status {response.status_code}.")
+                raise ValueError(f"The response has the status {response.status_code}.")
             keys = read_keys(body, algorithm=self._algorithm, known=self._set.keys)
         except (httpx2.HTTPError, ValueError, RuntimeError, UserApiError) as exc:
-            # RuntimeError: closed meanwhile. The old keys go on while they are usable.
+            # RuntimeError: closed meanwhile. The old keys are used while they are usable.
             if not self._closed:
                 log.warning("userapi.keys_not_fetched: %s", exc)
         else:

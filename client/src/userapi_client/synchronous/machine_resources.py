@@ -28,12 +28,12 @@ class ServiceAccountsApi(Collection[ServiceAccount]):
         return self._one("POST", self._path_of(id, "activate"), json=body)
 
     def permissions(self, id: str) -> tuple[ExplainedPermission, ...]:
-        """Return the permissions of an account, each with the roles that give it."""
+        """Return the permissions of an account, each with the roles that grant it."""
         answer = self._value("GET", self._path_of(id, "permissions"))
         return read_page(answer, ExplainedPermission.read).items
 
     def activity(self, id: str, **filters: Any) -> Iterator[AuditEntry]:
-        """Walk through the audit entries of an account, newest first."""
+        """Iterate over the audit entries of an account, newest first."""
         for entry in self._each(self._path_of(id, "activity"), AuditEntry.read, filters):
             yield entry
 
@@ -50,7 +50,7 @@ class ApiKeysApi(Resource):
     def iter(
         self, *, service_account: str | None = None, user: str | None = None, **filters: Any
     ) -> Iterator[Key]:
-        """Walk through the keys, newest first."""
+        """Iterate over the keys, newest first."""
         page = self.page(service_account=service_account, user=user, **filters)
         for key in page.items:
             yield key
@@ -66,7 +66,7 @@ class ApiKeysApi(Resource):
         idempotency_key: str | None = None,
         **fields: Any,
     ) -> CreatedKey:
-        """Create a key, once, also when a reply is lost. Only the result has its text, `key`."""
+        """Create a key, once even if a response is lost. Only the result has its text, `key`."""
         answer = self._value(
             "POST",
             _path(service_account),
@@ -83,7 +83,7 @@ class ApiKeysApi(Resource):
     def change(
         self, id: str, fn: Callable[[Key], dict[str, Any]], *, service_account: str | None = None
     ) -> Key:
-        """Change a key to what `fn` makes of its present state. Keys have no versions."""
+        """Change the fields that `fn` returns for the current state. Keys have no versions."""
         found = self.get(id, service_account=service_account)
         return self.update(id, service_account=service_account, **fn(found))
 

@@ -1,5 +1,5 @@
 # Generated from asynchronous/questions.py by scripts/generate_synchronous.py; do not edit.
-"""Asks the service about one token."""
+"""Queries the service about one token."""
 
 import logging
 from collections.abc import Callable
@@ -20,7 +20,7 @@ MAX_BYTES = 256 * 1024
 
 
 class Questions:
-    """Asks with the credentials of this program, or without any by the caller's own token."""
+    """Queries with the credentials of this program, or else with the caller's own token."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Questions:
         self._http = http
 
     def ask(self, token: str, signed: AccessToken | None) -> Answer:
-        """Return the caller as the service describes them. Raises TokenRefused, Unavailable."""
+        """Return the caller as the service returns them. Raises TokenRefused, Unavailable."""
         if self._credentials is None:
             return self._verify(token, signed)
         return self._introspect(token, signed, self._credentials)
@@ -73,7 +73,7 @@ class Questions:
                 answers.parse_object(body), signed, issuer=self._issuer, audience=self._audience
             )
         if response.status_code in (400, 422):
-            raise TokenRefused("token_invalid")  # The text cannot be a token.
+            raise TokenRefused("token_invalid")  # The string cannot be a token.
         if response.status_code in (401, 403):
             log.error("userapi.introspection_refused: status %d", response.status_code)
         raise self._unavailable(response)

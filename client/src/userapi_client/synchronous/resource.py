@@ -20,10 +20,10 @@ ITERATED_PAGE_SIZE = 100
 
 
 class Sender(Protocol):
-    """Sends a request with credentials. Raises UserApiError for every reply that is an error."""
+    """Sends a request with credentials. Raises UserApiError for every response that is an error."""
 
     def send(self, call: requests.Call) -> httpx2.Response:
-        """Return a reply below 400."""
+        """Return a response with a status below 400."""
 
 
 class Resource:
@@ -55,12 +55,12 @@ class Resource:
             if page.next_cursor is None:
                 return
             if page.next_cursor == query.get("cursor"):
-                raise Unavailable(detail="The list does not end: its cursor repeats.")
+                raise Unavailable(detail="The list is invalid: its cursor repeats.")
             query["cursor"] = page.next_cursor
 
 
 class Collection(Resource, Generic[T]):
-    """A list of objects that have an id of their own."""
+    """A list of objects with ids."""
 
     def __init__(self, sender: Sender, *, path: str, read: Callable[[Any, str | None], T]) -> None:
         super().__init__(sender)
@@ -68,11 +68,11 @@ class Collection(Resource, Generic[T]):
         self._read = read
 
     def page(self, **filters: Any) -> Page[T]:
-        """Return one page of those that the filters leave."""
+        """Return one page of the objects that match the filters."""
         return self._page(self._path, self._item, filters)
 
     def iter(self, **filters: Any) -> Iterator[T]:
-        """Walk through all that the filters leave, page by page."""
+        """Iterate over all objects that match the filters, page by page."""
         for item in self._each(self._path, self._item, filters):
             yield item
 
@@ -81,19 +81,19 @@ class Collection(Resource, Generic[T]):
         return self._one("GET", self._path_of(id))
 
     def create(self, *, idempotency_key: str | None = None, **fields: Any) -> T:
-        """Create one object, once, also when a reply is lost."""
+        """Create one object, exactly once even if a response is lost."""
         key = idempotency_key or requests.new_idempotency_key()
         return self._one("POST", self._path, json=fields, idempotency_key=key)
 
     def update(self, id: str, *, if_match: str | None = None, **fields: Any) -> T:
-        """Change these fields. With `if_match`, only that version; raises Stale for another."""
+        """Change these fields. With `if_match`, raises Stale if the object has another version."""
         return self._one("PATCH", self._path_of(id), json=fields, if_match=if_match)
 
     def change(self, id: str, fn: Callable[[T], dict[str, Any]]) -> T:
-        """Change the object to what `fn` makes of its present state.
+        """Change the fields of an object that `fn` returns for its current state.
 
-        `fn` is called again if someone else changes the object at the same time, up to four times;
-        then Stale is raised. It returns the fields to set.
+        If the object was changed concurrently, `fn` is called again, up to four times; then Stale
+        is raised.
         """
         tries = CHANGE_TRIES
         found = self.get(id)
@@ -107,7 +107,7 @@ class Collection(Resource, Generic[T]):
                     raise
                 may_be_done = exc.may_be_own
             found = self.get(id)
-            # The reply to an earlier try was lost, and what it wanted is there.
+            # The response to an earlier attempt was lost, and its change was made.
             if may_be_done and requests.holds(found.raw, fields):
                 return found
 

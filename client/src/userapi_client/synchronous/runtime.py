@@ -1,4 +1,4 @@
-"""What waiting means for threads. `asynchronous/runtime.py` has the same names for event loops."""
+"""Waiting in threads. `asynchronous/runtime.py` defines the same names for event loops."""
 
 import os
 import threading
@@ -43,12 +43,12 @@ os.register_at_fork(after_in_child=_Process.renew)
 
 
 def owner() -> object:
-    """Return what locks and sockets belong to: this process."""
+    """Return the owner of locks and sockets: this process."""
     return _Process.current
 
 
 def new_http_client(base_url: str, *, timeout: float, transport: Transport | None) -> HttpClient:
-    """Return an HTTP client that follows no redirect and reads no variable of the environment."""
+    """Return an HTTP client that follows no redirect and reads no environment variable."""
     return httpx2.Client(
         base_url=base_url,
         timeout=timeout,
@@ -68,9 +68,9 @@ def wait_for(event: Event, seconds: float) -> bool:
 def read_limited(
     http: HttpClient, request: httpx2.Request, *, seconds: float, max_bytes: int
 ) -> tuple[httpx2.Response, bytes]:
-    """Send a request and read an answer of bounded length within bounded time.
+    """Send a request and read the response, with limits on its length and time.
 
-    Raises httpx2.HTTPError, and ValueError for a longer answer.
+    Raises httpx2.HTTPError, and ValueError for a response that exceeds a limit.
     """
     deadline = time.monotonic() + seconds
     response = http.send(request, stream=True)
@@ -88,19 +88,19 @@ def read_limited(
 
 
 def permissions_from(load: Callable[[], Permissions]) -> tuple[Permissions, bool]:
-    """Return permissions that the service has to be asked for, and whether they may be kept.
+    """Return permissions from the service, and whether they may be cached.
 
-    They are read when they are first needed.
+    They are read when they are first used.
     """
     return DeferredPermissions(load), True
 
 
 class Tasks:
-    """Work in the background, on threads that do not keep the process alive."""
+    """Background work, on threads that do not keep the process alive."""
 
     def start(self, work: Callable[[], None]) -> None:
-        """Begin to work and return at once."""
+        """Start the work and return immediately."""
         threading.Thread(target=work, name="userapi-client", daemon=True).start()
 
     def end(self) -> None:
-        """Leave what still runs: it ends by its time-out."""
+        """Let running work finish: its time-out limits it."""
