@@ -10,6 +10,7 @@ from werkzeug.test import TestResponse
 
 from tests.console.conftest import SignIn
 from tests.support.client import JsonClient
+from tests.support.machines import OWN_KEYS, make_key, make_service
 from tests.support.pages import PageReader, words
 from tests.support.users import LogIn, MadeUser, MakeUser
 from userapi.audit.models import AuditUnsealed
@@ -73,6 +74,37 @@ def test_people_are_named_and_found_by_their_user_names(
     assert f'href="/console/users/{robin.id}">robin</a>' in to.text
     assert "user.updated" in downloaded.text and "user.created" not in downloaded.text
     assert "a deleted user" in words(deleted)
+
+
+def test_service_accounts_keys_and_sessions_are_named_with_links_to_their_pages(
+    boss: PageReader, robin: MadeUser, log_in: LogIn, make_user: MakeUser, app: Flask
+) -> None:
+    chief = log_in(make_user("chief", roles=["superadmin"]))
+    service = make_service(chief, "media-worker")
+    gone = make_service(chief, "old-worker")
+    chief.delete(gone.path)
+    own = make_key(log_in(robin), OWN_KEYS, name="laptop")
+    chief.delete(f"/api/v1/users/{robin.id}/api-keys/{own.id}")
+    JsonClient(app).as_user(own.text).get("/api/v1/auth/verify")
+    chief.delete(f"/api/v1/users/{robin.id}/sessions")
+
+    accounts, keys = boss.get("/audit?action=service_account.created"), boss.get("/audit")
+    page = f'<a href="/console/service-accounts/{service.id}">'
+    security = f'<a href="/console/users/{robin.id}/security">'
+
+    assert f"{page}media-worker</a>" in accounts.text
+    assert f"/audit?about={service.id}" in accounts.text
+    assert "chief created the service account media-worker" in words(accounts)
+    assert "chief created the service account old-worker" in words(accounts)
+    assert f"API key {page}test of media-worker</a>" in keys.text
+    assert "robin created the API key laptop api_key.created" in words(keys)
+    assert f"API key {security}laptop of robin</a>" in keys.text
+    assert "The API key laptop of robin was refused" in words(keys)
+    assert f"session of {security}robin</a>" in keys.text
+    assert (
+        f'href="/console/audit?about={service.id}">Activity</a>'
+        in boss.get(f"/service-accounts/{service.id}").text
+    )
 
 
 def test_a_visitor_is_named_in_words_and_a_user_name_keeps_its_letters(

@@ -106,10 +106,16 @@ def list_rows(limit: int, as_json: bool, **filters: Any) -> None:
 
 
 def _names_of_targets(rows: Sequence[Any]) -> dict[str, str]:
-    """Return the names, by id, of the existing users that are targets of the rows."""
-    ids = {row.target_id for row in rows if row.target_type == "user" and row.target_id}
-    found = services().search.user_search.names([UUID(user_id) for user_id in ids])
-    return {str(user_id): name for user_id, name in found.items()}
+    """Return the names, by id, of the existing users and service accounts that are targets."""
+    users, accounts = (_targets(rows, kind) for kind in ("user", "service_account"))
+    found = services().search.user_search.names(users) if users else {}
+    if accounts:
+        found |= services().machines.service_account_search.names(accounts)
+    return {str(target_id): name for target_id, name in found.items()}
+
+
+def _targets(rows: Sequence[Any], kind: str) -> set[UUID]:
+    return {UUID(row.target_id) for row in rows if row.target_type == kind and row.target_id}
 
 
 @command.command("export")

@@ -1,6 +1,5 @@
 """Pages of the audit log."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +22,8 @@ from userapi.infrastructure.pagination import InvalidCursor
 from userapi.permissions import Permission
 
 from .access import requires
-from .audit_sentences import AuditRow, actor_in_words, sentence
+from .audit_sentences import actor_in_words, sentence
+from .audit_targets import names_of, target_of
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
@@ -82,6 +82,7 @@ def audit_page() -> Response:
         position=position_of(rows, total),
         names=names_of(rows.items),
         sentence=sentence,
+        target_of=target_of,
         actor_in_words=actor_in_words,
         **values,
     )
@@ -146,11 +147,3 @@ def _is_id(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def names_of(rows: Sequence[AuditRow]) -> dict[str, str]:
-    """Return the names of users who are targets or own a target, by id. Deleted ones have none."""
-    texts = [row.target_id for row in rows if row.target_type == "user"]
-    texts += [(row.details or {}).get("user_id") for row in rows if row.target_type == "session"]
-    ids = {UUID(text) for text in texts if text and _is_id(text)}
-    return {str(user_id): name for user_id, name in services().user_search.names(ids).items()}

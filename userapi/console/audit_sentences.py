@@ -1,23 +1,22 @@
 """Audit rows as sentences for people. The code of the action is shown beside the sentence."""
 
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from flask_babel import gettext
-from sqlalchemy import Row
 
 from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 
+from .audit_targets import AuditRow, name_of_key
 from .problem_texts import N_
 
 # %(who)s did it and %(whom)s is the target. What comes after the colon is added from the details.
 SENTENCES = {
-    AuditAction.API_KEY_CREATED: N_("%(who)s created an API key"),
-    AuditAction.API_KEY_REVOKED: N_("%(who)s revoked an API key"),
-    AuditAction.API_KEY_ROTATED: N_("%(who)s replaced an API key"),
-    AuditAction.API_KEY_UPDATED: N_("%(who)s changed an API key"),
+    AuditAction.API_KEY_CREATED: N_("%(who)s created the API key %(whom)s"),
+    AuditAction.API_KEY_REVOKED: N_("%(who)s revoked the API key %(whom)s"),
+    AuditAction.API_KEY_ROTATED: N_("%(who)s replaced the API key %(whom)s"),
+    AuditAction.API_KEY_UPDATED: N_("%(who)s changed the API key %(whom)s"),
     AuditAction.AUDIT_ANCHORED: N_("%(who)s copied the seal of the audit log to another place"),
     AuditAction.AUDIT_PRUNED: N_("%(who)s deleted old rows of the audit log"),
     AuditAction.AUDIT_READ: N_("%(who)s read the audit log"),
@@ -41,7 +40,7 @@ SENTENCES = {
     AuditAction.AUTH_REFRESH_REUSE_DETECTED: N_(
         "A refresh token of %(who)s was used twice, and the session ended"
     ),
-    AuditAction.AUTH_STEP_UP: N_("%(who)s confirmed the own identity again"),
+    AuditAction.AUTH_STEP_UP: N_("%(who)s confirmed their identity again"),
     AuditAction.AUTH_TOKEN_ISSUED: N_("%(who)s got a client token"),
     AuditAction.AUTH_TOKEN_REVOKED: N_("%(who)s revoked a client token"),
     AuditAction.BULK_CANCELLED: N_("%(who)s cancelled a bulk change"),
@@ -56,14 +55,14 @@ SENTENCES = {
     AuditAction.ROLE_CREATED: N_("%(who)s created the role %(whom)s"),
     AuditAction.ROLE_DELETED: N_("%(who)s deleted the role %(whom)s"),
     AuditAction.ROLE_UPDATED: N_("%(who)s changed the role %(whom)s"),
-    AuditAction.SERVICE_ACCOUNT_ACTIVATED: N_("%(who)s activated %(whom)s, a service account"),
-    AuditAction.SERVICE_ACCOUNT_CREATED: N_("%(who)s created %(whom)s, a service account"),
-    AuditAction.SERVICE_ACCOUNT_DELETED: N_("%(who)s deleted %(whom)s, a service account"),
+    AuditAction.SERVICE_ACCOUNT_ACTIVATED: N_("%(who)s activated the service account %(whom)s"),
+    AuditAction.SERVICE_ACCOUNT_CREATED: N_("%(who)s created the service account %(whom)s"),
+    AuditAction.SERVICE_ACCOUNT_DELETED: N_("%(who)s deleted the service account %(whom)s"),
     AuditAction.SERVICE_ACCOUNT_ROLES_CHANGED: N_(
-        "%(who)s changed the roles of %(whom)s, a service account"
+        "%(who)s changed the roles of the service account %(whom)s"
     ),
-    AuditAction.SERVICE_ACCOUNT_SUSPENDED: N_("%(who)s suspended %(whom)s, a service account"),
-    AuditAction.SERVICE_ACCOUNT_UPDATED: N_("%(who)s changed %(whom)s, a service account"),
+    AuditAction.SERVICE_ACCOUNT_SUSPENDED: N_("%(who)s suspended the service account %(whom)s"),
+    AuditAction.SERVICE_ACCOUNT_UPDATED: N_("%(who)s changed the service account %(whom)s"),
     AuditAction.SESSION_REVOKED: N_("%(who)s ended a session of %(whom)s"),
     AuditAction.USER_ACTIVATED: N_("%(who)s activated %(whom)s"),
     AuditAction.USER_CREATED: N_("%(who)s created %(whom)s"),
@@ -87,7 +86,7 @@ SENTENCES = {
 NOT_DONE = {
     (AuditAction.AUTH_LOGIN, Outcome.FAILURE): N_("A log-in as %(whom)s failed"),
     (AuditAction.AUTH_LOGIN, Outcome.DENIED): N_("%(whom)s was not let in"),
-    (AuditAction.AUTH_STEP_UP, Outcome.FAILURE): N_("%(who)s could not confirm the own identity"),
+    (AuditAction.AUTH_STEP_UP, Outcome.FAILURE): N_("%(who)s could not confirm their identity"),
     (AuditAction.AUTH_LOGIN_BLOCKED, Outcome.DENIED): N_(
         "A log-in as %(whom)s was blocked after too many failed ones"
     ),
@@ -125,11 +124,10 @@ REASONS = {
     "until_reached": N_("the suspension was over"),
 }
 
-# A row of the log, or what a reader may see of it.
-AuditRow = Row[Any] | SimpleNamespace
 # In place of a name, where there is none.
 UNNAMED = (
     N_("a deleted user"),
+    N_("a deleted service account"),
     N_("an unknown account"),
     N_("their own account"),
     N_("users"),
@@ -139,7 +137,7 @@ UNNAMED = (
 def sentence(row: AuditRow, names: Mapping[str, str]) -> str:
     """Return what a row records, in the viewer's language.
 
-    `names` are the user names of targets by id.
+    `names` are the names of targets and of their owners by id.
     """
     details = row.details or {}
     who = actor_in_words(row)
@@ -175,6 +173,11 @@ def _whom(row: AuditRow, names: Mapping[str, str]) -> str:
         owner = str(details.get("user_id") or "")
         unnamed = gettext("a deleted user") if owner else gettext("their own account")
         return names.get(owner) or str(unnamed)
+    if row.target_type == "service_account" and row.target_id:
+        unnamed = details.get("name") or gettext("a deleted service account")
+        return names.get(row.target_id) or str(unnamed)
+    if row.target_type == "api_key" and row.target_id:
+        return name_of_key(row, names)
     if row.target_id:
         return str(details.get("name") or row.target_id)
     is_export = row.action == AuditAction.USER_EXPORTED

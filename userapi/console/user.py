@@ -23,8 +23,8 @@ from userapi.machines.key_owners import user_owner
 from userapi.permissions import Permission
 
 from .access import requires
-from .audit import names_of
 from .audit_sentences import sentence
+from .audit_targets import names_of
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form

@@ -37,7 +37,6 @@ class ServiceAccountDeletion:
                 AuditAction.SERVICE_ACCOUNT_DELETED,
                 EventType.SERVICE_ACCOUNT_DELETED,
                 actor=actor,
-                details={"name": view.name},
             )
             self._service_accounts.invalidate_copies(account)
             session.flush()

@@ -1,10 +1,12 @@
 """Search: the list of service accounts with filters, text search, pages and cursors."""
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists
+from sqlalchemy import ColumnElement, exists, select
 
 from userapi.accounts.models import searchable
 from userapi.clock import Clock
@@ -54,6 +56,12 @@ class ServiceAccountSearch:
     def require_order(self, sort: str | None) -> None:
         """Raise Invalid for an unknown sort order."""
         self._paginator.require_order(sort)
+
+    def names(self, account_ids: Collection[UUID]) -> dict[UUID, str]:
+        """Return the names of the ids that exist."""
+        named = select(accounts.c.id, accounts.c.name).where(accounts.c.id.in_(account_ids))
+        with reading() as connection:
+            return {row.id: row.name for row in connection.execute(named)}
 
     def page(self, wanted: ServiceAccountFilter, page: PageRequest) -> Page[AccountView]:
         """Return a page of the list. Raises what `Paginator.page` raises."""

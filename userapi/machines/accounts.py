@@ -154,14 +154,17 @@ class ServiceAccounts:
         changes: Changes | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add the audit row and the event of a change. Empty details are left out."""
+        """Add the audit row and the event of a change. Empty details are left out.
+
+        The row contains the name, by which it can be read after the account was deleted.
+        """
         given = {name: value for name, value in (details or {}).items() if value}
         self._recorder.audit.record(
             action,
             actor=actor,
             target=("service_account", view.id),
             changes=changes,
-            details=given,
+            details={"name": view.name, **given},
         )
         self._recorder.outbox.append(
             ServiceAccountEvent(

@@ -14,6 +14,7 @@ from userapi.infrastructure.database import dialect_of, table_of, transaction, u
 from userapi.machines.active_keys import keys
 from userapi.machines.models import KeyRefusal
 from userapi.machines.status import KeyReference
+from userapi.machines.views import key_view
 from userapi.recorder import Recorder
 
 INTERVAL = timedelta(seconds=60)
@@ -40,8 +41,8 @@ class KeyRefusals:
                 return
             self._recorded[refusal] = now
         with transaction() as session:
-            known = select(keys.c.id).where(keys.c.id == reference.key_id)
-            if session.execute(known).first() is None:
+            key = session.execute(select(keys).where(keys.c.id == reference.key_id)).first()
+            if key is None:
                 return
             # Of concurrent processes, one finds the last row to be old enough.
             statement = upsert(
@@ -58,5 +59,5 @@ class KeyRefusals:
                 actor=replace(actor, key_id=reference.key_id),
                 target=("api_key", reference.key_id),
                 outcome=Outcome.FAILURE,
-                details={"reason": code},
+                details={**key_view(key, now).audit_details, "reason": code},
             )

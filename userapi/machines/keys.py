@@ -167,12 +167,7 @@ class ApiKeys:
     ) -> KeyView:
         """Add the audit row and the event of a change of a key, and return the key."""
         view = self.view(key)
-        given: dict[str, Any] = {
-            "owner_type": str(view.owner_type),
-            "owner_id": str(view.owner_id),
-            "name": view.name,
-            **(details or {}),
-        }
+        given = {**view.audit_details, **(details or {})}
         if reason is not None:
             given["reason"] = reason
         self._recorder.audit.record(

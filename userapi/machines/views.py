@@ -87,6 +87,15 @@ class KeyView:
     rotated_from: UUID | None
     replaced_by: UUID | None
 
+    @property
+    def audit_details(self) -> dict[str, Any]:
+        """Return what every audit row about the key contains: its owner and its name."""
+        return {
+            "owner_type": str(self.owner_type),
+            "owner_id": str(self.owner_id),
+            "name": self.name,
+        }
+
 
 def role_names_of_account(account_id: ColumnElement[UUID]) -> ColumnElement[list[str]]:
     """Return a scalar subquery for the names of an account's roles as a list, unordered."""
