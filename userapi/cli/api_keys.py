@@ -16,10 +16,11 @@ from userapi.machines.key_creation import NewApiKey
 from userapi.machines.key_owners import service_owner, user_owner
 from userapi.machines.key_rotation import DEFAULT_OVERLAP, MAX_OVERLAP
 from userapi.machines.key_text import parse_key
-from userapi.machines.validation import UNSET, Expiry
+from userapi.machines.validation import MAX_KEY_NAME, UNSET, Expiry
 
 from .service_accounts import account_named
 from .support import (
+    PlainText,
     as_json_option,
     operator,
     print_json,
@@ -71,7 +72,7 @@ def list_keys(service: str | None, user: str | None, as_json: bool) -> None:
 
 @command.command("create")
 @click.option("--service", required=True, help="Name or id of the service account.")
-@click.option("--name", required=True, help="Name of the key.")
+@click.option("--name", type=PlainText(MAX_KEY_NAME), required=True, help="Name of the key.")
 @click.option("--expires", help="90d, 12h, or never; default: API_KEY_DEFAULT_DAYS.")
 @click.option("--permission", "permissions", multiple=True, help="Allow only this; repeatable.")
 @click.option("--network", "networks", multiple=True, help="Allow only this; repeatable.")

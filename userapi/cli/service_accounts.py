@@ -10,9 +10,18 @@ from flask.cli import AppGroup
 from userapi.infrastructure.pagination import PageRequest
 from userapi.machines.account_creation import NewServiceAccount
 from userapi.machines.account_search import ServiceAccountFilter
+from userapi.machines.validation import MAX_DESCRIPTION, MAX_REASON
 from userapi.machines.views import AccountView
 
-from .support import as_json_option, operator, print_json, print_table, safely, services
+from .support import (
+    PlainText,
+    as_json_option,
+    operator,
+    print_json,
+    print_table,
+    safely,
+    services,
+)
 
 PAGE_SIZE = 100
 
@@ -77,7 +86,12 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command("create")
 @click.argument("name")
-@click.option("--description", default="", help="What the account is for.")
+@click.option(
+    "--description",
+    type=PlainText(MAX_DESCRIPTION),
+    default="",
+    help="What the account is for.",
+)
 @click.option("--role", "roles", multiple=True, help="A role; can be repeated.")
 @safely
 def create(name: str, description: str, roles: tuple[str, ...]) -> None:
@@ -90,7 +104,7 @@ def create(name: str, description: str, roles: tuple[str, ...]) -> None:
 
 @command.command("suspend")
 @click.argument("name")
-@click.option("--reason", help="For the audit log.")
+@click.option("--reason", type=PlainText(MAX_REASON), help="For the audit log.")
 @safely
 def suspend(name: str, reason: str | None) -> None:
     """Reject the keys and tokens of a service account.
@@ -105,7 +119,7 @@ def suspend(name: str, reason: str | None) -> None:
 
 @command.command("activate")
 @click.argument("name")
-@click.option("--reason", help="For the audit log.")
+@click.option("--reason", type=PlainText(MAX_REASON), help="For the audit log.")
 @safely
 def activate(name: str, reason: str | None) -> None:
     """Accept the keys of a suspended service account again."""

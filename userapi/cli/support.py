@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from userapi.actor import Actor, system_actor
-from userapi.characters import printable
+from userapi.characters import has_controls, printable
 from userapi.clock import rfc3339
 from userapi.errors import Invalid, ServiceError
 from userapi.infrastructure.database import require_unicode_database
@@ -70,12 +70,32 @@ def safely_on_any_database(command: Command) -> Command:
             raise click.ClickException(printable(exc.detail)) from exc
         except SettingsError as exc:
             raise click.ClickException(str(exc)) from exc
+        except UnicodeEncodeError as exc:
+            # Python represents bytes that are not UTF-8 as surrogates (PEP 383).
+            raise click.ClickException("An argument is not UTF-8.") from exc
         except (DBAPIError, PoolTimeout) as exc:
             raise click.ClickException(
                 "The database cannot be used. Run `flask doctor` for details."
             ) from exc
 
     return cast(Command, run)
+
+
+class PlainText(click.ParamType):
+    """An option that is a text of limited length without control characters, as in the API."""
+
+    name = "text"
+
+    def __init__(self, max_length: int) -> None:
+        self._max_length = max_length
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Raises BadParameter."""
+        if has_controls(value):
+            self.fail("must not contain control characters.", param, ctx)
+        if len(value) > self._max_length:
+            self.fail(f"must be at most {self._max_length} characters.", param, ctx)
+        return value
 
 
 def read_password(*, from_stdin: bool, generate: bool) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from userapi.infrastructure.pagination import PageRequest
 from . import LazyCommand
 from .new_users import create, create_admin, invite
 from .support import (
+    PlainText,
     as_json_option,
     operator,
     print_json,
@@ -180,7 +181,7 @@ def set_role(name: str, role: str) -> None:
 
 @command.command("suspend")
 @click.argument("name")
-@click.option("--reason", help="The reason; shown to administrators.")
+@click.option("--reason", type=PlainText(500), help="The reason; shown to administrators.")
 @click.option(
     "--until",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),

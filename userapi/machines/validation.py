@@ -9,6 +9,8 @@ from userapi.errors import FieldError, Invalid, invalid_field
 from userapi.permissions import is_permission
 
 MAX_KEY_NAME = 100
+MAX_DESCRIPTION = 500
+MAX_REASON = 500
 
 
 class _Unset:

@@ -10,7 +10,7 @@ from userapi.errors import require_all
 from userapi.machines.key_editing import require_valid_changes
 from userapi.machines.key_rotation import DEFAULT_OVERLAP, MAX_OVERLAP
 from userapi.machines.models import AccountStatus, KeyStatus, OwnerType
-from userapi.machines.validation import MAX_KEY_NAME, parse_account_name
+from userapi.machines.validation import MAX_DESCRIPTION, MAX_KEY_NAME, parse_account_name
 from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
 
@@ -35,7 +35,7 @@ class ServiceAccountUpdate(StrictSchema):
     """Changes to a service account. Omitted fields keep their values."""
 
     name = PastedText(max_length=256, metadata={"example": "media-worker"})
-    description = NameText(max_length=500, metadata={"example": "Converts uploads."})
+    description = NameText(max_length=MAX_DESCRIPTION, metadata={"example": "Converts uploads."})
     roles = RoleNameList(metadata={"example": ["media-editor"]})
     metadata = JsonObject(max_bytes=MAX_METADATA_BYTES, metadata={"example": {"team": "vision"}})
 
