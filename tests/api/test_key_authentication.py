@@ -8,7 +8,14 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events
-from tests.support.machines import OWN_KEYS, code_of, make_key, make_service, wrong_secret
+from tests.support.machines import (
+    OWN_KEYS,
+    basic,
+    code_of,
+    make_key,
+    make_service,
+    wrong_secret,
+)
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.clock import ManualClock, rfc3339
 
@@ -116,6 +123,28 @@ def test_a_suspended_owner_gets_the_keys_back(
         assert holder.get(VERIFY).status_code == 200
 
 
+def test_a_personal_key_follows_its_user(
+    app: Flask, boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn
+) -> None:
+    """Also a copy of the key that a process or Redis has."""
+    robin = make_user("robin", roles=["admin"])
+    key = client.as_user(make_key(log_in(robin), OWN_KEYS).text)
+    person, users = f"/api/v1/users/{robin.id}", "/api/v1/users/"
+    assert key.get(users).status_code == 200
+
+    boss.put(f"{person}/roles", json={"roles": ["user"]})
+    assert code_of(key.get(users)) == (403, "permission_denied")
+    boss.put(f"{person}/roles", json={"roles": ["admin"]})
+    assert key.get(users).status_code == 200
+    boss.patch(person, json={"username": "robin-hood"})
+    new = {"username": "ada", "email": "ada@example.com"}
+    assert key.post(users, json=new).status_code == 201
+    assert audit_rows(app, action="user.created")[-1].actor_username == "robin-hood"
+    assert key.get("/api/v1/auth/me").get_json()["username"] == "robin-hood"
+    boss.patch(person, json={"must_change_password": True})
+    assert code_of(key.get(users)) == (403, "password_change_required")
+
+
 def test_the_key_of_a_deleted_user_is_unknown_and_a_service_outlives_its_creator(
     boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
@@ -154,6 +183,45 @@ def test_a_mapped_address_counts_as_ipv4(boss: SignedInClient, client: JsonClien
         ("::1", 403),
     ):
         assert holder.from_address(address).get(VERIFY).status_code == status, address
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "is_allowed"),
+    [
+        ("192.0.2.7", True),
+        ("::ffff:192.0.2.7", True),
+        ("198.51.100.9, 192.0.2.7", True),
+        ("192.0.2.7, 198.51.100.9", False),
+        ("unknown", False),
+    ],
+)
+def test_networks_are_judged_by_the_address_from_the_last_trusted_proxy(
+    make_app: MakeApp, boss: SignedInClient, forwarded: str, *, is_allowed: bool
+) -> None:
+    service = make_service(boss, allowed_networks=["192.0.2.0/24"])
+    client = JsonClient(make_app(TRUSTED_PROXY_COUNT="1"))
+    headers = {"X-Forwarded-For": forwarded}
+    grant = {"grant_type": "client_credentials"}
+
+    by_key = client.as_user(service.key.text).get(VERIFY, headers=headers)
+    token = client.post(
+        "/api/v1/auth/token",
+        headers={**headers, **basic(service.id, service.key.text)},
+        json=grant,
+    )
+
+    expected = (200, 200) if is_allowed else (403, 400)
+    assert (by_key.status_code, token.status_code) == expected
+
+
+def test_no_header_of_a_client_names_its_address(boss: SignedInClient, client: JsonClient) -> None:
+    service = make_service(boss, allowed_networks=["192.0.2.0/24"])
+    holder = client.as_user(service.key.text)
+
+    for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP", "True-Client-IP"):
+        value = "for=192.0.2.7" if name == "Forwarded" else "192.0.2.7"
+        refused = holder.get(VERIFY, headers={name: value})
+        assert code_of(refused) == (403, "network_not_allowed"), name
 
 
 def test_refusals_of_a_key_are_recorded_once_a_minute_and_reason(
@@ -229,7 +297,7 @@ def test_whoever_finds_a_key_can_burn_it(
     other = make_key(boss, service.keys_path)
     boss.post(f"{service.path}/suspend")
 
-    for text in (service.key.text, personal.text, wrong_secret(other.text)):
+    for text in (service.key.text, f" {personal.text} ", wrong_secret(other.text)):
         assert client.post("/api/v1/auth/revoke", json={"token": text}).status_code == 200
 
     boss.post(f"{service.path}/activate")

@@ -14,6 +14,7 @@ from userapi.authentication.refusals import TokenRefused
 from userapi.authentication.token_claims import AccessClaims
 from userapi.authentication.token_status import TokenStatus
 from userapi.authentication.tokens import LEEWAY_SECONDS
+from userapi.characters import without_blanks_around
 from userapi.infrastructure.database import dialect_of, table_of, transaction, upsert
 from userapi.machines.client_tokens import acting_as
 from userapi.machines.key_authentication import KeyAuthentication
@@ -54,7 +55,11 @@ class CredentialRevocation:
         self._revocation = revocation
 
     def revoke(self, text: str, *, actor: Actor) -> None:
-        """End the session or the key of a credential, from any network. Ignore any other text."""
+        """End the session or the key of a credential, from any network. Ignore any other text.
+
+        Who finds a key pastes it, often with blanks around it.
+        """
+        text = without_blanks_around(text)
         if looks_like_key(text):
             self._burn(text, actor)
             return
