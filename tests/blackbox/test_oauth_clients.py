@@ -3,6 +3,7 @@ requests-oauthlib, and curl."""
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from requests_oauthlib import OAuth2Session
 
 from tests.operations.guide import blocks_of
 from tests.support.gunicorn import REPOSITORY, GunicornService, add_administrator
+from tests.support.raw_http import RawConnection
 
 PASSWORD = "violet-harbour-93-lantern"
 FAST = {"ENVIRONMENT": "testing", "PASSWORD_HASH_ROUNDS": "4", "OAUTHLIB_INSECURE_TRANSPORT": "1"}
@@ -166,6 +168,33 @@ def test_curl_fetches_and_uses_a_token(shipped: Shipped) -> None:
     )
 
     assert verified["user_id"] == by_key["user_id"] == shipped.client_id
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Transfer-Encoding: chunked", b"zz\r\ngrant_type=client_credentials\r\n0\r\n\r\n"),
+        ("Content-Length: 500", b"grant_type=client_credentials"),
+    ],
+    ids=["chunks", "length"],
+)
+def test_a_body_that_is_not_well_formed_is_an_invalid_request(
+    shipped: Shipped, running: GunicornService, headers: str, body: bytes
+) -> None:
+    """The error was no registered one (RFC 6749 §5.2)."""
+    head = (
+        "POST /api/v1/auth/token HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/x-www-form-urlencoded\r\n{headers}\r\n\r\n"
+    )
+    with RawConnection("127.0.0.1", running.port) as connection:
+        connection.send(head.encode() + body)
+        connection.socket.shutdown(socket.SHUT_WR)
+        answer = connection.receive()
+
+    problem = json.loads(answer.body)
+    assert (answer.status, answer.header("content-type")) == (400, "application/json")
+    assert (problem["error"], problem["code"]) == ("invalid_request", "invalid_request")
+    assert problem["error_description"]
 
 
 def test_the_commands_of_the_guide_create_a_key_and_fetch_a_token(shipped: Shipped) -> None:

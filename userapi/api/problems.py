@@ -117,7 +117,7 @@ def problem_response(
     }
     state.problem_code = code
     content_type = CONTENT_TYPE
-    if request.path.rstrip("/") == TOKEN_PATH:
+    if _is_of_oauth():
         content_type = "application/json"
         body |= _oauth_members(status, code, detail or title)
     response = Response(orjson.dumps(body), status, content_type=content_type)
@@ -125,6 +125,11 @@ def problem_response(
     for name, value in (headers or {}).items():
         response.headers[name] = value
     return response
+
+
+def _is_of_oauth() -> bool:
+    """Return whether an OAuth client reads the error of this request."""
+    return request.path.rstrip("/") == TOKEN_PATH
 
 
 def _oauth_members(status: int, code: str, detail: str) -> dict[str, str]:
@@ -206,9 +211,12 @@ def handle_http_exception(error: HTTPException) -> Response:
         headers["Accept-Encoding"] = "identity"  # RFC 9110 §15.5.16
     if status >= 500:
         log.error("request.failed", status=status, exc_info=error.__cause__ or error)
+    code = _HTTP_CODES.get(status, "error")
+    if status == 400 and _is_of_oauth():
+        code = "invalid_request"  # RFC 6749 §5.2
     return problem_response(
         status,
-        _HTTP_CODES.get(status, "error"),
+        code,
         phrase,
         detail=error.description if status < 500 and type(error) is not PathNotFound else None,
         headers=headers,
