@@ -486,6 +486,10 @@ def test_administrators_list_and_revoke_the_keys_of_users(
 
     assert [item["id"] for item in peer.get(path).get_json()["items"]] == [other.id, key.id]
     assert code_of(peer.delete(path)) == (403, "permission_denied")
+    admin, chief_key = log_in(make_user("adam", roles=["admin"])), make_key(boss, OWN_KEYS)
+    of_chief = f"/api/v1/users/{boss.get('/api/v1/auth/me').get_json()['id']}/api-keys/"
+    for refused in (of_chief, f"{of_chief}{chief_key.id}"):
+        assert code_of(admin.delete(refused)) == (403, "insufficient_rank")
     assert boss.delete(f"{path}{key.id}").status_code == 204
     assert boss.delete(path).get_json() == {"revoked": 1}
     assert code_of(boss.get("/api/v1/users/" + key.id + "/api-keys/")) == (404, "not_found")

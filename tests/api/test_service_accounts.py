@@ -340,5 +340,7 @@ def test_rows_of_services_are_found_in_the_audit_log(
     assert {row["key_id"] for row in by_key} == {made.key.id}
     assert found(actor_type="service") == by_key
     assert found(key_id=other.id) == []
+    for query in ({"key_id": "x"}, {"actor_type": "robot"}):
+        assert boss.get("/api/v1/audit-logs/", query=query).status_code == 422
     activity = boss.get(f"{made.path}/activity").get_json()["items"]
     assert {row["action"] for row in activity} >= {"user.created", "service_account.created"}
