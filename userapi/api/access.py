@@ -13,7 +13,6 @@ from uuid import UUID
 from flask import request, session
 
 from userapi.actor import Actor, ActorType, Concealed, PermissionDenied
-from userapi.authentication.refusals import AuthenticationRequired, TokenInvalid
 from userapi.authentication.token_status import SessionReference
 from userapi.characters import without_controls
 from userapi.errors import Unauthenticated
@@ -123,7 +122,7 @@ def token_holder(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        found = presented(bearer_token())
+        found = presented()
         if isinstance(found, KeyReference):
             authenticate_by_key(found)
             require_credential(current_actor(), Credentials.INTERACTIVE)
@@ -145,26 +144,9 @@ def public(view: View) -> View:
     return _tagged(guarded, view, access="public", credentials=None)
 
 
-def bearer_token() -> str:
-    """Return the token of the request. Raises AuthenticationRequired, TokenInvalid.
-
-    The scheme is case-insensitive (RFC 9110 §11.1).
-    """
-    header = unproxied(request).headers.get("Authorization")
-    if header is None:
-        raise AuthenticationRequired()
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer":
-        raise AuthenticationRequired()
-    token = token.strip()
-    if not token or " " in token:
-        raise TokenInvalid()
-    return token
-
-
 def authenticate() -> None:
     """Make the user of the token, or the owner of the key, the actor of this request."""
-    claims = presented(bearer_token())
+    claims = presented()
     if isinstance(claims, KeyReference):
         authenticate_by_key(claims)
     else:

@@ -17,7 +17,7 @@ from userapi.machines.models import OwnerType
 from userapi.machines.status import KeyReference
 from userapi.wiring.services import Services
 
-from .access import bearer_token, browser_session, require_live, use_cached_session
+from .access import browser_session, require_live, use_cached_session
 from .client_credentials import client_reference, sends_client_credentials
 from .context import request_state, unproxied
 from .key_access import presented, require_live_key
@@ -65,7 +65,7 @@ def caller_reference() -> SessionReference | KeyReference | None:
     try:
         if sends_client_credentials():
             return client_reference() if _accepts_clients() else None
-        return presented(bearer_token())
+        return presented()
     except Unauthenticated:
         return None
 

@@ -23,6 +23,7 @@ from userapi.machines.client_tokens import (
 )
 from userapi.machines.status import KeyReference
 
+from .authorization import authorization
 from .bodies import FORM, parse_json, read_body, require_media_type
 from .context import request_state, services
 from .key_access import ACCEPTED, actor_of_key, require_usable_key
@@ -58,7 +59,8 @@ def claimed_client_id() -> str:
 
 def sends_client_credentials() -> bool:
     """Return whether the request authenticates a client by the scheme Basic."""
-    return _basic() is not None
+    scheme, _ = authorization()
+    return scheme == "basic"
 
 
 def client_reference() -> KeyReference:
@@ -103,11 +105,11 @@ def _client(basic: _Basic | None, given: Mapping[str, str]) -> ClientSecret | No
 
 def _basic() -> _Basic | None:
     """Return the credentials of the Basic header, percent-encoded or not; None without one."""
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "basic":
+    scheme, text = authorization()
+    if scheme != "basic":
         return None
     try:
-        decoded = base64.b64decode(text.strip(), validate=True).decode("utf-8")
+        decoded = base64.b64decode(text, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
         return _Basic(None)
     client_id, colon, secret = decoded.partition(":")

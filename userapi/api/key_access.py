@@ -13,6 +13,7 @@ from userapi.machines.client_tokens import acting_as, actor_type_of
 from userapi.machines.key_text import looks_like_key
 from userapi.machines.status import KeyReference, LiveKey
 
+from .authorization import bearer_token
 from .context import request_state, services, unproxied
 from .credentials import refusal_of_key
 from .restrictions import PasswordChangeRequired
@@ -20,17 +21,17 @@ from .restrictions import PasswordChangeRequired
 ACCEPTED = "accepted"
 
 
-def presented(token: str) -> AccessClaims | KeyReference:
+def presented() -> AccessClaims | KeyReference:
     """Return the claims of a user's token, or the reference of a key or of a client token.
 
-    Neither is known to be live. Raises TokenInvalid, TokenExpired.
+    Neither is known to be live. Raises AuthenticationRequired, TokenInvalid, TokenExpired.
     """
     state = request_state()
     if state.key_reference is not None:
         return state.key_reference
     if state.claims is not None:
         return state.claims
-    keys = services().key_authentication
+    token, keys = bearer_token(), services().key_authentication
     if looks_like_key(token):
         state.key_reference = reference = keys.reference(token)
         return reference

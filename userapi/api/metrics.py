@@ -23,7 +23,8 @@ from userapi.metrics.counters import Metrics
 from userapi.settings import Settings
 from userapi.wiring.services import Services
 
-from .access import bearer_token, public
+from .access import public
+from .authorization import bearer_token
 from .context import request_state, unproxied
 from .key_access import ACCEPTED
 from .limits import NAMED_LIMITS, TOKEN_ENDPOINT
