@@ -81,7 +81,7 @@ def safely_on_any_database(command: Command) -> Command:
     return cast(Command, run)
 
 
-class PlainText(click.ParamType):
+class PlainText(click.ParamType[str]):
     """An option that is a text of limited length without control characters, as in the API."""
 
     name = "text"
