@@ -51,7 +51,7 @@ class InsufficientUserAuthentication(Unauthenticated):
 
 @dataclass(frozen=True, slots=True)
 class WithheldPermissions:
-    """Permissions that an actor holds and may not use before a step-up, and the refusal."""
+    """Permissions that an actor holds but may not use before a step-up, and the error for them."""
 
     permissions: PermissionSet
     refusal: InsufficientUserAuthentication | Forbidden
@@ -77,7 +77,7 @@ class Actor:
     key_id: UUID | None = None
     """The API key of the request, or the one that its client token was issued for."""
     key_permissions: frozenset[str] | None = None
-    """The list of this key, as it was written; None without a key or without a list."""
+    """The permissions in the list of this key, as written; None without a key or a list."""
     permissions: PermissionSet = NO_PERMISSIONS
     withheld: WithheldPermissions | None = None
     ip_address: str | None = None
@@ -90,9 +90,9 @@ class Actor:
         return self.type is ActorType.USER and self.id == user_id
 
     def is_session_of(self, user_id: UUID) -> bool:
-        """Return whether this actor is the user in person, and not by an API key.
+        """Return whether this actor is the user in a session, and not one of the user's API keys.
 
-        A key needs a permission for what users may do to themselves without one.
+        A key needs a permission for changes that users may make to their own account without one.
         """
         return self.is_user(user_id) and self.key_id is None
 
@@ -108,7 +108,7 @@ class Actor:
     def require_step_up(self, permission: str) -> None:
         """Raise InsufficientUserAuthentication if the use of a permission needs a step-up.
 
-        An API key cannot make one: raises a subclass of Forbidden that says who can.
+        An API key cannot perform one: raises a subclass of Forbidden that says who can.
         """
         if self.withheld is not None and permission in self.withheld.permissions:
             raise self.withheld.refusal

@@ -1,4 +1,4 @@
-"""Deleting rows that are no longer needed, in small batches that block nothing."""
+"""Deletes rows that are no longer needed, in small batches that block no other statement."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -99,7 +99,7 @@ class CleanUp:
                 LoginAttempt,
                 (LoginAttempt.last_attempt_at < now - FAILURES_KEPT)
                 & or_(LoginAttempt.locked_until.is_(None), LoginAttempt.locked_until < now)
-                # Wrong codes are counted until a right one, however long that takes.
+                # Wrong codes are counted until a correct one, without a limit of time.
                 & or_(
                     LoginAttempt.identifier_hash.not_like(f"{CODE_KEY_PREFIX}%"),
                     LoginAttempt.total_failures == 0,

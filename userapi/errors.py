@@ -1,4 +1,4 @@
-"""The errors that use cases raise on purpose.
+"""The errors that use cases raise.
 
 Subjects raise subclasses of the categories below. Each has a stable `code` that clients switch on,
 and a title. Only `userapi.api.problems` maps a category to an HTTP status.
@@ -35,7 +35,7 @@ class Members(TypedDict, total=False):
 
 
 class ServiceError(Exception):
-    """Base of all errors that use cases raise on purpose."""
+    """Base of all errors that use cases raise."""
 
     code: ClassVar[str]
     title: ClassVar[str]

@@ -36,7 +36,7 @@ LANGUAGES = (SOURCE_LANGUAGE, *sorted(p.parent.name for p in TRANSLATIONS.glob("
 
 # Units of durations, in seconds.
 UNITS: tuple[tuple[Unit, int], ...] = (("day", 86_400), ("hour", 3600), ("minute", 60))
-# Babel uses a unit of which it has fewer only if it is the smallest one.
+# Babel uses a unit with a smaller count only if it is the smallest unit.
 NO_LARGER_UNIT = 10**9
 
 # Files in the directory of the database that are not time zones.

@@ -38,7 +38,7 @@ class Permission(StrEnum):
 
 DESCRIPTIONS: dict[Permission, str] = {
     Permission.AUDIT_READ: "Read and export the audit log.",
-    Permission.ROLES_ASSIGN: "Give roles to users and remove them.",
+    Permission.ROLES_ASSIGN: "Assign roles to users and remove them.",
     Permission.ROLES_MANAGE: "Create, change and delete custom roles.",
     Permission.ROLES_READ: "Read roles and what they grant.",
     Permission.SERVICE_ACCOUNTS_MANAGE: "Manage service accounts and their API keys.",

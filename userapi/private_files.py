@@ -7,7 +7,7 @@ from pathlib import Path
 
 FILE_MODE = 0o600
 FOLDER_MODE = 0o700
-# What the service creates in INSTANCE_DIR. Other files are left alone, because a wrong setting may
+# What the service creates in INSTANCE_DIR. Other files are not changed, because a wrong setting may
 # name a folder that belongs to others.
 OURS = (
     "userapi.sqlite3*",

@@ -18,7 +18,7 @@ CA_OPTION = "ssl_ca_certs"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RabbitmqNode:
-    """A node. `url` names it alone and has no options; without a CA file the system's CAs count."""
+    """A node. `url` names only this node, without options. Without a CA file the system's apply."""
 
     url: str = field(repr=False)
     host: str

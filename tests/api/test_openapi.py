@@ -236,7 +236,7 @@ def test_summaries_are_one_line_and_the_rest_is_below(document: dict[str, Any]) 
     logout = document["paths"]["/api/v1/auth/logout"]["post"]
 
     assert logout["summary"] == "End the session of this token, or every session of its user"
-    assert logout["description"].startswith("Repeating it is no error.")
+    assert logout["description"].startswith("Can be repeated.")
     assert [n for n, o in operations(document) if len(o["summary"]) > 80] == []
 
 

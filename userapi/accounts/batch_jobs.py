@@ -1,7 +1,7 @@
-"""Jobs that the worker does batch by batch: who works on them, and how they end.
+"""Jobs that the worker runs batch by batch: how they are claimed, and how they end.
 
-A request stores a job and its batches. One worker claims the job and does a batch at a time. If it
-stops, another worker claims the job and continues with the same batch.
+A request stores a job and its batches. One worker claims the job and runs one batch at a time. If
+it stops, another worker claims the job and continues with the same batch.
 """
 
 import secrets
@@ -24,7 +24,7 @@ from userapi.permissions import Permission
 from userapi.roles.assignment import role_names_of
 from userapi.roles.service import Roles
 
-# Failed attempts of one batch after which the job ends, because other jobs wait behind it.
+# Failed attempts of one batch after which the job ends, because other jobs wait for it.
 MAX_ATTEMPTS = 10
 
 

@@ -1,4 +1,4 @@
-"""Locks of accounts: how users, administrators and other services learn of one."""
+"""Locks of accounts: how users, administrators and other services are notified."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,7 +41,7 @@ class AccountLocks:
         mail: MailKind | None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Show a lock in the row of a locked user, audit and publish it, and send this mail."""
+        """Store a lock in the row of a locked user, audit and publish it, and send this mail."""
         after_commit(self._count_lock)
         # User name, address and codes are locked separately; the row shows the latest end.
         user.locked_until = max(lock.until, user.locked_until or lock.until)
@@ -67,5 +67,5 @@ class AccountLocks:
             )
 
     def clear_wrong_codes(self, user: User) -> None:
-        """Clear the wrong codes of a locked user after a right one."""
+        """Clear the wrong codes of a locked user after a correct one."""
         self._accounts.clear_wrong_codes(user)

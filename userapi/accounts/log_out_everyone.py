@@ -1,6 +1,6 @@
 """Ending every session of every user: after a stolen backup, a leaked secret, a restored database.
 
-Each batch is a transaction of its own: memory use is constant, users are locked only briefly, and
+Each batch is a separate transaction: memory use is constant, users are locked only briefly, and
 an interrupted run can be repeated for the remaining sessions.
 """
 

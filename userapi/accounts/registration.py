@@ -49,8 +49,8 @@ class Registration:
         """Create an account with the base role and return it.
 
         The account is active. Where e-mail addresses are verified, it is pending until its owner
-        follows the link in a mail. Then the result is None for new and taken addresses alike, so
-        that nobody learns who has an account; the owner of a taken address gets a mail.
+        follows the link in a mail. The result is then None for new and taken addresses alike, so
+        that it does not reveal who has an account; the owner of a taken address receives a mail.
         Raises RegistrationDisabled, Invalid, UsernameTaken, EmailTaken.
         """
         if not self._enabled:
@@ -80,7 +80,7 @@ class Registration:
     def _create(self, new: NewUser, password_hash: str, actor: Actor) -> UserView:
         session = require_transaction()
         status = UserStatus.PENDING if self._verifies_email else UserStatus.ACTIVE
-        # A savepoint: the transaction goes on after a conflict.
+        # A savepoint: the transaction continues after a conflict.
         with session.begin_nested():
             user_id = self._accounts.add(session, new, password_hash, status)
         give_first_roles(user_id, [BASE_ROLE])

@@ -72,7 +72,7 @@ class RoleAssignment:
     # Steps of other use cases, inside their transaction
 
     def require_listed(self, role_names: Sequence[str]) -> None:
-        """Raise Invalid for each name that is no role in the open transaction."""
+        """Raise Invalid for each name that is not a role in the open transaction."""
         if role_names:
             require_listed(role_names, self._roles.graph_now().names)
 

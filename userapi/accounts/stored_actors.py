@@ -1,4 +1,4 @@
-"""The actor of a job, stored with it until the worker acts in their name."""
+"""The actor of a job, stored with it until the worker acts on their behalf."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from userapi.permissions import PermissionSet
 
 
 def stored_actor(actor: Actor) -> dict[str, Any]:
-    """Return what is stored of an actor. The id has a column of its own."""
+    """Return what is stored of an actor. The id has a separate column."""
     return {
         "type": str(actor.type),
         "username": actor.username,

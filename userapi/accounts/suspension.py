@@ -69,7 +69,7 @@ class AccountSuspension:
         return view
 
     def unlock(self, user_id: UUID, *, actor: Actor, reason: str | None = None) -> UserView:
-        """Clear the failed log-ins and wrong codes of a user, who can then log in at once."""
+        """Clear the failed log-ins and wrong codes of a user, who can then log in immediately."""
         with transaction() as session:
             user, _ = self._accounts.locked_for(actor, session, user_id)
             self._accounts.clear_all_failures(user)
@@ -86,7 +86,7 @@ class AccountSuspension:
     def lift_due(self, limit: int) -> int:
         """Lift at most `limit` suspensions whose end has passed; return how many were lifted.
 
-        The worker calls this repeatedly. Each user is a transaction of its own.
+        The worker calls this repeatedly. Each user has a separate transaction.
         """
         due = (
             select(users.c.id)

@@ -169,7 +169,7 @@ def update_own(body: dict[str, Any], key_id: UUID) -> Any:
 @own_keys.response(204)
 @own_keys.raises(ApiKeyNotFound)
 def revoke_one_own(key_id: UUID) -> None:
-    """Revoke an API key of the signed-in user. Repeating it is no error."""
+    """Revoke an API key of the signed-in user. Can be repeated."""
     _revoke(_own(), key_id)
 
 
@@ -241,7 +241,7 @@ def update_of_service(body: dict[str, Any], account_id: UUID, key_id: UUID) -> A
 @service_keys.response(204)
 @service_keys.raises(*OF_SERVICE_ERRORS, ApiKeyNotFound)
 def revoke_one_of_service(account_id: UUID, key_id: UUID) -> None:
-    """Revoke an API key of a service account. Repeating it is no error."""
+    """Revoke an API key of a service account. Can be repeated."""
     _revoke(service_owner(account_id), key_id)
 
 
@@ -285,5 +285,5 @@ def revoke_of_user(user_id: UUID) -> Any:
 @user_keys.response(204)
 @user_keys.raises(UserNotFound, InsufficientRank, ApiKeyNotFound)
 def revoke_one_of_user(user_id: UUID, key_id: UUID) -> None:
-    """Revoke an API key of a user. Repeating it is no error."""
+    """Revoke an API key of a user. Can be repeated."""
     _revoke(user_owner(user_id), key_id)

@@ -18,7 +18,7 @@ class Application(Flask):
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function itself, or a synchronous one that calls an asynchronous one.
 
-        Flask asks ten times per request, and each time inspects the function for a microsecond.
+        Flask checks this ten times per request, and inspecting the function takes a microsecond.
         """
         known = self._synchronous.get(func)
         if known is None:

@@ -126,7 +126,7 @@ def refresh(body: dict[str, Any]) -> Any:
 @blp.arguments(Logout, required=False)
 @blp.response(204)
 def logout(body: dict[str, Any]) -> None:
-    """End the session of this token, or every session of its user. Repeating it is no error."""
+    """End the session of this token, or every session of its user. Can be repeated."""
     services().log_out.end(
         current_claims(), all_sessions=body.get("all_sessions", False), actor=current_actor()
     )

@@ -1,4 +1,4 @@
-"""Whom a request counts for: a user, a service account, or a network.
+"""Which rate limit a request counts for: that of a user, a service account, or a network.
 
 A request counts for a user only if the session of its token or cookie is live, and for the owner of
 an API key only if the key is. A request with a forged, expired or revoked token counts for its

@@ -50,10 +50,10 @@ def require_credential(
 
 
 def refuse_key(actor: Actor) -> NoReturn:
-    """Raise what tells the holder of a key that a user must log in for this."""
+    """Raise the error that says that a user must log in for this."""
     raise refusal_of_key(actor.type)
 
 
 def refusal_of_key(owner: ActorType) -> UserRequired | InteractiveSessionRequired:
-    """Return what tells the holder of a key of a user or a service that a user must log in."""
+    """Return the error for a key of a user or a service that says that a user must log in."""
     return UserRequired() if owner is ActorType.SERVICE else InteractiveSessionRequired()

@@ -35,7 +35,7 @@ def index() -> Any:
 @public
 @blp.response(200, Liveness)
 def live() -> Any:
-    """Check that the process responds. Dependencies are not checked."""
+    """Check that the process responds. It does not check dependencies."""
     return {"status": "alive"}
 
 
@@ -57,7 +57,7 @@ def ready() -> Response:
 @blp.response(200, Serving)
 @blp.alt_response(503, schema=Serving, description="About to stop.")
 def serving() -> Response:
-    """Check that the process accepts requests. Dependencies are not checked."""
+    """Check that the process accepts requests. It does not check dependencies."""
     if services().health.is_serving():
         return json_response(_serving, {"status": "serving"})
     response = json_response(_serving, {"status": "draining"}, 503)

@@ -1,11 +1,11 @@
-"""Rate limits: which endpoint has which, and what it counts by.
+"""Rate limits: which endpoint has which limit, and by what it counts.
 
 Every request counts before its body is read and before anything is stored. Flask-Limiter enforces
 the named limits. The default limit of all other endpoints is counted here: every request needs it,
 so it shares one round trip to Redis with the lookup of the cached session. Without Redis both count
 in this process.
 
-`callers` says whom a request counts for.
+`callers` defines for whom a request counts.
 """
 
 import hashlib

@@ -38,7 +38,7 @@ from .schemas.proofs import SecondStep
 
 
 def with_pair(pair: TokenPair, **members: object) -> dict[str, Any]:
-    """Return the members of a pair and others beside them, without those that are None."""
+    """Return the members of a pair and other members, without those that are None."""
     answer = {item.name: getattr(pair, item.name) for item in fields(pair)}
     return answer | {name: value for name, value in members.items() if value is not None}
 
@@ -54,7 +54,7 @@ def added_factor(added: AddedFactor) -> dict[str, Any]:
 @blp.response(200, SecondStepAnswer)
 @blp.raises(InvalidCode, MfaTokenInvalid, PasskeyInvalid, TooManyAttempts, Busy)
 def login_mfa(body: dict[str, Any]) -> Any:
-    """Complete a log-in with the second step.
+    """Complete a log-in with its second step.
 
     `code` is the code of an authenticator app or a recovery code; `credential` is a passkey.
     """

@@ -65,7 +65,7 @@ def login_passkey(body: dict[str, Any]) -> Any:
 @blp.response(200, PasskeyOptions)
 @blp.raises(MfaTokenInvalid, MfaMethodUnavailable)
 def login_mfa_options(body: dict[str, Any]) -> Response:
-    """Get the options to complete a log-in with a passkey. Uses no try of the mfa_token."""
+    """Get the options to complete a log-in with a passkey. It does not use up an attempt."""
     return as_json(services().second_step.passkey_options(body["mfa_token"]))
 
 
@@ -90,7 +90,7 @@ def step_up_options(_body: dict[str, Any]) -> Response:
 @blp.response(200, PasskeyOptions)
 @blp.raises(PasskeysDisabled, TooManyFactors)
 def passkey_options(_body: dict[str, Any]) -> Response:
-    """Get the options of a new passkey, which only this session can answer."""
+    """Get the options of a new passkey, which are valid for this session only."""
     live = current_session()
     return as_json(
         services().passkey_registration.options(live.user_id, session_id=live.session_id)

@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457). Only this module maps categories to statuses."""
+"""Errors as `application/problem+json` (RFC 9457). Only this module maps errors to statuses."""
 
 import http
 from collections.abc import Mapping
@@ -135,7 +135,7 @@ def _is_of_oauth() -> bool:
 def _oauth_members(status: int, code: str, detail: str) -> dict[str, str]:
     """Return the members that OAuth clients require in every error (RFC 6749 §5.2).
 
-    Their libraries take an error without them for a token.
+    Their libraries interpret an error without these members as a token.
     """
     description = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in detail)
     return {

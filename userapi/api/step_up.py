@@ -36,7 +36,7 @@ def step_up(body: dict[str, Any]) -> Any:
 
     With a second factor send a `code` of an authenticator app, a recovery code, or the `credential`
     of a passkey, otherwise the `password`. The session continues with new tokens; its former tokens
-    are dead.
+    are invalid.
     """
     use_case, own, actor = services().step_up, current_session(), current_actor()
     if "code" in body:

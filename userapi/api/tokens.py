@@ -115,7 +115,7 @@ def introspect(body: dict[str, Any]) -> Any:
 def revoke(body: dict[str, Any]) -> Response:
     """End the session of a token, a client token, or an API key. Works from any network.
 
-    Whoever finds an API key can revoke it here. An invalid token is no error (RFC 7009).
+    Anyone who finds an API key can revoke it here. An invalid token is not an error (RFC 7009).
     """
     services().credential_revocation.revoke(body["token"], actor=current_actor())
     return Response(status=200)

@@ -65,7 +65,7 @@ blp = Blueprint(
 def accepts_file(view: View) -> View:
     """Allow bodies of the size of files, and document the problems that they cause."""
     view.body_limit = IMPORT_LIMIT_BYTES  # type: ignore[attr-defined]
-    declare(view, request_headers={"Prefer": "`respond-async`: return 202 at once (RFC 7240)."})
+    declare(view, request_headers={"Prefer": "`respond-async`: return 202 immediately (RFC 7240)."})
     return declare_problems(view, {n: WITH_A_BODY[n] for n in (408, 413, 415, 422)})
 
 

@@ -1,4 +1,4 @@
-"""The head of the chain of seals: reading it, and telling whether it is genuine."""
+"""The head of the chain of seals: reads it, and checks whether it is genuine."""
 
 import hmac
 from typing import Any

@@ -1,9 +1,9 @@
 """Matching audit rows with the entries of seals, in one pass over the rows and in batches.
 
-Rows are sealed nearly in the order of their ids, in which both are read. Ids that only one side
-has so far are kept in memory: few, as long as rows were sealed in order. There is no snapshot:
-whether a missing row was pruned, or a row without a seal waits for one, is read after the row was
-found, when the explanation is already committed.
+Rows are sealed nearly in the order of their ids, in which both are read. Ids that were read on one
+side only are kept in memory: few, if rows were sealed in order. There is no snapshot: whether a
+missing row was pruned, or a row without a seal waits for one, is read after the row was found, when
+the explanation is already committed.
 """
 
 import hmac
@@ -25,7 +25,7 @@ from userapi.infrastructure.database import (
 )
 
 ROWS_PER_READ = 2000
-# How many rows without a seal so far are read ahead for one batch of seals.
+# How many unsealed rows are read ahead for one batch of seals.
 UNMATCHED_PER_BATCH = 100_000
 Item = TypeVar("Item")
 LAST_ID = UUID(int=2**128 - 1)
@@ -59,7 +59,7 @@ class RowMatching:
         self._removed = removed
         self._progress = progress
         self._read_up_to = UUID(int=0)
-        # Rows without a seal so far, and sealed rows that have not been read in turn so far.
+        # Rows whose seal was not read yet, and sealed rows that were not read in turn yet.
         self._unmatched: set[int] = set()
         self._ahead: set[int] = set()
         self.rows = 0

@@ -81,7 +81,7 @@ def seal_keys(
     """Return the key that seals, and those that verify.
 
     Without AUDIT_SEAL_KEY the key is derived from ENCRYPTION_KEY. Early releases used SECRET_KEY:
-    as long as it is unchanged, their seals verify.
+    if it is unchanged, their seals verify.
     """
     derived = [derive(key.encode(), "audit-seal").hex() for key in encryption_keys]
     return SealKeys(audit_seal_key or derived[0], previous=(*previous, *derived, secret_key))

@@ -1,11 +1,11 @@
 """Sealing: the worker adds committed audit rows in batches to a chain of MACs.
 
 What it proves and what not. Once a row is sealed, `AuditVerification` detects that rows or seals
-were altered, removed or reordered, and that the newest ones were cut off. Between the commit of a
-row and its seal is one pass of the worker, about a second while it keeps up; a change of the row
-in this time, made directly in the database, is not detected. Restoring a complete earlier state
-(rows, seals, head and queue) leaves a valid chain: to detect that, each seal is logged, and
-`flask audit verify --anchor` compares with a line of the log, which is outside of the database.
+were altered, removed or reordered, and that the newest ones were cut off. The worker seals a row
+about a second after its commit, unless it has a backlog; a change of the row in this time, made
+directly in the database, is not detected. Restoring a complete earlier state (rows, seals, head and
+queue) leaves a valid chain: to detect that, each seal is logged, and `flask audit verify --anchor`
+compares with a line of the log, which is outside of the database.
 
 No row is missed. A trigger inserts each row into the queue `audit_unsealed` in the row's own
 transaction, so the entry becomes visible together with the row, however late it commits and
@@ -52,7 +52,7 @@ from userapi.infrastructure.database import (
 log = structlog.get_logger(__name__)
 
 ROWS_PER_SEAL = 1000
-# Beyond this number, waiting rows are only known to be more: counting them all takes long.
+# Waiting rows are counted up to this number, because counting all of them is slow.
 MAX_COUNTED_WAITING = 10_000
 MAX_REASON = 500
 # How often the worker logs that it cannot seal, for the same reason.

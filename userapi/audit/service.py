@@ -74,7 +74,7 @@ class AuditTrail:
         outcome: Outcome = Outcome.SUCCESS,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add a row in a transaction of its own, because nothing else changed."""
+        """Add a row in a separate transaction, because nothing else changed."""
         row = self._row(action, actor=actor, target=target, outcome=outcome, details=details)
         with autocommit() as connection:
             connection.execute(_INSERT, row)

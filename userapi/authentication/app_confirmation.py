@@ -49,9 +49,9 @@ class AppConfirmation:
     def confirm(
         self, own: SessionReference, factor_id: UUID, code: str, *, actor: Actor
     ) -> AddedFactor:
-        """Make a factor of an app that shows this code, and renew the session.
+        """Confirm an app with a code that it shows, and renew the session.
 
-        All earlier tokens of the session are dead. Raises FactorNotFound, InvalidCode, Busy, and
+        All earlier tokens of the session are invalid. Raises FactorNotFound, InvalidCode, Busy, and
         TokenRevoked if the session has ended or was renewed.
         """
         app = self._setup.prove(own.user_id, factor_id, code)

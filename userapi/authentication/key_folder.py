@@ -183,7 +183,7 @@ class KeyFolder:
         return kept, active
 
     def _delete_stray_file(self, kid: str) -> None:
-        """Delete the file of a key that has no entry in the state file any more."""
+        """Delete the file of a key that no longer has an entry in the state file."""
         if THUMBPRINT.fullmatch(kid):
             (self._folder / f"{kid}.pem").unlink(missing_ok=True)
 

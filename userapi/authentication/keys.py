@@ -1,8 +1,8 @@
 """The keys of a process: they sign access tokens, and other services verify with the public ones.
 
-One algorithm at a time. An asymmetric key has three states: `next` is published before it signs, so
-that verifiers have it in time; `active` signs; `retired` verifies until every token that it signed
-has expired. A running process reloads the keys after a rotation.
+There is one algorithm at a time. An asymmetric key has three states: `next` is published before it
+signs, so that verifiers have it in time; `active` signs; `retired` verifies until every token that
+it signed has expired. A running process reloads the keys after a rotation.
 """
 
 import hashlib
@@ -127,7 +127,7 @@ class KeyRing:
             try:
                 keys = self._read(self._folder)
             except SettingsError as exc:
-                # Partly copied files or an unmounted volume: the keys of a second ago still work.
+                # Partly copied files or an unmounted volume: the keys loaded before still work.
                 log.warning("keys.unreadable", problems=exc.problems)
                 return
             if keys.active is None and self._keys.active is not None:

@@ -1,4 +1,4 @@
-"""Log-out: a user ends the own session, or all of them."""
+"""Log-out: users end their session, or all of their sessions."""
 
 from dataclasses import replace
 

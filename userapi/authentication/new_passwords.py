@@ -31,7 +31,7 @@ class NewPasswords:
         self._mails = mails
 
     def store(self, user: User, password_hash: str, *, actor: Actor) -> UserView:
-        """Give a locked user a new password hash, in the open transaction.
+        """Store a new password hash of a locked user, in the open transaction.
 
         Voids open one-time tokens, invalidates cached sessions and notifies the user by mail.
         """

@@ -45,7 +45,7 @@ class PasskeyEnrollment:
     ) -> AddedFactor:
         """Add a passkey that was created for options of this session, and renew the session.
 
-        All earlier tokens of the session are dead. Raises PasskeysDisabled, PasskeyRejected,
+        All earlier tokens of the session are invalid. Raises PasskeysDisabled, PasskeyRejected,
         PasskeyTaken, TooManyFactors, Busy, and TokenRevoked if the session has ended or was
         renewed.
         """

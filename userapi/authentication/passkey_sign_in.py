@@ -77,7 +77,7 @@ class PasskeySignIn:
     ) -> TokenPair:
         """Start a session for the user of a passkey.
 
-        Locks of passwords and codes neither stop it nor are cleared by it. Raises
+        Locks of passwords and codes do not prevent it, and it does not clear them. Raises
         PasskeysDisabled, PasskeyUnknown, PasskeyInvalid, and for a valid passkey AccountSuspended
         or AccountPending.
         """

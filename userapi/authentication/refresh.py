@@ -46,7 +46,7 @@ from userapi.sessions.status import LiveSessions
 
 
 class RefreshTokenReused(TokenRefused):
-    """An old refresh token was sent: somebody has a copy of it, so the session has ended."""
+    """An old refresh token was sent: it may have been stolen, so the session has ended."""
 
     code = "refresh_token_reused"
     title = "This refresh token was used before. The session has ended."
@@ -78,12 +78,12 @@ class Refresh:
         """Return a new pair of tokens and reject this refresh token from now on.
 
         During a short grace period the immediate predecessor returns the same successor again, so
-        that a client that lost the reply, or sent two requests at once, stays signed in. Any older
-        token ends the session, which stays ended although the request is rejected (RFC 9700
+        that a client that lost the reply, or sent two concurrent requests, stays signed in. Any
+        older token ends the session, which stays ended although the request is rejected (RFC 9700
         §4.14.2). A failover of the database ends no session: the predecessor stays valid for 15
         minutes if it is unknown whether the rotation was committed, and a session whose last
-        rotations the database has lost continues from the newest token.
-        Raises TokenInvalid, TokenExpired, TokenRevoked, RefreshTokenReused, OutcomeUnknown.
+        rotations the database has lost continues from the newest token. Raises TokenInvalid,
+        TokenExpired, TokenRevoked, RefreshTokenReused, OutcomeUnknown.
         """
         claims = self._refresh_tokens.verify(refresh_token)
         try:
@@ -112,7 +112,7 @@ class Refresh:
     def _rotate_locked(
         self, claims: RefreshClaims, actor: Actor
     ) -> tuple[RotatedSession, SessionOwner]:
-        """Rotate under locks, or find out why not. Raises as `exchange` does."""
+        """Rotate under locks. Raises what `exchange` raises."""
         reused = False
         with transaction() as session:
             connection = session.connection()

@@ -73,7 +73,7 @@ class SecondStep:
 
         A wrong code counts for the mfa_token and for the account. Raises MfaTokenInvalid,
         TooManyAttempts, InvalidCode, Busy, and Unavailable if no key decrypts the secrets of the
-        user's apps; only InvalidCode uses a try of the token.
+        user's apps; only InvalidCode counts as an attempt of the token.
         """
         tried = self._codes.begin(self.find(mfa_token).user_id, code, actor=actor)
         with transaction():
@@ -86,9 +86,9 @@ class SecondStep:
         )
 
     def passkey_options(self, mfa_token: str) -> PasskeyOptions:
-        """Return the options to complete a sign-in with a passkey. Uses no try of the token.
+        """Return the options to complete a sign-in with a passkey.
 
-        Raises MfaTokenInvalid, MfaMethodUnavailable.
+        This does not count as an attempt. Raises MfaTokenInvalid, MfaMethodUnavailable.
         """
         found = self.find(mfa_token)
         return self._passkeys.options_of(found.user_id, _ceremony(found))
@@ -103,8 +103,8 @@ class SecondStep:
     ) -> SecondStepResult:
         """Start the session of a sign-in with a passkey of its user.
 
-        A failure uses a try of the mfa_token and feeds no counter. A lock of the codes does not
-        stop it. Raises MfaTokenInvalid, PasskeyInvalid.
+        A failure counts as an attempt of the mfa_token, but increases no counter of wrong codes. A
+        lock of the codes does not stop it. Raises MfaTokenInvalid, PasskeyInvalid.
         """
         answer = self._passkeys.read(credential)
         user_id = self.find(mfa_token).user_id
@@ -166,7 +166,7 @@ class SecondStep:
     def _record_failure(
         self, user: User, sign_in: OpenSignIn, method: Method, *, reason: str, actor: Actor
     ) -> None:
-        """Use a try of the mfa_token, and record why the second step failed."""
+        """Count an attempt of the mfa_token, and record why the second step failed."""
         self._pending.fail(sign_in)
         self._recorder.audit.record(
             AuditAction.AUTH_LOGIN,

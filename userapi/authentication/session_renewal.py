@@ -1,7 +1,8 @@
-"""Renewal: a session continues with a new pair of tokens, and all earlier ones are dead at once.
+"""Renewal: a session continues with a new pair of tokens, and all earlier ones are revoked.
 
-A new version of the session revokes them. That is no reuse of a refresh token: it ends nothing, and
-the grace period of a refresh does not return a token of the new version for one of the former.
+A new version of the session revokes them. Sending a revoked refresh token is not a reuse: it does
+not end the session. The grace period of a refresh never exchanges a token of a former version for
+one of the new version.
 """
 
 from collections.abc import Sequence
@@ -41,10 +42,10 @@ class SessionRenewal:
         return locked
 
     def renew(self, own: UserSession, *, proved: Sequence[str] = ()) -> None:
-        """Give a locked session a new version, and the methods by which its user has proved
-        their identity just now.
+        """Store a new version of a locked session, and the methods that authenticated its user.
 
-        Without any the authentication of the session stays as it is. The session's end stays.
+        Without methods, the authentication of the session does not change. Its expiry never
+        changes.
         """
         now = self._recorder.now()
         own.generation += 1

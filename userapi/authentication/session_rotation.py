@@ -66,7 +66,7 @@ _session_columns = (
     _sessions.c.revoked_at,
     *authentication_columns(),
 )
-# The generation in the condition settles races: of concurrent refreshes, one finds it unchanged.
+# The generation in the condition resolves races: of concurrent refreshes, one finds it unchanged.
 _ROTATE = (
     update(_sessions)
     .where(

@@ -1,4 +1,4 @@
-"""The end of every sign-in: the session starts once all steps have succeeded."""
+"""The last part of every sign-in: the session starts once all steps have succeeded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What a user can still authenticate with after the password has changed: sessions and API keys."""
+"""The credentials that stay valid after a change of the password: sessions and API keys."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -86,7 +86,7 @@ class StepUp:
     def with_code(self, own: LiveSession, code: str, *, actor: Actor) -> TokenPair:
         """Return a new pair for the session of a user who has a second factor.
 
-        A wrong code counts as one of the second step does. Raises MfaNotEnabled, TooManyAttempts,
+        A wrong code is counted like one of the second step. Raises MfaNotEnabled, TooManyAttempts,
         InvalidCode, Busy, Unavailable if no key decrypts the secrets of the user's apps, and
         TokenRevoked if the session has ended or was renewed.
         """
@@ -100,7 +100,7 @@ class StepUp:
         return self._token_pairs.issue(outcome.session, outcome.user)
 
     def passkey_options(self, own: LiveSession) -> PasskeyOptions:
-        """Return the options for a passkey of the user, which only this session can answer.
+        """Return the options for a passkey of the user, which are valid for this session only.
 
         Raises MfaMethodUnavailable.
         """
@@ -111,8 +111,8 @@ class StepUp:
     ) -> TokenPair:
         """Return a new pair for the session of a user who has used a passkey.
 
-        A failure feeds no counter, and a lock of the codes does not stop it. Raises MfaNotEnabled,
-        PasskeyInvalid, and TokenRevoked if the session has ended or was renewed.
+        A failure increases no counter, and a lock of the codes does not prevent it. Raises
+        MfaNotEnabled, PasskeyInvalid, and TokenRevoked if the session has ended or was renewed.
         """
         if not own.mfa_enabled:
             raise MfaNotEnabled()

@@ -222,8 +222,8 @@ class RefreshTokens:
     """Issues and verifies refresh tokens.
 
     They are deterministic: a session at a generation has one token, so the service can return a
-    successor again without storing its text. Only this service reads them, so a key of their own
-    signs them, whatever algorithm signs access tokens (docs/decisions/0002, 0011).
+    successor again without storing its text. Only this service reads them, so a separate key signs
+    them, independent of the algorithm of access tokens (docs/decisions/0002, 0011).
     """
 
     def __init__(self, *, clock: Clock, issuer: str, audience: str, secret_key: str) -> None:

@@ -111,7 +111,7 @@ def _modules_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        if not gc.get_freeze_count():  # Only in a process of its own: tests run many commands.
+        if not gc.get_freeze_count():  # Only in a separate process: tests run many commands.
             gc.freeze()
         gc.enable()
 

@@ -135,11 +135,12 @@ def revoke(key_id: UUID) -> None:
 def check() -> None:
     """Check the form and checksum of a key from standard input, offline.
 
-    Exit code 0 if it is well-formed, 1 if it is not. Whether it is valid, only the service knows.
+    The exit code is 0 for a well-formed key, otherwise 1. Only the service can check whether the
+    key is valid.
     """
     parsed = parse_key(sys.stdin.readline().strip())
     if parsed is None:
-        click.secho("This is no API key.", fg="red", err=True)
+        click.secho("This is not an API key.", fg="red", err=True)
         raise SystemExit(1)
     click.echo(f"{parsed.owner_type} key {parsed.key_id}")
 
@@ -152,5 +153,5 @@ def _expiry(text: str | None) -> Expiry:
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,4})([hd])", text)
     if found is None:
-        raise click.UsageError("--expires must be such as 90d or 12h, or never.")
+        raise click.UsageError("--expires must be a duration such as 90d or 12h, or never.")
     return services().clock.now() + int(found[1]) * UNITS[found[2]]

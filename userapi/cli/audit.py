@@ -266,8 +266,8 @@ def verify(ctx: click.Context, anchor: Anchor | None) -> None:
         )
     if verified.unchecked:
         click.secho(
-            f"{verified.unchecked} seals were made with a key that is not here: neither they nor"
-            " their rows can be checked.",
+            f"{verified.unchecked} seals were made with a key that is not here. They and"
+            " their rows cannot be checked.",
             fg="yellow",
         )
     if verified.findings:

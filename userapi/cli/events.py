@@ -69,7 +69,7 @@ def replay(ids: Sequence[UUID], parked: bool, since: datetime | None) -> None:
 @click.option("--broker", is_flag=True, help="Events that RabbitMQ delivers from now on, as JSON.")
 @safely
 def tail(lines: int, follow: bool, broker: bool) -> None:
-    """Show events as they come."""
+    """Show events as they are published."""
     try:
         for line in _from_broker() if broker else _from_outbox(lines, follow=follow):
             click.echo(printable(line))
@@ -98,7 +98,8 @@ def _from_outbox(lines: int, *, follow: bool) -> Iterator[str]:
         if not follow:
             return
         time.sleep(FOLLOW_SECONDS)
-        # A number is given before its transaction commits: a smaller one may become visible later.
+        # A number is assigned before its transaction commits: a smaller one may become visible
+        # later.
         found = journal.after(newest - LOOK_BACK, limit=2 * LOOK_BACK)
         events = [event for event in found if event.sequence not in seen]
         seen = {event.sequence for event in found}
@@ -125,7 +126,7 @@ def _print(events: Sequence[EventView]) -> None:
 
 
 def _document(event: EventView) -> object:
-    """Return the data of an event, or its text where it is no JSON."""
+    """Return the data of an event, or its text if it is not JSON."""
     try:
         return json.loads(event.data)
     except ValueError:

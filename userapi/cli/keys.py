@@ -94,7 +94,7 @@ def rotate() -> None:
         _warn_of_cached_keys()
 
 
-# The id of one in 64 keys begins with a hyphen (base64url), and is no option.
+# The id of one in 64 keys begins with a hyphen (base64url), and is not an option.
 @command.command("revoke", context_settings={"ignore_unknown_options": True})
 @click.argument("kid")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")

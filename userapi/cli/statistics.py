@@ -1,4 +1,4 @@
-"""flask users stats: figures as tables with small bars."""
+"""flask users stats: statistics as tables with small bars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -39,7 +39,7 @@ def bar(value: int, largest: int, width: int = BAR_WIDTH) -> str:
 
 
 def _print_figures(figures: Figures) -> None:
-    """Print all figures."""
+    """Print all statistics."""
     _print_parts("STATUS", figures.by_status, figures.total)
     _print_parts("ROLE", figures.by_role, figures.total)
     active = {f"active {name}": count for name, count in figures.active_users.items()}

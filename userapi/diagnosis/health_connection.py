@@ -1,4 +1,4 @@
-"""The connection over which health asks the database, kept from one check to the next.
+"""The connection over which health checks query the database, kept between checks.
 
 It does not belong to the pool, so health also reports a server that hangs while the pool is full.
 """
@@ -30,7 +30,7 @@ class _CheckedConnection(BoundedConnection):
 
 
 class HealthConnection:
-    """Lends a connection to one check at a time; checks at the same time use further ones."""
+    """Lends a connection to one check at a time; concurrent checks open further ones."""
 
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url

@@ -75,7 +75,7 @@ def _direct_connection(settings: Settings) -> Iterator[Finding]:
     """Yield why the worker and migrations cannot connect without a pooler."""
     is_separate = settings.database_direct_url != settings.database_url
     if not is_separate and not settings.runs_worker_inside:
-        return  # The worker and migrations may have variables of their own.
+        return  # The worker and migrations may have other variables.
     try:
         with closing(connect_alone(settings.database_direct_url, "userapi-doctor")) as connection:
             pooled = has_pooler(connection)

@@ -44,7 +44,7 @@ class Publisher(Protocol):
 
 
 class MemoryPublisher:
-    """Stores messages in a list. Tests can make it unavailable or let it reject messages."""
+    """Stores messages in a list. Tests can make it unavailable or make it reject messages."""
 
     def __init__(self) -> None:
         self.published: list[Message] = []

@@ -1,6 +1,6 @@
-"""Setting up an authenticator app: a new secret, which counts once a code of it was confirmed.
+"""Setting up an authenticator app: a new secret, which is a factor once a code confirms it.
 
-A user has one unconfirmed app at most. It is in no list, and expires.
+A user has at most one unconfirmed app. It is in no list, and expires.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _table = table_of(TotpFactor)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApp:
-    """The secret for an authenticator app, in the forms in which apps take it."""
+    """The secret for an authenticator app, in the forms that apps accept."""
 
     id: UUID
     secret: str
@@ -119,7 +119,7 @@ class AppSetup:
         return self._shown(factor_id, secret, username=row.username, expires_in=left)
 
     def prove(self, user_id: UUID, factor_id: UUID, code: str) -> ProvenApp:
-        """Compare a code with the secret of an unconfirmed app. A wrong one counts nowhere.
+        """Compare a code with the secret of an unconfirmed app. A wrong one is not counted.
 
         Raises FactorNotFound, InvalidCode, and Unavailable if no key decrypts the secret.
         """
@@ -135,9 +135,9 @@ class AppSetup:
         return ProvenApp(factor_id, step)
 
     def confirm(self, session: Session, user_id: UUID, app: ProvenApp) -> FactorView:
-        """Make a factor of a proven app of a locked user, in the open transaction.
+        """Make a confirmed app of a locked user a factor, in the open transaction.
 
-        The code that has proven it is used up. Raises FactorNotFound.
+        The code that confirmed it cannot be used again. Raises FactorNotFound.
         """
         confirmed = session.execute(
             update(_table)

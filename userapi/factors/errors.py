@@ -1,4 +1,4 @@
-"""What second factors refuse."""
+"""Errors of second factors."""
 
 from userapi.errors import Conflict, Forbidden, NotFound, Unauthenticated
 

@@ -55,7 +55,7 @@ class OwnPasskeyView(PasskeyView):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebAuthnAccount:
-    """What a browser needs to remove passkeys that the account does not have any more.
+    """What a browser needs to remove passkeys that the account no longer has.
 
     `user_id` is the user handle (WebAuthn Level 3 §5.4.3).
     """

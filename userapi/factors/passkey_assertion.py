@@ -144,7 +144,7 @@ class PasskeyAssertion:
         # Imported here because it loads the library.
         from userapi.factors.webauthn_verification import verify_assertion
 
-        # Copies of a synchronized passkey count by themselves, or not at all (§6.1.1).
+        # Copies of a synchronized passkey have separate counters, or none (§6.1.1).
         sign_count = 0 if passkey.backup_eligible else passkey.sign_count
         try:
             return verify_assertion(

@@ -10,7 +10,7 @@ from userapi.settings.relying_party import host_of, is_within
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelyingParty:
-    """Who asks for passkeys, and from which pages.
+    """The service that requests passkeys, and its pages.
 
     `id` is a domain; empty means that no passkey can be added or used. `origins` are the pages and
     apps whose responses are accepted, compared character for character.

@@ -43,10 +43,11 @@ class FactorRemoval:
         self._sessions = sessions
 
     def remove(self, user_id: UUID, factor_id: UUID, *, actor: Actor) -> None:
-        """Remove a factor, and end all sessions of the user but that of the actor.
+        """Remove a factor, and end all sessions of the user except that of the actor.
 
-        The last factor takes the recovery codes along: sign-in needs the password alone again.
-        Raises FactorNotFound, and MfaRequiredByRole for the last one where a role demands one.
+        With the last factor the recovery codes are deleted: sign-in requires only the password
+        again. Raises FactorNotFound, and MfaRequiredByRole for the last one where a role demands
+        one.
         """
         with transaction() as session:
             user, role_names = self._accounts.locked(session, user_id)

@@ -1,4 +1,4 @@
-"""Reset of two-step sign-in: an administrator or operator takes all second factors away."""
+"""Reset of two-step sign-in: an administrator or operator removes all second factors."""
 
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from userapi.sessions.service import EndReason, Sessions
 
 
 class MfaReset:
-    """Takes all second factors of another user away, who then signs in with the password alone."""
+    """Removes all second factors of another user, who then signs in with the password alone."""
 
     def __init__(
         self, *, recorder: Recorder, accounts: Accounts, factors: Factors, sessions: Sessions

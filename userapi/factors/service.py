@@ -30,7 +30,7 @@ from userapi.sessions.service import EndReason, Sessions
 
 
 class MfaChangeReason(StrEnum):
-    """Who switched two-step sign-in of an account on or off."""
+    """Who enabled or disabled two-step sign-in of an account."""
 
     ADMIN = "admin"
     SELF = "self"
@@ -38,7 +38,7 @@ class MfaChangeReason(StrEnum):
 
 
 class Factors:
-    """Records added factors, and switches two-step sign-in on and off."""
+    """Records added factors, and enables and disables two-step sign-in."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Factors:
     ) -> tuple[str, ...] | None:
         """Record a factor that the open transaction has added to a locked user.
 
-        The first factor switches two-step sign-in on: it ends all sessions but `keep`, stores
+        The first factor enables two-step sign-in: it ends all sessions except `keep`, stores
         `codes` and returns them. Raises Unavailable if the user has no factor by now and had one
         when the codes were prepared; a retry succeeds.
         """

@@ -96,7 +96,7 @@ def verify_assertion(
 def verify_registration(answer: RegistrationAnswer, *, party: RelyingParty) -> NewPasskey:
     """Verify a new credential (WebAuthn Level 3 §7.1). Raises ResponseRejected.
 
-    The caller has read the challenge. Attestation statements are not judged.
+    The caller has read the challenge. Attestation statements are not verified.
     """
     try:
         attestation_object = _without_statement(answer.attestation_object)
@@ -148,9 +148,9 @@ def _is_signed(answer: AssertionAnswer, public_key: bytes) -> bool:
 
 
 def _without_statement(attestation_object: bytes) -> bytes:
-    """Return an attestation object without its statement, which the options asked to leave out.
+    """Return an attestation object without its statement, which the options do not request.
 
-    Some authenticators send one nevertheless, in formats that the library does not know.
+    Some authenticators send one anyway, in formats that the library does not support.
     """
     members = parse_cbor(attestation_object)
     return encode_cbor({"fmt": "none", "attStmt": {}, "authData": members["authData"]})
@@ -202,7 +202,7 @@ def _fault_of(
 ) -> PasskeyFault | None:
     """Return why the library has rejected a response, in the order of its checks.
 
-    Its exceptions tell it only in English.
+    Its exceptions contain the reason only as text.
     """
     if client_data.type != ceremony:
         return PasskeyFault.TYPE

@@ -1,4 +1,4 @@
-"""A limit for every wait for a server, also when the network drops packets.
+"""A time limit for every wait for a server, even if the network drops packets.
 
 The server's own time-outs do not help if its reply never arrives, TCP's do not if a proxy
 acknowledges everything, and a time-out per read allows a byte a second. So a thread shuts a

@@ -121,7 +121,7 @@ class Redis:
     def execute_each(self, commands: Sequence[Command]) -> list[Command]:
         """Execute commands, and return all of them if Redis is unavailable.
 
-        Afterwards the Sentinels are asked for the master: a former one may accept commands for a
+        Afterwards the Sentinels are queried for the master: a former one may accept commands for a
         while, and then loses them.
         """
         if self.execute(*commands) is None:

@@ -1,7 +1,7 @@
 """Pools of redis-py for the URL of Redis: a server, or the master that Sentinels name.
 
 Each new connection starts with a question to a Sentinel, so it reaches the current master. A watch
-of the master tells when the connections that are open lead to a former one.
+of the master detects when open connections lead to a former one.
 """
 
 import threading
@@ -15,7 +15,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from userapi.settings.redis_urls import Address, SentinelUrl, is_sentinel_url, parse_sentinel_url
 
-# A Sentinel replies at once or not at all, and others can be asked. For each wait.
+# For each wait. A Sentinel replies immediately or not at all, and others can be queried.
 SENTINEL_MAX_SECONDS = 0.2
 # After an ordered failover the former master accepts writes for several seconds more.
 MASTER_CHECK_SECONDS = 1.0
@@ -30,7 +30,7 @@ class SentinelsUnavailable(RedisConnectionError):
 
 
 class Sentinels:
-    """The Sentinels of a master. One that names no master becomes the last to be asked.
+    """The Sentinels of a master. One that names no master is queried last from then on.
 
     Unlike redis-py's class, any number of threads can use an instance.
     """
@@ -69,7 +69,7 @@ class Sentinels:
 
 
 class MasterWatch:
-    """Asks the Sentinels once a second, when used, whether there is another master."""
+    """Queries the Sentinels, at most once a second, whether there is another master."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = cast(Any, pool)
@@ -83,7 +83,7 @@ class MasterWatch:
         return self.has_changed_now()
 
     def has_changed_now(self) -> bool:
-        """Return the same without regard to how long ago the last check was."""
+        """Return the same, even if the last check was less than a second ago."""
         now = time.monotonic()
         if now < self._available_at:
             return False

@@ -16,7 +16,7 @@ from userapi.infrastructure.rate_counters import (
 )
 from userapi.infrastructure.redis_commands import Command, RedisClient, Script, command
 
-# Encoding a command takes as long as reading its reply, and callers come again.
+# Encoding a command takes as long as reading its reply, and most callers send more requests.
 MAX_CACHED_COMMANDS = 4096
 
 # The scripts return one text: redis-py needs several microseconds for each number of a list.

@@ -63,7 +63,7 @@ class ClusterSlots:
             cast(Any, self._nodes).close()
 
     def _connect(self) -> NodesManager:
-        """Return redis-py's view of the nodes, which it reads at once."""
+        """Return redis-py's view of the nodes, which it reads immediately."""
         nodes = [cast(Any, ClusterNode)(host, port) for host, port in self._url.nodes]
         manager: NodesManager = cast(Any, NodesManager)(
             nodes,

@@ -42,7 +42,7 @@ from userapi.lockout.models import LoginAttempt
 ABANDONED_AFTER = timedelta(seconds=60)
 # Identifiers are counted by their HMAC, which never begins like this.
 CODE_KEY_PREFIX = "mfa:"
-# A code can be guessed sooner than a password: from so many failures in a row on, each lock of a
+# A code is easier to guess than a password: after this many consecutive failures, each lock of a
 # user's codes is a long one (NIST SP 800-63B-4 §3.2.2 allows at most 100).
 MAX_CODE_FAILURES = 100
 LONG_LOCK = timedelta(hours=24)

@@ -42,7 +42,7 @@ class MailUnavailable(_MailFailed):
 
 
 class ServerUnavailable(MailUnavailable):
-    """No mail can be sent now. `broke_off`: the connection failed while this one was sent."""
+    """No mail can be sent now. `broke_off`: the connection failed during this mail."""
 
     def __init__(self, reason: str, reply: str = "", *, broke_off: bool = False) -> None:
         super().__init__(reason, reply)

@@ -90,5 +90,5 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _on_one_line(value: Any) -> Any:
-    """Return a text without line breaks, which would start a paragraph of its own."""
+    """Return a text without line breaks, which would start a new paragraph."""
     return " ".join(value.split()) if isinstance(value, str) else value

@@ -77,7 +77,7 @@ class PasswordHasher:
         hash is not configured.
 
         Without a usable hash, a dummy is checked in the same time. A wrong password takes that time
-        for a cheaper bcrypt hash, too. Other legacy hashes take the time of their own cost, until
+        for a cheaper bcrypt hash, too. Other legacy hashes need the time of their own cost, until
         the user has logged in once.
         """
         if stored is None or not _is_text(password):
@@ -118,7 +118,7 @@ class PasswordHasher:
         return Verification(True, needs_rehash=True)
 
     def _check_dummy(self) -> Verification:
-        """Take the time of one check, and return no match."""
+        """Use the time of one check, and return no match."""
         self._pool.run(lambda: _spend(self._rounds))
         return NO_MATCH
 

@@ -63,7 +63,7 @@ class HashingPool:
 
     @property
     def threads(self) -> int:
-        """Return how many hashes run at once."""
+        """Return how many hashes run concurrently."""
         return self._threads
 
     @property

@@ -1,1 +1,1 @@
-"""Roles: what they grant, what they inherit, and who may give them to which users."""
+"""Roles: what they grant, what they inherit, and who may assign them to which users."""

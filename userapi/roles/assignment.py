@@ -1,4 +1,4 @@
-"""Giving roles to users, in the open transaction."""
+"""Assigning roles to users, in the open transaction."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _INSERT = insert(_user_roles)
 
 
 def replace_roles(user_id: UUID, role_names: Collection[str]) -> tuple[list[str], list[str]]:
-    """Give a user exactly these roles; return the old and the new ones.
+    """Replace the roles of a user by these; return the old and the new ones.
 
     No role at all means the base role. Raises Invalid for an unknown role, and for more roles than
     a user may have, except where roles are only removed.
@@ -39,7 +39,7 @@ def replace_roles(user_id: UUID, role_names: Collection[str]) -> tuple[list[str]
 
 
 def give_first_roles(user_id: UUID, role_names: Collection[str]) -> list[str]:
-    """Give a new user their first roles and return them. Raises what `replace_roles` raises."""
+    """Assign a new user's first roles and return them. Raises what `replace_roles` raises."""
     wanted = _wanted(role_names)
     require_few_roles(wanted)
     _give(require_transaction(), user_id, wanted)

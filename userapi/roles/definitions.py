@@ -1,4 +1,4 @@
-"""Definitions of roles: what can be written of a role, and how two definitions differ."""
+"""Definitions of roles: the fields that can be changed, and how two definitions differ."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ _roles = table_of(Role)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleDefinition:
-    """All that can be written of a role."""
+    """All fields of a role that can be changed."""
 
     name: str
     description: str = ""
@@ -25,7 +25,7 @@ class RoleDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleDifference:
-    """The present and the wanted definition of one role; None where the role does not exist."""
+    """The current and the wanted definition of one role; None if the role does not exist."""
 
     before: RoleDefinition | None
     after: RoleDefinition | None
@@ -48,7 +48,7 @@ class RoleDifference:
 
 
 def read_definitions(session: Session) -> dict[str, RoleDefinition]:
-    """Return the present definition of every role, by name."""
+    """Return the current definition of every role, by name."""
     parents = read_parents(session)
     rows = session.execute(select(_roles.c.name, _roles.c.description, _roles.c.permissions))
     return {

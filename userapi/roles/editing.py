@@ -1,4 +1,4 @@
-"""Changing custom roles: one at a time, or all at once to the content of a file.
+"""Changing custom roles: one at a time, or all together to the content of a file.
 
 Every change first locks the single row of the role catalogue, so that concurrent changes run one
 after the other: each validates the graph that it changes.
@@ -38,7 +38,7 @@ class RoleWatcher(Protocol):
     """Receives changes of roles, such as a cache that they invalidate."""
 
     def roles_changed(self, *, catalogue_version: int) -> None:
-        """Handle, after the commit, that a role grants something else."""
+        """Handle a change of what a role grants, after the commit."""
         ...
 
 
@@ -120,7 +120,7 @@ class RoleEditor:
             self._apply(session, [RoleDifference(before=before, after=None)], known, actor)
 
     def differences(self, wanted: Iterable[RoleDefinition]) -> list[RoleDifference]:
-        """Return what would have to change for the custom roles to be exactly these.
+        """Return the differences between the custom roles and these.
 
         Raises Invalid and BuiltinRole; changes nothing.
         """
@@ -135,7 +135,7 @@ class RoleEditor:
         actor: Actor,
         expected: Sequence[RoleDifference],
     ) -> None:
-        """Make the custom roles exactly these, all together or not at all.
+        """Replace the custom roles by these, all or none.
 
         Raises Stale if the differences are no longer the expected ones, and the errors of changing
         a single role.

@@ -1,4 +1,4 @@
-"""What the use cases of roles refuse."""
+"""Errors of the use cases of roles."""
 
 from userapi.errors import Conflict, Forbidden, NotFound
 

@@ -1,4 +1,4 @@
-"""Through which roles somebody has a permission."""
+"""Through which roles a user has a permission."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence

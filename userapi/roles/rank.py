@@ -11,7 +11,7 @@ from userapi.roles.errors import InsufficientRank
 from userapi.roles.graph import RoleGraph
 from userapi.roles.models import ServiceAccountRole, UserRole
 
-# The query takes a second for 100 000 users who all matter. Roles change rarely enough for more.
+# The query takes a second for 100 000 relevant users. Roles change rarely, so it may take longer.
 MAX_QUERY_SECONDS = 15
 _MANAGES_ROLES = str(Permission.ROLES_MANAGE)
 
@@ -26,9 +26,9 @@ _HOLDERS = (
 
 def require_outranks_losers(actor: Actor, *, before: RoleGraph, after: RoleGraph) -> None:
     """Raise InsufficientRank if a user or service account that the actor does not outrank loses a
-    permission of this service. Actors may take permissions away from themselves.
+    permission of this service. Actors may remove permissions from themselves.
 
-    Reads in the open transaction who has which roles, and only users who can matter: a user whom
+    Reads in the open transaction who has which roles, and only relevant users: a user whom
     the actor does not outrank has a role that grants more than the actor holds, or has all that the
     actor holds, and so also the one permission `shared`.
     """

@@ -22,7 +22,7 @@ _account_roles = table_of(ServiceAccountRole)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleView:
-    """A role as its readers see it."""
+    """A role as it is shown."""
 
     name: str
     description: str
@@ -44,10 +44,10 @@ class Roles:
         self._graph: RoleGraph | None = None
 
     def graph(self, version: int | None = None) -> RoleGraph:
-        """Return the roles at `version` of the catalogue, or now.
+        """Return the roles at `version` of the catalogue, by default the current one.
 
-        The process caches one graph. A caller that knows the present version gets it without a
-        query; any other costs one query for the version.
+        The process caches one graph. A caller that knows the current version gets it without a
+        query; otherwise the version costs one query.
         """
         cached = self._graph
         if cached is not None and cached.version == version:
@@ -64,7 +64,7 @@ class Roles:
         return graph
 
     def clear_cache(self) -> None:
-        """Drop the cached graph. Needed where the versions of the catalogue start again."""
+        """Drop the cached graph. Needed if the versions of the catalogue start again."""
         self._graph = None
 
     def all(self) -> list[RoleView]:

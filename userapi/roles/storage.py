@@ -78,7 +78,7 @@ def _write_role(
 
 
 def _delete_role(session: Session, name: str) -> None:
-    # Waits for transactions that give the role to a user: `lock_roles` holds this row.
+    # Waits for transactions that assign the role to a user: `lock_roles` locks this row.
     session.execute(select(_roles.c.name).where(_roles.c.name == name).with_for_update())
     has_users = select(_user_roles.c.user_id).where(_user_roles.c.role_name == name).limit(1)
     if session.execute(has_users).first():

@@ -1,4 +1,4 @@
-"""The rules that a definition of a role must keep."""
+"""The rules for the definition of a role."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Limits of request bodies that work without a proxy: size, completeness and time.
 
 They count the bytes that are read, independent of headers and framing. A proxy in front has limits
-of its own and passes complete requests; it also handles clients that are slow on purpose.
+of its own and passes complete requests; it also handles clients that are slow intentionally.
 """
 
 import io

@@ -84,7 +84,7 @@ class RedisLiveSessions:
         self.copies.catalogue_changed(version=catalogue_version)
 
     def rotation_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> None:
-        """Keep this in the memory of the process and, as soon as it is available, in Redis."""
+        """Store this in the memory of the process and, as soon as it is available, in Redis."""
         self._database.rotation_in_doubt(session_id, user_id=user_id, generation=generation)
         key = in_doubt_key(session_id, user_id)
         note = command("SET", key, generation, "EX", IN_DOUBT_SECONDS)
@@ -93,7 +93,7 @@ class RedisLiveSessions:
         )
 
     def is_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> bool:
-        """Return whether any process reported it; this process only, while Redis is away."""
+        """Return whether any process reported it; only this process, while Redis is unavailable."""
         if self._database.is_in_doubt(session_id, user_id=user_id, generation=generation):
             return True
         replies = self._notes.execute(command("GET", in_doubt_key(session_id, user_id)))

@@ -5,7 +5,7 @@ versions are current. Otherwise it stores a placeholder, and the process reads t
 stores the result by a second script, which stores nothing unless
 
 - the placeholder of this process is still there: a revocation overwrites it with a tombstone, and
-  an emptied Redis has lost it, so a fill that was overtaken by either is rejected; and
+  an emptied Redis has lost it, so the fill is rejected; and
 - the result is not older than the versions stored for the user and for the catalogue of roles.
 
 A copy is valid only while those versions exist, so a Redis that lost some of its keys leads to a
@@ -15,10 +15,10 @@ process that stored it: a replica that was promoted may have the copy and have l
 A revocation applies to the next request in every process. If Redis is unavailable when a process
 revokes, this process reads the database until a thread has published the invalidation, which it
 tries several times a second. A process that reconnects to Redis reads the database for a moment
-longer, so that it trusts no copy before the others have published their invalidations. Only if one
-process alone cannot reach Redis, or dies between its commit and the invalidation, do the copies
-that others use stay valid: a copy lives `copy_seconds` from the moment when its
-placeholder was stored, before the database was read, and that is the limit.
+longer, so that it trusts no copy before the others have published their invalidations. Copies that
+other processes use stay valid only if a single process cannot reach Redis, or stops between its
+commit and the invalidation. Even then a copy expires `copy_seconds` after its placeholder was
+stored, which was before the database was read.
 """
 
 from collections.abc import Sequence

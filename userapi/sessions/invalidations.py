@@ -1,4 +1,4 @@
-"""Invalidations of cached sessions: published at once, or by a thread as soon as Redis is back.
+"""Invalidations of cached sessions: published immediately, or by a thread once Redis is available.
 
 An invalidation concerns the keys of one tag. While one is pending, this process trusts no copy with
 its tag; copies with other tags, which may be on other servers, stay valid.
@@ -27,7 +27,7 @@ class Invalidations:
     """Publishes invalidations, and retries several times a second what could not be published."""
 
     def __init__(self, store: RedisClient, *, copy_seconds: int) -> None:
-        """`store` has a longer time-out than lookups, and circuit breakers of its own."""
+        """`store` has a longer time-out than lookups, and its own circuit breakers."""
         self._store = store
         self._copy_seconds = copy_seconds
         # Unpublished commands by tag, each with the time when the last copy it concerns expires.
@@ -42,7 +42,7 @@ class Invalidations:
     def publish(
         self, commands: Mapping[str, Sequence[Command]], *, needed_seconds: float | None = None
     ) -> None:
-        """Publish commands by tag. They are needed as long as copies live, unless given."""
+        """Publish commands by tag. They expire with the copies, unless another time is given."""
         # While the thread tries, no request tries itself: each would wait for a time-out.
         waiting = {
             tag: list(group)

@@ -1,4 +1,4 @@
-"""The tables of sessions, which alone decide who is signed in, and of sign-ins under way."""
+"""The tables of sessions, which alone decide who is signed in, and of pending sign-ins."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -73,7 +73,7 @@ class UserSession(Base):
 class PendingSignIn(Base):
     """A sign-in whose password was correct and whose second step is missing: an mfa_token.
 
-    The row is deleted when the token is used or dead. Only the SHA-256 of the token is stored.
+    The row is deleted when the token is used or void. Only the SHA-256 of the token is stored.
     """
 
     __tablename__ = "pending_sign_ins"

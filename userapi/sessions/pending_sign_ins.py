@@ -1,7 +1,7 @@
 """Sign-ins whose first step has succeeded and whose second step is missing, by their mfa_token.
 
-The token is opaque and in no table: only its SHA-256 is. A sign-in that ends, in whichever way, is
-deleted, so an unknown, used, expired or voided token are the same.
+The token is opaque and in no table: only its SHA-256 is. A sign-in that ends is deleted, so
+unknown, used, expired and voided tokens are treated alike.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _table = table_of(PendingSignIn)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSignIn:
-    """A sign-in under way. `lockout_key` counts the failures of the identifier that was typed."""
+    """A pending sign-in. `lockout_key` counts the failures of the identifier that was typed."""
 
     id: UUID
     user_id: UUID
@@ -43,7 +43,7 @@ class OpenSignIn:
 
 
 class PendingSignIns:
-    """Opens, finds and ends sign-ins under way."""
+    """Opens, finds and ends pending sign-ins."""
 
     def __init__(self, clock: Clock, *, lifetime: timedelta) -> None:
         self._clock = clock
@@ -119,12 +119,12 @@ class PendingSignIns:
 
 
 def end_sign_ins_of(user_ids: Collection[UUID]) -> None:
-    """End every sign-in under way of these users, in the open transaction."""
+    """End every pending sign-in of these users, in the open transaction."""
     require_transaction().execute(delete(_table).where(_table.c.user_id.in_(list(user_ids))))
 
 
 def end_every_sign_in() -> None:
-    """End every sign-in under way of every user, in the open transaction."""
+    """End every pending sign-in of every user, in the open transaction."""
     require_transaction().execute(delete(_table))
 
 

@@ -88,7 +88,7 @@ class Profiles(Protocol):
 class LiveSession:
     """What a request reads about the session of its token.
 
-    The profile saves the request for the own user a query.
+    The profile saves a query in requests for the user of the session.
     """
 
     session_id: UUID
@@ -234,7 +234,7 @@ class DatabaseLiveSessions:
         """Do nothing: the next lookup reads the row."""
 
     def rotation_in_doubt(self, session_id: UUID, *, user_id: UUID, generation: int) -> None:
-        """Keep this in the memory of the process."""
+        """Store this in the memory of the process."""
         with self._lock:
             self._in_doubt[session_id] = generation
 

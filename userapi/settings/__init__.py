@@ -1,4 +1,4 @@
-"""The settings: the only reader of the environment, and what it makes of it.
+"""The settings: the only package that reads the environment.
 
 `Settings.load()` returns the settings of this process, or raises `SettingsError` with one line for
 each fault. A line names the variable and the valid values, never the invalid value.

@@ -251,7 +251,7 @@ def _mail_contradictions(settings: Settings, given: Collection[str]) -> list[str
 
 
 def _contradictions(settings: Settings) -> list[str]:
-    """Return what is contradictory in any environment."""
+    """Return the contradictions between settings, in any environment."""
     problems = []
     if settings.password_hash_rounds < 10 and settings.environment != "testing":
         problems.append("PASSWORD_HASH_ROUNDS: must be 10 to 16 outside ENVIRONMENT=testing")
@@ -267,7 +267,7 @@ def _contradictions(settings: Settings) -> list[str]:
 
 
 def _factor_contradictions(settings: Settings, given: Collection[str]) -> list[str]:
-    """Return what is contradictory in the settings of second factors."""
+    """Return the contradictions between the settings of second factors."""
     problems = []
     if "webauthn_rp_id" in given and not fits(settings.webauthn_rp_id, settings.webauthn_origins):
         source = "WEBAUTHN_ORIGINS" if "webauthn_origins" in given else "PUBLIC_BASE_URL"

@@ -37,7 +37,7 @@ def redis_with(ca_file: Path, url: str) -> str:
 
 
 def rabbitmq_with(ca_file: Path, url: str) -> str:
-    """Return the URL of RabbitMQ, whose nodes may each have one of their own."""
+    """Return the URL of RabbitMQ, in which each node may name its own authority."""
     return ";".join(
         _with_option(part, CA_OPTION, ca_file, unless=(CA_OPTION,))
         if part.lower().startswith("amqps:")

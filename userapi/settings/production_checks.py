@@ -1,4 +1,4 @@
-"""What must not go into production: weak secrets, insecure switches, a missing database."""
+"""What production rejects: weak secrets, insecure settings, a missing database."""
 
 import re
 from collections.abc import Collection, Mapping

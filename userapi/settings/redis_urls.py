@@ -1,4 +1,4 @@
-"""Parsers of the URLs of Redis: a server, Sentinels that know the master, or nodes of a Cluster."""
+"""Parsers of the URLs of Redis: a server, the Sentinels of a master, or nodes of a Cluster."""
 
 import re
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ def is_cluster_url(redis_url: str) -> bool:
 
 
 def with_sentinel_password(redis_url: str, password: str) -> str:
-    """Return the URL with the password of the Sentinels, which has a variable of its own."""
+    """Return the URL with the password of the Sentinels, which is a separate variable."""
     separator = "&" if "?" in redis_url else "?"
     return f"{redis_url}{separator}sentinel_password={quote(password, safe='')}"
 

@@ -1,4 +1,4 @@
-"""Imports of users: at once, and as jobs of the worker."""
+"""Imports of users: within the request, and as jobs of the worker."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What jobs of bulk changes refuse."""
+"""Errors of jobs of bulk changes."""
 
 from userapi.errors import Conflict, NotFound
 

@@ -1,6 +1,6 @@
 """Running bulk changes: the worker changes one batch of users at a time.
 
-Each user is a transaction of its own, as in `BulkChanges`; the progress is stored after each batch.
+Each user has a separate transaction, as in `BulkChanges`; the progress is stored after each batch.
 If a worker stops in between, another one repeats the batch: a user who is already as wanted then
 counts as changed.
 """

@@ -17,7 +17,7 @@ class ImportNotFound(NotFound):
 
 
 class CheckedRowsGone(Conflict):
-    """The rows of a dry run were imported already, or are not stored any more."""
+    """The rows of a dry run were imported already, or are no longer stored."""
 
     code = "checked_rows_gone"
     title = (

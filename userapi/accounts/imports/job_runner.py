@@ -1,8 +1,8 @@
 """Running import jobs: the worker imports one batch at a time.
 
 A batch is one transaction with its users, its results and the progress of the job. If a worker
-stops, no row is half done, and another worker continues with the next batch. The encrypted rows of
-a batch are deleted with it.
+stops, no row is partly imported, and another worker continues with the next batch. The encrypted
+rows of a batch are deleted with it.
 """
 
 from collections.abc import Sequence

@@ -194,7 +194,7 @@ class ImportJobs:
     def _sealed_job(
         self, rows: Sequence[Row], *, dry_run: bool, ignored_columns: Sequence[str]
     ) -> _SealedJob:
-        """Return a job to store. Encrypting takes long, so no transaction is open meanwhile."""
+        """Return a job to store. Encrypting is slow, so no transaction is open meanwhile."""
         import_id = new_id()
         batches = batches_of(map(checked_form, rows), hashes=not dry_run)
         sealed = [self._batches.seal(import_id, n, batch) for n, batch in enumerate(batches)]

@@ -8,7 +8,7 @@ from userapi.errors import FieldError
 from userapi.infrastructure import strict_json
 
 MAX_LINE_LENGTH = 64 * 1024
-ARRAY_MESSAGE = "A JSON array is not NDJSON: write each user as a JSON object on a line of its own."
+ARRAY_MESSAGE = "A JSON array is not NDJSON: write each user as a JSON object on a separate line."
 
 
 def read_ndjson(lines: Iterable[str]) -> Iterator[Row]:

@@ -1,7 +1,6 @@
 """Screening: which rows of a batch can be inserted, and why the others cannot.
 
-The database has the last word when the batch is inserted: another process may create a user in
-between.
+The database decides when the batch is inserted: another process may create a user in between.
 """
 
 from collections.abc import Sequence

@@ -36,7 +36,7 @@ class Factor(Schema):
 
 
 class WebAuthnAccount(Schema):
-    """What a browser needs to remove passkeys that the account does not have any more."""
+    """What a browser needs to remove passkeys that the account no longer has."""
 
     rp_id = fields.String(metadata={"example": "example.com"})
     user_id = fields.String(

@@ -145,7 +145,7 @@ class ApiKeyRotation(OptionalBody):
         maximum=int(MAX_OVERLAP.total_seconds()),
         metadata={
             "default": int(DEFAULT_OVERLAP.total_seconds()),
-            "description": "0 revokes the old key at once.",
+            "description": "0 revokes the old key immediately.",
         },
     )
     expires_at = Moment(

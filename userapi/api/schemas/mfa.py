@@ -48,7 +48,7 @@ class AppCode(StrictSchema):
 
 
 class NewApp(Schema):
-    """A secret for an authenticator app. It counts once a code was confirmed."""
+    """A secret for an authenticator app. It is a factor once a code confirms it."""
 
     id = fields.UUID()
     secret = fields.String(

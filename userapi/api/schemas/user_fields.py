@@ -1,4 +1,4 @@
-"""Fields of users: passwords, and the texts of a profile that have a form of their own."""
+"""Fields of users: passwords, and the texts of a profile with a special form."""
 
 from typing import Any
 from urllib.parse import urlsplit

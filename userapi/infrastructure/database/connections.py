@@ -39,7 +39,7 @@ SESSION_SETTINGS = {
 }
 BEHIND_POOLER = (
     "DATABASE_DIRECT_URL: must be PostgreSQL's own address, for the worker and migrations;"
-    " the present one leads to a pooler"
+    " this address leads to a pooler"
 )
 # How long after the server's own time-out a connection without a reply is closed.
 REPLY_MARGIN_SECONDS = 0.3
@@ -153,7 +153,8 @@ def require_no_pooler(direct_url: str) -> None:
 def has_pooler(connection: psycopg2.extensions.connection) -> bool:
     """Return whether a connection goes through a pooler.
 
-    PgBouncer sends a process number of its own at the start, which differs from the server's.
+    PgBouncer sends its own process number when a connection starts, which differs from the
+    server's.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")

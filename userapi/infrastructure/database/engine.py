@@ -157,7 +157,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # Deferred transactions that read and then write fail with "database is locked" as soon as
-        # two run at once. One that acquires the write lock first waits for the other.
+        # two run concurrently. One that acquires the write lock first waits for the other.
         statement = connection.get_execution_options().get("begin", "BEGIN IMMEDIATE")
         connection.exec_driver_sql(statement)
 

@@ -53,7 +53,7 @@ def require_transaction() -> Session:
     """Return the session of the open transaction. Raises RuntimeError outside of one."""
     session: Session = db.session()
     if _HOOKS not in session.info:
-        raise RuntimeError("this belongs into a transaction()")
+        raise RuntimeError("this must run in a transaction()")
     return session
 
 

@@ -106,7 +106,7 @@ def rows_after(order: Order, values: Sequence[Any]) -> ColumnElement[bool]:
         there = tuple_(*(part.bound(value) for part, value in zip(order, values, strict=True)))
         return here < there if order[0].descending else here > there
     # (a > x) or (a = x and (b < y or …)) for mixed directions. No index can be read by an OR, so a
-    # bound on the first key tells where to begin.
+    # bound on the first key defines where to begin.
     condition: ColumnElement[bool] = false()
     for part, value in reversed(list(zip(order, values, strict=True))):
         limit = part.bound(value)
