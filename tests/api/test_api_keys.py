@@ -10,7 +10,7 @@ from flask import Flask
 
 from tests.support.client import JsonClient
 from tests.support.facts import audit_rows, events, mails
-from tests.support.machines import OWN_KEYS, code_of, make_key, make_service
+from tests.support.machines import ACCOUNTS, OWN_KEYS, code_of, make_key, make_service
 from tests.support.mailbox import Mailbox, plain_text, tokens_in
 from tests.support.users import PASSWORD, LogIn, MakeUser, SignedInClient
 from userapi.clock import ManualClock, rfc3339
@@ -470,6 +470,24 @@ def test_a_key_of_another_owner_is_not_found(boss: SignedInClient, robin: Signed
         assert code_of(boss.patch(path, json={"name": "x"})) == (404, "not_found")
         assert code_of(boss.delete(path)) == (404, "not_found")
         assert code_of(boss.post(f"{path}/rotate")) == (404, "not_found")
+
+
+def test_keys_of_an_unknown_owner_are_not_found(boss: SignedInClient) -> None:
+    service, nobody = make_service(boss), "01900000-0000-7000-8000-000000000000"
+    body = {"name": "x"}
+
+    for answer in (
+        boss.get(f"{ACCOUNTS}{nobody}/api-keys/"),
+        boss.post(f"{ACCOUNTS}{nobody}/api-keys/", json=body),
+        boss.delete(f"{ACCOUNTS}{nobody}/api-keys/"),
+        boss.get(f"{ACCOUNTS}{nobody}/api-keys/{service.key.id}"),
+        boss.get(f"/api/v1/users/{service.id}/api-keys/"),
+        boss.delete(f"/api/v1/users/{service.id}/api-keys/{service.key.id}"),
+        boss.get(f"{service.keys_path}{nobody}"),
+        boss.get(f"{OWN_KEYS}{nobody}"),
+        boss.get(f"{OWN_KEYS}first"),
+    ):
+        assert code_of(answer) == (404, "not_found")
 
 
 def test_administrators_list_and_revoke_the_keys_of_users(

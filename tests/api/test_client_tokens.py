@@ -163,6 +163,7 @@ def test_errors_are_those_of_oauth_and_problems(
     body = answer.get_json()
     assert (answer.status_code, body["error"], body["code"]) == (status, error, error)
     assert answer.content_type == "application/json"
+    assert answer.headers["Cache-Control"] == "no-store"
     assert body["error_description"] and body["correlation_id"]
     assert (answer.headers.get("WWW-Authenticate") == 'Basic realm="userapi"') == (status == 401)
 
@@ -408,6 +409,30 @@ def test_a_requested_scope_is_exactly_what_the_token_may(
     assert holder.get(VERIFY).get_json()["permissions"] == ["stats:read", "users:read"]
     boss.patch(service.path, json={"roles": []})
     assert holder.get(VERIFY).get_json()["permissions"] == []
+
+
+def test_a_scope_may_have_wildcards_that_the_account_holds(
+    boss: SignedInClient, client: JsonClient
+) -> None:
+    service = make_service(boss, roles=["admin"])
+
+    for scope, shown in (("users:* roles:read", "roles:read users:*"), ("users:read " * 2, None)):
+        answer = request_token(client, service, scope=scope.strip())
+        found = answer.get_json()["scope"]
+        assert found == (shown or "users:read")
+        assert payload_of(answer.get_json()["access_token"])["permissions"] == found.split(" ")
+    for refused in ("*", "media:*", "users:* media:upload", "USERS:READ", " users:read"):
+        assert code_of(request_token(client, service, scope=refused)) == (400, "invalid_scope")
+
+
+def test_wrong_secrets_lock_nobody_out(client: JsonClient, service: MadeService) -> None:
+    """Anybody knows a client id, and could keep the service out."""
+    wrong = wrong_secret(service.key.text)
+
+    codes = {code_of(request_token(client, service, client_secret=wrong)) for _ in range(30)}
+
+    assert codes == {(401, "invalid_client")}
+    assert request_token(client, service).status_code == 200
 
 
 def test_without_a_scope_a_token_follows_the_account(

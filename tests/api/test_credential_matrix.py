@@ -4,7 +4,7 @@ An endpoint that declares nothing fails. So does one that answers a kind in anot
 declares, and one that crashes on it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -174,6 +174,48 @@ def test_a_dead_key_gets_past_no_guard(
     introspected = boss.post("/api/v1/auth/introspect", json={"token": service.key.text})
     if death not in ("elsewhere", "expired"):
         assert introspected.get_json() == {"active": False}
+
+
+@pytest.mark.parametrize(
+    "death", ["revoked", "suspended", "elsewhere", "deleted", "expired", "disabled", "password"]
+)
+def test_a_dead_personal_key_gets_past_no_guard(
+    make_app: Callable[..., Flask],
+    boss: SignedInClient,
+    client: JsonClient,
+    clock: Any,
+    make_user: MakeUser,
+    log_in: LogIn,
+    death: str,
+) -> None:
+    chief = make_user("chief", roles=["superadmin"])
+    session = log_in(chief)
+    key = make_key(session, OWN_KEYS, allowed_networks=["127.0.0.0/8"])
+    holder = client.as_user(key.text)
+    assert holder.get("/api/v1/auth/verify").status_code == 200
+    person = f"/api/v1/users/{chief.id}"
+    if death == "revoked":
+        session.delete(key.path)
+    elif death == "suspended":
+        boss.post(f"{person}/suspend")
+    elif death == "deleted":
+        boss.delete(person)
+    elif death == "expired":
+        clock.advance(days=366)
+    elif death == "password":
+        boss.patch(person, json={"must_change_password": True})
+    elif death == "disabled":
+        holder = JsonClient(make_app(FEATURE_PERSONAL_API_KEYS="false"), token=key.text)
+    else:
+        holder = holder.from_address("192.0.2.9")
+
+    passed = [
+        (method, path)
+        for method, path, _ in guarded(holder.app)
+        if send(holder, method, path).status_code not in (401, 403)
+    ]
+
+    assert passed == []
 
 
 def test_keys_do_not_reach_the_own_person(

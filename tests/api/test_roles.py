@@ -329,3 +329,16 @@ def test_the_permissions_of_an_unknown_user_are_404(root: SignedInClient) -> Non
     answer = root.get("/api/v1/users/0199c0de-0000-7000-8000-000000000000/permissions")
 
     assert answer.status_code == 404
+
+
+def test_of_the_built_in_roles_admin_and_superadmin_manage_service_accounts(
+    root: SignedInClient,
+) -> None:
+    holders = {
+        role["name"]
+        for role in root.get("/api/v1/roles/").get_json()["items"]
+        if {"service_accounts:read", "service_accounts:manage", "service_accounts:*", "*"}
+        & set(role["permissions"])
+    }
+
+    assert holders == {"admin", "superadmin"}

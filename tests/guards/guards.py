@@ -1863,6 +1863,27 @@ GUARDS = [
         CLIENT_TOKENS,
     ),
     Guard(
+        "An expired key of a suspended account is an invalid client",
+        "ClientTokens._require_client",
+        "exc.expires_at is not None and exc.expires_at <= self._recorder.now()",
+        "False",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A secret in the field of the client id is not recorded",
+        "ClientTokens._record_failure",
+        "client.account_id",
+        "client.client_id[:64]",
+        CLIENT_TOKENS,
+    ),
+    Guard(
+        "A key can be burned while personal keys are disabled",
+        "CredentialRevocation._burn",
+        "(OwnerNotActive, PersonalKeyDisabled)",
+        "OwnerNotActive",
+        KEYS,
+    ),
+    Guard(
         "A client authenticates with its own secret for introspection",
         "authenticate_client",
         "if str(live.owner_id) != claimed_client_id():\n    raise InvalidClient()",

@@ -8,16 +8,20 @@ minutes, so no test depends on the expiry of one.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from threading import Barrier, Event
 from typing import Any
 
+import psycopg2
 import pytest
 import redis
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, select
+from sqlalchemy.exc import OperationalError
 
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
+from tests.support.facts import audit_rows
 from tests.support.machines import (
     ACCOUNTS,
     OWN_KEYS,
@@ -29,7 +33,8 @@ from tests.support.machines import (
 )
 from tests.support.proxy import proxy_to, url_through
 from tests.support.users import LogIn, MakeUser, SignedInClient
-from userapi.infrastructure.database import db
+from userapi.infrastructure.database import db, reading, table_of
+from userapi.machines.models import ApiKey
 
 pytestmark = pytest.mark.thorough
 
@@ -319,6 +324,54 @@ def test_an_outage_is_told_in_the_words_of_oauth(
     assert told["error_description"] and told["correlation_id"]
     assert int(answer.headers["Retry-After"]) > 0
     assert "WWW-Authenticate" not in answer.headers
+
+
+def test_a_key_whose_row_is_locked_works(
+    deployment: Deployment, app: Flask, service: MadeService
+) -> None:
+    """A change of the key that waits for another must not delay its holder."""
+    if not deployment.database.url.startswith("postgresql"):
+        pytest.skip("SQLite locks no rows")
+    with closing(psycopg2.connect(deployment.database.url)) as other:
+        other.cursor().execute("SELECT 1 FROM api_keys WHERE id = %s FOR UPDATE", (service.key.id,))
+
+        assert status(app, service.key.text) == 200
+
+    with app.app_context(), reading() as connection:
+        used = connection.execute(select(table_of(ApiKey).c.last_used_at)).scalars().all()
+    assert used == [None]
+
+
+def test_a_key_works_although_its_use_cannot_be_recorded(app: Flask, service: MadeService) -> None:
+    failed: list[str] = []
+
+    def refuse(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE api_keys"):
+            failed.append(statement)
+            raise OperationalError(statement, None, Exception("read-only"))
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", refuse)
+    try:
+        answers = [status(app, service.key.text) for _ in range(3)]
+    finally:
+        event.remove(engine, "before_cursor_execute", refuse)
+
+    assert answers == [200] * 3
+    assert len(failed) == 1
+
+
+def test_many_refusals_leave_one_audit_row(
+    app: Flask, elsewhere: Flask, boss: SignedInClient, service: MadeService
+) -> None:
+    """An attacker with a dead key could fill the log."""
+    boss.delete(service.key.path)
+
+    answers = at_once(20, lambda n: [status((app, elsewhere)[n % 2], service.key.text)] * 5)
+
+    assert {code for each in answers for code in each} == {401}
+    assert len(audit_rows(app, action="auth.key_refused")) == 1
 
 
 def test_many_uses_write_once(app: Flask, elsewhere: Flask, service: MadeService) -> None:

@@ -183,6 +183,11 @@ BAD_VALUES = [
     ("MAIL_LOGO_URL", "https:///logo.png", "must be an address such as https://www"),
     ("MAIL_LOGO_URL", "https://a.example/lo go.png", "must be an address such as https://www"),
     ("MAIL_LOGO_URL", "https://a.example:x/", "must be an address such as https://www"),
+    ("API_KEY_PREFIX", "a", "must have 2 to 10 characters of a-z and 0-9, and begin with a let"),
+    ("API_KEY_PREFIX", "a1234567890", "must have 2 to 10 characters of a-z and 0-9, and begin"),
+    ("API_KEY_PREFIX", "1ab", "must have 2 to 10 characters of a-z and 0-9, and begin with a"),
+    ("API_KEY_PREFIX", "Uak", "must have 2 to 10 characters of a-z and 0-9, and begin with a"),
+    ("API_KEY_PREFIX", "u_k", "must have 2 to 10 characters of a-z and 0-9, and begin with a"),
     ("LOG_LEVEL", "LOUD", "must be one of DEBUG, INFO, WARNING, ERROR"),
     ("LOG_FORMAT", "xml", "must be one of json, console"),
 ]
