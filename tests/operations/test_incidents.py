@@ -73,7 +73,7 @@ def test_everybody_is_out(stage: Stage) -> None:
     assert {me(stage, token)[0] for token in tokens} == {200}
     assert _page(stage, browser).endswith("/console/sessions")
 
-    output = stage.run("Everybody out")
+    output = stage.run("Ending every session")
 
     assert "4 sessions have ended." in output
     assert {me(stage, token) for token in tokens} == {(401, "token_revoked")}
