@@ -130,7 +130,7 @@ def test_a_faulty_filter_is_marked(boss: PageReader) -> None:
     answer = boss.get("/audit?actor_id=me&since=yesterday")
 
     assert answer.status_code == 422
-    assert "actor: No user has this name or id." in words(answer)
+    assert "Actor: No user has this name or id." in words(answer)
     assert 'id="actor_id-error"' in answer.text and 'id="since-error"' in answer.text
 
 
@@ -166,6 +166,25 @@ def test_what_happened_is_a_sentence_beside_its_code(boss: PageReader, robin: Ma
     page = words(boss.get("/audit?action=user.suspended"))
 
     assert "reader suspended robin: chargeback user.suspended" in page
+
+
+def test_what_was_changed_and_filtered_is_named_as_on_pages(
+    boss: PageReader, make_user: MakeUser, log_in: LogIn, robin: MadeUser
+) -> None:
+    """Sentences contained names of columns, such as `without_reads_of`."""
+    admin = log_in(make_user("reader2", roles=["admin"]))
+    admin.patch(f"/api/v1/users/{robin.id}", json={"first_name": "Rob", "metadata": {"a": 1}})
+    admin.get("/api/v1/audit-logs/?action=auth.login&since=2026-01-01T00:00:00Z")
+    boss.get("/audit")
+    boss.get("/audit?action=user.created")
+
+    changed = words(boss.get("/audit?action=user.updated"))
+    read = words(boss.get("/audit?reads=own"))
+
+    assert "reader2 changed the profile of robin: First name, Metadata user.updated" in changed
+    assert "reader2 read the audit log: Action, From day audit.read" in read
+    assert "reader read the audit log: Action audit.read" in read
+    assert "reads of" not in read
 
 
 def test_own_reads_are_hidden_until_they_are_requested(

@@ -73,6 +73,7 @@ def test_a_file_is_checked_first_and_then_imported(
     assert "done 2 of 2 rows are processed: 1 were created, 1 were refused." in done
     assert number_of(api, "ada@") == 1
     assert "Import 1 row" not in boss.get(path).text
+    assert "Show the newest users" in done and "Show the newest users" not in told
 
 
 def test_the_rows_of_a_check_are_imported_once(
@@ -117,6 +118,19 @@ def test_a_refused_row_is_shown_with_its_content_and_column(
     page = words(boss.get(path))
 
     assert "2 username bea email not-an-address first_name =1+1 email" in page
+
+
+def test_the_column_of_a_refused_row_is_one_of_the_file(
+    app: Flask, services: Services, boss: PageReader
+) -> None:
+    """The column was `roles.0` for a role that does not exist."""
+    path = check(boss, b"username,email,roles\nbea,bea@example.com,hero\nreader,c@example.com,\n")
+    run_worker(app, services)
+
+    page = boss.get(path).text
+
+    assert "<code>roles</code>" in page and "roles.0" not in page
+    assert "<code>username</code>" in page
 
 
 def test_refused_rows_are_downloaded_corrected_and_imported(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import BytesIO
 
 import pytest
 from flask import Flask
@@ -191,6 +192,63 @@ def test_the_limit_in_an_error_stays_in_its_translation(german: PageReader) -> N
     )
 
     assert "Muss mindestens 8 Zeichen lang sein." in words(answer)
+
+
+@pytest.mark.parametrize(
+    ("username", "email", "expected"),
+    [
+        ("a", "robin@example.com", "3 bis 64 Zeichen aus a-z, 0-9"),
+        ("robin", "robin", "Eine E-Mail-Adresse enthält ein @-Zeichen."),
+        ("robin", "robin@b", "Der Teil nach dem @-Zeichen ist ungültig. Er sollte einen Punkt"),
+        ("robin", "@example.com", "Vor dem @-Zeichen fehlt etwas."),
+        ("robin", "robin@", "Nach dem @-Zeichen fehlt etwas."),
+        ("robin", "r..n@example.com", "nicht zwei Punkte hintereinander"),
+        ("robin", ".r@example.com", "Eine E-Mail-Adresse kann nicht mit einem Punkt beginnen."),
+        ("robin", "r.@example.com", "Direkt vor dem @-Zeichen kann kein Punkt stehen."),
+        ("robin", "r@.example.com", "Direkt nach dem @-Zeichen kann kein Punkt stehen."),
+        ("robin", "r@example.com.", "kann nicht mit einem Punkt enden."),
+        ("robin", "r(n@example.com", "Vor dem @-Zeichen stehen ungültige Zeichen: '('."),
+        ("robin", "r@exa(mple.com", "Nach dem @-Zeichen stehen ungültige Zeichen: '('."),
+        ("robin", f"r@{'a.b' * 90}.com", "Der Teil nach dem @-Zeichen ist zu lang (21 "),
+        ("robin", f"r@{'a' * 64}.com", "Nach dem @-Zeichen stehen zu viele Zeichen ohne Punkt (1 "),
+    ],
+)
+def test_what_is_wrong_with_a_name_or_an_address_is_translated(
+    german: PageReader, username: str, email: str, expected: str
+) -> None:
+    """Messages of the library that checks addresses, and those with values, were English."""
+    german.get("/sign-up")
+
+    answer = german.post("/sign-up", username=username, email=email, password="granite-otter-57-t")
+
+    assert answer.status_code == 422
+    assert expected in words(answer)
+
+
+def test_refusals_with_values_are_translated(make_user: MakeUser, sign_in: SignIn) -> None:
+    """The names and numbers that a refusal contains had kept it in English."""
+    boss = sign_in(make_user("boss", roles=["superadmin"], locale="de"))
+    robin = make_user("robin")
+    path = f"/users/{robin.id}"
+    boss.get(f"{path}/edit")
+    file = (BytesIO(b"name,email\nada,ada@example.com\n"), "people.csv")
+
+    metadata = boss.post(path, username="robin", email=robin.email, metadata='{"a":\n oops}')
+    until = boss.post(f"{path}/suspend", until="2001-01-01T00:00")
+    columns = boss.post("/users/import", file=file)
+    nothing = boss.post("/users/import")
+    role = boss.post("/roles/new", name="A b")
+    log = boss.get("/audit?actor_id=nobody")
+    user = sign_in(make_user("visitor", locale="de")).get("/users")
+
+    assert "Ungültiges JSON in Zeile 2, Spalte 2." in words(metadata)
+    assert "Muss in der Zukunft liegen." in words(until)
+    assert "Spalte 1, 'name', ist unbekannt. Bekannte Spalten: username, email" in words(columns)
+    assert "Die Spalte username fehlt." in words(columns)
+    assert "Wählen Sie zuerst eine Datei." in words(nothing)
+    assert "2 bis 64 Zeichen aus a-z, 0-9" in words(role)
+    assert "Akteur: Kein Konto hat diesen Namen oder diese Id." in words(log)
+    assert "Dafür ist die Berechtigung users:read nötig." in words(user)
 
 
 def test_problem_pages_are_translated(german: PageReader) -> None:

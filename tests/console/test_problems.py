@@ -125,7 +125,7 @@ def test_what_is_wrong_with_a_field_that_the_form_lacks_is_listed(sign_in: SignI
     )
 
     assert page.status_code == 422
-    assert "Nothing was saved. timezone:" in words(page)
+    assert "Nothing was saved. Time zone:" in words(page)
 
 
 def test_errors_with_a_field_are_not_listed_again(sign_in: SignIn) -> None:

@@ -54,6 +54,15 @@ def test_a_role_can_be_created_and_is_shown_below_its_parents(boss: PageReader) 
     assert drawn.count('class="edge"') == 4
 
 
+def test_permissions_are_grouped_by_what_people_call_their_resource(boss: PageReader) -> None:
+    page = boss.get("/roles/admin")
+    form = boss.get("/roles/new")
+
+    assert "Service accounts service_accounts:* Service accounts: everything. own" in words(page)
+    assert ">Service accounts</p>" in form.text and ">Audit log</p>" in form.text
+    assert ">service_accounts<" not in form.text
+
+
 def test_a_role_is_drawn_among_its_relatives(boss: PageReader) -> None:
     make_editor(boss)
 

@@ -19,8 +19,17 @@ from babel.messages.pofile import read_po, write_po
 from userapi.languages import DOMAIN, LANGUAGES, SOURCE_LANGUAGE, TRANSLATIONS
 
 SOURCE = TRANSLATIONS.parent
-SCHEMAS = SOURCE / "api" / "schemas"
+# What people can be told on pages: the schemas, and the subjects whose services the console calls.
+SUBJECTS = [
+    SOURCE / "api" / "schemas",
+    *(SOURCE / name for name in ("accounts", "authentication", "console", "factors", "passwords")),
+    *(SOURCE / name for name in ("machines", "roles", "sessions")),
+]
+# OAuth clients read its errors, which are not for people.
+FOR_PROGRAMS = [SOURCE / "machines" / "client_tokens.py"]
 TEMPLATES = ("**/templates/**.html", "**/templates/**.txt")
+# A text for people, other than the messages of exceptions within the service.
+SENTENCE = re.compile(r"(?!SECRET_KEY)[A-Z].*\.|sep=.*\.", re.DOTALL)
 LINE_LENGTH = 100
 PROJECT = "User Management Service"
 TRANSLATED = tuple(language for language in LANGUAGES if language != SOURCE_LANGUAGE)
@@ -45,24 +54,27 @@ def extracted() -> Catalog:
 def _error_texts(path: Path) -> Iterator[str]:
     """Yield the texts of errors, which the API sends in English and the console translates.
 
-    They are the titles of errors, the messages of validators and the descriptions of permissions. A
-    text with a limit in it gets the placeholder `number`.
+    They are the titles and details of errors, the messages of validators and the descriptions of
+    permissions. A text with a limit in it gets the placeholder `number`.
     """
+    is_for_people = path not in FOR_PROGRAMS and any(place in path.parents for place in SUBJECTS)
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         match node:
             case (
                 ast.Assign(targets=[ast.Name(id="title")], value=text)
                 | ast.Call(func=ast.Name(id="CodedMessage"), args=[text, *_])
                 | ast.Call(func=ast.Name(id="FieldError" | "PolicyViolation"), args=[_, text, *_])
+                | ast.Call(func=ast.Name(id="invalid_field"), args=[_, text, *_])
             ):
                 yield from _text_of(text)
             case ast.AnnAssign(target=ast.Name(id="DESCRIPTIONS"), value=ast.Dict(values=texts)):
                 for text in texts:
                     yield from _text_of(text)
-            case ast.Assign(targets=[ast.Name(id="message")], value=text) if (
-                SCHEMAS in path.parents
-            ):
-                yield from _text_of(text)
+            case (
+                ast.Assign(targets=[ast.Name(id="message")], value=text)
+                | ast.Raise(exc=ast.Call(func=ast.Name(), args=[text]))
+            ) if is_for_people:
+                yield from (found for found in _text_of(text) if SENTENCE.fullmatch(found))
 
 
 def _text_of(node: ast.expr) -> Iterator[str]:

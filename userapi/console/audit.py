@@ -29,10 +29,10 @@ from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
 from .list_preferences import NOT_FILTERS, AuditPageQuery, values_of_list
 from .lists import position_of, requested_page
-from .problem_texts import translated
+from .problem_texts import N_, translated
 from .rendering import page, redirect_to
 
-UNKNOWN_USER: dict[str, Any] = {"invalid_uuid": "No user has this name or id."}
+UNKNOWN_USER: dict[str, Any] = {"invalid_uuid": N_("No user has this name or id.")}
 
 
 class PageFilters(AuditPageQuery):

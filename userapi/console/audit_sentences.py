@@ -9,6 +9,7 @@ from userapi.actor import ActorType
 from userapi.audit.actions import AuditAction, Outcome
 
 from .audit_targets import AuditRow, name_of_key
+from .field_labels import LABELS, field_label
 from .problem_texts import N_
 
 # %(who)s did it and %(whom)s is the target. What comes after the colon is added from the details.
@@ -109,19 +110,30 @@ ACTORS = {
 REASONS = {
     "account_deleted": N_("the account was deleted"),
     "account_suspended": N_("the account was suspended"),
+    "account_pending": N_("the account is pending"),
     "account_not_active": N_("the account is not active"),
     "cap_reached": N_("there were too many sessions"),
     "factor_removed": N_("a second factor was removed"),
     "invalid_code": N_("wrong code"),
     "invalid_credentials": N_("wrong name or password"),
+    "leaked": N_("it had leaked"),
     "logout": N_("log-out"),
     "mfa_enabled": N_("a second factor was added"),
     "mfa_reset": N_("all second factors were removed"),
+    "network_not_allowed": N_("from a network that the key does not allow"),
+    "passkey_invalid": N_("invalid passkey"),
+    "passkey_unknown": N_("unknown passkey"),
     "password_changed": N_("the password was changed"),
     "password_reset": N_("the password was reset"),
     "refresh_reused": N_("a refresh token was used twice"),
+    "reused_code": N_("the code was used before"),
     "revoked": N_("by request"),
+    "rotated": N_("it was replaced"),
+    "token_expired": N_("it had expired"),
+    "token_revoked": N_("it was revoked"),
+    "too_many_attempts": N_("too many attempts"),
     "until_reached": N_("the suspension was over"),
+    "wrong_code": N_("wrong code"),
 }
 
 # In place of a name, where there is none.
@@ -193,13 +205,14 @@ def _addition(row: AuditRow, details: Mapping[str, Any]) -> str:
         case AuditAction.USER_ROLES_CHANGED | AuditAction.SERVICE_ACCOUNT_ROLES_CHANGED:
             return _roles(changes.get("roles") or ([], []))
         case AuditAction.USER_UPDATED | AuditAction.ROLE_UPDATED:
-            return ", ".join(_plain(name) for name in changes)
+            return ", ".join(field_label(name) for name in sorted(changes))
         case AuditAction.USER_EMAIL_CHANGED:
             return " → ".join(map(str, changes.get("email") or ()))
         case AuditAction.MFA_FACTOR_ADDED | AuditAction.MFA_FACTOR_REMOVED:
             return str(details.get("name") or _plain(details.get("type") or ""))
         case AuditAction.AUDIT_READ:
-            return _plain(", ".join(details))
+            # Which rows are hidden is no filter that the reader has chosen.
+            return ", ".join(field_label(name) for name in sorted(details) if name in LABELS)
     reason = details.get("reason")
     if str(reason) in REASONS:
         return str(gettext(REASONS[str(reason)]))

@@ -32,6 +32,76 @@ LIBRARY_MESSAGES = (
     N_("Not a valid email address."),
 )
 
+# What is wrong with a text of JSON.
+JSON_MESSAGES = (
+    N_("A number is out of range."),
+    N_("An object has two members of the same name."),
+    N_("NaN is not a JSON value."),
+    N_("Infinity is not a JSON value."),
+    N_("-Infinity is not a JSON value."),
+    N_("The JSON is nested too deeply."),
+)
+
+# What is wrong with an e-mail address, as the library that checks it says it.
+EMAIL_MESSAGES = (
+    N_("An email address must have an @-sign."),
+    N_("There must be something before the @-sign."),
+    N_("There must be something after the @-sign."),
+    N_("There can't be anything after the email address."),
+    N_("The part after the @-sign is not valid. It should have a period."),
+    N_("The part after the @-sign is not valid. It is not within a valid top-level domain."),
+    N_(
+        "The part after the @-sign is a special-use or reserved name that cannot be used with"
+        " email."
+    ),
+    N_("An email address cannot end with a period."),
+    N_("An email address cannot start with a period."),
+    N_("An email address cannot have a period immediately before the @-sign."),
+    N_("An email address cannot have a period immediately after the @-sign."),
+    N_("An email address cannot have a hyphen immediately after the @-sign."),
+    N_("An email address cannot end with a hyphen."),
+    N_("An email address cannot have two periods in a row."),
+    N_("An email address cannot have a period and a hyphen next to each other."),
+)
+
+# Rows of a file that are refused before their fields are read.
+ROW_MESSAGES = (
+    N_("The line is too long."),
+    N_("Is not valid JSON."),
+    N_("Must be a JSON object."),
+)
+
+# Errors that contain values: names, states, or several numbers. The more exact ones come first.
+TEMPLATES = (
+    N_("An account that is %(status)s cannot become %(new_status)s."),
+    N_("The service account is %(status)s already."),
+    N_("The number of users that match has changed to %(count)s. Confirm again."),
+    N_("One bulk change accepts at most %(count)s users. Add a filter."),
+    N_("This needs the permission %(permission)s."),
+    N_("The role %(name)s inherits from this role."),
+    N_("There is no role %(name)s."),
+    N_("The file is not valid CSV: %(reason)s (header)."),
+    N_("The file is not valid CSV: %(reason)s (line %(line)s)."),
+    N_("The file is not in the encoding %(encoding)s, which was stated for it."),
+    N_("The header has %(count)s columns. At most %(limit)s are accepted."),
+    N_("The column %(name)s is missing."),
+    N_("Column %(column)s has no name."),
+    N_("Column %(column)s, %(name)s, is unknown. Known columns: %(known)s."),
+    N_("Column %(column)s repeats column %(first)s, %(name)s."),
+    N_("The row has %(count)s cells, but the header has %(columns)s columns."),
+    N_("Must be a time such as %(example)s (RFC 3339)."),
+    N_("Must be one of %(names)s."),
+    N_("Must be a number from %(minimum)s to %(maximum)s."),
+    N_("Must contain 1 to %(limit)s networks."),
+    N_("Must be at most %(days)s days from now."),
+    N_("The email address contains invalid characters before the @-sign: %(characters)s."),
+    N_("The email address contains unsafe characters: %(characters)s."),
+    N_("The part after the @-sign contains invalid characters: %(characters)s."),
+    N_("The email address is too long after the @-sign (%(reason)s)."),
+    N_("After the @-sign, periods cannot be separated by so many characters (%(reason)s)."),
+    N_("Invalid JSON at line %(line)s, column %(column)s."),
+)
+
 # States of users, of components, of jobs, and of rows of the audit log.
 STATES = (
     N_("active"),
@@ -98,6 +168,12 @@ PASSWORD_HINTS = (
     N_("Avoid dates and years that are associated with you."),
 )
 
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
+_FORMS = {
+    template: re.compile("(.+)".join(map(re.escape, _PLACEHOLDER.split(template)[::2])), re.DOTALL)
+    for template in TEMPLATES
+}
+
 
 def translated_problem(response: Response) -> dict[str, Any]:
     """Return a problem document with its texts in the language of the viewer."""
@@ -124,4 +200,16 @@ def translated(text: str) -> str:
         found = gettext(template)
         if found != template:
             return str(found).replace("%(number)s", numbers[0])
-    return str(gettext(text))
+    found = str(gettext(text))
+    return _with_values(text) if found == text else found
+
+
+def _with_values(text: str) -> str:
+    """Return a text with values in the language of the viewer. States are translated as well."""
+    for template, form in _FORMS.items():
+        match = form.fullmatch(text)
+        if match:
+            names = _PLACEHOLDER.findall(template)
+            values = (gettext(value) if value in STATES else value for value in match.groups())
+            return str(gettext(template, **dict(zip(names, values, strict=True))))
+    return text

@@ -21,9 +21,22 @@ from .access import requires
 from .blueprint import blp
 from .errors import flash_error
 from .forms import read_form
-from .problem_texts import translated
+from .problem_texts import N_, translated
 from .rendering import flash_success, page, redirect_to
 from .user import shown
+
+# What people call the part of a permission before the colon.
+RESOURCES = {
+    "*": N_("Everything"),
+    "audit": N_("Audit log"),
+    "roles": N_("Roles"),
+    "service_accounts": N_("Service accounts"),
+    "sessions": N_("Sessions"),
+    "stats": N_("Statistics"),
+    "system": N_("System"),
+    "tokens": N_("Tokens"),
+    "users": N_("Users"),
+}
 
 
 @blp.route("/users/<uuid:user_id>/roles", methods=["GET"])
@@ -98,7 +111,14 @@ def _wildcard_text(permission: str) -> str:
     resource, _, action = permission.partition(":")
     if action != "*":
         return ""
-    return str(gettext("Everything with %(resource)s.", resource=resource))
+    return str(gettext("%(resource)s: everything.", resource=resource_name(resource)))
+
+
+@blp.app_template_filter("resource_name")
+def resource_name(resource: str) -> str:
+    """Return what people call a resource; a resource of another service is unchanged."""
+    name = RESOURCES.get(resource)
+    return str(gettext(name)) if name else resource
 
 
 def by_resource(permissions: Iterable[str]) -> list[tuple[str, list[str]]]:
