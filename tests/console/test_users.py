@@ -381,6 +381,36 @@ def test_metadata_are_edited_as_json_and_mistakes_are_located(
     assert '"team": "Köln"' in words(boss.get(path))
 
 
+def test_every_mistake_in_the_form_of_a_user_is_marked_at_once(
+    boss: PageReader, robin: MadeUser
+) -> None:
+    """Metadata that are no JSON had hidden the other mistakes until they were corrected."""
+    path = f"/users/{robin.id}"
+    version = version_of(boss.get(f"{path}/edit").text)
+
+    answer = boss.post(
+        f"{path}?version={version}", username="robin", email="nope", metadata="[" * 9000
+    )
+
+    assert answer.status_code == 422
+    assert 'id="email-error"' in answer.text and 'id="metadata-error"' in answer.text
+    assert "The JSON is nested too deeply." in words(answer)
+
+
+def test_the_language_and_the_time_zone_of_a_user_are_chosen_from_lists(
+    boss: PageReader, make_user: MakeUser
+) -> None:
+    """They were fields for any text, other than those of the own profile."""
+    ada = make_user("ada", locale="fr-CA", timezone="Europe/Berlin")
+
+    page = boss.get(f"/users/{ada.id}/edit").text
+
+    assert re.search(r'<option value="fr-CA" selected>', page)
+    assert re.search(r'<option value="de">Deutsch</option>', page)
+    assert re.search(r'name="timezone"[^>]+value="Europe/Berlin"[^>]+list="time-zones"', page)
+    assert '<option value="Asia/Tokyo">' in page
+
+
 def test_an_address_is_confirmed_by_an_administrator(boss: PageReader, robin: MadeUser) -> None:
     path = f"/users/{robin.id}"
     version = version_of(boss.get(f"{path}/edit").text)

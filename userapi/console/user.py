@@ -9,14 +9,16 @@ from uuid import UUID
 
 from flask import request
 from flask_babel import gettext
+from marshmallow import ValidationError
 from werkzeug.wrappers import Response
 
 from userapi.accounts.models import UserStatus
 from userapi.accounts.views import UserView
 from userapi.api.context import current_actor, services
-from userapi.api.schemas.users import UserUpdate
+from userapi.api.schemas.fields import JsonObject
+from userapi.api.schemas.users import MAX_METADATA_BYTES, UserUpdate
 from userapi.authentication.owners import find_by_email
-from userapi.errors import ServiceError, invalid_field
+from userapi.errors import ServiceError
 from userapi.infrastructure import strict_json
 from userapi.infrastructure.pagination import PageRequest
 from userapi.machines.key_owners import user_owner
@@ -42,8 +44,23 @@ class UserForm(UserUpdate):
         exclude = ("metadata", "roles", "status")
 
 
+class MetadataText(JsonObject):
+    """Metadata as they are typed: the text of a JSON object."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> Any:
+        try:
+            typed = strict_json.loads(value.strip() or "{}")
+        except strict_json.NotStrictJson as exc:
+            raise ValidationError(str(exc)) from exc
+        except RecursionError as exc:
+            raise ValidationError("The JSON is nested too deeply.") from exc
+        return super()._deserialize(typed, attr, data, **kwargs)
+
+
 class UserFormWithMetadata(UserUpdate):
     """The same form with an input for the metadata."""
+
+    metadata = MetadataText(max_bytes=MAX_METADATA_BYTES)
 
     class Meta:
         """Excluded, because the form has no inputs for them and would clear them."""
@@ -136,12 +153,9 @@ def is_invited(user: UserView) -> bool:
 
 
 def _typed() -> dict[str, Any]:
-    """Return the fields of the form. Raises Invalid, also for metadata that are no JSON."""
+    """Return the fields of the form. Raises Invalid with every error, also of the metadata."""
     text = request.form.get("metadata")
     if text is None:
         return read_form(UserForm)
-    try:
-        metadata = strict_json.loads(text.strip() or "{}")
-    except (strict_json.NotStrictJson, RecursionError) as exc:
-        raise invalid_field("metadata", str(exc)) from exc
-    return read_form(UserFormWithMetadata, metadata=metadata)
+    # An empty text means no metadata; other empty fields would be omitted.
+    return read_form(UserFormWithMetadata, metadata=text)
