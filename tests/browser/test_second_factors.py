@@ -8,6 +8,7 @@ import pyotp
 import pytest
 import zxingcpp
 from PIL import Image
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import LocalSite, Site
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("authenticator")
 NEW_PASSWORD = "granite-otter-57-teapot"
 SIZES = [(1280, 900), (390, 844)]
 SCHEMES = ["light", "dark"]
+LINES = "return Array.from(arguments[0].getClientRects(), box => box.top)"
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +161,33 @@ def test_recovery_codes_are_saved_as_a_file_and_printed(
 
     file = tmp_path / "recovery-codes.txt"
     browser.wait(lambda _: file.exists(), "the file")
-    assert file.read_text().split() == codes
+    # A sheet or a file of codes says what they open.
+    assert file.read_text().splitlines() == ["User Management Service, cal", "", *codes]
     browser.wait(lambda browser: browser.title == "printed", "the dialog of the printer")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    browser.screenshot("recovery-codes-printed")
+    printed = browser.find_element(By.TAG_NAME, "body").text
+    assert "For cal at User Management Service, created on " in printed
+    assert "Times in" not in printed and "Your second factor was added" not in printed
+
+
+@pytest.mark.thorough
+def test_recovery_codes_do_not_break_on_a_phone(browser: Browser, site: Site) -> None:
+    """Each code went over two lines, at one of its hyphens."""
+    add_user(site, "dan")
+    type_password(browser, site, "dan")
+    browser.expect_exactly("h1", "Profile")
+    browser.get(f"{site.url}/console/security")
+    browser.press("Add a passkey")
+    assert len(browser.read_all(".codes code", count=10)) == 10
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False},
+    )
+
+    boxes = [len(browser.execute_script(LINES, code)) for code in browser.find_all(".codes code")]
+
+    assert boxes == [1] * 10
 
 
 @pytest.mark.thorough

@@ -35,8 +35,9 @@ from .cookies import MFA_TOKEN
 from .errors import flash_error, page_with_errors
 from .forms import read_form
 from .onward import path_in_console
-from .rendering import flash_success, page, redirect_to
+from .rendering import flash_success, redirect_to
 from .second_step import ask_again, start_again
+from .security import recovery_codes_page
 
 
 @blp.route("/sign-in/passkey/options", methods=["POST"])
@@ -164,7 +165,7 @@ def add_passkey() -> Response:
         return flash_error(error, "security_page")
     renew_session(added.pair)
     if added.recovery_codes:
-        return page("recovery_codes.html", codes=added.recovery_codes, first=True)
+        return recovery_codes_page(added.recovery_codes, first=True)
     return flash_success(gettext("The passkey was added."), "security_page")
 
 

@@ -1,5 +1,6 @@
 """The own second factors: authenticator apps, passkeys and recovery codes."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -82,8 +83,13 @@ def confirm_app(factor_id: UUID) -> Response:
         )
     renew_session(added.pair)
     if added.recovery_codes:
-        return page("recovery_codes.html", codes=added.recovery_codes, first=True)
+        return recovery_codes_page(added.recovery_codes, first=True)
     return flash_success(gettext("The authenticator app was added."), "security_page")
+
+
+def recovery_codes_page(codes: Sequence[str], *, first: bool) -> Response:
+    """Show recovery codes, which can be printed. `first` says that a factor was added with them."""
+    return page("recovery_codes.html", codes=codes, first=first, created_at=services().clock.now())
 
 
 def _unconfirmed_app(factor_id: UUID) -> NewApp | None:
@@ -139,4 +145,4 @@ def replace_recovery_codes() -> Response:
         )
     except ServiceError as error:
         return flash_error(error, "security_page")
-    return page("recovery_codes.html", codes=codes, first=False)
+    return recovery_codes_page(codes, first=False)
