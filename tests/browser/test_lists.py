@@ -146,6 +146,26 @@ def test_keys_open_the_search_and_the_list_of_keys(browser: Browser, site: Site)
     browser.wait(lambda b: b.switch_to.active_element.get_attribute("id") == "search", "the focus")
 
 
+def test_keys_work_on_pages_that_are_no_lists(browser: Browser, site: Site) -> None:
+    """`?` did nothing there, and `/` led nowhere."""
+    sign_in(browser, site)
+    browser.get(site.url + "/console/dashboard")
+    browser.find_element(By.TAG_NAME, "body").send_keys("?")
+    browser.expect("dialog", "Search for a user")
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    browser.wait(lambda b: not b.find_element(By.TAG_NAME, "dialog").is_displayed(), "no dialog")
+    browser.click(".who summary")
+    browser.click(".who [data-keys]")
+    browser.expect("dialog", "Show this list")
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    browser.wait(lambda b: not b.find_element(By.TAG_NAME, "dialog").is_displayed(), "no dialog")
+
+    browser.find_element(By.TAG_NAME, "body").send_keys("/")
+
+    browser.expect_exactly("h1", "Users")
+    browser.wait(lambda b: b.switch_to.active_element.get_attribute("id") == "search", "the focus")
+
+
 @pytest.mark.thorough
 def test_filters_are_saved_and_columns_chosen(
     browser: Browser, site: Site, crowd: None, look: Look
@@ -205,7 +225,7 @@ def test_the_audit_log_is_sentences_with_trails(
     look("lists-audit")
     browser.follow("Show them")
     browser.expect("tbody", "read the audit log")
-    browser.follow("this session")
+    browser.follow("everything in this session")
     browser.expect(".list-head", "1 row, newest first")
     browser.click("tbody summary")
     look("lists-session-trail")

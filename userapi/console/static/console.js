@@ -124,16 +124,36 @@ document.addEventListener("change", (event) => {
   }
 });
 
-// "/" moves the focus to the search field.
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
-  const search = document.querySelector("input[type=search]");
-  if (search) {
-    event.preventDefault();
-    search.focus();
-    search.select();
+// "/" moves the focus to the search field; a page without one leads to the search for users.
+function search() {
+  const field = document.querySelector("input[type=search]");
+  const elsewhere = document.querySelector("a[data-search]");
+  if (field) {
+    field.focus();
+    field.select();
+  } else if (elsewhere) {
+    location.assign(elsewhere.href);
   }
+}
+
+// "?" and its buttons open the list of keys.
+function showKeys() {
+  const dialog = document.querySelector("dialog.keys");
+  if (dialog && !dialog.open) dialog.showModal();
+}
+
+document.addEventListener("keydown", (event) => {
+  const action = { "/": search, "?": showKeys }[event.key];
+  if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, [contenteditable], dialog")) return;
+  event.preventDefault();
+  action();
+});
+
+document.addEventListener("click", (event) => {
+  if (!event.target.closest("[data-keys]")) return;
+  for (const menu of document.querySelectorAll("details.who[open]")) menu.open = false;
+  showKeys();
 });
 
 function begin(root) {
@@ -148,6 +168,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // On a phone, the current tab can be outside of the window.
   const tab = document.querySelector(".tabs .active");
   if (tab) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (location.hash === "#search") search();
   keepBrowserZone();
   begin(document);
   takeTokenFromLink();

@@ -17,23 +17,6 @@ document.addEventListener("change", (event) => {
   if (form) setTimeout(() => updateButtons(form));
 });
 
-// "?" and its button open the list of keys.
-function showKeys() {
-  const dialog = document.querySelector("dialog.keys");
-  if (dialog && !dialog.open) dialog.showModal();
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "?" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
-  event.preventDefault();
-  showKeys();
-});
-
-document.addEventListener("click", (event) => {
-  if (event.target.closest("[data-keys]")) showKeys();
-});
-
 document.addEventListener("htmx:load", updateAllButtons);
 document.addEventListener("DOMContentLoaded", updateAllButtons);
 // A browser that returns to a page restores its checkboxes.
