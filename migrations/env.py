@@ -1,12 +1,11 @@
 """Runs migrations inside the application, on the database that its settings name.
 
-Each migration is a transaction of its own; `userapi.infrastructure.migration_steps` describes
-which steps run outside of it. One process migrates while others wait for the lock. They try to
-acquire it repeatedly, each time in a new transaction: a single waiting statement would hold a
-snapshot, and building an index concurrently waits for all snapshots.
-
-A table lock that is not granted soon is given up rather than queued for, because a queued DDL
-statement blocks every later statement on the table. The migration is retried for 15 minutes.
+Each migration is a transaction of its own; `userapi.infrastructure.migration_steps` describes which
+steps run outside of it. One process migrates while others wait for the lock. They try to acquire it
+repeatedly, each time in a new transaction: a single waiting statement would hold a snapshot, and
+building an index concurrently waits for all snapshots. A migration does not wait long for a table
+lock, because a queued DDL statement blocks every later statement on the table. The migration is
+retried for 15 minutes.
 """
 
 import fcntl
@@ -85,12 +84,12 @@ ONLY_ON_POSTGRESQL = ("_peppers", "_trgm", "_grams", "_never_first", "_never_las
 
 
 def only_ours(_object: Any, name: str | None, kind: str, reflected: bool, _other: Any) -> bool:
-    """Leave alone what the models do not know of, such as indexes that only PostgreSQL has."""
+    """Ignore what the models do not contain, such as indexes that only PostgreSQL has."""
     return not (reflected and kind == "index" and (name or "").endswith(ONLY_ON_POSTGRESQL))
 
 
 def number_revisions(_context: Any, _revision: Any, directives: list[Any]) -> None:
-    """Count revisions: 0001, 0002 …"""
+    """Number the revisions: 0001, 0002 …"""
     script = ScriptDirectory.from_config(context.config)
     numbers = [int(r.revision) for r in script.walk_revisions() if NUMBER.fullmatch(r.revision)]
     for directive in directives:
@@ -98,9 +97,9 @@ def number_revisions(_context: Any, _revision: Any, directives: list[Any]) -> No
 
 
 def run() -> None:
-    """Bring the database to the wanted revision."""
+    """Migrate the database to the wanted revision."""
     if engine.dialect.name == "sqlite":
-        # Before connecting, which changes the file, too.
+        # Before connecting, because connecting changes the file.
         with turn_on_sqlite(), engine.connect() as connection:
             run_migrations(connection)
         return
@@ -120,7 +119,7 @@ def run() -> None:
 
 
 def run_migrations(connection: sa.Connection) -> None:
-    """Run what is missing."""
+    """Run the missing migrations."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
         connection.commit()
@@ -141,7 +140,7 @@ def run_migrations(connection: sa.Connection) -> None:
 
 
 def is_upgrade_by_older_release(connection: sa.Connection) -> bool:
-    """Return whether a newer release has migrated the database further, as before a roll-back.
+    """Return whether a newer release has migrated the database, as after a roll-back.
 
     Alembic would fail, because this release does not have the migrations of the newer one.
     """
@@ -156,7 +155,7 @@ def is_upgrade_by_older_release(connection: sa.Connection) -> bool:
 
 @contextmanager
 def without_time_outs(connection: sa.Connection) -> Iterator[None]:
-    """Let statements take as long as they take: an index on a large table, for example."""
+    """Remove the limit on the time of statements, because an index on a large table takes long."""
     driver_connection: Any = connection.connection.dbapi_connection
     usual_bound = driver_connection.reply_seconds
     driver_connection.reply_seconds = None
@@ -178,7 +177,7 @@ def without_time_outs(connection: sa.Connection) -> Iterator[None]:
 
 @contextmanager
 def turn(connection: sa.Connection) -> Iterator[None]:
-    """Wait until no other process migrates. The lock ends with the connection."""
+    """Wait until no other process migrates. The lock is released with the connection."""
     wait_for_turn(lambda: _has_lock(connection))
     try:
         yield
@@ -213,7 +212,7 @@ def _has_file(descriptor: int) -> bool:
 
 
 def wait_for_turn(has_turn: Callable[[], bool]) -> None:
-    """Ask until it is our turn. Raises CommandError after half an hour."""
+    """Try until the lock is acquired. Raises CommandError after half an hour."""
     give_up_at = time.monotonic() + MAX_TURN_SECONDS
     waits = False
     while not has_turn():

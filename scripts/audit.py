@@ -1,9 +1,9 @@
-"""Looks for pinned libraries with known weaknesses: `python scripts/audit.py REQUIREMENTS…`.
+"""Checks pinned libraries for known vulnerabilities: `python scripts/audit.py REQUIREMENTS…`.
 
-pip-audit does it, with the advisories of PyPI or else of OSV. A source counts only if it also finds
-the weakness of a library that is known to have one: a mirror without advisories finds nothing in
-anything. Exits with 1 for a finding and for a library that could not be checked. Where no source
-can be reached, it says that nothing was checked, and exits with 0.
+It runs pip-audit with the advisories of PyPI, or else of OSV. A source is used only if it finds the
+vulnerability of a library that is known to have one, because a mirror without advisories reports
+nothing for any library. Exits with 1 for a finding and for a library that could not be checked. If
+no source can be reached, it reports that nothing was checked and exits with 0.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;#]+)")
-# Has had a known weakness since 2019 (CVE-2019-10906).
+# Has a known vulnerability (CVE-2019-10906).
 CANARY = "jinja2==2.10"
 OSV = "https://api.osv.dev/v1/query"
 TIMEOUT_SECONDS = 900
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 900
 
 @dataclass(slots=True)
 class Report:
-    """What a source knows of the pins."""
+    """The findings of a source about the pins."""
 
     weak: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
@@ -47,7 +47,7 @@ def sources() -> dict[str, list[str]]:
 
 
 def ask(options: list[str], pins: list[str]) -> Report | None:
-    """Return what a source knows, or None where it does not answer."""
+    """Return the findings of a source, or None if it does not respond."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("".join(f"{pin}\n" for pin in pins))
         file.flush()
@@ -76,7 +76,7 @@ def ask(options: list[str], pins: list[str]) -> Report | None:
 
 
 def working_source() -> tuple[str, list[str]] | None:
-    """Return the first source that finds the weakness that is known to be there."""
+    """Return the first source that finds the known vulnerability."""
     for name, options in sources().items():
         report = ask(options, [CANARY])
         if report is not None and report.weak:
@@ -88,25 +88,25 @@ def main(paths: list[str]) -> int:
     """Print every finding; return the exit code."""
     pins = sorted({pin for path in paths for pin in pins_in(Path(path))})
     if not pins:
-        print("audit: no pins to look at", file=sys.stderr)
+        print("audit: no pins to check", file=sys.stderr)
         return 2
     source = working_source()
     if source is None:
         print(
             f"audit: NOTHING WAS CHECKED. No source of advisories can be reached from here, or"
-            f" none knows the weakness of {CANARY}: {', '.join(sources())}. Run `make audit` where"
-            " one can be reached."
+            f" none reports the vulnerability of {CANARY}: {', '.join(sources())}. Run `make audit`"
+            " where one can be reached."
         )
         return 0
     name, options = source
     report = ask(options, pins)
     if report is None:
-        print(f"audit: {name} stopped answering", file=sys.stderr)
+        print(f"audit: {name} does not respond", file=sys.stderr)
         return 1
     for line in (*report.weak, *report.unchecked):
         print(line)
     print(
-        f"audit: {len(pins)} libraries against {name}: {len(report.weak)} known weaknesses,"
+        f"audit: {len(pins)} libraries against {name}: {len(report.weak)} known vulnerabilities,"
         f" {len(report.unchecked)} libraries not checked"
     )
     return 1 if report.weak or report.unchecked else 0

@@ -1,6 +1,6 @@
-"""What `make run` does: check the port, migrate, create the first administrator, serve.
+"""The program behind `make run`: check the port, migrate, create the first administrator, serve.
 
-With real servers the worker runs inside the service, unless another one is at work already.
+With real servers the worker runs inside the service, unless another one is running already.
 """
 
 import os
@@ -26,8 +26,8 @@ CREATE_ADMINISTRATOR = (
 
 
 def main() -> None:
-    """Prepare, and become Gunicorn."""
-    # Ctrl-C ends the preparation at once and without a traceback.
+    """Prepare, and replace this process by Gunicorn."""
+    # Ctrl-C stops the preparation immediately and without a traceback.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     with faults_end_the_process():
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _flask(app: Flask, *arguments: str) -> None:
-    """Run a command of the service; where it fails, end as it does."""
+    """Run a command of the service; if it fails, exit with its exit code."""
     try:
         app.cli.main(
             args=list(arguments),

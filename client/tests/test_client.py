@@ -562,7 +562,9 @@ def test_an_outage_of_the_token_endpoint_is_unavailable(
     assert service.counts[TOKEN] == 2
 
 
-def test_no_error_tells_a_secret(service: HostileService, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_error_contains_a_secret(
+    service: HostileService, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG", logger="userapi_client")
     secret = "s3cr3t-of-the-caller"
     texts = []

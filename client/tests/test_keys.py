@@ -31,7 +31,7 @@ def fetched(service: HostileService, count: int) -> None:
         time.sleep(0.005)
 
 
-def test_stale_keys_go_on_while_the_service_is_away(
+def test_stale_keys_are_used_while_the_service_is_unavailable(
     make_verifier: Make, service: HostileService, clock: Any
 ) -> None:
     verifier = make_verifier(clock=clock)
@@ -190,7 +190,7 @@ def test_a_clock_that_is_set_back_does_not_keep_keys_for_ever(
     fetched(service, 2)
 
 
-def test_the_event_loop_goes_on_while_the_keys_hang(service: HostileService) -> None:
+def test_the_event_loop_continues_while_the_keys_hang(service: HostileService) -> None:
     """A fetch that blocks the loop stops every request of the process."""
     service.hang(KEYS)
 

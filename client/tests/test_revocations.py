@@ -138,7 +138,7 @@ def test_revocations_count_in_a_gap(state: RevocationState) -> None:
     assert verdict(state, token()) is Verdict.REVOKED
 
 
-def test_an_event_that_comes_again_late_takes_nothing_back(state: RevocationState) -> None:
+def test_an_event_that_is_delivered_again_late_changes_nothing(state: RevocationState) -> None:
     state.apply(event("user.suspended", at=NOW + 100))
     state.apply(event("user.suspended", at=NOW - 100))
 

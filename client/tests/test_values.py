@@ -146,7 +146,7 @@ def test_keys_and_services_cannot_repeat_an_authentication(
     assert (refused.value.code, refused.value.status) == (code, 403)
 
 
-def test_a_key_tells_its_kind_and_id() -> None:
+def test_a_key_contains_its_kind_and_id() -> None:
     found = parse_key(KEY)
 
     assert found is not None

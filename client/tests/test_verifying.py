@@ -28,7 +28,7 @@ def encoded(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
-def test_a_token_tells_who_calls(make_verifier: Make, service: HostileService) -> None:
+def test_a_token_contains_the_caller(make_verifier: Make, service: HostileService) -> None:
     token = service.token(auth_time=1_790_000_000, acr="aal2", roles=["user", "editor"])
 
     found = make_verifier().verify(token)

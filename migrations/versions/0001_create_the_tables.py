@@ -316,7 +316,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it back."""
+    """Drop the tables."""
     op.drop_table("outgoing_mails")
     op.drop_table("user_sessions")
     op.drop_table("user_roles")

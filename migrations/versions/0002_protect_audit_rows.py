@@ -1,4 +1,4 @@
-"""Let no SQL change or delete an audit row.
+"""Prevent changes and deletions of audit rows.
 
 Step: expand.
 """
@@ -15,7 +15,7 @@ REFUSAL = "audit rows cannot be changed or deleted"
 
 
 def upgrade() -> None:
-    """Add the triggers, and the one row through which `flask audit prune` opens the way out."""
+    """Add the triggers, and the row by which `flask audit prune` allows deletions."""
     op.create_table(
         "audit_retention",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -65,7 +65,7 @@ def _protect_on_sqlite() -> None:
 
 
 def downgrade() -> None:
-    """Take the triggers away."""
+    """Drop the triggers and the table."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP TRIGGER audit_logs_not_emptied ON audit_logs")
         op.execute("DROP TRIGGER audit_logs_unchangeable ON audit_logs")

@@ -78,7 +78,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take the roles away, and from everybody who has one."""
+    """Delete the roles, and their assignments to users."""
     for table, column in (
         ("user_roles", "role_name"),
         ("role_parents", "role_name"),

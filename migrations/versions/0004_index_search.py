@@ -18,7 +18,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add a trigram index on PostgreSQL; SQLite reads its small table."""
+    """Add a trigram index on PostgreSQL. SQLite reads the whole table, which is small."""
     if not on_postgresql():
         return
     op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
@@ -27,6 +27,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take the index away; the extension may serve others."""
+    """Drop the index, but not the extension, which other applications may use."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP INDEX ix_users_search_text_trgm")

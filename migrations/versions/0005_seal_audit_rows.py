@@ -1,7 +1,6 @@
-"""Chain audit rows into seals, count them by day, and let no SQL change a seal.
+"""Add seals of audit rows and daily counts, and prevent changes of seals.
 
-Rows that are there already are queued for their seals beside running requests: a million take some
-ten seconds.
+Existing rows are queued for sealing while requests run: a million take about ten seconds.
 
 Step: expand.
 """
@@ -31,7 +30,7 @@ QUEUE = """
 
 
 def upgrade() -> None:
-    """Add the chain, and the queue that every audit row enters with its own transaction."""
+    """Add the chain, and the queue to which a trigger adds every audit row."""
     if not has_table("audit_unsealed"):
         _add_chain()
     if on_postgresql():
@@ -103,7 +102,7 @@ def _add_chain() -> None:
 
 
 def _trigger_on_postgresql() -> None:
-    # Once a statement, not once a row: COPY of a million rows is one insert more.
+    # Once per statement, not per row: COPY of a million rows causes one additional insert.
     op.execute("""
         CREATE FUNCTION queue_audit_rows() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -154,7 +153,7 @@ def _trigger_on_sqlite() -> None:
 
 
 def downgrade() -> None:
-    """Take the chain away; the rows themselves stay."""
+    """Drop the chain. The audit rows stay."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP TRIGGER audit_logs_queued ON audit_logs")
         op.execute("DROP TRIGGER audit_seals_not_emptied ON audit_seals")

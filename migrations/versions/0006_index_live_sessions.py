@@ -1,4 +1,4 @@
-"""Index what counts live sessions.
+"""Index the count of live sessions.
 
 Step: expand.
 """
@@ -19,7 +19,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add an index that answers the count by itself."""
+    """Add an index that contains all columns of the count."""
     if on_postgresql():
         with without_blocking_requests():
             build_index(
@@ -37,5 +37,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the index."""
     op.drop_index("ix_user_sessions_live_expires_at", table_name="user_sessions")

@@ -1,8 +1,9 @@
 """Index searches of one or two characters, and the order of last log-ins.
 
 Trigrams do not help to find a text shorter than three characters; an index of all single characters
-and pairs does. The order by last log-in puts "never" last in both directions, which takes an index
-for each. Only PostgreSQL has them: a million users take it a minute, during which users can change.
+and pairs does. The order by last log-in has "never" last in both directions, which requires an
+index for each. Only PostgreSQL has these indexes. Building them takes a minute for a million users,
+who can change meanwhile.
 
 Step: expand.
 """
@@ -52,7 +53,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take the indexes away."""
+    """Drop the indexes."""
     if op.get_bind().dialect.name != "postgresql":
         return
     for name in INDEXES:

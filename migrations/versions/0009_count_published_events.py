@@ -1,4 +1,4 @@
-"""Count the events that were published, so that /metrics of every process can tell.
+"""Count published events, so that every process can report them in /metrics.
 
 Step: expand.
 """
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the count. It begins at nothing: what was published before is partly cleared away."""
+    """Add the count. It starts at 0, because rows of events published before are partly deleted."""
     op.create_table(
         "published_events",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the count."""
     op.drop_table("published_events")

@@ -1,8 +1,8 @@
 """Count users as they change: by status, by role and by the day of their last log-in.
 
-Who changes a user adds a line to `tally_changes`, and no two of them wait for one another, as they
-would for a number that both count up. The worker adds the lines to `tallies`; the two together are
-right at any moment. Users go on changing while those that are there are counted.
+Each change of a user adds a row to `tally_changes`, so concurrent changes never wait for each
+other, as they would for a shared counter. The worker adds these rows to `tallies`; the sum of both
+tables is always exact. Users can change while the existing ones are counted.
 
 Step: expand.
 """
@@ -21,20 +21,20 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-# How each database writes the UTC day of a moment.
+# The expression for the UTC day of a time in each database.
 POSTGRESQL_DAY = "to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 SQLITE_DAY = "substr({}, 1, 10)"
 
 
 def upgrade() -> None:
-    """Add the tables, what writes into them, and what there is already."""
+    """Add the tables, the triggers that fill them, and the counts of existing users."""
     if not has_table("tallies"):
         _add_tables()
     if on_postgresql():
         with without_blocking_requests():
-            pass  # Commits, so that from now on every change of a user has its line.
+            pass  # Commits, so that every change of a user from now on adds a row.
         day = POSTGRESQL_DAY.format("last_login_at")
-        # One statement sees one moment: what is counted is every change whose line is deleted.
+        # One statement has one snapshot: the deleted rows are exactly the changes that are counted.
         before = "WITH counted AS (DELETE FROM tally_changes)"
     else:
         day, before = SQLITE_DAY.format("last_login_at"), ""
@@ -127,7 +127,7 @@ def _trigger_on_postgresql() -> None:
                 f" REFERENCING {rows} TABLE AS changed"
                 f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
             )
-    # A second log-in on the same day, and any other change, costs no more than this comparison.
+    # A second log-in on the same day, and any other change, costs only this comparison.
     op.execute("""
         CREATE TRIGGER users_move_tallied AFTER UPDATE OF status, last_login_at ON users
         FOR EACH ROW WHEN (
@@ -166,7 +166,7 @@ def _trigger_on_sqlite() -> None:
 
 
 def downgrade() -> None:
-    """Take the counts away."""
+    """Drop the counts."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP TRIGGER users_move_tallied ON users")
         for table in ("users", "user_roles"):

@@ -1,9 +1,9 @@
 """Index roles together with the status of their users.
 
-"Suspended moderators" are few where suspended users and moderators are many. No index of one table
-finds them while the status stands in another, so each row of `user_roles` has a copy of it, which
-triggers keep: who changes a status or gives a role need not know. On PostgreSQL nobody waits while
-the rows that are there get theirs; a million take half a minute.
+There can be few suspended moderators among many suspended users and many moderators. An index finds
+them only if the role and the status are in one table, so each row of `user_roles` has a copy of the
+status, which triggers maintain. On PostgreSQL, filling existing rows blocks no other statement; a
+million rows take half a minute.
 
 Step: expand.
 """
@@ -28,7 +28,7 @@ depends_on = None
 FOLLOWING = sa.text(
     "SELECT user_id FROM user_roles WHERE user_id > :last ORDER BY user_id OFFSET 9999 LIMIT 1"
 )
-# Where the trigger was here first, what it wrote is newer than what this statement sees of users.
+# A value that the trigger has written is newer than the snapshot of this statement.
 COPY = """
     UPDATE user_roles SET user_status = users.status FROM users
     WHERE users.id = user_id AND user_status IS NULL AND user_id > :last
@@ -36,7 +36,7 @@ COPY = """
 
 
 def upgrade() -> None:
-    """Add the copy, what keeps it, and the index."""
+    """Add the copy, the triggers that maintain it, and the index."""
     if on_postgresql():
         if not has_column("user_roles", "user_status"):
             _add_copy_on_postgresql()
@@ -48,7 +48,7 @@ def upgrade() -> None:
                 "(role_name, user_status, user_id)",
             )
             drop_index("ix_user_roles_role_name_user_id")
-            # Every row is new, and no index answers by itself before the old ones are swept away.
+            # All rows were rewritten: index-only scans need the visibility map that VACUUM creates.
             op.execute("VACUUM ANALYZE user_roles")
     else:
         op.add_column("user_roles", sa.Column("user_status", sa.String(length=16), nullable=True))
@@ -109,7 +109,7 @@ def _upgrade_sqlite() -> None:
 
 
 def downgrade() -> None:
-    """Take the copy away."""
+    """Drop the copy."""
     op.create_index("ix_user_roles_role_name_user_id", "user_roles", ["role_name", "user_id"])
     op.drop_index("ix_user_roles_role_name_user_status_user_id", table_name="user_roles")
     if op.get_bind().dialect.name == "postgresql":

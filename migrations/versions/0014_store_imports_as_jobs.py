@@ -18,7 +18,7 @@ TABLES = ("user_import_results", "user_import_batches", "user_imports")
 
 
 def upgrade() -> None:
-    """Add the tables. What an interrupted attempt has left is made anew: it holds nothing yet."""
+    """Add the tables. Tables of an interrupted attempt are empty, and dropped first."""
     _drop_tables()
     op.create_table(
         "user_imports",
@@ -93,7 +93,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables, and with them the imports that wait."""
+    """Drop the tables, including waiting imports."""
     _drop_tables()
 
 

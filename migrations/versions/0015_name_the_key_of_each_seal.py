@@ -1,7 +1,7 @@
 """Name the key of each audit seal, and record where a chain of seals begins.
 
-Seals of before have no key id: their key is found by trying. Each statement can run again after a
-failure.
+Earlier seals have no key id: their key is found by trying all keys. Each statement can run again
+after a failure.
 
 Step: expand.
 """
@@ -19,7 +19,7 @@ INDEX = "ix_audit_seals_key_id_number"
 
 
 def upgrade() -> None:
-    """Add the columns, the table of beginnings and what protects it."""
+    """Add the columns, the table of chain starts and its triggers."""
     for table in ("audit_seals", "audit_seal_head"):
         if "key_id" not in _columns(table):
             op.add_column(table, sa.Column("key_id", sa.String(length=16), nullable=True))
@@ -86,7 +86,7 @@ def _protect_on_sqlite() -> None:
 
 
 def downgrade() -> None:
-    """Take it away. Seals of another key than SECRET_KEY then verify no more."""
+    """Drop them. Seals made with another key than SECRET_KEY can then no longer be verified."""
     op.drop_table("audit_chain_starts")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION refuse_chain_start_change()")

@@ -1,4 +1,4 @@
-"""Count the events that nobody was to get and that were deleted when their time was over.
+"""Count events that expired and were deleted without being published.
 
 Step: expand.
 """
@@ -24,5 +24,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the count."""
     op.execute("ALTER TABLE published_events DROP COLUMN expired")

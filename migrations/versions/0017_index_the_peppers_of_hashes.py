@@ -1,7 +1,7 @@
 """Index the fingerprints of the peppers that password hashes need.
 
-A hash of the service names its pepper since the first release, so nothing has to be written: the
-index finds out by a few look-ups which peppers are still needed.
+Every hash has contained the fingerprint of its pepper since the first release, so no row changes.
+With the index, a few lookups find which peppers are still needed.
 
 Step: expand.
 """
@@ -24,13 +24,13 @@ DEFINITION = "(substr(password_hash, 8, 8)) WHERE substr(password_hash, 1, 7) = 
 
 
 def upgrade() -> None:
-    """Add the index on PostgreSQL; the few users of a SQLite file are read as they are."""
+    """Add the index on PostgreSQL. SQLite reads the whole table, which is small."""
     if on_postgresql():
         with without_blocking_requests():
             build_index(NAME, "users", DEFINITION)
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the index."""
     if on_postgresql():
         op.execute(f"DROP INDEX {NAME}")

@@ -1,6 +1,6 @@
-"""Add second factors, and what each session proved about its user.
+"""Add second factors, and how each session has authenticated its user.
 
-Sessions from before were authenticated by a password when they were created.
+Existing sessions were authenticated by a password when they were created.
 
 Step: expand.
 """

@@ -44,9 +44,9 @@ roles = sa.table("roles", sa.column("name"), sa.column("permissions", DOCUMENT))
 def upgrade() -> None:
     """Add the tables, which an interrupted attempt may have left empty, and the column.
 
-    The catalogue of roles is locked before the users, as requests do it. The column is added in a
-    transaction of its own: a request that has locked its user waits for the audit log, and would
-    wait in a circle with the foreign keys to the users.
+    The catalogue of roles is locked before the users, in the same order as by requests. The column
+    is added in a transaction of its own: a request that has locked its user waits for the audit
+    log, and would deadlock with the foreign keys to the users.
     """
     _change_administrators(lambda names: [*names, GRANTED] if GRANTED not in names else names)
     _drop_tables()

@@ -91,7 +91,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables, and with them the bulk changes that wait."""
+    """Drop the tables, including waiting bulk changes."""
     _drop_tables()
 
 

@@ -121,7 +121,7 @@ def test_a_text_in_a_body_with_control_characters_is_refused(
 
 
 @pytest.mark.thorough
-def test_a_filter_of_the_console_with_control_characters_is_told_in_words(
+def test_a_filter_of_the_console_with_control_characters_shows_an_error(
     app: Flask, reader: PageReader
 ) -> None:
     given = {}
@@ -144,7 +144,7 @@ def test_a_filter_of_the_console_with_control_characters_is_told_in_words(
 
 
 @pytest.mark.thorough
-def test_every_page_bears_any_query(app: Flask, reader: PageReader) -> None:
+def test_every_page_accepts_any_query(app: Flask, reader: PageReader) -> None:
     given = {}
     for method, rule in operations(app):
         if rule.endpoint.startswith("console.") and method == "GET":

@@ -9,7 +9,7 @@ from tests.abuse.trial import Plan, run_trial
 
 
 @pytest.mark.slow
-def test_honest_requests_succeed_beside_hostile_traffic(run_directory: Path) -> None:
+def test_honest_requests_succeed_during_hostile_traffic(run_directory: Path) -> None:
     report = run_trial(run_directory / "abuse", Plan(alone_seconds=20, abused_seconds=60))
 
     assert report.alone.failures == []

@@ -117,7 +117,7 @@ def test_the_filter_takes_any_spelling(
     assert "3 of 3 shown." in listed.output
 
 
-def test_the_filter_takes_ipv6_however_it_is_written(
+def test_the_filter_accepts_every_notation_of_ipv6(
     services: Services, app: Flask, admin: SignedInClient
 ) -> None:
     with app.app_context():

@@ -388,7 +388,7 @@ def test_a_repeated_rotation_returns_the_same_key_again(
     assert code_of(robin.post(f"{old.path}/rotate", json=body)) == (409, "key_already_rotated")
 
 
-def test_keys_with_a_former_prefix_go_on_working(
+def test_keys_with_a_former_prefix_continue_to_work(
     make_app: MakeApp, boss: SignedInClient, client: JsonClient
 ) -> None:
     made = make_service(boss)
@@ -580,7 +580,7 @@ def test_a_notice_comes_once_a_week_before_the_end(
 
 
 @pytest.mark.parametrize(("body", "status"), [({}, 401), ({"revoke_api_keys": False}, 200)])
-def test_a_reset_by_mail_revokes_personal_keys_unless_told_otherwise(
+def test_a_reset_by_mail_revokes_personal_keys_unless_disabled(
     robin: SignedInClient, client: JsonClient, mailbox: Mailbox, body: dict[str, bool], status: int
 ) -> None:
     key = make_key(robin, OWN_KEYS)

@@ -96,7 +96,7 @@ def test_endpoints_tell_how_the_session_was_authenticated(
     assert [(each["acr"], each["amr"]) for each in shown] == [("aal1", ["pwd"])] * 3
 
 
-def test_introspection_tells_it_of_access_tokens(session: SignedInClient) -> None:
+def test_introspection_returns_it_for_access_tokens(session: SignedInClient) -> None:
     def introspected(token: str) -> dict[str, Any]:
         answer = session.post("/api/v1/auth/introspect", json={"token": token})
         found: dict[str, Any] = answer.get_json()
@@ -250,7 +250,7 @@ def test_whether_a_user_has_a_factor_is_shown_filtered_and_exported(
 
 
 @pytest.mark.parametrize("body", [{"mfa_enabled": True}, {"mfa_enabled": False}])
-def test_nobody_sets_it_by_a_request(
+def test_no_request_sets_it(
     session: SignedInClient, robin: MadeUser, body: dict[str, bool]
 ) -> None:
     answers = [

@@ -403,7 +403,7 @@ def test_a_factor_needs_a_usable_name(
 # Removing
 
 
-def test_the_last_factor_takes_the_recovery_codes_and_open_sign_ins_along(
+def test_removing_the_last_factor_deletes_recovery_codes_and_pending_sign_ins(
     app: Flask, robin: MadeUser, session: SignedInClient, clock: ManualClock
 ) -> None:
     added = add_app(session, clock, name="Phone")

@@ -94,7 +94,7 @@ class HurryingClock(ManualClock):
         return super().now()
 
 
-def test_the_told_lifetime_is_that_of_the_token(
+def test_expires_in_is_the_lifetime_of_the_token(
     deployment: Deployment, service: MadeService
 ) -> None:
     """A second that began between the signature and the answer made it one second less."""
@@ -272,7 +272,7 @@ def test_credentials_are_sent_once(client: JsonClient, service: MadeService) -> 
 
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !", "Basic YWJj", "basic /w=="])
-def test_malformed_basic_authenticates_nobody(client: JsonClient, header: str) -> None:
+def test_malformed_basic_credentials_are_rejected(client: JsonClient, header: str) -> None:
     answer = client.post(
         TOKEN, headers={"Authorization": header}, json={"grant_type": "client_credentials"}
     )
@@ -425,7 +425,7 @@ def test_a_scope_may_have_wildcards_that_the_account_holds(
         assert code_of(request_token(client, service, scope=refused)) == (400, "invalid_scope")
 
 
-def test_wrong_secrets_lock_nobody_out(client: JsonClient, service: MadeService) -> None:
+def test_wrong_secrets_lock_no_account(client: JsonClient, service: MadeService) -> None:
     """Anybody knows a client id, and could keep the service out."""
     wrong = wrong_secret(service.key.text)
 
@@ -502,7 +502,7 @@ def test_what_ends_a_key_or_account_ends_its_tokens(
     assert code_of(holder.get(VERIFY)) == (401, "token_revoked")
 
 
-def test_tokens_of_a_suspended_account_stay_dead_within_the_same_second(
+def test_tokens_of_a_suspended_account_stay_revoked_within_the_same_second(
     boss: SignedInClient, client: JsonClient, service: MadeService
 ) -> None:
     """The versions decide and not the times, which tokens have in whole seconds."""

@@ -177,7 +177,7 @@ def test_a_step_up_does_not_lift_it(
     assert refusal(session.get("/api/v1/users/me")) == ENROLL
 
 
-def test_a_role_that_is_given_takes_effect_on_the_next_request(
+def test_an_assigned_role_takes_effect_on_the_next_request(
     make_user: MakeUser, log_in: LogIn, inspector: SignedInClient
 ) -> None:
     robin = make_user("robin")

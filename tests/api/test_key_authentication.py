@@ -288,7 +288,7 @@ def test_the_use_is_at_most_a_minute_old(
     assert last_used() > first
 
 
-def test_whoever_finds_a_key_can_burn_it(
+def test_anyone_who_finds_a_key_can_revoke_it(
     app: Flask, boss: SignedInClient, client: JsonClient, make_user: MakeUser, log_in: LogIn
 ) -> None:
     robin = make_user("robin")

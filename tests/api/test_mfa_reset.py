@@ -47,7 +47,7 @@ def problem(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.get_json()["code"]
 
 
-def test_a_reset_takes_everything_away(
+def test_a_reset_removes_all_factors_and_codes(
     app: Flask, robin: MadeUser, phone: App, boss: SignedInClient
 ) -> None:
     other = log_in_with_code(app, robin, phone.code())

@@ -221,7 +221,7 @@ def test_a_suspension_is_refused_twice_and_lifted(boss: SignedInClient) -> None:
     assert activated.get_json()["status_reason"] is None
 
 
-def test_a_deletion_takes_the_keys_and_leaves_the_audit_rows(
+def test_a_deletion_deletes_the_keys_and_keeps_the_audit_rows(
     app: Flask, boss: SignedInClient, client: JsonClient
 ) -> None:
     made = make_service(boss, roles=["moderator"])

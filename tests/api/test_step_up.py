@@ -89,7 +89,7 @@ def test_a_step_up_gives_a_new_pair_of_the_same_session(
     assert row.details == {"acr": "aal1", "amr": ["pwd"], "factor": "password"}
 
 
-def test_the_former_pair_is_dead_and_ends_nothing(
+def test_the_former_pair_is_revoked_and_its_reuse_ends_nothing(
     app: Flask, deployment: Deployment, session: SignedInClient
 ) -> None:
     """Elsewhere the grace of a refresh made an old token one of the new level."""
@@ -107,7 +107,7 @@ def test_the_former_pair_is_dead_and_ends_nothing(
     assert events(app, type_="session.revoked") == []
 
 
-def test_every_pair_that_was_issued_before_is_dead(app: Flask, session: SignedInClient) -> None:
+def test_every_earlier_pair_is_revoked(app: Flask, session: SignedInClient) -> None:
     beside = SignedInClient(app, refresh(session).get_json())
 
     renewed = SignedInClient(app, step_up(session).get_json())

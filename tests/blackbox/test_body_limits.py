@@ -162,7 +162,7 @@ def test_a_body_that_breaks_off_has_no_effect(
     assert not taken(service, name)
 
 
-def test_a_body_that_breaks_off_has_no_effect_where_nobody_reads_it(
+def test_an_incomplete_body_has_no_effect_on_an_endpoint_without_a_body(
     service: GunicornService, connection: RawConnection
 ) -> None:
     connection.exchange(

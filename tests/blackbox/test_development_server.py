@@ -30,7 +30,7 @@ def test_the_debugger_shows_a_crash(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in response.text and "Werkzeug Debugger" in response.text
 
 
-def test_without_the_debugger_a_crash_tells_nothing(tmp_path: Path) -> None:
+def test_without_the_debugger_a_crash_reveals_nothing(tmp_path: Path) -> None:
     app = build_app(ENVIRONMENT, clock=SystemClock(), instance_dir=tmp_path)
     app.debug = True
     app.view_functions["health.live"] = _crash

@@ -193,7 +193,7 @@ UNFINISHED = {
 
 
 @pytest.mark.parametrize("name", UNFINISHED)
-def test_clients_that_do_not_finish_keep_nobody_waiting(
+def test_clients_that_do_not_finish_do_not_delay_others(
     service: GunicornService, name: str
 ) -> None:
     """Each of them kept a thread for good: eight were enough to stop the service."""
@@ -276,7 +276,7 @@ def test_a_request_in_small_pieces_is_put_together(connection: RawConnection, si
     assert json.loads(connection.receive().body)["code"] == "invalid_credentials"
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to_go_on(connection: RawConnection) -> None:
+def test_a_client_that_expects_100_continue_receives_it(connection: RawConnection) -> None:
     connection.send(HEAD + LENGTH + b"Expect: 100-continue\r\n\r\n")
     go_on = connection.receive()
     answer = connection.exchange(BODY)

@@ -121,7 +121,7 @@ def test_a_key_passes_nowhere_after_the_answer_that_ended_it(
 
 
 @pytest.mark.thorough
-def test_rotations_revocations_and_uses_at_once_let_no_dead_key_pass(
+def test_no_revoked_key_is_accepted_during_concurrent_rotations_and_revocations(
     admin: RecordingClient,
 ) -> None:
     """Of 50 at once, 16 rotate the key, 16 revoke it, and the others use it all the time."""

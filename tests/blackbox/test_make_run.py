@@ -67,7 +67,7 @@ def start_run(tmp_path: Path) -> Iterator[StartRun]:
 
 
 @pytest.mark.thorough
-def test_on_a_terminal_it_speaks_to_people_and_ctrl_c_is_quiet(tmp_path: Path) -> None:
+def test_on_a_terminal_the_log_is_readable_and_ctrl_c_is_quiet(tmp_path: Path) -> None:
     port = free_port()
     program = ["make", "--old-file", ".venv/.runtime", "run"]
     with Terminal(

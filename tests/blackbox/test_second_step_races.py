@@ -213,7 +213,7 @@ def test_with_the_usual_threshold_one_of_many_signs_in(default_service: Gunicorn
 
 
 @pytest.mark.parametrize("redis_is_up", [True, False], ids=["with-redis", "without-redis"])
-def test_after_a_reset_no_session_goes_on_on_any_worker(
+def test_after_a_reset_no_session_is_valid_on_any_worker(
     default_service: GunicornService, proxy: FaultProxy, redis_is_up: bool
 ) -> None:
     """Elsewhere sessions kept their level when an administrator removed the factor."""

@@ -88,7 +88,7 @@ def test_a_second_sigterm_stops_at_once() -> None:
 
 
 @pytest.mark.thorough
-def test_a_kept_connection_is_told_to_close() -> None:
+def test_a_persistent_connection_is_closed() -> None:
     with (
         GunicornService({"ENVIRONMENT": "testing"}) as service,
         RawConnection("127.0.0.1", service.port) as connection,

@@ -34,7 +34,9 @@ def occupied() -> Iterator[GunicornService]:
 
 
 @pytest.mark.parametrize("program", [GUNICORN, FLASK], ids=["gunicorn", "flask"])
-def test_all_bad_settings_are_told_in_a_line_each(program: tuple[str, ...], tmp_path: Path) -> None:
+def test_each_invalid_setting_is_reported_in_one_line(
+    program: tuple[str, ...], tmp_path: Path
+) -> None:
     run = start(
         program, INSTANCE_DIR=str(tmp_path), SMTP_PORT="many", DEBUG="perhaps", LOG_FORMAT="xml"
     )
@@ -98,7 +100,9 @@ def test_production_without_a_key_does_not_start_and_says_what_to_do(tmp_path: P
 
 
 @pytest.mark.thorough
-def test_a_used_port_is_told_without_a_traceback(occupied: GunicornService, tmp_path: Path) -> None:
+def test_a_used_port_is_reported_without_a_traceback(
+    occupied: GunicornService, tmp_path: Path
+) -> None:
     run = start(GUNICORN, INSTANCE_DIR=str(tmp_path), BIND=f"127.0.0.1:{occupied.port}")
 
     assert run.returncode == 1
@@ -107,7 +111,7 @@ def test_a_used_port_is_told_without_a_traceback(occupied: GunicornService, tmp_
 
 
 @pytest.mark.thorough
-def test_a_database_that_is_away_is_told_without_a_traceback(tmp_path: Path) -> None:
+def test_an_unavailable_database_is_reported_without_a_traceback(tmp_path: Path) -> None:
     run = start(
         ("flask", "db", "upgrade"),
         INSTANCE_DIR=str(tmp_path),

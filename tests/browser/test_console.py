@@ -41,7 +41,7 @@ def add_user(site: Site, name: str) -> None:
     assert made.exit_code == 0, made.output
 
 
-def test_somebody_is_invited_sets_a_password_and_signs_in(browser: Browser, site: Site) -> None:
+def test_an_invited_user_sets_a_password_and_signs_in(browser: Browser, site: Site) -> None:
     sign_in(browser, site)
     browser.get(site.url + "/console/users/new")
     browser.find("#username").send_keys("ada")
@@ -98,9 +98,7 @@ def test_a_user_is_found_while_typing_and_suspended_and_their_session_dies(
 
 
 @pytest.mark.thorough
-def test_a_role_is_made_and_given_to_many_and_the_audit_log_tells(
-    browser: Browser, site: Site
-) -> None:
+def test_a_role_is_created_and_assigned_to_many_and_audited(browser: Browser, site: Site) -> None:
     for name in ("bea", "cleo"):
         add_user(site, name)
     sign_in(browser, site)

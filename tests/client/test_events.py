@@ -264,7 +264,7 @@ def test_an_event_whose_handler_fails_stays_in_the_queue(
 
 
 @pytest.mark.thorough
-def test_a_consumer_goes_on_after_an_outage_of_the_broker(
+def test_a_consumer_continues_after_an_outage_of_the_broker(
     people: People,
     rabbitmq_url: str,
     rabbitmq_exchange: str,

@@ -43,7 +43,9 @@ def test_a_lost_reply_of_a_create_makes_one_user(client: Client, proxy: FaultPro
     assert [user.id for user in client.users.iter(search="ada")] == [ada.id]
 
 
-def test_a_lost_reply_of_a_refresh_logs_nobody_out(client: Client, proxy: FaultProxy) -> None:
+def test_a_lost_response_to_a_refresh_does_not_end_the_session(
+    client: Client, proxy: FaultProxy
+) -> None:
     before = client.tokens
     assert before is not None
     other = Client(

@@ -90,7 +90,7 @@ def test_introspection_with_a_key_of_this_service_is_refused_without_the_permiss
         verifier.verify(own)
 
 
-def test_introspection_tells_the_name_and_the_end_of_a_session(
+def test_introspection_returns_the_name_and_the_expiry_of_a_session(
     service: GunicornService, admin: Client, people: People
 ) -> None:
     user, tokens = people.holding("media:read", "tokens:introspect")

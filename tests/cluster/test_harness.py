@@ -141,13 +141,13 @@ def key_in(slot: int) -> str:
     return next(key for key in keys if int(key_slot(key.encode())) == slot)
 
 
-def test_rabbitmq_forms_one_cluster_and_goes_on_without_a_node(rabbitmq: RabbitmqCluster) -> None:
+def test_rabbitmq_forms_one_cluster_and_continues_without_a_node(rabbitmq: RabbitmqCluster) -> None:
     assert len(rabbitmq.running_members()) == 3
     rabbitmq.nodes[0].crash()
     wait_until(lambda: len(rabbitmq.running_members()) == 2, seconds=30)
 
 
-def test_a_record_tells_what_succeeded_and_failed_after_a_moment() -> None:
+def test_a_record_contains_what_succeeded_and_failed_after_a_moment() -> None:
     record = Record()
     record.add(Attempt(began_at=1, ended_at=2, status=201, subject="a"))
     record.add(Attempt(began_at=3, ended_at=5, status=0))

@@ -58,7 +58,7 @@ def test_each_caller_has_a_count_of_its_own(rates: RateCounter) -> None:
 
 
 @everywhere
-def test_a_hit_tells_when_its_window_ends(rates: RateCounter) -> None:
+def test_a_hit_contains_the_end_of_its_window(rates: RateCounter) -> None:
     assert 50 < rates.hit("10.0.0.1", seconds=60).seconds_left <= 60
     assert 50 < rates.hit("10.0.0.1", seconds=60, cost=3).seconds_left <= 60
     assert rates.count("10.0.0.1") == 4

@@ -126,7 +126,7 @@ def test_an_alert_fires_for_what_it_is_about_and_not_when_all_is_well(
 
 
 @needs_promtool
-def test_events_that_nobody_is_to_get_are_not_late(tmp_path: Path) -> None:
+def test_events_without_a_broker_are_not_late(tmp_path: Path) -> None:
     """Without RabbitMQ they stay in the outbox, which is no fault."""
     alone = {name: values for name, values in WELL.items() if "rabbitmq" not in name}
 

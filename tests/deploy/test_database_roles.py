@@ -238,7 +238,7 @@ def test_the_owner_migrates_down_and_up(database: Database) -> None:
     disconnect(app)
 
 
-def test_the_doctor_tells_of_a_role_that_owns_the_tables(deployed: Database) -> None:
+def test_doctor_reports_a_role_that_owns_the_tables(deployed: Database) -> None:
     found = {}
     for url in (deployed.owner_url, deployed.service_url):
         app = build_app(

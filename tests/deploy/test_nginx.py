@@ -153,7 +153,7 @@ def test_the_configuration_of_compose_is_one_that_nginx_loads(tmp_path: Path) ->
         assert f"- ./deploy/nginx/{name}:/etc/nginx/conf.d/{name}:ro" in compose
 
 
-def test_addresses_are_those_of_callers_and_nobody_makes_one_up(fronted: Fronted) -> None:
+def test_addresses_are_those_of_callers_and_cannot_be_forged(fronted: Fronted) -> None:
     fronted.ask("/api/v1/auth/verify", **{"X-Forwarded-For": "203.0.113.7"})
 
     wait_until(lambda: "/api/v1/auth/verify" in fronted.service.log)
@@ -180,7 +180,7 @@ def test_a_large_body_is_refused_and_the_client_reads_why(fronted: Fronted) -> N
     assert (answer.status, body["code"]) == (413, "body_too_large")
 
 
-def test_nothing_tells_which_nginx_it_is(fronted: Fronted) -> None:
+def test_no_response_reveals_the_version_of_nginx(fronted: Fronted) -> None:
     headers = fronted.ask("/metrics")[1]
 
     assert headers["server"] == "nginx"
@@ -300,7 +300,7 @@ def test_the_client_s_correlation_id_is_kept_where_it_is_well_formed(fronted: Fr
         assert (served.header("x-correlation-id") == given) is kept
 
 
-def test_nobody_reaches_the_problem_documents_by_their_path(fronted: Fronted) -> None:
+def test_problem_documents_cannot_be_requested_by_their_path(fronted: Fronted) -> None:
     assert fronted.ask("/_problem/413")[0] == 404
 
 
@@ -403,7 +403,7 @@ HOSTILE: dict[str, Callable[[int], tuple[bytes, bytes]]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_clients_delay_nobody_else(fronted: Fronted, name: str) -> None:
+def test_hostile_clients_do_not_delay_others(fronted: Fronted, name: str) -> None:
     """24 of them stopped a process: each held one of its threads."""
     make = HOSTILE[name]
 
@@ -432,7 +432,7 @@ def test_hostile_clients_delay_nobody_else(fronted: Fronted, name: str) -> None:
 
 
 @pytest.mark.thorough
-def test_uploads_that_go_on_after_their_refusal_delay_nobody_else(fronted: Fronted) -> None:
+def test_uploads_that_continue_after_their_rejection_do_not_delay_others(fronted: Fronted) -> None:
     """What still came was read for two seconds, by as many threads as there were such clients."""
     head = request_bytes(
         "POST", IMPORTS[0], headers=("Content-Type: text/csv", "Content-Length: 9000000")

@@ -9,7 +9,7 @@ from tests.support.service_clients import PASSWORD, RecordingClient
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-def test_the_service_goes_on_when_its_log_is_full() -> None:
+def test_the_service_continues_when_its_log_is_full() -> None:
     environment = {
         "ENVIRONMENT": "testing",
         "PASSWORD_HASH_ROUNDS": "4",

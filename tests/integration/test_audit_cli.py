@@ -194,7 +194,7 @@ def test_a_removed_row_is_not_taken_for_a_pruned_one(app: Flask, clock: ManualCl
     assert f"row_removed: row {victim.id}, seal" in result.output
 
 
-def test_what_does_not_verify_is_not_pruned_unless_told_so(app: Flask, clock: ManualClock) -> None:
+def test_rows_that_do_not_verify_are_pruned_only_on_request(app: Flask, clock: ManualClock) -> None:
     record(app, clock, days_ago=400, count=3)
     seal(app)
     remove(app, audit_rows(app)[1].id)

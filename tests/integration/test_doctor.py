@@ -346,7 +346,7 @@ def test_a_database_that_is_away_is_a_fault(make_app: MakeApp) -> None:
         ({}, "was never migrated", "Run `flask db upgrade`."),
     ],
 )
-def test_why_a_database_cannot_be_asked_is_told(
+def test_the_reason_for_an_unavailable_database_is_reported(
     make_app: MakeApp, postgresql_url: str, wrong: dict[str, str], about: str, fix: str
 ) -> None:
     parts = urlsplit(postgresql_url)
@@ -462,7 +462,7 @@ def test_an_exchange_of_another_type_is_a_fault(make_app: MakeApp, rabbitmq_url:
     assert "another type" in fix
 
 
-def test_a_rabbitmq_that_takes_events_is_in_order(
+def test_a_rabbitmq_that_accepts_events_is_reported_as_ok(
     make_app: MakeApp, rabbitmq_url: str, rabbitmq_exchange: str
 ) -> None:
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE=rabbitmq_exchange))
@@ -516,7 +516,7 @@ def test_events_that_wait_too_long_are_a_warning(
     assert "flask worker" in fix
 
 
-def test_events_that_were_refused_for_good_are_a_warning(
+def test_permanently_rejected_events_are_a_warning(
     app: Flask, make_user: Callable[..., object]
 ) -> None:
     make_user("robin")

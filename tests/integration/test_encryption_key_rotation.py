@@ -81,7 +81,7 @@ def test_a_secret_is_not_in_the_database(app: Flask, phone: App) -> None:
     assert row.key_id == key_id(FORMER)
 
 
-def test_a_former_key_still_opens_and_the_use_seals_anew(
+def test_a_former_key_decrypts_and_the_use_encrypts_with_the_new_one(
     rotated: Flask, lost: Flask, robin: MadeUser, phone: App, clock: ManualClock
 ) -> None:
     assert second_step(rotated, mfa_token(rotated, robin), phone.code()).status_code == 200
@@ -91,7 +91,7 @@ def test_a_former_key_still_opens_and_the_use_seals_anew(
     assert second_step(lost, mfa_token(lost, robin), phone.code()).status_code == 200
 
 
-def test_a_wrong_code_seals_nothing_anew(rotated: Flask, robin: MadeUser, phone: App) -> None:
+def test_a_wrong_code_encrypts_nothing_again(rotated: Flask, robin: MadeUser, phone: App) -> None:
     second_step(rotated, mfa_token(rotated, robin), "wrong")
 
     assert [row.key_id for row in rows(rotated)] == [key_id(FORMER)]

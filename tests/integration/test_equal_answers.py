@@ -59,7 +59,7 @@ def test_wrong_passwords_get_the_same_answer_to_the_byte(
 
 
 @pytest.mark.both_databases
-def test_whoever_is_locked_gets_the_same_answer_to_the_byte(
+def test_every_locked_identifier_gets_an_identical_response(
     client: JsonClient, people: list[str], clock: ManualClock
 ) -> None:
     """Known or not, with a right password or a wrong one."""

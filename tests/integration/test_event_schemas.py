@@ -142,7 +142,7 @@ def test_every_event_that_is_published_fits_its_schema(
     assert {event["type"] for event in published} == {str(type_) for type_ in EventType}
 
 
-def test_no_event_tells_a_secret(
+def test_no_event_contains_a_secret(
     app: Flask, make_user: MakeUser, log_in: LogIn, mailbox: Mailbox, clock: ManualClock
 ) -> None:
     boss = log_in(make_user("boss", roles=["superadmin"]))

@@ -140,7 +140,7 @@ def test_it_asks_first(app: Flask, make_user: MakeUser, log_in: LogIn) -> None:
     assert code(session)[0] == 401
 
 
-def test_all_stands_alone(app: Flask, make_user: MakeUser, log_in: LogIn) -> None:
+def test_all_excludes_other_arguments(app: Flask, make_user: MakeUser, log_in: LogIn) -> None:
     session = log_in(make_user("robin"))
 
     refused = [revoke_all(app, "robin"), revoke_all(app, "--session", session.session_id)]
@@ -175,7 +175,7 @@ def test_an_interrupted_run_can_be_repeated(
 
 
 @pytest.mark.thorough
-def test_log_ins_at_the_same_time_go_on(
+def test_users_can_log_in_meanwhile(
     app: Flask, services: Services, make_user: MakeUser, log_in: LogIn
 ) -> None:
     people = [make_user(f"person{number}") for number in range(8)]

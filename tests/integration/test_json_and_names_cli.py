@@ -105,7 +105,7 @@ def test_lists_are_json_documents(app: Flask, make_user: MakeUser, log_in: LogIn
     assert [row["target_username"] for row in created] == ["ada"]
 
 
-def test_doctor_tells_its_findings_as_json_with_the_same_exit_code(app: Flask) -> None:
+def test_doctor_prints_findings_as_json_with_the_same_exit_code(app: Flask) -> None:
     text, as_json = flask(app, "doctor"), flask(app, "doctor", "--json")
 
     findings = json.loads(as_json.output)
@@ -116,7 +116,7 @@ def test_doctor_tells_its_findings_as_json_with_the_same_exit_code(app: Flask) -
     assert "no SMTP_HOST" in mail["text"] and mail["fix"] is None
 
 
-def test_names_stand_beside_ids_and_are_taken_as_filters(
+def test_names_are_shown_next_to_ids_and_accepted_as_filters(
     app: Flask, make_user: MakeUser, log_in: LogIn
 ) -> None:
     ada, bob = make_user("ada"), make_user("bob")

@@ -301,7 +301,7 @@ def test_a_job_may_send_5000_requests_a_minute(make_app: MakeApp, service: MadeS
     assert answers == {200: MANY_REQUESTS}
 
 
-def test_an_outage_is_told_in_the_words_of_oauth(
+def test_an_outage_is_an_error_of_oauth(
     deployment: Deployment, make_app: MakeApp, service: MadeService
 ) -> None:
     """A client that got a challenge would drop its secret as wrong (RFC 6749 §5.2)."""

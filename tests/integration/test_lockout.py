@@ -204,7 +204,7 @@ def test_tries_during_a_lock_do_not_make_it_longer(
 # Audit, events and mails
 
 
-def test_sessions_go_on_while_their_user_is_locked(
+def test_sessions_continue_while_their_user_is_locked(
     client: JsonClient, robin: MadeUser, log_in: LogIn
 ) -> None:
     session = log_in(robin)

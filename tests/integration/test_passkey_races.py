@@ -72,7 +72,7 @@ def after_each_other(
 
 
 @pytest.mark.parametrize("passkey_first", [True, False])
-def test_no_session_survives_a_suspension_beside_a_sign_in(
+def test_no_session_survives_a_suspension_during_a_sign_in(
     deployment: Deployment,
     client: JsonClient,
     make_user: MakeUser,

@@ -121,7 +121,7 @@ def test_what_others_keep_in_the_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
-def test_a_log_that_was_moved_away_is_made_anew_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_log_that_was_moved_is_created_again_readable_by_its_owner_only(tmp_path: Path) -> None:
     instance = tmp_path / "instance"
     app = serve(instance)
     log = instance / "service.log"

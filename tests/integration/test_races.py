@@ -97,7 +97,7 @@ def test_a_create_that_is_sent_many_times_at_once_happens_once(
     assert len(events(app, type_="user.created")) == 2
 
 
-def test_log_ins_at_once_that_hash_anew_all_succeed(
+def test_concurrent_log_ins_that_replace_the_hash_all_succeed(
     make_user: MakeUser, make_app: Callable[..., Flask]
 ) -> None:
     make_user("robin")

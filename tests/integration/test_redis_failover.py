@@ -105,7 +105,7 @@ def test_a_copy_of_this_server_in_an_unknown_form_is_a_miss(
     assert verify(session) == 200
 
 
-def test_a_fill_that_a_failover_overtakes_is_rejected(
+def test_a_fill_during_a_failover_is_rejected(
     app: Flask, session: SignedInClient, tmp_path: Path
 ) -> None:
     """The replica holds the placeholder of the fill, and may have lost a later revocation."""

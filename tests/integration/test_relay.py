@@ -180,7 +180,7 @@ def test_what_the_broker_has_confirmed_is_counted_for_every_process(
 
 
 @pytest.mark.both_databases
-def test_a_refused_event_holds_back_its_user_and_nobody_else(
+def test_a_rejected_event_delays_only_events_of_its_user(
     app: Flask,
     services: Services,
     relay: Relay,
@@ -231,7 +231,7 @@ def test_a_refused_event_is_tried_less_and_less_often(
     assert len(tried) == 4
 
 
-def test_an_event_refused_too_often_is_parked_and_its_user_goes_on(
+def test_an_event_rejected_too_often_is_parked_and_later_ones_are_published(
     app: Flask,
     services: Services,
     relay: Relay,
@@ -255,7 +255,7 @@ def test_an_event_refused_too_often_is_parked_and_its_user_goes_on(
 
 
 @pytest.mark.parametrize("backend", [Backend.SQLITE], indirect=True)
-def test_an_event_that_is_no_json_is_parked_and_stops_nobody(
+def test_an_event_that_is_not_json_is_parked_and_delays_no_other(
     app: Flask,
     services: Services,
     relay: Relay,
@@ -352,7 +352,7 @@ def test_an_event_goes_out_again_when_its_confirm_could_not_be_written_down(
     assert len({message.id for message in broker.published}) == 1
 
 
-def test_a_second_worker_stands_by_and_takes_over(
+def test_a_second_worker_is_on_standby_and_takes_over(
     app: Flask, services: Services, deployment: Deployment, clock: ManualClock
 ) -> None:
     settings = Settings.from_env(deployment.environment, instance_dir=deployment.instance_dir)
@@ -375,7 +375,7 @@ def test_a_second_worker_stands_by_and_takes_over(
     assert [len(broker.published) for broker in brokers] == [1, 1]
 
 
-def test_a_worker_that_lost_its_lock_does_not_go_on_as_if_it_had_it(
+def test_a_worker_that_lost_its_lock_stops_publishing(
     app: Flask, services: Services, deployment: Deployment, clock: ManualClock
 ) -> None:
     settings = Settings.from_env(deployment.environment, instance_dir=deployment.instance_dir)

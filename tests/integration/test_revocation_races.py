@@ -368,7 +368,7 @@ def test_a_fill_that_is_overtaken_by_a_change_of_the_catalogue_is_rejected(
     assert remote.get("/api/v1/users/").status_code == 403
 
 
-def test_a_fill_that_nothing_overtakes_is_stored(
+def test_a_fill_without_a_concurrent_change_is_stored(
     elsewhere: Flask,
     robin: MadeUser,
     log_in: LogIn,

@@ -84,7 +84,7 @@ def test_without_a_yes_nothing_changes(
     assert names(app, services) == []
 
 
-def test_a_role_that_somebody_has_stops_all_of_it(
+def test_a_role_that_a_user_has_prevents_all_changes(
     app: Flask, services: Services, file: Path, make_user: MakeUser
 ) -> None:
     with app.app_context():

@@ -71,7 +71,7 @@ def is_signed_in(app: Flask, pair: Any) -> bool:
 
 
 @pytest.mark.both_databases
-def test_a_step_up_beside_refreshes_leaves_one_pair(
+def test_a_step_up_during_refreshes_leaves_one_pair(
     app: Flask, robin: MadeUser, log_in: LogIn
 ) -> None:
     """Whichever comes first, only the pair of the step-up is valid, and the session lives."""
@@ -102,7 +102,7 @@ def test_of_step_ups_and_password_changes_one_gets_a_pair(
 
 
 @pytest.mark.both_databases
-def test_a_step_up_beside_a_log_out_revives_nothing(
+def test_a_step_up_during_a_log_out_does_not_restore_the_session(
     app: Flask, robin: MadeUser, log_in: LogIn
 ) -> None:
     for _ in range(5):
@@ -130,7 +130,7 @@ def test_a_session_that_expires_while_the_password_is_checked_is_not_renewed(
             services.step_up.with_password(own, PASSWORD, actor=Actor())
 
 
-def test_the_former_token_is_dead_in_another_process(
+def test_the_former_token_is_revoked_in_another_process(
     make_app: MakeApp, app: Flask, session: SignedInClient
 ) -> None:
     """The copy of the session in Redis would live for five minutes."""

@@ -152,7 +152,7 @@ def _count(app: Flask, table: str) -> int:
 
 
 @pytest.mark.thorough
-def test_a_task_that_fails_holds_up_nothing_else_and_goes_on_later(app: Flask) -> None:
+def test_a_failing_task_delays_no_other_and_is_retried(app: Flask) -> None:
     attempts: list[int] = []
     others: list[int] = []
 

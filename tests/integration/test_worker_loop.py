@@ -107,7 +107,7 @@ def test_with_a_broker_the_relay_is_a_task_too(make_app: Callable[..., Flask]) -
     assert "relay" in {task.name for task in tasks_of(app.extensions["userapi"])}
 
 
-def test_work_that_is_more_than_a_batch_goes_on_at_once(
+def test_more_work_than_a_batch_continues_immediately(
     app: Flask, run: Callable[..., Worker]
 ) -> None:
     work = Counted(lambda calls: 1 if calls < 50 else 0)
@@ -133,7 +133,7 @@ def test_a_task_that_hangs_holds_up_no_other(app: Flask, run: Callable[..., Work
     release.set()
 
 
-def test_a_task_that_fails_goes_on_less_often(app: Flask, run: Callable[..., Worker]) -> None:
+def test_a_failing_task_runs_less_often(app: Flask, run: Callable[..., Worker]) -> None:
     def fail(calls: int) -> int:
         if calls <= 3:
             raise Unavailable()

@@ -145,7 +145,7 @@ def recorded() -> Iterator[list[str]]:
         sa.event.remove(db.engine, "before_cursor_execute", record)
 
 
-def test_a_migration_that_expands_takes_nothing_away(app: Flask) -> None:
+def test_an_expanding_migration_removes_nothing(app: Flask) -> None:
     found = {}
     for revision in revisions():
         tables = set(sa.inspect(db.engine).get_table_names())

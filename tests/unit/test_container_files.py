@@ -254,7 +254,7 @@ def test_with_fresh_secrets_the_service_accepts_its_production_settings(tmp_path
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_settings_beside_the_compose_file_reach_every_container(name: str, tmp_path: Path) -> None:
+def test_settings_next_to_the_compose_file_reach_every_container(name: str, tmp_path: Path) -> None:
     """Only three variables were passed on: a mail server that was set there never sent a mail."""
     subprocess.run(
         [REPOSITORY / "scripts" / "make_secrets.sh", tmp_path], check=True, capture_output=True

@@ -92,7 +92,7 @@ def test_a_weak_library_is_found(start_index: StartIndex, tmp_path: Path) -> Non
     assert run.returncode == 1, run.stdout + run.stderr
     assert "werkzeug==0.15.2: PYSEC-2019-140, CVE-2019-10906 (fixed in 9.9)\n" in run.stdout
     assert "2 libraries against" in run.stdout
-    assert "1 known weaknesses, 0 libraries not checked" in run.stdout
+    assert "1 known vulnerabilities, 0 libraries not checked" in run.stdout
 
 
 @pytest.mark.thorough
@@ -100,7 +100,7 @@ def test_sound_libraries_pass(start_index: StartIndex, tmp_path: Path) -> None:
     run = audit(SOUND, tmp_path, start_index(NAMES))
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "0 known weaknesses" in run.stdout
+    assert "0 known vulnerabilities" in run.stdout
 
 
 @pytest.mark.thorough

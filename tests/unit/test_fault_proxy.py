@@ -62,7 +62,7 @@ def test_a_client_that_has_said_all_still_gets_its_answer(proxy: FaultProxy) -> 
         assert _receive(connection, 100) == b"hello"
 
 
-def test_refusing_resets_open_connections_and_takes_no_new_ones(proxy: FaultProxy) -> None:
+def test_refusing_resets_open_connections_and_accepts_no_new_ones(proxy: FaultProxy) -> None:
     with _connect(proxy) as connection:
         connection.sendall(b"hello")
         assert _receive(connection, 5) == b"hello"

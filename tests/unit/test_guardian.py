@@ -36,7 +36,7 @@ def _wait_until_gone(pids: list[int], *, timeout_seconds: float) -> list[int]:
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("ended_by", ["SIGKILL", "SIGTERM"])
-def test_a_killed_run_takes_what_it_started_with_it(tmp_path: Path, ended_by: str) -> None:
+def test_a_killed_run_stops_the_processes_that_it_started(tmp_path: Path, ended_by: str) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
     run = subprocess.Popen(

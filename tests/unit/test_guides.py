@@ -35,7 +35,7 @@ def anchors_of(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("guide", [*GUIDES, Path("client/README.md")], ids=str)
-def test_no_link_is_dead(guide: Path) -> None:
+def test_no_link_is_broken(guide: Path) -> None:
     dead = []
     for target in LINK.findall(without_code((REPOSITORY / guide).read_text("utf-8"))):
         name, _, anchor = target.partition("#")

@@ -190,9 +190,7 @@ def test_credentials_in_a_path_are_cut_short(path: str | None, shown: str | None
     assert path_in_log(path) == shown
 
 
-def test_a_file_that_is_moved_away_is_begun_anew(
-    lines: Callable[..., list[str]], tmp_path: Path
-) -> None:
+def test_a_moved_file_is_created_again(lines: Callable[..., list[str]], tmp_path: Path) -> None:
     path = tmp_path / "logs" / "service.log"
 
     def write() -> None:

@@ -1,7 +1,8 @@
-"""Find kept answers by their user.
+"""Index stored responses by their user.
 
-The answer that is kept for an Idempotency-Key shows the user that it created, and is deleted with
-that user. Answers kept by the release before have no user here and expire within 24 hours.
+The response that is stored for an Idempotency-Key contains the user that it created, and is deleted
+with that user. Responses stored by the previous release have no user here and expire within 24
+hours.
 
 Step: expand.
 """
@@ -23,7 +24,7 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute(f"ALTER TABLE {TABLE} ADD COLUMN IF NOT EXISTS user_id UUID")
         with op.get_context().autocommit_block():
-            # An index whose building was interrupted is there, but invalid.
+            # An interrupted build leaves an invalid index.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {INDEX}")
             op.execute(f"CREATE INDEX CONCURRENTLY {INDEX} ON {TABLE} (user_id)")
         return

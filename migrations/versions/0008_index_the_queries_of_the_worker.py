@@ -1,4 +1,4 @@
-"""Index what the worker looks for: events that are held back or parked, rows to clean up.
+"""Index the queries of the worker: postponed and parked events, rows to clean up.
 
 Step: expand.
 """
@@ -17,7 +17,7 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# Index → table and column. They hold only rows where the column is set.
+# Index → table and column. The indexes contain only rows in which the column is set.
 PARTIAL = {
     "ix_outbox_events_held_back": ("outbox_events", "next_attempt_at"),
     "ix_outbox_events_parked_at": ("outbox_events", "parked_at"),
@@ -39,6 +39,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the indexes."""
     for name, (table, _) in PARTIAL.items():
         op.drop_index(name, table_name=table)

@@ -1,7 +1,7 @@
-"""Let nobody replace an audit row.
+"""Prevent the replacement of audit rows.
 
-On SQLite `INSERT OR REPLACE` deletes a row without telling the triggers that refuse a DELETE. On
-PostgreSQL what comes nearest, `ON CONFLICT DO UPDATE`, is an UPDATE, which is refused already.
+On SQLite `INSERT OR REPLACE` deletes a row without the triggers that reject a DELETE. On PostgreSQL
+the closest statement, `ON CONFLICT DO UPDATE`, is an UPDATE, which is already rejected.
 
 Step: expand.
 """
@@ -13,7 +13,7 @@ down_revision = "0011"
 branch_labels = None
 depends_on = None
 
-# Table → its key, and what the refusal says.
+# Table → its key, and the text of the error.
 KEYS = {
     "audit_logs": ("id", "audit rows cannot be changed or deleted"),
     "audit_seals": ("number", "audit seals cannot be changed or deleted"),
@@ -21,7 +21,7 @@ KEYS = {
 
 
 def upgrade() -> None:
-    """Refuse a row whose key is there already, before it takes the place of the other."""
+    """Reject a row whose key exists already, before it replaces the existing row."""
     if op.get_bind().dialect.name == "postgresql":
         return
     for table, (key, refusal) in KEYS.items():
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take the triggers away."""
+    """Drop the triggers."""
     if op.get_bind().dialect.name == "postgresql":
         return
     for table in KEYS:

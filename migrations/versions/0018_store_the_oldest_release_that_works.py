@@ -1,4 +1,4 @@
-"""Name the oldest release that works with the schema.
+"""Store the oldest release that works with the schema.
 
 A process reads the table when the database is at a migration that its release does not contain.
 
