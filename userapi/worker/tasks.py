@@ -1,5 +1,7 @@
 """The tasks of the worker, and which of them run in one worker at a time."""
 
+from collections.abc import Callable
+
 from flask import Flask
 
 from userapi.accounts.bulk_jobs.jobs import NOTIFY_CHANNEL as BULK
@@ -76,24 +78,36 @@ def tasks_of(services: Services) -> list[Task]:
 
 def build_imports(services: Services) -> Task:
     """Return the task that imports files, in one worker at a time."""
-    leadership = _leadership(services.settings, key=IMPORTS_LOCK, name="imports")
-    return Task(
+    return _exclusive_task(
+        services.settings,
         name="imports",
-        run=lambda: services.import_runner.advance() if leadership.holds() else 0,
-        interval_seconds=1,
+        lock=IMPORTS_LOCK,
         channel=IMPORTS,
-        close=leadership.release,
+        advance=services.import_runner.advance,
     )
 
 
 def build_bulk_changes(services: Services) -> Task:
     """Return the task that changes many users, in one worker at a time."""
-    leadership = _leadership(services.settings, key=BULK_LOCK, name="bulk")
-    return Task(
+    return _exclusive_task(
+        services.settings,
         name="bulk",
-        run=lambda: services.bulk_runner.advance() if leadership.holds() else 0,
-        interval_seconds=1,
+        lock=BULK_LOCK,
         channel=BULK,
+        advance=services.bulk_runner.advance,
+    )
+
+
+def _exclusive_task(
+    settings: Settings, *, name: str, lock: int, channel: str, advance: Callable[[], int]
+) -> Task:
+    """Return a task that runs every second, in the worker that holds the lock."""
+    leadership = _leadership(settings, key=lock, name=name)
+    return Task(
+        name=name,
+        run=lambda: advance() if leadership.holds() else 0,
+        interval_seconds=1,
+        channel=channel,
         close=leadership.release,
     )
 

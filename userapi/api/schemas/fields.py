@@ -128,21 +128,16 @@ class QueryBoolean(fields.Boolean):
         return bool(value == "true")
 
 
-class QueryInteger(fields.Integer):
-    """An integer in a query string, within bounds."""
+class _Integer(fields.Integer):
+    """An integer within bounds."""
 
     def __init__(self, *, minimum: int, maximum: int, **kwargs: Any) -> None:
         self.minimum = minimum
         self.maximum = maximum
         super().__init__(validate=validate.Range(min=minimum, max=maximum), **kwargs)
 
-    def _validate(self, value: Any) -> None:
-        """Do nothing: `_deserialize` checks the bounds, which the validator only documents."""
-
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
-        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
-            raise wrong_type("a whole number")
-        number = int(value)
+    def require_within_bounds(self, number: int) -> int:
+        """Return the number. Raises ValidationError outside of the bounds."""
         if not self.minimum <= number <= self.maximum:
             raise ValidationError(
                 CodedMessage(
@@ -151,28 +146,26 @@ class QueryInteger(fields.Integer):
             )
         return number
 
-
-class BoundedInteger(fields.Integer):
-    """An integer in a body, within bounds."""
-
-    def __init__(self, *, minimum: int, maximum: int, **kwargs: Any) -> None:
-        self.minimum = minimum
-        self.maximum = maximum
-        super().__init__(validate=validate.Range(min=minimum, max=maximum), **kwargs)
-
     def _validate(self, value: Any) -> None:
         """Do nothing: `_deserialize` checks the bounds, which the validator only documents."""
+
+
+class QueryInteger(_Integer):
+    """An integer in a query string, within bounds."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
+        if not isinstance(value, str) or not re.fullmatch(r"-?[0-9]{1,18}", value, re.ASCII):
+            raise wrong_type("a whole number")
+        return self.require_within_bounds(int(value))
+
+
+class BoundedInteger(_Integer):
+    """An integer in a body, within bounds."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> int:
         if type(value) is not int:
             raise wrong_type("a whole number")
-        if not self.minimum <= value <= self.maximum:
-            raise ValidationError(
-                CodedMessage(
-                    f"Must be a number from {self.minimum} to {self.maximum}.", "out_of_range"
-                )
-            )
-        return value
+        return self.require_within_bounds(value)
 
 
 class Moment(fields.DateTime):
