@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
+from uuid import uuid4
 
 import pytest
 from flask import Flask
@@ -423,6 +424,26 @@ def test_a_scope_may_have_wildcards_that_the_account_holds(
         assert payload_of(answer.get_json()["access_token"])["permissions"] == found.split(" ")
     for refused in ("*", "media:*", "users:* media:upload", "USERS:READ", " users:read"):
         assert code_of(request_token(client, service, scope=refused)) == (400, "invalid_scope")
+
+
+def test_made_up_client_ids_are_limited_by_the_network(
+    app: Flask, make_app: MakeApp, service: MadeService
+) -> None:
+    """Each was counted alone, so that anybody could fill the audit log."""
+    limited = make_app(RATE_LIMIT_ENABLED="true", RATE_LIMIT_DEFAULT="5/minute")
+    here, there = JsonClient(limited), JsonClient(limited, ip_address="192.0.2.9")
+
+    made_up = [request_token(here, service, client_id=str(uuid4())) for _ in range(8)]
+    right = [request_token(here, service).status_code for _ in range(8)]
+
+    assert [answer.status_code for answer in made_up] == [401] * 5 + [429] * 3
+    refused = made_up[-1].get_json()
+    assert (refused["error"], refused["code"]) == ("rate_limited", "rate_limited")
+    assert int(made_up[-1].headers["Retry-After"]) > 0
+    assert right == [200] * 8
+    assert request_token(there, service, client_id=str(uuid4())).status_code == 401
+    rows = audit_rows(app, action="auth.token_issued")
+    assert len([row for row in rows if row.outcome == "failure"]) == 6
 
 
 def test_wrong_secrets_lock_no_account(client: JsonClient, service: MadeService) -> None:

@@ -1870,6 +1870,13 @@ GUARDS = [
         CLIENT_TOKENS,
     ),
     Guard(
+        "Made-up client ids are limited by the network",
+        "ClientTokens._issue",
+        "if isinstance(refusal, InvalidClient):\n    before_failure()",
+        "",
+        CLIENT_TOKENS,
+    ),
+    Guard(
         "A secret in the field of the client id is not recorded",
         "ClientTokens._record_failure",
         "client.account_id",

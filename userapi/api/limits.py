@@ -70,6 +70,7 @@ NAMED_LIMITS = (
 # Counts its requests itself, because the body may name the client.
 TOKEN_ENDPOINT = "auth.token"
 TOKEN_RATE = "userapi.token_rate"
+ANONYMOUS_RATE = "userapi.anonymous_rate"
 EXEMPT_PREFIXES = ("health.", "metrics", "console.static")
 
 
@@ -135,6 +136,7 @@ def init_app(app: Flask, services: Services) -> None:
         service=Rate.parse(settings.rate_limit_service),
     )
     app.extensions[TOKEN_RATE] = Rate.parse(settings.rate_limit_token)
+    app.extensions[ANONYMOUS_RATE] = rates.default
     exempt = {name for name in app.view_functions if name.startswith(EXEMPT_PREFIXES)}
     exempt.add(TOKEN_ENDPOINT)
     named, additional = _declare(app, services)
@@ -187,6 +189,19 @@ def count_token_request(client_id: str, client: ClientSecret | None) -> object:
     if hit.count > rate.amount:
         raise TooMany(math.ceil(hit.seconds_left))
     return reply
+
+
+def count_failed_client() -> None:
+    """Count a token request that authenticates nobody for its network. Raises TooMany.
+
+    The client id of a request is free text: with another one in each, nothing else limits them.
+    """
+    rate: Rate | None = current_app.extensions.get(ANONYMOUS_RATE)
+    if rate is None:
+        return
+    hit = services().rates.hit(client_network(), seconds=rate.seconds)
+    if hit.count > rate.amount:
+        raise TooMany(math.ceil(hit.seconds_left))
 
 
 def _refuse_key_first(view: Any) -> None:

@@ -22,7 +22,7 @@ from .blueprint import View, declare, declare_problems
 from .bodies import FORM
 from .client_credentials import claimed_client_id, read_token_request
 from .context import current_actor, services
-from .limits import count_token_request
+from .limits import count_failed_client, count_token_request
 from .operations import WITH_A_BODY
 from .responses import as_json
 from .schemas.auth import Introspected, TokenQuestion
@@ -66,7 +66,9 @@ def token() -> Response:
     request. A JSON object with the same members is accepted, too.
     """
     wanted, reply = _counted_request()
-    issued = services().client_tokens.issue(wanted, actor=current_actor(), reply=reply)
+    issued = services().client_tokens.issue(
+        wanted, actor=current_actor(), reply=reply, before_failure=count_failed_client
+    )
     response = as_json(
         {
             "access_token": issued.access_token,

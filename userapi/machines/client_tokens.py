@@ -103,22 +103,38 @@ class ClientTokens:
             return None
         return None if owner_id is None else self._keys.lookup_for(owner_id, reference)
 
-    def issue(self, wanted: TokenRequest, *, actor: Actor, reply: object = None) -> ClientTokenView:
+    def issue(
+        self,
+        wanted: TokenRequest,
+        *,
+        actor: Actor,
+        reply: object = None,
+        before_failure: Callable[[], None] = lambda: None,
+    ) -> ClientTokenView:
         """Return a token for a client. `reply` is that of Redis to `lookup`, if it was executed.
+
+        `before_failure` is called before the audit row of a client that is not authenticated; what
+        it raises takes the place of the row and of InvalidClient.
 
         Raises, in this order, OAuthRequestInvalid, UnsupportedGrantType, InvalidClient,
         UnauthorizedClient, InvalidTarget, InvalidScope. Each attempt of a client leaves an audit
         row.
         """
         try:
-            issued = self._issue(wanted, actor, reply)
+            issued = self._issue(wanted, actor, reply, before_failure)
         except ServiceError as refusal:
             self._count(refusal.code)
             raise
         self._count(SUCCESS)
         return issued
 
-    def _issue(self, wanted: TokenRequest, actor: Actor, reply: object) -> ClientTokenView:
+    def _issue(
+        self,
+        wanted: TokenRequest,
+        actor: Actor,
+        reply: object,
+        before_failure: Callable[[], None],
+    ) -> ClientTokenView:
         if wanted.grant_type is None:
             raise OAuthRequestInvalid("grant_type is missing.")
         if wanted.grant_type != GRANT_TYPE:
@@ -134,6 +150,8 @@ class ClientTokens:
             held = self._keys.permissions_of(live)
             scope = held if wanted.scope is None else _requested(wanted.scope, held)
         except ServiceError as refusal:
+            if isinstance(refusal, InvalidClient):
+                before_failure()
             self._record_failure(refusal, wanted.client, reference, actor)
             raise
         return self._sign(live, scope, requested=wanted.scope is not None, actor=actor)

@@ -186,7 +186,7 @@ class Fields:
     rate_limit_enabled: bool = setting(parse.boolean, True)
     """Enforce rate limits."""
     rate_limit_default: str = setting(parse.rate, "300/minute")
-    """Requests per user, or per address if anonymous."""
+    """Requests per user, or per address if anonymous; also wrong client secrets per address."""
     rate_limit_login: str = setting(parse.rate, "20/minute")
     """Log-ins per address."""
     rate_limit_register: str = setting(parse.rate, "10/hour")
