@@ -6,6 +6,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from tests.browser.conftest import Site
+from tests.browser.test_api_keys import clipboard
 from tests.browser.test_console import add_user, sign_in
 from tests.support.browser import Browser
 
@@ -51,6 +52,23 @@ def test_a_long_text_of_metadata_is_corrected_where_it_was_typed(
     browser.press("Save")
 
     browser.expect(".json", '"level": 3')
+
+
+@pytest.mark.thorough
+def test_the_address_and_the_id_of_a_user_are_copied(browser: Browser, site: Site) -> None:
+    add_user(site, "ivy")
+    sign_in(browser, site)
+    browser.get(f"{site.url}/console/users?search=ivy")
+    browser.click("td .copy")
+    browser.find("td .copied")
+    in_the_list = clipboard(browser, site)
+    open_user(browser, site, "ivy")
+
+    browser.click("dd code + .copy")
+    browser.find("dd .copied")
+
+    assert in_the_list == "ivy@example.com"
+    assert clipboard(browser, site) == browser.current_url.rpartition("/")[2]
 
 
 @pytest.fixture

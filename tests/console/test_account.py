@@ -11,6 +11,12 @@ from tests.support.mailbox import Mailbox
 from tests.support.pages import PageReader, words
 from tests.support.users import PASSWORD, LogIn, MakeUser
 
+PHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15"
+    " (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"
+)
+DESK = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+
 pytestmark = pytest.mark.both_databases
 
 NEW_PASSWORD = "granite-otter-57-teapot"
@@ -91,6 +97,32 @@ def test_the_strength_of_a_password_is_shown_while_it_is_typed(reader: PageReade
 
     assert "not accepted" in weak and "too common" in weak
     assert "not accepted" not in good and "Strong" in good
+
+
+def test_the_strength_of_a_password_is_a_bar_of_five_steps(reader: PageReader) -> None:
+    reader.get("/sign-up")
+
+    weak = reader.post("/password-strength", password="password1").text
+    good = reader.post("/password-strength", password=NEW_PASSWORD).text
+
+    assert 'role="meter"' in weak and 'aria-valuenow="1"' in weak
+    assert (weak.count('<span class="on">'), good.count('<span class="on">')) == (1, 5)
+
+
+def test_sessions_are_grouped_by_device_and_the_own_device_is_first(
+    app: Flask, make_user: MakeUser
+) -> None:
+    robin = make_user("robin")
+    for program in (PHONE, PHONE, DESK):
+        reader = PageReader(app)
+        reader.browser.environ_base["HTTP_USER_AGENT"] = program
+        reader.sign_in(robin)
+
+    page = words(reader.get("/sessions"))
+
+    assert "Firefox on Linux 127.0.0.1 this one" in page
+    assert "Mobile Safari on iOS · 2 sessions" in page
+    assert page.index("Firefox on Linux") < page.index("Mobile Safari on iOS")
 
 
 def test_other_sessions_are_ended_one_by_one_and_all_at_once(

@@ -23,6 +23,36 @@ def scheme(page: str) -> str:
     return found[1]
 
 
+def test_the_first_field_of_a_form_before_the_sign_in_has_the_focus(reader: PageReader) -> None:
+    for path, field in (
+        ("sign-in", "username"),
+        ("sign-up", "username"),
+        ("forgot-password", "email"),
+    ):
+        page = reader.get(f"/{path}").text
+        assert re.findall(r'<input[^>]+name="([a-z_]+)"[^>]+autofocus', page) == [field], path
+
+
+def test_pages_have_an_icon_and_titles_with_the_name_of_their_object(
+    sign_in: SignIn, make_user: MakeUser
+) -> None:
+    boss, robin = sign_in(roles=("superadmin",)), make_user("robin")
+    pages = [f"/users/{robin.id}", f"/users/{robin.id}/security", "/roles/admin", "/dashboard"]
+
+    texts = [boss.get(path).text for path in pages]
+
+    assert [re.findall("<title>(.*?)</title>", text)[0] for text in texts] == [
+        "robin · Overview · User Management Service",
+        "robin · Security · User Management Service",
+        "admin · Roles · User Management Service",
+        "Dashboard · User Management Service",
+    ]
+    icons = {icon for text in texts for icon in re.findall('<link rel="icon" href="([^"]+)"', text)}
+    assert len(icons) == 1
+    with boss.browser.get(icons.pop()) as icon:
+        assert (icon.status_code, icon.mimetype) == (200, "image/svg+xml")
+
+
 def test_the_colour_scheme_is_that_of_the_browser_until_one_is_chosen(sign_in: SignIn) -> None:
     browser = sign_in()
     assert scheme(browser.get("/profile").text) == "system"

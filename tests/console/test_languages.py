@@ -141,6 +141,16 @@ def test_the_profile_offers_the_languages_and_the_time_zones(
     assert '<option value="America/New_York">' in page
 
 
+def test_the_language_of_a_user_is_named_in_that_of_the_viewer(
+    make_user: MakeUser, sign_in: SignIn
+) -> None:
+    """The page showed tags such as `fr-CA`."""
+    boss = sign_in(make_user("boss", roles=["admin"], locale="de"))
+    canadian = make_user("ann", locale="fr-CA")
+
+    assert "Sprache Französisch (Kanada)" in words(boss.get(f"/users/{canadian.id}"))
+
+
 def test_days_of_filters_are_days_of_the_viewer(
     app: Flask, clock: ManualClock, make_user: MakeUser, sign_in: SignIn
 ) -> None:
@@ -356,5 +366,8 @@ def test_lists_bulk_changes_and_imports_are_translated(
     assert "Das ändert 2 Konten" in words(question)
     assert "1 von 2 Konten wurden geändert" in words(result)
     assert "nicht geändert ist Ihr eigenes Konto" in words(result)
+    boss.post(f"/users/{robin.id}/activate", reason="suspension undone")
+    undone = words(boss.get("/audit?action=user.activated"))
+    assert "boss aktivierte robin: Sperre zurückgenommen" in undone
     assert "boss sperrte robin" in log and "die neuesten zuerst" in log
     assert "Datei prüfen" in words(boss.get("/users/import"))

@@ -74,6 +74,22 @@ def test_a_role_is_drawn_among_its_relatives(boss: PageReader) -> None:
     assert drawn.count('class="edge"') == 3
 
 
+def test_those_who_have_a_role_are_listed_and_all_of_them_one_click_away(
+    boss: PageReader, make_user: MakeUser
+) -> None:
+    make_editor(boss)
+    for number in range(11):
+        make_user(f"writer-{number:02}", roles=["media-editor"])
+
+    page = boss.get("/roles/media-editor")
+    unused = boss.get("/roles/moderator")
+
+    assert len(re.findall(r">(writer-\d\d)</a>", page.text)) == 10
+    assert "Who has it 11 users" in words(page)
+    assert 'href="/console/users?role=media-editor">All users with this role</a>' in page.text
+    assert "No user has this role" in words(unused)
+
+
 def test_a_change_counts_on_the_next_request_and_a_stale_one_not_at_all(
     boss: PageReader, make_user: MakeUser, log_in: LogIn
 ) -> None:

@@ -129,6 +129,7 @@ REASONS = {
     "reused_code": N_("the code was used before"),
     "revoked": N_("by request"),
     "rotated": N_("it was replaced"),
+    "suspension undone": N_("suspension undone"),
     "token_expired": N_("it had expired"),
     "token_revoked": N_("it was revoked"),
     "too_many_attempts": N_("too many attempts"),

@@ -102,8 +102,8 @@ def _chart(days: Sequence[DayFigures], name: str, title: str) -> Chart:
 
 
 def _round_number_above(most: int) -> int:
-    """Return the smallest of 2, 4, 10, 20, 40, 100 … that is at least `most`. All are even."""
+    """Return the smallest of 2, 4, 6, 8, 10, 20, 40, 60 … that is at least `most`. All are even."""
     unit = 1
     while most > 10 * unit:
         unit *= 10
-    return next(step * unit for step in (2, 4, 10) if step * unit >= most)
+    return next(step * unit for step in range(2, 11, 2) if step * unit >= most)

@@ -9,7 +9,7 @@ from functools import cache
 from gettext import NullTranslations
 
 import orjson
-from babel import Locale
+from babel import Locale, UnknownLocaleError
 from flask import Flask, g, request, session
 from flask_babel import Babel, force_locale, gettext
 
@@ -25,6 +25,8 @@ from userapi.languages import (
     translations_of,
 )
 from userapi.sessions.status import LiveSession
+
+from .blueprint import blp
 
 PREFERENCES = "preferences"
 ZONE_COOKIE = "browser_zone"
@@ -136,3 +138,13 @@ def time_zone_choices() -> list[str]:
     """Return the time zones to choose from. Those of places come first, UTC is the last."""
     places = (name for name in time_zones() if "/" in name and not name.startswith("Etc/"))
     return [*sorted(places), "UTC"]
+
+
+@blp.app_template_filter("language_name")
+def language_name(tag: str) -> str:
+    """Return the name of a language in the language of the viewer; the tag if it is unknown."""
+    try:
+        name = Locale.parse(tag, sep="-").get_display_name(viewer().locale)
+    except (ValueError, UnknownLocaleError):
+        return tag
+    return name or tag

@@ -1,0 +1,48 @@
+"""The pages of roles in a browser: their picture on a desk and on a phone."""
+
+import pytest
+
+from tests.browser.conftest import Site
+from tests.browser.test_console import show, sign_in
+from tests.support.browser import Browser
+
+SIZES = """
+const card = document.querySelector(".card:has(svg.picture)").getBoundingClientRect();
+const picture = document.querySelector("svg.picture").getBoundingClientRect();
+const frame = document.querySelector(".scroll:has(svg.picture)");
+frame.scrollLeft = 9999;
+return {
+  card: card.width,
+  picture: picture.width,
+  panned: frame.scrollLeft,
+  page: document.documentElement.scrollWidth - window.innerWidth,
+};
+"""
+
+
+@pytest.mark.thorough
+def test_the_picture_of_roles_fills_its_card_and_pans_on_a_phone(
+    browser: Browser, site: Site
+) -> None:
+    sign_in(browser, site)
+    for name in ("writers", "editors", "auditors", "trainees", "translators"):
+        browser.get(site.url + "/console/roles/new")
+        browser.find("#name").send_keys(name)
+        browser.click("input[name=parents][value=user]")
+        browser.press("Create the role")
+        browser.expect_exactly("h1", name)
+    browser.get(site.url + "/console/roles")
+    show(browser, scheme="light", width=1280)
+    browser.screenshot("roles-desk")
+    desk = browser.execute_script(SIZES)
+    show(browser, scheme="dark", width=390)
+    browser.screenshot("roles-phone")
+
+    phone = browser.execute_script(SIZES)
+
+    assert desk["picture"] > 0.85 * desk["card"]
+    assert desk["panned"] == 0
+    # Names stay legible on a phone: the picture keeps its size, and its frame is panned.
+    assert phone["picture"] > phone["card"]
+    assert phone["panned"] > 0
+    assert phone["page"] <= 0
