@@ -7,11 +7,20 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.browser.conftest import Site
-from tests.browser.test_console import AXE, CHECK, STANDARDS, show, sign_in
+from tests.browser.test_console import AXE, CHECK, STANDARDS, add_user, show, sign_in
 from tests.support.browser import Browser
 
 VIEWS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
 Look = Callable[[str], None]
+# How far the text of each cell of the first row is from the left edge of the cell.
+COLUMNS = """
+return Array.from(document.querySelectorAll("tbody tr:first-child td[data-label]"), (cell) => {
+  const text = cell.querySelector("time, .badge, .address, .person, span") || cell.firstChild;
+  const range = document.createRange();
+  range.selectNodeContents(text);
+  return range.getBoundingClientRect().left - cell.getBoundingClientRect().left;
+});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +153,24 @@ def test_keys_open_the_search_and_the_list_of_keys(browser: Browser, site: Site)
     browser.find_element(By.TAG_NAME, "body").send_keys("/")
 
     browser.wait(lambda b: b.switch_to.active_element.get_attribute("id") == "search", "the focus")
+
+
+def test_rows_keep_their_labels_on_a_phone_and_addresses_one_line_on_a_desk(
+    browser: Browser, site: Site
+) -> None:
+    """Addresses of 23 letters were broken beside empty columns."""
+    add_user(site, "anna.miller")
+    sign_in(browser, site)
+    browser.get(site.url + "/console/users?search=anna.miller")
+    show(browser, scheme="light", width=1280)
+    desk = browser.find(".address .one-line").size["height"]
+    line = browser.find("td time").size["height"]
+    show(browser, scheme="light", width=390)
+
+    offsets = browser.execute_script(COLUMNS)
+
+    assert desk < 1.5 * line
+    assert min(offsets) > 80
 
 
 def test_keys_work_on_pages_that_are_no_lists(browser: Browser, site: Site) -> None:
