@@ -14,7 +14,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from tests.support.client import JsonClient
-from tests.support.deployments import Deployment
+from tests.support.deployments import Deployment, patient_redis
 from tests.support.gunicorn import REPOSITORY
 from tests.support.machines import make_service
 from tests.support.proxy import FaultProxy, proxy_to, url_through
@@ -116,7 +116,7 @@ def wire(
     deployment: Deployment, make_app: Callable[..., Flask], make_user: MakeUser, redis_url: str
 ) -> Iterator[Wire]:
     url = deployment.database.url
-    with proxy_to(url) as database, proxy_to(redis_url) as redis:
+    with proxy_to(url) as database, proxy_to(redis_url) as redis, patient_redis():
         app = make_app(
             DATABASE_URL=url_through(database, url),
             REDIS_URL=url_through(redis, redis_url),

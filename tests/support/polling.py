@@ -1,5 +1,6 @@
 """Waiting for other threads and processes, and durations on a machine that does other work, too."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -63,3 +64,11 @@ def least_ratio(
             break
         found, compared = min(found, measure()), min(compared, reference())
     return found / compared
+
+
+def possible_countdown(total: int, *, began: float) -> range:
+    """Return what a countdown of whole seconds may show now if it began at `began` or later.
+
+    `began` is a time of `time.monotonic`. A busy machine may have taken seconds since.
+    """
+    return range(total - math.ceil(time.monotonic() - began), total + 1)
