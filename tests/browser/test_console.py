@@ -177,6 +177,8 @@ PAGES = (
     "audit?actor_id=nobody-has-this",
     "users?selected=all",
     "users/bulk/jobs",
+    "users/imports",
+    "service-accounts?keys=expiring",
     "nowhere",
 )
 OPEN_PAGES = ("sign-in", "sign-up", "forgot-password", "set-password", "verify-email", "nowhere")

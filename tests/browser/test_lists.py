@@ -238,6 +238,10 @@ def test_a_file_is_checked_and_its_valid_rows_are_imported(
 
     browser.expect("#progress", "12 were created, 1 were refused")
     look("lists-imported")
+    browser.follow("Import users")
+    browser.follow("Show all")
+    browser.expect("tbody", "import")
+    look("lists-imports")
 
 
 @pytest.mark.thorough

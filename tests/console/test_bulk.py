@@ -173,7 +173,7 @@ def test_all_that_match_are_changed_by_the_worker(
     assert {row.details["reason"] for row in rows} == {"trial"}
     (denied,) = audit_rows(app, action="auth.permission_denied")
     assert denied.details["refused"] == 1
-    assert "61 of 61, 1 not changed" in words(boss.get("/users/bulk/jobs"))
+    assert "done 61 of 61 1 reader" in words(boss.get("/users/bulk/jobs"))
 
 
 @pytest.mark.thorough
@@ -295,7 +295,7 @@ def test_a_moderator_starts_no_job_that_deletes(sign_in: SignIn, crowd: list[Mad
     )
 
     assert answer.location == "/console/users"
-    assert "No bulk change yet." in words(moderator.get("/users/bulk/jobs"))
+    assert "No bulk change yet" in words(moderator.get("/users/bulk/jobs"))
 
 
 def test_old_jobs_are_deleted(

@@ -1,5 +1,6 @@
 """The dashboard."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -90,6 +91,27 @@ def test_the_dashboard_counts_service_accounts_and_their_keys(
     assert "1 key never expires" in page
     assert "Next keys to expire media-worker : nightly" in page
     assert "weekly," not in page and "replaced," not in page
+
+
+def test_the_figures_of_keys_lead_to_their_accounts(
+    app: Flask, boss: PageReader, make_user: MakeUser, log_in: LogIn, clock: ManualClock
+) -> None:
+    owner = log_in(make_user("owner", roles=("superadmin",)))
+    used = make_service(owner, "used", expires_at=rfc3339(clock.now() + timedelta(days=13)))
+    make_service(owner, "unused", expires_at="2999-01-01T00:00:00Z")
+    endless = make_service(owner, "endless", expires_at=None)
+    revoked = make_service(owner, "revoked", expires_at=None)
+    owner.delete(revoked.key.path)
+    for service in (used, endless):
+        assert JsonClient(app, token=service.key.text).get("/api/v1/auth/verify").status_code == 200
+
+    dashboard = boss.get("/dashboard").text
+
+    for attention, name in (("expiring", "used"), ("unused", "unused"), ("endless", "endless")):
+        assert f'href="/console/service-accounts?keys={attention}">' in dashboard
+        listed = boss.get(f"/service-accounts?keys={attention}")
+        assert re.findall(r'service-accounts/[0-9a-f-]{36}">([a-z]+)<', listed.text) == [name]
+    assert boss.get("/service-accounts?keys=old").status_code == 422
 
 
 def test_service_accounts_are_shown_to_those_who_may_see_them(sign_in: SignIn) -> None:

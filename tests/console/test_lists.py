@@ -1,7 +1,9 @@
 """Lists of the console: pages by cursors, order, preferences of a browser and saved filters."""
 
 import re
+from dataclasses import replace
 from html import unescape
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -9,8 +11,11 @@ from flask import Flask
 from tests.console.conftest import SignIn
 from tests.support.pages import PageReader, words
 from tests.support.users import MadeUser, MakeUser
+from userapi.accounts.bulk_actions import BulkAction
+from userapi.accounts.imports.rows import Row
 from userapi.accounts.models import UserStatus
 from userapi.accounts.search import UserFilter
+from userapi.actor import Actor, system_actor
 from userapi.infrastructure.user_counts import rebuild_user_counts
 from userapi.wiring.services import Services
 
@@ -310,4 +315,76 @@ def test_roles_are_sorted_by_name_and_by_users_and_their_columns_are_chosen(
 
     boss.post("/lists/roles/view", columns=["service_account_count"], filters="sort=-name")
     chosen = boss.get("/roles").text
-    assert "Service accounts</th>" in chosen and "Own permissions</th>" not in chosen
+    assert "Service accounts</a></th>" in chosen and "Own permissions</th>" not in chosen
+    assert sorted(roles_in(boss.get("/roles?sort=-service_account_count").text)) == named
+    boss.post("/lists/roles/filters", name="By name", filters="sort=-name")
+    assert roles_in(boss.get(link(boss.get("/roles").text, "By name")).text) == named[::-1]
+
+
+def actions_in(page: str) -> list[str]:
+    rows = page[page.index("<tbody>") : page.index("</tbody>")]
+    return re.findall(r'data-label="Action">([^<]+)<', rows)
+
+
+def test_bulk_changes_are_paged_filtered_and_sorted(
+    services: Services, app: Flask, boss: PageReader, people: list[MadeUser]
+) -> None:
+    actor = _as_user(people[0])
+    with app.app_context():
+        for number in range(13):
+            action = BulkAction.SUSPEND if number % 2 else BulkAction.DELETE
+            wanted = UserFilter(search="ada" if number < 12 else None)
+            expected = services.bulk_jobs.count_matching(wanted)
+            services.bulk_jobs.create(action, wanted, expected=expected, actor=actor)
+
+    first = boss.get("/users/bulk/jobs?page_size=10").text
+    second = boss.get(link(first, "Next")).text
+    suspensions = boss.get("/users/bulk/jobs?action=suspend&state=queued").text
+
+    assert "13</strong> jobs" in first
+    assert len(actions_in(first)) == 10 and len(actions_in(second)) == 3
+    assert set(actions_in(suspensions)) == {"Suspend"} and len(actions_in(suspensions)) == 6
+    largest = boss.get("/users/bulk/jobs?sort=-size").text
+    assert "0 of 6" in largest[largest.index("<tbody>") :].split("</tr>")[0]
+    boss.post("/lists/bulk-jobs/view", columns=["finished_at"], filters="action=delete")
+    boss.post("/lists/bulk-jobs/filters", name="Deletions", filters="action=delete")
+    saved = boss.get(link(first := boss.get("/users/bulk/jobs").text, "Deletions")).text
+    assert "Finished</th>" in first and "State</th>" not in first
+    assert set(actions_in(saved)) == {"Delete"}
+    assert boss.get("/users/bulk/jobs?state=lost").status_code == 422
+    assert boss.get("/users/bulk/jobs?sort=action").status_code == 422
+
+
+def test_bulk_changes_are_shown_to_those_who_may_make_them(
+    services: Services, app: Flask, sign_in: SignIn, people: list[MadeUser]
+) -> None:
+    moderator, actor = sign_in(roles=("moderator",)), _as_user(people[0])
+    with app.app_context():
+        for action in (BulkAction.SUSPEND, BulkAction.DELETE):
+            services.bulk_jobs.create(action, UserFilter(search="ada"), expected=1, actor=actor)
+
+    assert actions_in(moderator.get("/users/bulk/jobs").text) == ["Suspend"]
+    assert "No jobs match." in words(moderator.get("/users/bulk/jobs?action=delete"))
+
+
+def _as_user(user: MadeUser) -> Actor:
+    """Return a user as an actor with every permission."""
+    return replace(system_actor("test"), id=UUID(user.id))
+
+
+def test_checks_and_imports_are_paged_and_filtered(
+    services: Services, app: Flask, boss: PageReader, people: list[MadeUser]
+) -> None:
+    actor = _as_user(people[0])
+    rows = [Row(number=1, values={"username": "ada", "email": "ada@example.com"})]
+    with app.app_context():
+        for number in range(12):
+            services.import_jobs.create(rows, actor=actor, dry_run=number > 0, ignored_columns=())
+
+    page = boss.get("/users/imports?page_size=10").text
+    imports = boss.get("/users/imports?dry_run=false").text
+
+    assert "12</strong> jobs" in page and page.count('data-label="What">check<') == 10
+    assert boss.get(link(page, "Next")).text.count('data-label="What">') == 2
+    assert "1</strong> job ·" in imports and 'data-label="What">import<' in imports
+    assert 'href="/console/users/imports">Show all</a>' in boss.get("/users/import").text

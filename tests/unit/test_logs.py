@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from userapi.infrastructure.log_handlers import MOVED_FILE_SECONDS
-from userapi.infrastructure.logging import configure_logging, path_in_log
+from userapi.infrastructure.logging import MOVED_FILE_SECONDS, configure_logging, path_in_log
 from userapi.settings import Settings, SettingsError
 
 log = structlog.get_logger("tests")

@@ -93,12 +93,6 @@ def find_job(jobs: Table, job_id: UUID) -> Row[Any] | None:
         return connection.execute(select(jobs).where(jobs.c.id == job_id)).one_or_none()
 
 
-def latest_jobs(jobs: Table, count: int) -> list[Row[Any]]:
-    """Return the rows of the latest jobs, newest first."""
-    with reading() as connection:
-        return list(connection.execute(select(jobs).order_by(jobs.c.id.desc()).limit(count)))
-
-
 def lock_job(session: Session, jobs: Table, job_id: UUID) -> Row[Any] | None:
     """Lock a job until the end of the transaction, and return its row."""
     query = select(jobs).where(jobs.c.id == job_id).with_for_update()

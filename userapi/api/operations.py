@@ -8,7 +8,8 @@ from apispec import APISpec
 
 from userapi.actor import InsufficientUserAuthentication
 from userapi.errors import Invalid, Members, OutcomeUnknown, Unavailable
-from userapi.machines.errors import InvalidClient, NetworkNotAllowed
+from userapi.machines.client_tokens import InvalidClient
+from userapi.machines.errors import NetworkNotAllowed
 
 from .credentials import Credentials, InteractiveSessionRequired, UserRequired
 from .problems import CONTENT_TYPE

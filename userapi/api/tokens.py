@@ -5,12 +5,13 @@ from typing import Any
 
 from flask import Response
 
-from userapi.machines.client_tokens import ClientSecret, TokenRequest
-from userapi.machines.errors import (
+from userapi.machines.client_tokens import (
+    ClientSecret,
     InvalidClient,
     InvalidScope,
     InvalidTarget,
     OAuthRequestInvalid,
+    TokenRequest,
     UnauthorizedClient,
     UnsupportedGrantType,
 )

@@ -96,15 +96,6 @@ def run_bulk() -> Response:
     )
 
 
-@blp.route("/users/bulk/jobs", methods=["GET"])
-@signed_in
-def bulk_jobs_page() -> Response:
-    """Show the latest bulk changes by the worker that the actor may see."""
-    held = current_actor().permissions
-    jobs = [job for job in services().bulk_jobs.latest(50) if PERMISSIONS[job.action] in held]
-    return page("bulk_jobs.html", jobs=jobs, labels=LABELS)
-
-
 @blp.route("/users/bulk/jobs/<uuid:job_id>", methods=["GET"])
 @signed_in
 def bulk_job_page(job_id: UUID) -> Response:

@@ -4,6 +4,7 @@ The worker checks every file before anything is imported. The page of the check 
 import its rows, so no file has to be chosen twice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -15,12 +16,14 @@ from werkzeug.wrappers import Response
 
 from userapi.accounts.imports.errors import MalformedFile
 from userapi.accounts.imports.files import ENCODINGS, ImportFormat
+from userapi.accounts.imports.job_models import ImportView
 from userapi.accounts.imports.rows import require_step_up_for
 from userapi.api.context import current_actor, services
 from userapi.api.exports import export_response
 from userapi.api.transfers import rows_of
 from userapi.errors import ServiceError, invalid_field
 from userapi.infrastructure.export import ExportFormat
+from userapi.infrastructure.pagination import PageRequest
 from userapi.permissions import Permission
 
 from .access import accepts_file, requires
@@ -39,7 +42,7 @@ NDJSON_NAMES = (".ndjson", ".jsonl", ".json")
 @requires(Permission.USERS_IMPORT)
 def import_page() -> Response:
     """Show the form to choose a file."""
-    return page("import.html", latest=services().import_jobs.latest(MAX_LATEST))
+    return page("import.html", latest=_latest())
 
 
 @blp.route("/users/import", methods=["POST"])
@@ -55,8 +58,7 @@ def check_import() -> Response:
             rows, actor=current_actor(), dry_run=True, ignored_columns=ignored
         )
     except ServiceError as error:
-        latest = services().import_jobs.latest(MAX_LATEST)
-        return page_with_errors(error, "import.html", latest=latest)
+        return page_with_errors(error, "import.html", latest=_latest())
     return redirect_to("import_progress", import_id=job.id)
 
 
@@ -139,6 +141,10 @@ class SubmittedFile:
         """Return the format that the name of the file shows; CSV by default."""
         is_ndjson = self.name.lower().endswith(NDJSON_NAMES)
         return ImportFormat.NDJSON if is_ndjson else ImportFormat.CSV
+
+
+def _latest() -> Sequence[ImportView]:
+    return services().import_history.page(PageRequest(page_size=MAX_LATEST)).items
 
 
 def _submitted_file() -> SubmittedFile:

@@ -10,13 +10,16 @@ from marshmallow import Schema, fields, validate
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from userapi.accounts.bulk_actions import BulkAction
+from userapi.accounts.job_columns import JobState
 from userapi.api.context import current_actor, current_session, services
 from userapi.api.schemas.audit import AuditQuery
-from userapi.api.schemas.fields import Text
+from userapi.api.schemas.fields import Choice, Text
 from userapi.api.schemas.machines import ServiceAccountQuery
 from userapi.api.schemas.requests import StrictSchema
 from userapi.api.schemas.users import UserQuery
 from userapi.errors import ServiceError
+from userapi.machines.active_keys import KeyAttention
 from userapi.permissions import Permission
 
 from .access import signed_in
@@ -67,6 +70,14 @@ ROLE_COLUMNS = {
     "service_account_count": N_("Service accounts"),
 }
 DEFAULT_ROLE_COLUMNS = ("description", "parents", "permissions", "user_count")
+JOB_COLUMNS = {
+    "state": N_("State"),
+    "size": N_("Progress"),
+    "failed": N_("Failed"),
+    "created_by": N_("By"),
+    "finished_at": N_("Finished"),
+}
+DEFAULT_JOB_COLUMNS = ("state", "size", "failed", "created_by")
 # Stored if every column is hidden: a cookie without a value is no preference.
 NO_COLUMNS = "none"
 NOT_FILTERS = ("page", "page_size", "cursor")
@@ -76,12 +87,13 @@ NOT_FILTERS = ("page", "page_size", "cursor")
 class FilteredList:
     """A list whose filters can be saved: its page, its filters, and who may see it.
 
-    Viewers choose among `columns`; a list without them always shows all.
+    Without `permission`, everybody sees their part of the list. Viewers choose among `columns`; a
+    list without them always shows all.
     """
 
     endpoint: str
     schema: type[Schema]
-    permission: Permission
+    permission: Permission | None
     columns: Mapping[str, str] = field(default_factory=dict)
     default_columns: Collection[str] = ()
     columns_cookie: str = ""
@@ -95,10 +107,43 @@ class AuditPageQuery(AuditQuery):
     reads = fields.String(validate=validate.OneOf(["own"]))
 
 
+class ServiceAccountsPageQuery(ServiceAccountQuery):
+    """The filters of the page of service accounts, which has more than the API."""
+
+    keys = Choice(KeyAttention)
+
+
 class RolesPageQuery(Schema):
     """The order of the page of roles, which shows all of them."""
 
-    sort = fields.String(validate=validate.OneOf(["name", "-name", "user_count", "-user_count"]))
+    sort = fields.String(
+        validate=validate.OneOf(
+            [
+                f"{sign}{column}"
+                for column in ("name", "user_count", "service_account_count")
+                for sign in ("", "-")
+            ]
+        )
+    )
+
+
+class JobsPageQuery(Schema):
+    """The filters and the order of a page of jobs."""
+
+    state = Choice(JobState)
+    sort = fields.String()
+
+
+class BulkJobsPageQuery(JobsPageQuery):
+    """The filters of the page of bulk changes."""
+
+    action = Choice(BulkAction)
+
+
+class ImportsPageQuery(JobsPageQuery):
+    """The filters of the page of imports."""
+
+    dry_run = fields.Boolean()
 
 
 LISTS: Mapping[str, FilteredList] = {
@@ -120,13 +165,29 @@ LISTS: Mapping[str, FilteredList] = {
     ),
     "service-accounts": FilteredList(
         "service_accounts_page",
-        ServiceAccountQuery,
+        ServiceAccountsPageQuery,
         Permission.SERVICE_ACCOUNTS_READ,
         ACCOUNT_COLUMNS,
         DEFAULT_ACCOUNT_COLUMNS,
         "console-account-columns",
     ),
     "audit": FilteredList("audit_page", AuditPageQuery, Permission.AUDIT_READ),
+    "bulk-jobs": FilteredList(
+        "bulk_jobs_page",
+        BulkJobsPageQuery,
+        None,
+        JOB_COLUMNS,
+        DEFAULT_JOB_COLUMNS,
+        "console-job-columns",
+    ),
+    "imports": FilteredList(
+        "imports_page",
+        ImportsPageQuery,
+        Permission.USERS_IMPORT,
+        JOB_COLUMNS,
+        DEFAULT_JOB_COLUMNS,
+        "console-job-columns",
+    ),
 }
 
 
@@ -199,5 +260,7 @@ def _list(list_name: str) -> FilteredList:
     """Return a list that the actor may see. Raises NotFound, PermissionDenied."""
     if list_name not in LISTS:
         raise NotFound()
-    current_actor().require(LISTS[list_name].permission)
+    permission = LISTS[list_name].permission
+    if permission is not None:
+        current_actor().require(permission)
     return LISTS[list_name]

@@ -11,7 +11,6 @@ from userapi.api.context import current_actor, services
 from userapi.api.schemas.common import PAGE_FIELDS
 from userapi.api.schemas.machines import (
     ServiceAccountCreation,
-    ServiceAccountQuery,
     ServiceAccountUpdate,
 )
 from userapi.api.schemas.users import OptionalReason
@@ -19,6 +18,7 @@ from userapi.errors import ServiceError
 from userapi.infrastructure.pagination import InvalidCursor
 from userapi.machines.account_creation import NewServiceAccount
 from userapi.machines.account_search import ServiceAccountFilter
+from userapi.machines.active_keys import KeyAttention
 from userapi.machines.key_owners import service_owner
 from userapi.machines.models import AccountStatus
 from userapi.permissions import Permission
@@ -27,7 +27,7 @@ from .access import requires
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import read_form, read_query, typed_filters
-from .list_preferences import NOT_FILTERS, values_of_list
+from .list_preferences import NOT_FILTERS, ServiceAccountsPageQuery, values_of_list
 from .lists import position_of, requested_page
 from .problem_texts import translated
 from .rendering import flash_success, page, redirect_to
@@ -37,13 +37,19 @@ from .rendering import flash_success, page, redirect_to
 @requires(Permission.SERVICE_ACCOUNTS_READ)
 def service_accounts_page() -> Response:
     """Show service accounts, with all filters of the API."""
-    filters = typed_filters(ServiceAccountQuery, exclude=NOT_FILTERS)
+    filters = typed_filters(ServiceAccountsPageQuery, exclude=NOT_FILTERS)
     values = values_of_list("service-accounts", filters) | {
         "statuses": [("", gettext("any")), *((s, translated(s)) for s in AccountStatus)],
         "role_names": [("", gettext("any")), *((name, name) for name in _role_names())],
+        "attentions": [
+            ("", gettext("any")),
+            (KeyAttention.EXPIRING, gettext("expires within 14 days")),
+            (KeyAttention.UNUSED, gettext("was never used")),
+            (KeyAttention.ENDLESS, gettext("never expires")),
+        ],
     }
     try:
-        query = read_query(ServiceAccountQuery, source=filters)
+        query = read_query(ServiceAccountsPageQuery, source=filters)
         found = services().service_account_search.page(
             ServiceAccountFilter(**{n: query[n] for n in query if n not in PAGE_FIELDS}),
             requested_page(page_size=values["page_size"], sort=filters.get("sort")),

@@ -12,6 +12,7 @@ from userapi.accounts.models import searchable
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading
 from userapi.infrastructure.pagination import Page, PageRequest, Paginator, SortKey
+from userapi.machines.active_keys import KeyAttention, is_active_key, keys, needs
 from userapi.machines.models import AccountStatus
 from userapi.machines.views import (
     AccountView,
@@ -34,6 +35,8 @@ class ServiceAccountFilter:
     search: str | None = None
     status: AccountStatus | None = None
     role: str | None = None
+    keys: KeyAttention | None = None
+    """Only accounts with an active key that needs this attention."""
 
 
 class ServiceAccountSearch:
@@ -65,14 +68,15 @@ class ServiceAccountSearch:
 
     def page(self, wanted: ServiceAccountFilter, page: PageRequest) -> Page[AccountView]:
         """Return a page of the list. Raises what `Paginator.page` raises."""
-        query = all_accounts(self._clock.now()).where(*_conditions(wanted))
+        now = self._clock.now()
+        query = all_accounts(now).where(*_conditions(wanted, now))
         with reading() as connection:
             return self._paginator.page(
                 connection, query, page, filters=asdict(wanted), item=account_view
             )
 
 
-def _conditions(wanted: ServiceAccountFilter) -> list[ColumnElement[bool]]:
+def _conditions(wanted: ServiceAccountFilter, now: datetime) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.search:
         text = re.sub(LIKE_SIGN, ESCAPED, searchable(wanted.search))
@@ -84,6 +88,14 @@ def _conditions(wanted: ServiceAccountFilter) -> list[ColumnElement[bool]]:
             exists().where(
                 account_roles.c.service_account_id == accounts.c.id,
                 account_roles.c.role_name == wanted.role,
+            )
+        )
+    if wanted.keys is not None:
+        conditions.append(
+            exists().where(
+                keys.c.service_account_id == accounts.c.id,
+                is_active_key(now),
+                needs(wanted.keys, now),
             )
         )
     return conditions

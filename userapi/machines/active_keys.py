@@ -1,16 +1,24 @@
-"""Which API keys are active, and which still exist."""
+"""Which API keys are active, and which of them need attention."""
 
-from datetime import datetime
-from typing import Any
-from uuid import UUID
+from datetime import datetime, timedelta
+from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Row, and_, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, or_
 
 from userapi.infrastructure.database import table_of
 from userapi.machines.models import ApiKey
 
 keys = table_of(ApiKey)
+
+EXPIRING_WITHIN = timedelta(days=14)
+
+
+class KeyAttention(StrEnum):
+    """Why a key needs attention."""
+
+    EXPIRING = "expiring"
+    UNUSED = "unused"
+    ENDLESS = "endless"
 
 
 def is_active_key(now: datetime) -> ColumnElement[bool]:
@@ -20,10 +28,16 @@ def is_active_key(now: datetime) -> ColumnElement[bool]:
     )
 
 
-def kept_key(session: Session, key_id: UUID) -> Row[Any] | None:
-    """Return the row of a key, which cannot be deleted until the transaction ends.
+def needs(attention: KeyAttention, now: datetime) -> ColumnElement[bool]:
+    """Return the condition that an active key needs this attention.
 
-    So rows that refer to the key can be written. Changes of the key do not wait for it.
+    A key that was replaced expires as intended and is not among the expiring ones.
     """
-    query = select(keys).where(keys.c.id == key_id).with_for_update(read=True, key_share=True)
-    return session.execute(query).one_or_none()
+    match attention:
+        case KeyAttention.EXPIRING:
+            is_soon = keys.c.expires_at <= now + EXPIRING_WITHIN
+            return and_(is_soon, keys.c.replaced_by.is_(None))
+        case KeyAttention.UNUSED:
+            return keys.c.last_used_at.is_(None)
+        case KeyAttention.ENDLESS:
+            return keys.c.expires_at.is_(None)

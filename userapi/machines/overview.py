@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select
 
 from userapi.clock import Clock
 from userapi.infrastructure.database import reading
-from userapi.machines.active_keys import is_active_key, keys
+from userapi.machines.active_keys import KeyAttention, is_active_key, keys, needs
 from userapi.machines.models import AccountStatus
 from userapi.machines.views import accounts
 
-EXPIRING_WITHIN = timedelta(days=14)
 NAMED_KEYS = 5
 
 
@@ -31,8 +30,7 @@ class ExpiringKey:
 class MachineFigures:
     """Numbers of service accounts and of their active keys.
 
-    A key that was replaced expires as intended and is not among the expiring ones. `next_to_expire`
-    are the first five of them.
+    `next_to_expire` are the first five of the expiring ones.
     """
 
     active_accounts: int
@@ -54,14 +52,14 @@ class MachineOverview:
         """Return the present numbers."""
         now = self._clock.now()
         of_services = (is_active_key(now), keys.c.service_account_id.is_not(None))
-        is_expiring = (keys.c.expires_at <= now + EXPIRING_WITHIN) & keys.c.replaced_by.is_(None)
+        is_expiring = needs(KeyAttention.EXPIRING, now)
         is_active = accounts.c.status == AccountStatus.ACTIVE
         of_accounts = select(func.count(), func.count().filter(is_active)).select_from(accounts)
         of_keys = select(
             func.count(),
             func.count().filter(is_expiring),
-            func.count().filter(keys.c.last_used_at.is_(None)),
-            func.count().filter(keys.c.expires_at.is_(None)),
+            func.count().filter(needs(KeyAttention.UNUSED, now)),
+            func.count().filter(needs(KeyAttention.ENDLESS, now)),
         ).where(*of_services)
         first = (
             select(

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from userapi.accounts.address_confirmation import AddressConfirmation
 from userapi.accounts.bulk import BulkChanges
 from userapi.accounts.bulk_jobs.jobs import BulkJobs
+from userapi.accounts.bulk_jobs.models import BulkJobView, jobs_table, view_of_job
 from userapi.accounts.bulk_jobs.runner import BulkRunner
 from userapi.accounts.creation import AccountCreation
 from userapi.accounts.deletion import AccountDeletion
 from userapi.accounts.editing import AccountEditing
 from userapi.accounts.email_confirmation import EmailConfirmation
 from userapi.accounts.exports import UserExports
+from userapi.accounts.job_history import JobHistory
 from userapi.accounts.locks import AccountLocks
 from userapi.accounts.log_out_everyone import LogOutEveryone
 from userapi.accounts.registration import Registration
@@ -38,6 +40,7 @@ class AccountServices:
     account_suspension: AccountSuspension
     address_confirmation: AddressConfirmation
     bulk: BulkChanges
+    bulk_history: JobHistory[BulkJobView]
     bulk_jobs: BulkJobs
     bulk_runner: BulkRunner
     email_confirmation: EmailConfirmation
@@ -106,6 +109,13 @@ def build_accounts(
             accounts=accounts, email_confirmation=email_confirmation
         ),
         bulk=bulk,
+        bulk_history=JobHistory(
+            jobs_table,
+            size="user_count",
+            name="bulk-jobs",
+            cursor_key=settings.secret_key,
+            view=view_of_job,
+        ),
         bulk_jobs=BulkJobs(
             clock=clock,
             audit=audit,

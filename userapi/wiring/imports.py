@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from userapi.accounts.imports.importing import UserImports
 from userapi.accounts.imports.insertion import UserInsertion
+from userapi.accounts.imports.job_models import ImportView, jobs_table, view_of_job
 from userapi.accounts.imports.job_runner import ImportRunner
 from userapi.accounts.imports.jobs import ImportJobs
 from userapi.accounts.imports.screening import RowScreening
 from userapi.accounts.imports.sealed_batches import SealedBatches
+from userapi.accounts.job_history import JobHistory
 from userapi.passwords.hashing import PasswordHasher
 from userapi.passwords.hashing_pool import background_pool
 from userapi.wiring.directory import DirectoryServices
@@ -20,6 +22,7 @@ from userapi.wiring.secrets import SecretServices
 class ImportServices:
     """The services that import users."""
 
+    import_history: JobHistory[ImportView]
     import_jobs: ImportJobs
     import_runner: ImportRunner
     user_imports: UserImports
@@ -49,6 +52,13 @@ def build_imports(
     )
     batches = SealedBatches(secrets.encryption)
     return ImportServices(
+        import_history=JobHistory(
+            jobs_table,
+            size="row_count",
+            name="imports",
+            cursor_key=settings.secret_key,
+            view=view_of_job,
+        ),
         import_jobs=ImportJobs(
             clock=clock, audit=foundation.audit, batches=batches, cursor_key=settings.secret_key
         ),

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from userapi.accounts.batch_jobs import (
     end_job,
     find_job,
-    latest_jobs,
     lock_job,
     new_job,
 )
@@ -132,10 +131,6 @@ class BulkJobs:
         job = view_of_job(row)
         actor.require(PERMISSIONS[job.action])
         return job
-
-    def latest(self, count: int) -> list[BulkJobView]:
-        """Return the latest jobs, newest first."""
-        return [view_of_job(row) for row in latest_jobs(jobs_table, count)]
 
     def failures(self, job_id: UUID, wanted: PageRequest) -> Page[BulkResult]:
         """Return a page of the users whom a job could not change, in the order of their attempts.

@@ -98,6 +98,7 @@ class ImportView:
     failed: int
     ignored_columns: list[str]
     created_by: UUID
+    created_by_name: str | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -128,6 +129,7 @@ def view_of_job(row: Row[Any]) -> ImportView:
         failed=row.failed,
         ignored_columns=row.ignored_columns,
         created_by=row.created_by,
+        created_by_name=row.actor["username"],
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,

@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 from userapi.accounts.batch_jobs import (
     end_job,
     find_job,
-    latest_jobs,
     lock_job,
     new_job,
 )
@@ -126,10 +125,6 @@ class ImportJobs:
         if row is None:
             raise ImportNotFound()
         return view_of_job(row)
-
-    def latest(self, count: int) -> list[ImportView]:
-        """Return the latest jobs, newest first."""
-        return [view_of_job(row) for row in latest_jobs(jobs_table, count)]
 
     def results(self, import_id: UUID, wanted: PageRequest) -> Page[ImportResult]:
         """Return a page of the results so far, in the order of the rows.

@@ -6,8 +6,7 @@ from marshmallow import Schema, fields
 
 from userapi.factors.models import MAX_NAME_LENGTH
 
-from .collection_fields import TextList
-from .fields import NameText, StrictBoolean, Text
+from .fields import NameText, StrictBoolean, Text, TextList
 from .requests import OptionalBody, StrictSchema
 
 MAX_TRANSPORTS = 32

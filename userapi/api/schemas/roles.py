@@ -8,8 +8,7 @@ from marshmallow import Schema, fields
 
 from userapi.api.context import services
 
-from .collection_fields import TextList
-from .fields import Moment, NameText, Text
+from .fields import Moment, NameText, Text, TextList
 from .requests import StrictSchema
 
 
