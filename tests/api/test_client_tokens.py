@@ -537,6 +537,26 @@ def test_tokens_of_a_suspended_account_stay_revoked_within_the_same_second(
     assert client.as_user(service.key.text).get(VERIFY).status_code == 200
 
 
+def test_a_token_may_what_the_list_of_its_key_allows(
+    boss: SignedInClient, client: JsonClient
+) -> None:
+    service = make_service(boss, roles=["moderator"], permissions=["users:read"])
+    answer = request_token(client, service)
+    holder = client.as_user(answer.get_json()["access_token"])
+
+    def held() -> list[str]:
+        found: list[str] = holder.get(VERIFY).get_json()["permissions"]
+        return found
+
+    assert (answer.get_json()["scope"], held()) == ("users:read", ["users:read"])
+    assert code_of(request_token(client, service, scope="stats:read")) == (400, "invalid_scope")
+    boss.patch(service.key.path, json={"permissions": ["users:read", "stats:read"]})
+    assert held() == ["stats:read", "users:read"]
+    boss.patch(service.key.path, json={"permissions": []})
+    assert held() == []
+    assert "scope" not in request_token(client, service).get_json()
+
+
 def test_a_key_bound_to_networks_binds_its_tokens(
     boss: SignedInClient, client: JsonClient, service: MadeService
 ) -> None:

@@ -128,7 +128,8 @@ def test_a_personal_key_follows_its_user(
 ) -> None:
     """Also a copy of the key that a process or Redis has."""
     robin = make_user("robin", roles=["admin"])
-    key = client.as_user(make_key(log_in(robin), OWN_KEYS).text)
+    made = make_key(log_in(robin), OWN_KEYS)
+    key = client.as_user(made.text)
     person, users = f"/api/v1/users/{robin.id}", "/api/v1/users/"
     assert key.get(users).status_code == 200
 
@@ -139,7 +140,13 @@ def test_a_personal_key_follows_its_user(
     boss.patch(person, json={"username": "robin-hood"})
     new = {"username": "ada", "email": "ada@example.com"}
     assert key.post(users, json=new).status_code == 201
-    assert audit_rows(app, action="user.created")[-1].actor_username == "robin-hood"
+    row = audit_rows(app, action="user.created")[-1]
+    assert (row.actor_type, row.actor_username, str(row.actor_id)) == (
+        "user",
+        "robin-hood",
+        robin.id,
+    )
+    assert (str(row.key_id), row.session_id) == (made.id, None)
     assert key.get("/api/v1/auth/me").get_json()["username"] == "robin-hood"
     boss.patch(person, json={"must_change_password": True})
     assert code_of(key.get(users)) == (403, "password_change_required")

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
-from tests.support.facts import audit_rows
+from tests.support.facts import audit_rows, events
 from tests.support.machines import (
     ACCOUNTS,
     OWN_KEYS,
@@ -33,8 +33,10 @@ from tests.support.machines import (
 )
 from tests.support.proxy import proxy_to, url_through
 from tests.support.users import LogIn, MakeUser, SignedInClient
+from userapi.clock import ManualClock
 from userapi.infrastructure.database import db, reading, table_of
 from userapi.machines.models import ApiKey
+from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.thorough
 
@@ -150,6 +152,42 @@ def test_no_request_passes_after_the_answer_that_revoked_the_key(
             each.result()
 
     assert late == []
+
+
+@pytest.mark.parametrize("action", ["create", "rotate"])
+def test_of_repeated_requests_at_once_all_receive_one_key(
+    app: Flask, elsewhere: Flask, boss: SignedInClient, service: MadeService, action: str
+) -> None:
+    """A client that repeats a request does not know whether the first one has ended."""
+    administrators = [JsonClient(each, token=boss.token) for each in (app, elsewhere)]
+    path = service.keys_path if action == "create" else f"{service.key.path}/rotate"
+    body = {"name": "deploy"} if action == "create" else {"overlap_seconds": 0}
+    headers = {"Idempotency-Key": "deploy-1"}
+
+    answers = at_once(12, lambda n: administrators[n % 2].post(path, json=body, headers=headers))
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.get_json()["key"] for answer in answers}) == 1
+    replayed = [answer for answer in answers if "Idempotent-Replay" in answer.headers]
+    assert len(replayed) == 11
+    listed = boss.get(service.keys_path).get_json()["items"]
+    assert len(listed) == 2
+
+
+def test_of_workers_at_once_one_sends_the_notice_of_an_end(
+    app: Flask, elsewhere: Flask, service: MadeService, clock: ManualClock
+) -> None:
+    clock.advance(days=359)
+
+    def notify(index: int) -> int:
+        each = (app, elsewhere)[index % 2]
+        services: Services = each.extensions["userapi"]
+        with each.app_context():
+            return services.key_expiry.notify_due(10)
+
+    assert sorted(at_once(6, notify)) == [0] * 5 + [1]
+    (notice,) = events(app, type_="api_key.expiring")
+    assert (notice.subject, notice.data["key_id"]) == (service.id, service.key.id)
 
 
 def test_the_limit_of_active_keys_is_exact(make_app: MakeApp, boss: SignedInClient) -> None:
