@@ -75,7 +75,7 @@ def test_an_administrator_adds_the_demanded_factor_and_resets_those_of_a_user(
     led_to = browser.current_url
     browser.press("Add a passkey")
     assert len(browser.read_all(".codes code", count=10)) == 10
-    browser.follow("I have kept them")
+    browser.follow("I have saved them")
 
     browser.get(f"{site.url}/console/dashboard")
     browser.expect_exactly("h1", "Dashboard")

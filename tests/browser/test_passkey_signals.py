@@ -67,7 +67,7 @@ def sign_in_and_add_a_passkey(browser: Browser, site: Site, name: str) -> str:
     browser.expect_exactly("h1", "Profile")
     browser.get(f"{site.url}/console/security")
     browser.press("Add a passkey")
-    browser.follow("I have kept them")
+    browser.follow("I have saved them")
     browser.expect("table", "Passkey")
     [credential_id] = ids(browser)
     return credential_id

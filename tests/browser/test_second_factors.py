@@ -115,7 +115,7 @@ def test_a_lost_app_is_replaced_by_a_passkey_with_a_recovery_code(
     codes = browser.read_all(".codes code", count=10)
     findings += offences_of_axe(browser)
     browser.screenshot("recovery-codes")
-    browser.follow("I have kept them")
+    browser.follow("I have saved them")
     browser.expect("table", "Phone")
     findings += offences_of_axe(browser)
     sign_out(browser)
@@ -198,7 +198,7 @@ def test_a_passkey_is_the_second_step_and_confirms(browser: Browser, site: Site)
     browser.get(f"{site.url}/console/security")
     browser.press("Add a passkey")
     assert len(browser.read_all(".codes code", count=10)) == 10
-    browser.follow("I have kept them")
+    browser.follow("I have saved them")
     # Otherwise the autofill signs in before the password is typed.
     browser.set_user_verified(False)
     sign_out(browser)

@@ -285,7 +285,7 @@ def test_the_owner_gets_one_mail_for_locks_in_a_row(
         clock.advance(minutes=20)
 
     assert [mail.kind for mail in mails(app)].count("codes_locked") == 1
-    assert "somebody knows your password" in str(mailbox.deliver()[-1])
+    assert "someone knows your password" in str(mailbox.deliver()[-1])
 
 
 def unlock(app: Flask, robin: MadeUser, boss: JsonClient) -> None:

@@ -1,6 +1,6 @@
 """The pages for browsers, under /console/.
 
-They call the same services as the API and have no rules of their own. Every change also works
+They call the same services as the API and add no rules. Every change also works
 without JavaScript.
 """
 

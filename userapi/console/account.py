@@ -26,14 +26,14 @@ from .rendering import flash_success, page
 @blp.route("/profile", methods=["GET"])
 @signed_in
 def profile_page() -> Response:
-    """Show the own profile."""
+    """Show the viewer's profile."""
     return page("profile.html", user=services().accounts.get(current_session().user_id))
 
 
 @blp.route("/profile", methods=["POST"])
 @signed_in
 def change_profile() -> Response:
-    """Change the own profile, unless it has changed since it was shown."""
+    """Change the viewer's profile, unless it has changed since it was shown."""
     user_id = current_session().user_id
     try:
         body = read_form(ProfileUpdate)
@@ -120,7 +120,7 @@ def password_strength() -> Response:
 @blp.route("/sessions", methods=["GET"])
 @signed_in
 def sessions_page() -> Response:
-    """Show the own sessions."""
+    """Show the viewer's sessions."""
     live = current_session()
     sessions = services().sessions.list_of(live.user_id, current=live.session_id)
     return page("sessions.html", sessions=sessions)
@@ -129,7 +129,7 @@ def sessions_page() -> Response:
 @blp.route("/sessions/<uuid:session_id>/end", methods=["POST"])
 @signed_in
 def end_session(session_id: UUID) -> Response:
-    """End one of the own sessions."""
+    """End one of the viewer's sessions."""
     try:
         services().session_revocation.end_session(
             current_session().user_id, session_id, actor=current_actor(), reason=EndReason.REVOKED
@@ -142,7 +142,7 @@ def end_session(session_id: UUID) -> Response:
 @blp.route("/sessions/end-others", methods=["POST"])
 @signed_in
 def end_other_sessions() -> Response:
-    """End all other own sessions."""
+    """End all other sessions of the viewer."""
     live = current_session()
     ended = services().session_revocation.end_sessions(
         live.user_id, actor=current_actor(), keep=live.session_id
@@ -156,7 +156,7 @@ def end_other_sessions() -> Response:
 @blp.route("/my-data", methods=["GET"])
 @signed_in
 def data_page() -> Response:
-    """Show how to download the own data and how to delete the account."""
+    """Show how to download the viewer's data and how to delete the account."""
     return page("data.html")
 
 

@@ -1,4 +1,4 @@
-"""Pages of API keys: the own ones, and those of service accounts.
+"""Pages of API keys: those of the viewer, and those of service accounts.
 
 The text of a new key is shown once, in the response to the form that created it.
 """
@@ -29,7 +29,7 @@ from .service_accounts import values_of_account
 @blp.route("/api-keys", methods=["GET"])
 @signed_in
 def keys_page() -> Response:
-    """Show the own API keys."""
+    """Show the viewer's API keys."""
     return page("api_keys.html", **_own_values())
 
 
@@ -49,7 +49,7 @@ def create_own_key() -> Response:
 @signed_in
 @accepted_once("keys_page")
 def rotate_own_key(key_id: UUID) -> Response:
-    """Replace an own API key and show the new one. The old one works for another day."""
+    """Replace an API key of the viewer and show the new one. The old one works for another day."""
     try:
         created = services().key_rotation.rotate(_own(), key_id, actor=current_actor())
     except ServiceError as error:
@@ -60,7 +60,7 @@ def rotate_own_key(key_id: UUID) -> Response:
 @blp.route("/api-keys/<uuid:key_id>/revoke", methods=["POST"])
 @signed_in
 def revoke_own_key(key_id: UUID) -> Response:
-    """Revoke an own API key."""
+    """Revoke one of the viewer's API keys."""
     try:
         services().key_revocation.revoke(_own(), key_id, actor=current_actor())
     except ServiceError as error:

@@ -102,7 +102,7 @@ def export_audit() -> Response:
 
 
 def _filter(query: dict[str, Any]) -> AuditFilter:
-    """Return the filter of the page, which hides the own reads unless they are requested.
+    """Return the filter of the page, which hides the viewer's own reads unless they are requested.
 
     Raises Invalid for a session without its user: only the rows of a user are indexed.
     """

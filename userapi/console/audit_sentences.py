@@ -1,4 +1,4 @@
-"""Audit rows as sentences for people. The code of the action is shown beside the sentence."""
+"""Audit rows as sentences for people. The code of the action is shown next to the sentence."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ SENTENCES = {
     AuditAction.AUTH_LOGIN_BLOCKED: N_("%(who)s was blocked after too many failed log-ins"),
     AuditAction.AUTH_LOGOUT: N_("%(who)s logged out"),
     AuditAction.AUTH_MFA_REQUIRED: N_(
-        "%(who)s entered the right password and was asked for a second factor"
+        "%(who)s entered the correct password and was asked for a second factor"
     ),
     AuditAction.AUTH_PASSKEY_CLONE_SUSPECTED: N_("A passkey of %(whom)s may have been copied"),
     AuditAction.AUTH_PASSWORD_CHANGED: N_("%(who)s changed the password of %(whom)s"),

@@ -1,7 +1,7 @@
-"""Pages of bulk changes: the question, the results, and jobs of the worker.
+"""Pages of bulk changes: the confirmation, the results, and jobs of the worker.
 
-Selected users of one page are changed at once. All users that match the filters are changed by the
-worker, and a page shows the progress.
+Selected users of one page are changed within the request. All users that match the filters are
+changed by the worker, and a page shows the progress.
 """
 
 from collections.abc import Mapping, Sequence
@@ -122,7 +122,7 @@ def cancel_bulk_job(job_id: UUID) -> Response:
 @blp.route("/users/bulk/jobs/<uuid:job_id>/retry", methods=["POST"])
 @signed_in
 def retry_bulk_job(job_id: UUID) -> Response:
-    """Try the users again whom a bulk change could not change."""
+    """Retry the users that a bulk change could not change."""
     services().bulk_jobs.get(job_id, actor=current_actor())
     try:
         job = services().bulk_jobs.retry(job_id, actor=current_actor())
@@ -143,7 +143,7 @@ def _start_job(filters: Mapping[str, str]) -> Response:
 
 
 def _question(action: BulkAction, filters: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of the page that asks. Raises Invalid for ids or filters."""
+    """Return the values of the confirmation page. Raises Invalid for ids or filters."""
     selected: Sequence[UUID] = ()
     if not _is_for_all():
         selected = _selected_ids()
@@ -178,7 +178,7 @@ class SelectedUsers(BulkRequest):
     """The selected users, before the details of the action are known."""
 
     class Meta:
-        """Only the users: the page asks for the rest."""
+        """Only the users: the page requests the rest."""
 
         fields = ("user_ids",)
 

@@ -15,11 +15,11 @@ LABELS = {
     BulkAction.REMOVE_ROLE: N_("Remove a role"),
     BulkAction.DELETE: N_("Delete"),
 }
-# What the action ends or begins for each user, for the page that asks.
+# The effect of the action on each user, for the confirmation page.
 CONSEQUENCES = {
     BulkAction.SUSPEND: N_("They cannot sign in until they are activated. Their sessions end now."),
     BulkAction.ACTIVATE: N_("They can sign in again."),
-    BulkAction.UNLOCK: N_("Their failed log-ins are forgiven, and they can sign in at once."),
+    BulkAction.UNLOCK: N_("Their failed log-ins are cleared, and they can sign in immediately."),
     BulkAction.ASSIGN_ROLE: N_("They get the permissions of the role with their next request."),
     BulkAction.REMOVE_ROLE: N_("They lose the permissions of the role with their next request."),
     BulkAction.DELETE: N_(
@@ -31,7 +31,7 @@ DONE = {
     BulkAction.ACTIVATE: N_("was activated"),
     BulkAction.UNLOCK: N_("was unlocked"),
     BulkAction.ASSIGN_ROLE: N_("has the role %(role)s"),
-    BulkAction.REMOVE_ROLE: N_("does not have the role %(role)s any more"),
+    BulkAction.REMOVE_ROLE: N_("no longer has the role %(role)s"),
     BulkAction.DELETE: N_("was deleted"),
 }
 # Why a user was not changed. A pair of action and code comes before the code alone.
@@ -49,14 +49,14 @@ REFUSED_BY_CODE = {
     "insufficient_rank": N_("has a rank that is not below yours"),
     "internal_error": N_("was not changed because of an error of the service"),
     "last_superadmin": N_("is the last active superadmin"),
-    "not_found": N_("does not exist any more"),
+    "not_found": N_("no longer exists"),
     "permission_denied": N_("was not changed: this needs a permission that you do not hold"),
     "permission_escalation": N_(
         "was not changed: the role grants permissions that you do not hold"
     ),
     "service_unavailable": N_("was not changed, because the database was unavailable"),
     "too_many_roles": N_("has as many roles as a user can have"),
-    "unknown_role": N_("was not changed: the role does not exist any more"),
+    "unknown_role": N_("was not changed: the role no longer exists"),
 }
 
 

@@ -66,7 +66,7 @@ class Chart:
 @blp.route("/", methods=["GET"])
 @signed_in
 def home() -> Response:
-    """Redirect to the first page that the user may see; everyone may see the own profile."""
+    """Redirect to the first page that the user may see; every user may see their profile."""
     permissions = current_actor().permissions
     endpoint = next((page for needed, page in START_PAGES if needed in permissions), "profile_page")
     return redirect_to(endpoint)

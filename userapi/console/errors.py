@@ -1,4 +1,4 @@
-"""Errors on pages: with the fields of a form, as a message, or as a page of their own."""
+"""Errors on pages: with the fields of a form, as a message, or as a separate page."""
 
 from typing import Any
 

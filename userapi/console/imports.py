@@ -49,7 +49,7 @@ def import_page() -> Response:
 @requires(Permission.USERS_IMPORT)
 @accepts_file
 def check_import() -> Response:
-    """Let the worker check a file. Changes no user."""
+    """Store a file for the worker to check. Changes no user."""
     try:
         file = _submitted_file()
         rows, ignored = rows_of(file.content, file.format, charset=file.charset)
@@ -99,7 +99,7 @@ def import_progress(import_id: UUID) -> Response:
 @blp.route("/users/imports/<uuid:import_id>/import", methods=["POST"])
 @requires(Permission.USERS_IMPORT)
 def import_checked(import_id: UUID) -> Response:
-    """Let the worker import the rows of a check."""
+    """Start the import of the rows of a check by the worker."""
     try:
         job = services().import_jobs.import_checked(import_id, actor=current_actor())
     except ServiceError as error:

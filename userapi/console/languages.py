@@ -1,7 +1,7 @@
 """The language and the time zone of the viewer of a page.
 
-The profile decides, otherwise the browser: `Accept-Language`, and a cookie in which a script stores
-the browser's time zone. Without any of them pages are in English and show UTC.
+They come from the profile, otherwise from the browser: `Accept-Language`, and a cookie in which a
+script stores the browser's time zone. Without any of them pages are in English and show UTC.
 """
 
 from contextlib import AbstractContextManager

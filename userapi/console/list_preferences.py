@@ -1,4 +1,4 @@
-"""What people keep of lists: columns and page size in their browser, filters in their account."""
+"""Preferences of lists: columns and page size in the browser, filters in the account."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -31,7 +31,7 @@ def form_number() -> Markup:
 
 
 def accepted_once(endpoint: str) -> Callable[[Callable[..., Response]], Callable[..., Response]]:
-    """Redirect to a page, and do nothing, if the form was sent before.
+    """Redirect to a page without any change if the form was sent before.
 
     Only a form that showed a secret counts: one with errors may be sent again. A page of
     an account is that of the form's account.

@@ -1,4 +1,4 @@
-"""Where a form leads back to: a path of the console, and never another host."""
+"""The page to which a form returns: a path of the console, never another host."""
 
 import re
 

@@ -1,6 +1,6 @@
-"""Passkeys on pages: to sign in, as the second step, to confirm who one is, and adding them.
+"""Passkeys on pages: to sign in, as the second step, to confirm an identity, and to add them.
 
-A script (`static/passkeys.js`) asks for the options of a ceremony, and sends what the browser
+A script (`static/passkeys.js`) requests the options of a ceremony, and sends what the browser
 returns in an ordinary form. Without scripts, the buttons are not shown.
 """
 

@@ -1,4 +1,4 @@
-"""What a change of a role means for the users who have it, before it is saved."""
+"""The effect of a change of a role on the users who have it, before it is saved."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -34,8 +34,8 @@ PERMISSIONS = {
 def row_actions(users: Iterable[UserView]) -> dict[UUID, list[RowAction]]:
     """Return the actions that the actor may take on each user.
 
-    There are none on a user whose rank is not below the actor's, and none on the actor, who has
-    pages of their own for this.
+    There are none on a user whose rank is not below the actor's, and none on the actor, for whom
+    there are separate pages.
     """
     actor, graph = current_actor(), services().roles.graph()
     held = [action for action, needed in PERMISSIONS.items() if needed in actor.permissions]

@@ -1,4 +1,4 @@
-"""The own second factors: authenticator apps, passkeys and recovery codes."""
+"""The viewer's second factors: authenticator apps, passkeys and recovery codes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -103,7 +103,7 @@ def _unconfirmed_app(factor_id: UUID) -> NewApp | None:
 @blp.route("/security/factors/<uuid:factor_id>/rename", methods=["POST"])
 @signed_in
 def rename_factor(factor_id: UUID) -> Response:
-    """Give a factor another name."""
+    """Rename a factor."""
     try:
         services().factor_renaming.rename(
             current_session().user_id,

@@ -61,7 +61,7 @@ def sign_in() -> Response:
 @blp.route("/sign-out", methods=["POST"])
 @public
 def sign_out() -> Response:
-    """End the session of this browser. Repeating it is no error."""
+    """End the session of this browser. Can be repeated."""
     own = browser_session()
     if own is not None:
         services().log_out.end(own, actor=current_actor())

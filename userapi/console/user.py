@@ -36,7 +36,7 @@ ENTRIES_SHOWN = 25
 
 
 class UserForm(UserUpdate):
-    """The form of a user, without the fields that have forms of their own."""
+    """The form of a user, without the fields that have separate forms."""
 
     class Meta:
         """Excluded, because the form has no inputs for them and would clear them."""
@@ -148,7 +148,7 @@ def shown(user_id: UUID) -> dict[str, Any]:
 
 
 def is_invited(user: UserView) -> bool:
-    """Return whether a user has not yet accepted an invitation."""
+    """Return whether a user has an open invitation."""
     return user.status == UserStatus.PENDING and find_by_email(user.email).is_invited
 
 

@@ -1,6 +1,7 @@
 """What administrators do with an account: suspend, unlock, reset, confirm, end sessions, delete.
 
-What ends sessions or an account has a page of its own, which tells the consequences and asks.
+Actions that end sessions or delete an account have a page that shows the consequences and requires
+confirmation.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from .user import is_invited, shown
 @blp.route("/users/<uuid:user_id>/suspend", methods=["GET"])
 @requires(Permission.USERS_SUSPEND)
 def suspend_user_page(user_id: UUID) -> Response:
-    """Tell what a suspension ends, and ask for its reason and its end."""
+    """Show what a suspension ends, with a form for its reason and its end."""
     return page("user_suspend.html", sessions_text=_about_sessions(user_id), **shown(user_id))
 
 
@@ -85,7 +86,7 @@ def unlock_user(user_id: UUID) -> Response:
 @requires(Permission.USERS_RESET_MFA)
 @fresh
 def reset_user_mfa_page(user_id: UUID) -> Response:
-    """Tell what a reset of the second factors does, and ask."""
+    """Show the consequences of a reset of the second factors, and ask for confirmation."""
     values = shown(user_id)
     return page(
         "user_question.html",
@@ -93,7 +94,7 @@ def reset_user_mfa_page(user_id: UUID) -> Response:
         question=gettext("Remove all second factors of %(name)s?", name=values["user"].username),
         points=[
             gettext("All apps, passkeys and recovery codes of the user are removed."),
-            gettext("From then on, the password alone signs in. Make sure who asks for this."),
+            gettext("After that, the password alone signs in. First verify who asks for this."),
             _about_sessions(user_id),
             gettext("The user receives a mail."),
         ],
@@ -120,7 +121,7 @@ def reset_user_mfa(user_id: UUID) -> Response:
 @blp.route("/users/<uuid:user_id>/reset-password", methods=["GET"])
 @requires(Permission.USERS_UPDATE)
 def reset_user_password_page(user_id: UUID) -> Response:
-    """Tell what a password reset does, and ask."""
+    """Show the consequences of a password reset, and ask for confirmation."""
     values = shown(user_id)
     return page(
         "user_question.html",
@@ -134,7 +135,7 @@ def reset_user_password_page(user_id: UUID) -> Response:
                 email=values["user"].email,
             ),
             _about_sessions(user_id),
-            gettext("The present password works until the user sets a new one."),
+            gettext("The current password works until the user sets a new one."),
         ],
         action="reset_user_password",
         label=gettext("Mail the link"),
@@ -198,7 +199,7 @@ def end_session_of_user(user_id: UUID, session_id: UUID) -> Response:
 @blp.route("/users/<uuid:user_id>/sessions/end", methods=["GET"])
 @requires(Permission.SESSIONS_REVOKE)
 def end_sessions_page(user_id: UUID) -> Response:
-    """Tell what ends, and ask."""
+    """Show how many sessions end, and ask for confirmation."""
     values = shown(user_id)
     return page(
         "user_question.html",
@@ -225,7 +226,7 @@ def end_sessions_of_user(user_id: UUID) -> Response:
 @blp.route("/users/<uuid:user_id>/delete", methods=["GET"])
 @requires(Permission.USERS_DELETE)
 def delete_user_page(user_id: UUID) -> Response:
-    """Tell what a deletion ends, and ask for the user name."""
+    """Show the consequences of a deletion, and ask for the user name."""
     return page("user_delete.html", sessions_text=_about_sessions(user_id), **shown(user_id))
 
 
@@ -267,7 +268,7 @@ def _way_back(user_id: UUID, endpoint: str = "user_page") -> Response:
 
 
 def _about_sessions(user_id: UUID) -> str:
-    """Return what happens to the sessions of a user, without a number for who may not see it."""
+    """Return what happens to the sessions of a user; their number if the viewer may see it."""
     if Permission.SESSIONS_READ not in current_actor().permissions:
         return str(gettext("Every session ends now."))
     live = len(services().sessions.list_of(user_id))

@@ -25,7 +25,7 @@ class ServiceAccountSuspension:
         self._service_accounts = service_accounts
 
     def suspend(self, account_id: UUID, *, actor: Actor, reason: str | None = None) -> AccountView:
-        """Reject the keys of an account until it is activated, and its tokens for good."""
+        """Reject the keys of an account until it is activated, and its tokens permanently."""
         return self._change(account_id, AccountStatus.SUSPENDED, actor=actor, reason=reason)
 
     def activate(self, account_id: UUID, *, actor: Actor, reason: str | None = None) -> AccountView:

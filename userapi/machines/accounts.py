@@ -1,6 +1,6 @@
 """Reading service accounts, and the steps that every change of one consists of.
 
-The use cases are modules of their own: `account_creation`, `account_editing`,
+The use cases are in separate modules: `account_creation`, `account_editing`,
 `account_suspension`, `account_deletion`.
 """
 
@@ -94,7 +94,7 @@ class ServiceAccounts:
     def replace_roles(
         self, session: Session, account_id: UUID, role_names: Collection[str], *, actor: Actor
     ) -> tuple[list[str], list[str]]:
-        """Give an account exactly these roles, none if empty; return the old and the new ones.
+        """Replace the roles of an account by these; return the old and the new ones.
 
         Raises Invalid for an unknown role and for too many, PermissionEscalation.
         """

@@ -1,7 +1,7 @@
 """Client credentials: a service exchanges one of its keys for a short-lived token (RFC 6749 §4.4).
 
-A client token is judged by its key and its account at each request, so a revoked key, a suspended
-account or a lost role ends or limits it at once.
+A client token is checked against its key and its account at each request, so revoking the key,
+suspending the account or removing a role takes effect immediately.
 """
 
 from collections.abc import Callable

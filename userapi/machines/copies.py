@@ -70,7 +70,8 @@ class RedisLiveKeys:
     def find(self, reference: KeyReference, *, reply: object = None) -> LiveKey:
         """Return the live key. Raises TokenInvalid, TokenRevoked, TokenExpired.
 
-        A tombstone does not say why, so the database decides; it is the truth in any case.
+        A tombstone does not contain the reason, so the database decides; it is authoritative in any
+        case.
         """
         place = self._place(reference)
         if place is None:
@@ -88,7 +89,7 @@ class RedisLiveKeys:
         return found
 
     def keys_revoked(self, owner_id: UUID, digests: Sequence[str]) -> None:
-        """Invalidate the copies of keys for good: many in one round trip."""
+        """Invalidate the copies of keys permanently: many in one round trip."""
         self._copies.ended([Place("k", digest, owner_id) for digest in digests])
 
     def key_changed(self, owner_id: UUID, digest: str, *, version: int) -> None:

@@ -136,6 +136,6 @@ class CredentialRevocation:
 
 
 def _end_of(claims: AccessClaims) -> datetime:
-    """Return when no process accepts the token any more."""
+    """Return the time from which no process accepts the token."""
     leeway = timedelta(seconds=LEEWAY_SECONDS)
     return datetime.fromtimestamp(claims.expires_at, UTC) + leeway

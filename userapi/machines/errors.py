@@ -1,4 +1,4 @@
-"""What the use cases of service accounts and API keys refuse."""
+"""Errors of the use cases of service accounts and API keys."""
 
 from userapi.errors import Conflict, Forbidden, NotFound
 

@@ -59,7 +59,7 @@ class ActiveClientToken:
 class CredentialIntrospection:
     """Describes tokens and keys. One is active here if and only if the endpoints accept it.
 
-    From which address, the asker must judge by the networks of the key.
+    The caller must compare the client's address with the networks of the key itself.
     """
 
     def __init__(

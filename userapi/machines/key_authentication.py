@@ -1,4 +1,4 @@
-"""Authentication by API keys and client tokens: one check for every endpoint that takes them."""
+"""Authentication by API keys and client tokens: one check for every endpoint that accepts them."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -15,7 +15,7 @@ from userapi.roles.service import Roles
 
 
 class KeyAuthentication:
-    """Turns what a request presents into a live key, and says what it may do."""
+    """Converts the credential of a request into a live key, and returns its permissions."""
 
     def __init__(self, *, live: LiveKeys, roles: Roles, count: Callable[[str], None]) -> None:
         """`count` receives the outcome of each check: `accepted`, or the code of the refusal."""
@@ -51,5 +51,5 @@ class KeyAuthentication:
             raise NetworkNotAllowed()
 
     def permissions_of(self, live: LiveKey) -> PermissionSet:
-        """Return what the key may do now."""
+        """Return the current permissions of the key."""
         return live.effective(self._roles.graph(live.catalogue_version))

@@ -28,7 +28,7 @@ from userapi.recorder import Recorder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """An API key to create. Without a list of permissions, it may do what its owner may."""
+    """An API key to create. Without a list of permissions, it has all permissions of its owner."""
 
     name: str
     expires_at: Expiry = UNSET
@@ -38,7 +38,7 @@ class NewApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatedKey:
-    """A new key with its text, which nobody can read again."""
+    """A new key with its text, which cannot be read again."""
 
     view: KeyView
     text: str

@@ -34,7 +34,7 @@ class KeyExpiry:
     def notify_due(self, limit: int) -> int:
         """Send the notices of at most `limit` keys that are due; return how many.
 
-        The worker calls this repeatedly. Each key is a transaction of its own.
+        The worker calls this repeatedly. Each key has a separate transaction.
         """
         due = (
             select(keys.c.id)

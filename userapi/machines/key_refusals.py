@@ -28,7 +28,7 @@ class KeyRefusals:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        # What this process knows to be recorded: most refusals cost no statement.
+        # The refusals that this process has recorded: most refusals cost no statement.
         self._recorded: LRUCache[tuple[UUID, str], datetime] = LRUCache(MAX_REFUSALS)
         self._lock = threading.Lock()
 

@@ -54,7 +54,7 @@ class KeyRotation:
         expires_at: Expiry = UNSET,
         idempotency: IdempotencyStore | None = None,
     ) -> CreatedKey:
-        """Create a key like this one, which ends after the overlap, or at once without one.
+        """Create a key like this one. The old key ends after the overlap, or now without one.
 
         Of concurrent rotations one succeeds. Raises UserNotFound, ServiceAccountNotFound,
         SelfActionRefused, InsufficientRank, ApiKeyNotFound, PersonalKeysDisabled,
@@ -121,7 +121,7 @@ class KeyRotation:
         return self._lifetimes.after(life, now)
 
     def _end_after(self, old: ApiKey, overlap: timedelta, now: datetime) -> None:
-        """End a locked key after the overlap, unless its own end comes first."""
+        """End a locked key after the overlap, unless it expires earlier."""
         end = now + overlap
         if overlap and (old.expires_at is None or end < old.expires_at):
             old.expires_at = end

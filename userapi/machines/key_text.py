@@ -29,7 +29,7 @@ _VALUE_OF = {digit: value for value, digit in enumerate(DIGITS)}
 
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
-    """What the text of a key says. Whether the secret is right, only the database knows."""
+    """The parts of the text of a key. Only the database can verify the secret."""
 
     owner_type: OwnerType
     key_id: UUID
@@ -71,7 +71,7 @@ def looks_like_key(text: str) -> bool:
 
 
 def parse_key(text: str) -> ParsedKey | None:
-    """Return what the text of a key says; None if the form or the checksum is wrong."""
+    """Return the parts of the text of a key; None if the form or the checksum is wrong."""
     found = FORM.fullmatch(text) if len(text) <= LONGEST else None
     if found is None or _checksum(text[:-CHECKSUM_LENGTH]) != found[4]:
         return None

@@ -1,6 +1,6 @@
 """Reading API keys, and the steps that every change of one consists of.
 
-The use cases are modules of their own: `key_creation`, `key_editing`, `key_revocation`,
+The use cases are in separate modules: `key_creation`, `key_editing`, `key_revocation`,
 `key_rotation`.
 """
 
@@ -180,7 +180,7 @@ class ApiKeys:
         return view
 
     def changed(self, key: ApiKey) -> None:
-        """Give a locked, changed key the next version, and invalidate its copy."""
+        """Increment the version of a locked, changed key, and invalidate its copy."""
         key.version += 1
         digest, version, owner_id = key.key_hash, key.version, self.view(key).owner_id
         after_commit(lambda: self._live.key_changed(owner_id, digest, version=version))
@@ -192,7 +192,7 @@ class ApiKeys:
 
 
 def notice_time(created_at: datetime, expires_at: datetime | None) -> datetime | None:
-    """Return when the owner is notified of the end of a key; None for one that lives shorter."""
+    """Return when the owner is notified that a key expires; None for a shorter lifetime."""
     if expires_at is None or expires_at - NOTICE <= created_at:
         return None
     return expires_at - NOTICE

@@ -121,7 +121,7 @@ class ApiKey(Base):
 
 
 class ClientToken(Base):
-    """What a client token cannot say itself: that it was revoked, or a scope that is too long.
+    """What a client token cannot contain: that it was revoked, or a scope that is too long.
 
     Most tokens have no row. The row is deleted when the token has expired.
     """

@@ -49,7 +49,7 @@ class MachineOverview:
         self._clock = clock
 
     def figures(self) -> MachineFigures:
-        """Return the present numbers."""
+        """Return the current numbers."""
         now = self._clock.now()
         of_services = (is_active_key(now), keys.c.service_account_id.is_not(None))
         is_expiring = needs(KeyAttention.EXPIRING, now)

@@ -122,7 +122,7 @@ class LiveKeys(Protocol):
         ...
 
     def keys_revoked(self, owner_id: UUID, digests: Sequence[str]) -> None:
-        """Report, after the commit, that keys of an owner were revoked for good."""
+        """Report, after the commit, that keys of an owner were revoked permanently."""
         ...
 
     def key_changed(self, owner_id: UUID, digest: str, *, version: int) -> None:

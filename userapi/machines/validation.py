@@ -17,7 +17,7 @@ class _Unset:
     """The type of `UNSET`."""
 
 
-# A field that a request leaves out, where null has a meaning of its own.
+# A field that a request omits, where null has another meaning.
 UNSET = _Unset()
 Expiry = datetime | None | _Unset
 
@@ -44,7 +44,7 @@ def require_key_name(text: str) -> None:
 
 
 def require_permissions(names: Sequence[str]) -> None:
-    """Raise Invalid that names each text that is no permission."""
+    """Raise Invalid that names each text that is not a permission."""
     faults = [
         FieldError(
             f"permissions.{index}",
@@ -84,6 +84,6 @@ class KeyLifetimes:
         return given
 
     def after(self, life: timedelta | None, now: datetime) -> datetime | None:
-        """Return the end of a life from now on, at most of the longest one; None: no end."""
+        """Return the end of a lifetime from now on, at most the longest one; None: no end."""
         spans = [span for span in (life, self._longest) if span is not None]
         return now + min(spans) if spans else None

@@ -114,7 +114,7 @@ class ApiKeyUpdate(StrictSchema):
     )
 
     def require_valid(self, given: Mapping[str, Any]) -> None:
-        """Raise Invalid for texts that are no permissions or networks."""
+        """Raise Invalid for texts that are not permissions or networks."""
         require_valid_changes(given)
 
 

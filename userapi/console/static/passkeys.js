@@ -106,7 +106,7 @@ function showOtherAddress() {
   }
 }
 
-// Removes passkeys that the service does not have any more from the list of the browser.
+// Removes passkeys that the service no longer has from the list of the browser.
 function signal() {
   const place = document.querySelector("[data-signal]");
   if (!place) return;
