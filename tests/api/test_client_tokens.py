@@ -24,6 +24,9 @@ from tests.support.machines import (
 )
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.clock import ManualClock, rfc3339
+from userapi.infrastructure.database import reading, table_of
+from userapi.machines.models import ClientToken
+from userapi.wiring.services import Services
 
 TOKEN = "/api/v1/auth/token"
 VERIFY = "/api/v1/auth/verify"
@@ -488,6 +491,52 @@ def test_a_long_scope_is_kept_by_the_service(
     assert holder.get(VERIFY).get_json()["permissions"] == names
     assert code_of(holder.get("/api/v1/users/")) == (403, "permission_denied")
     assert answer.get_json()["scope"].split(" ") == names
+
+
+def test_a_long_token_without_a_scope_follows_the_account(
+    make_app: MakeApp, boss: SignedInClient
+) -> None:
+    names = [f"media:action-{number:03}" for number in range(200)]
+    boss.post("/api/v1/roles/", json={"name": "media", "permissions": names})
+    service = make_service(boss, roles=["media"])
+    client = JsonClient(make_app(JWT_MAX_BYTES="2000"))
+
+    answer = request_token(client, service).get_json()
+
+    assert answer["scope"].split(" ") == names
+    claims = payload_of(answer["access_token"])
+    assert claims["permissions_omitted"] is True
+    assert not {"permissions", "scope"} & claims.keys()
+    holder = client.as_user(answer["access_token"])
+    assert holder.get(VERIFY).get_json()["permissions"] == names
+    boss.patch(service.path, json={"roles": ["moderator"]})
+    assert "users:read" in holder.get(VERIFY).get_json()["permissions"]
+
+
+def test_what_is_stored_of_a_token_is_deleted_when_it_has_expired(
+    app: Flask,
+    services: Services,
+    boss: SignedInClient,
+    client: JsonClient,
+    service: MadeService,
+    clock: ManualClock,
+) -> None:
+    """And not before: a revoked token would be accepted again."""
+    token = token_of(client, service)
+    client.post("/api/v1/auth/revoke", json={"token": token})
+
+    def stored() -> int:
+        with app.app_context():
+            services.clean_up.delete_due()
+            with reading() as connection:
+                return len(connection.execute(table_of(ClientToken).select()).all())
+
+    clock.advance(minutes=29)
+    assert stored() == 1
+    assert code_of(client.as_user(token).get(VERIFY)) == (401, "token_revoked")
+    clock.advance(minutes=2)
+    assert stored() == 0
+    assert code_of(client.as_user(token).get(VERIFY)) == (401, "token_expired")
 
 
 def test_a_token_ends_with_its_key(
