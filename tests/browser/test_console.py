@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from email import message_from_bytes
 from email.policy import default as default_policy
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from selenium.webdriver.common.by import By
@@ -254,7 +255,9 @@ def check_what_comes_after_a_form(
     check("profile that is refused")
     browser.get(site.url + "/console/users/import")
     file = site.service.directory / "people.csv"
-    file.write_text("username,email\nzoe,zoe@example.com\nbea,not-an-address\n")
+    # Each view imports a user of its own.
+    name = f"zoe-{token_hex(3)}"
+    file.write_text(f"username,email\n{name},{name}@example.com\nbea,not-an-address\n")
     browser.find("#file").send_keys(str(file))
     send("Check the file")
     # The worker continues, and the page shows the progress without a reload.
