@@ -1,4 +1,4 @@
-"""Hostile traffic of many kinds, each at a steady rate from addresses of its own.
+"""Hostile traffic of many kinds, each at a steady rate from separate addresses.
 
 An attack sends over raw sockets what no client library would send. It ignores every answer: the
 honest traffic beside it shows whether it did any harm. All addresses are loopback addresses.

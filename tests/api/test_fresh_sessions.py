@@ -1,7 +1,7 @@
 """Every endpoint that needs a fresh session, with a stale one and with a fresh one.
 
-Elsewhere factors were added and removed by whoever found an open session, and a new kind of factor
-was forgotten. The endpoints are found by their declaration.
+In other implementations anyone with an open session could add and remove factors, and new kinds of
+factors lacked the check. The endpoints are found by their declaration.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_a_fresh_session_is_let_in(
 def test_the_password_alone_is_not_fresh_once_there_is_a_factor(
     app: Flask, make_user: MakeUser, log_in: LogIn, clock: ManualClock
 ) -> None:
-    """A session of a release that knew no factors goes on, and is of the first level."""
+    """A session of a release without factors continues, at the first level."""
     boss = make_user("boss", roles=["superadmin"])
     phone = add_app(log_in(boss), clock)
     clock.advance(seconds=901)

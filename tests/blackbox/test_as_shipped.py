@@ -1,4 +1,4 @@
-"""The service as a stranger finds it: Gunicorn over TCP, the tour of the README, a power cut."""
+"""The service as shipped: Gunicorn over TCP, the tour of the README, and a power failure."""
 
 import json
 import re

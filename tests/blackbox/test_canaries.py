@@ -1,4 +1,4 @@
-"""Secrets of settings and people go through the service; none comes out where it could be read.
+"""No secret of settings or people appears in any output or storage of the service.
 
 Looked at: the log at its most talkative, the worker's log, audit rows, events, metrics, refusals,
 every table of the database, and Redis. What is looked for is proved to be findable: one harmless

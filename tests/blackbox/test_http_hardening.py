@@ -1,4 +1,4 @@
-"""HTTP as attackers speak it: what two servers could read differently is refused, not guessed."""
+"""Ambiguous HTTP: requests that two servers could read differently are rejected."""
 
 import inspect
 import json
@@ -196,7 +196,7 @@ UNFINISHED = {
 def test_clients_that_do_not_finish_do_not_delay_others(
     service: GunicornService, name: str
 ) -> None:
-    """Each of them kept a thread for good: eight were enough to stop the service."""
+    """Each of them occupied a thread permanently: eight were enough to stop the service."""
 
     def measure() -> float:
         with ExitStack() as stack:

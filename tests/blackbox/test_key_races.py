@@ -1,4 +1,4 @@
-"""Many use one API key while it ends, on two workers of Gunicorn: none succeeds afterwards."""
+"""Concurrent uses of an API key that is revoked, on two workers: none succeeds afterwards."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A process of the service is killed in the middle of its work: all of it happened, or nothing."""
+"""A killed process of the service: each change happens completely or not at all."""
 
 import random
 import signal

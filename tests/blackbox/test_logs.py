@@ -1,4 +1,4 @@
-"""The log of the service as it is shipped: every line of every part, and what is in none."""
+"""The log of the service as shipped: the form of every line, and what no line contains."""
 
 import json
 import os

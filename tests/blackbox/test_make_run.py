@@ -1,4 +1,4 @@
-"""`make run`, as somebody meets it: on a terminal, on a used port, with real servers."""
+"""`make run` on a terminal, on a used port, and with real servers."""
 
 import json
 import re

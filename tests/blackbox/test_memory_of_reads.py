@@ -1,4 +1,4 @@
-"""Reads that grow: a worker stays as small as it was, however long the answer is."""
+"""Large reads: the memory of a worker does not depend on the length of the response."""
 
 import http.client
 import re

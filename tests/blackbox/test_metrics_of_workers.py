@@ -1,4 +1,4 @@
-"""Metrics are right across several workers, and go on when one of them is replaced."""
+"""Metrics are correct across several workers, and continue when one of them is replaced."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Many at once take the second step, on two workers of Gunicorn: a code or a token is used once."""
+"""Concurrent second steps on two workers of Gunicorn: a code or a token is accepted once."""
 
 import time
 from collections import Counter

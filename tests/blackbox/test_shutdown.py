@@ -1,4 +1,4 @@
-"""How the service goes: first it says so, then it finishes what it is at."""
+"""Shutdown: the service first reports it, then completes the requests in progress."""
 
 import json
 import os

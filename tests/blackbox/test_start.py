@@ -1,4 +1,4 @@
-"""What an operator reads when the service starts, and when it cannot."""
+"""The output when the service starts, and when it cannot start."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Second factors in the hands of administrators: enforcement, figures, the filter, and a reset."""
+"""Second factors for administrators: enforcement, statistics, the filter, and the reset."""
 
 from collections.abc import Iterator
 

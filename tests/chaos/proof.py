@@ -1,9 +1,9 @@
 """The proof that nothing is lost.
 
-Threads make users over HTTP, each with an Idempotency-Key, and change each of them; meanwhile
-RabbitMQ is stopped and started, Gunicorn's workers are killed, and so is the worker that publishes.
-Afterwards the books have to balance: what was acknowledged exists, once, with its audit row, and
-a consumer has every event, in order for each user.
+Threads create users over HTTP, each with an Idempotency-Key, and change each of them; meanwhile
+RabbitMQ is restarted, and Gunicorn's workers and the worker that publishes are killed. Afterwards
+the records must match: what was acknowledged exists, once, with its audit row, and a consumer has
+every event, in order for each user.
 """
 
 import json
@@ -38,7 +38,7 @@ BROKER_AWAY_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is done, and how much is done to it."""
+    """The numbers of requests and of injected faults."""
 
     users: int = 500
     threads: int = 8
@@ -49,7 +49,7 @@ class Plan:
 
 @dataclass(slots=True, kw_only=True)
 class Figures:
-    """What happened, and what is wrong about it: nothing, if the proof holds."""
+    """The results, and the faults that were found."""
 
     seconds: float = 0.0
     users_acknowledged: int = 0
@@ -97,7 +97,7 @@ class Chaos:
         self._workers: list[WorkerProcess] = []
 
     def run(self) -> Figures:
-        """Let it all happen; return the figures."""
+        """Run the proof; return its results."""
         with self._stack:
             self._stack.enter_context(self._database)
             self._stack.enter_context(self._broker)
@@ -170,7 +170,7 @@ class Chaos:
             fire.start()
 
         def make(number: int) -> None:
-            # Spread over the time, so that every kill meets somebody.
+            # Spread over the time, so that every kill interrupts requests.
             due = begun + number * self._plan.seconds / self._plan.users
             time.sleep(max(0.0, due - time.monotonic()))
             self._live_through(client, number)

@@ -1,4 +1,4 @@
-"""The client package beside the service as it is shipped, and its examples as readers run them.
+"""The client package with the service as it is shipped, and its examples as readers run them.
 
 `USERAPI_CLIENT_PYTHON` names another interpreter for the examples: `make client` sets it to one
 where only the built package is installed.

@@ -1,4 +1,4 @@
-"""A proxy that loses every third reply: the service has done what was asked, nobody is told."""
+"""A proxy that drops every third response, after the service has processed the request."""
 
 import itertools
 import threading

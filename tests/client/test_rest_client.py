@@ -1,4 +1,4 @@
-"""The REST client beside the service, through a network that loses replies."""
+"""The REST client with a running service, through a network that drops responses."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The verifier beside the service: the whole life of a token."""
+"""The verifier with a running service: the whole lifetime of a token."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The examples for Flask, FastAPI and Django, beside the service."""
+"""The examples for Flask, FastAPI and Django, with a running service."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +113,7 @@ def test_fastapi_notices_a_revocation_within_its_seconds_and_offers_to_authorize
 def test_flask_answers_known_keys_while_the_service_hangs(
     service: GunicornService, people: People, start_server: StartServer
 ) -> None:
-    """200 requests at once: those that carry a known key wait for nobody."""
+    """200 concurrent requests: those with a known key do not wait."""
     with FaultProxy("127.0.0.1", service.port) as proxy:
         url = start_server(*FLASK, USERAPI_URL=f"http://127.0.0.1:{proxy.port}")
         _, tokens = people.holding("media:read")
@@ -132,7 +132,7 @@ def test_flask_answers_known_keys_while_the_service_hangs(
 
 
 def with_another_key(tokens: Tokens) -> str:
-    """Return a token whose header names a key that nobody has."""
+    """Return a token whose header names a key that does not exist."""
     claims = jwt.decode(tokens.access_token, options={"verify_signature": False})
     key = ec.generate_private_key(ec.SECP256R1())
     return jwt.encode(claims, key, algorithm="ES256", headers={"typ": "at+jwt", "kid": "made-up"})

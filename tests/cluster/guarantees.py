@@ -1,4 +1,4 @@
-"""The bounds of docs/availability.md: tests read them from there, and add what they measure.
+"""The limits in docs/availability.md: tests read them from there, and store what they measure.
 
 A document that promises more than the tests allow, or that names a measured value of another order
 of magnitude, fails the test that measures it.

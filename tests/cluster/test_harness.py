@@ -1,4 +1,4 @@
-"""The clusters themselves do what the tests of the service rely on."""
+"""The clusters behave as the tests of the service expect."""
 
 from itertools import count
 from pathlib import Path

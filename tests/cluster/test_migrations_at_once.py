@@ -1,4 +1,4 @@
-"""Several `flask db upgrade` at once: each ends well, one migrates, no index is left invalid."""
+"""Several concurrent `flask db upgrade`: all succeed, one migrates, no index is left invalid."""
 
 import subprocess
 import sys

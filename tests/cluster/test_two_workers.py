@@ -1,4 +1,4 @@
-"""Two workers share the relay: when the leader's primary hangs or the leader dies, one goes on."""
+"""Two workers share the relay: if the leader or its primary fails, the other one continues."""
 
 import signal
 import time

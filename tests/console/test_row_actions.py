@@ -1,4 +1,4 @@
-"""Actions in the rows of the list of users, which lead back to the list."""
+"""Actions in the rows of the list of users, which return to the list."""
 
 import re
 from urllib.parse import urlsplit

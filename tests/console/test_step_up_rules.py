@@ -1,4 +1,4 @@
-"""Pages obey the rules of the API about fresh sessions and demanded factors."""
+"""Pages apply the rules of the API about fresh sessions and required factors."""
 
 from collections.abc import Callable
 

@@ -123,7 +123,7 @@ def execute(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def use(app: Flask) -> None:
-    """Do with the service, its worker and its commands something of each kind."""
+    """Use each kind of function of the service, its worker and its commands."""
     services: Services = app.extensions["userapi"]
     with app.app_context():
         services.account_creation.create(
@@ -170,7 +170,7 @@ def use(app: Flask) -> None:
 
 
 def test_the_service_needs_no_more_than_its_role_has(deployed: Database) -> None:
-    """Compose made it a superuser, which no trigger holds back."""
+    """The compose file created it as a superuser, which no trigger restricts."""
     app = deployed.app(deployed.service_url)
     use(app)
     disconnect(app)

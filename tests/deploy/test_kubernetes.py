@@ -112,7 +112,7 @@ def test_kustomize_builds_the_same_resources(folder: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_name_of_the_migration_ends_in_the_tag_of_the_image(overlay: str) -> None:
-    """A job cannot be changed: under one name the next version could not be applied."""
+    """A job cannot be changed: with a fixed name the next version could not be applied."""
     (name, job), *others = ((n, r) for n, r in of(overlay).items() if r["kind"] == "Job")
     (container,) = job["spec"]["template"]["spec"]["containers"]
 

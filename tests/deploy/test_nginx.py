@@ -323,7 +323,7 @@ def registration(name: str) -> bytes:
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_a_body_that_breaks_off_has_no_effect(fronted: Fronted, framing: str) -> None:
-    """Cut short of its Content-Length and half-closed, it made an account."""
+    """A body shorter than its Content-Length, on a half-closed connection, created an account."""
     name = f"cut-short-{framing}"
     body = registration(name)
     header = CHUNKED if framing == "chunks" else f"Content-Length: {len(body) + 10}"
@@ -489,7 +489,7 @@ def test_a_head_that_trickles_in_is_given_up(fronted: Fronted) -> None:
 def test_a_body_that_stalls_ends_with_its_connection_and_one_that_trickles_with_408(
     fronted: Fronted,
 ) -> None:
-    """nginx closes without a word where nothing comes; the service says why where it is late."""
+    """nginx closes idle connections without a response; the service returns 408 for a late body."""
     body = registration("too-late")
 
     def stall() -> float:
@@ -517,7 +517,7 @@ def test_a_body_that_stalls_ends_with_its_connection_and_one_that_trickles_with_
 
 
 def test_bodies_are_buffered_but_for_files_of_those_who_may_send_them() -> None:
-    """The words of the configuration that the promises rest on."""
+    """The directives of the configuration that the guarantees depend on."""
     configuration = (FOLDER / "default.conf").read_text("utf-8")
 
     assert configuration.count("proxy_request_buffering on;") == 1

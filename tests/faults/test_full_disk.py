@@ -1,4 +1,4 @@
-"""A log that cannot be written costs lines, not requests."""
+"""If the log cannot be written, lines are lost, not requests."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a developer writes first: log in, read a list, understand a refusal."""
+"""The first calls of a developer: log in, read a list, handle an error."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Clients that common generators make of the OpenAPI document: typed strictly, and they log in."""
+"""Clients that common generators create from the OpenAPI document are typed, and log in."""
 
 import re
 import shutil

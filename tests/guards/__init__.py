@@ -1,1 +1,1 @@
-"""Does a test notice when a guard is taken out? `make guards` tries each."""
+"""Checks that a test fails if a guard is removed: `make guards` removes each."""

@@ -15,7 +15,7 @@ RECOVERY = ("tests/integration/test_one_time_tokens.py", "tests/api/test_recover
 PASSWORDS = ("tests/unit/test_password_hashing.py",)
 RANK = ("tests/api/test_rank.py",)
 MISSING_PEPPER = ("tests/integration/test_password_peppers.py",)
-EVERYBODY_OUT = ("tests/integration/test_everybody_out.py",)
+EVERYBODY_OUT = ("tests/integration/test_ending_every_session.py",)
 LIMITS = tuple(
     f"tests/api/test_rate_limits.py::{name}"
     for name in (

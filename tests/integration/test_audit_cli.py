@@ -260,7 +260,7 @@ def test_any_single_tampering_after_pruning_is_found(app: Flask, clock: ManualCl
 
 
 def remove(app: Flask, row_id: Any) -> None:
-    """Delete a row as somebody who owns the database."""
+    """Delete a row as the owner of the database."""
     with app.app_context(), db.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL session_replication_role = replica")

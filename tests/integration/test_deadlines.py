@@ -1,4 +1,4 @@
-"""No wait for PostgreSQL is without an end, also where the network swallows what was sent."""
+"""Every wait for PostgreSQL has a time limit, even if the network drops packets."""
 
 import io
 import select

@@ -446,7 +446,7 @@ def test_a_rabbitmq_that_refuses_the_user_is_a_fault(make_app: MakeApp, rabbitmq
 def test_an_exchange_that_the_user_may_not_make_is_a_fault(
     make_app: MakeApp, rabbitmq_url: str
 ) -> None:
-    """Nobody may make an exchange whose name begins so."""
+    """No user may create an exchange with this prefix."""
     result = doctor(make_app(RABBITMQ_URL=rabbitmq_url, RABBITMQ_EXCHANGE="amq.mine"))
 
     mark, fix = finding(result, "accepts no events (AccessRefused)")

@@ -1,4 +1,4 @@
-"""A new ENCRYPTION_KEY: apps go on working, imports continue, and nobody is locked out."""
+"""A new ENCRYPTION_KEY: apps continue to work, imports continue, and no user is locked out."""
 
 import json
 from collections.abc import Callable, Sequence

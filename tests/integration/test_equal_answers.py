@@ -1,4 +1,4 @@
-"""Before the right password nobody learns whether an account is there, closed or locked."""
+"""Without the correct password, no response reveals whether an account exists or is blocked."""
 
 import math
 import statistics

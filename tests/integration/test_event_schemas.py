@@ -1,4 +1,4 @@
-"""Each event fits the schema that is promised for its type, as it leaves the service."""
+"""Each published event matches the documented schema of its type."""
 
 import json
 from collections.abc import Callable

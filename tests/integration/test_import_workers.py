@@ -1,4 +1,4 @@
-"""Imports by real workers: several at once, and ones that die in the middle of a file."""
+"""Imports by real workers: several concurrently, and workers that are killed during a file."""
 
 import json
 import signal

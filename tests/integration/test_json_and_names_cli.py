@@ -1,4 +1,4 @@
-"""flask … --json, users create, invite and delete, and names beside ids."""
+"""flask … --json, users create, invite and delete, and names next to ids."""
 
 import json
 import subprocess

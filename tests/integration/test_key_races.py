@@ -210,7 +210,7 @@ def test_of_accounts_with_one_name_one_is_created(app: Flask, boss: SignedInClie
 def test_no_token_of_before_a_suspension_passes_after_it(
     app: Flask, boss: SignedInClient, service: MadeService
 ) -> None:
-    """Requests for tokens run beside the suspension: those that win get one that is dead."""
+    """Requests for tokens run during the suspension: a token issued before it is invalid."""
 
     def act(index: int) -> str | None:
         if index == 5:

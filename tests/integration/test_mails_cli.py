@@ -1,4 +1,4 @@
-"""flask mails: what operators type, and what becomes of mails that are not sent."""
+"""flask mails: listing, retrying and discarding mails that are not sent."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What Prometheus is told while a server is away, and when it is back."""
+"""Metrics while a server is unavailable, and after it has recovered."""
 
 import time
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def test_connections_that_cannot_be_made_are_not_counted_as_given_back(
 def test_a_server_that_did_not_answer_is_up_soon_after_it_does(
     make_app: Callable[..., Flask], deployment: Deployment
 ) -> None:
-    """The longer the scrape had waited for it, the longer it was told to be away: minutes."""
+    """The longer a scrape had waited for it, the longer it was reported as unavailable: minutes."""
     with proxy_to(deployment.database.url) as proxy:
         client = JsonClient(make_app(DATABASE_URL=url_through(proxy, deployment.database.url)))
 

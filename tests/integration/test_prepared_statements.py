@@ -1,4 +1,4 @@
-"""Prepared statements on PostgreSQL: prepared once for a connection, and never in the way."""
+"""Prepared statements on PostgreSQL: prepared once for a connection, and replaced if unusable."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,6 +1,7 @@
 """During an upgrade two releases share a Redis: each finds the revocations of the other one.
 
-The previous release is played by what it writes. `tests/cluster/test_previous_release.py` runs it.
+The previous release is represented by the keys that it writes.
+`tests/cluster/test_previous_release.py` runs it.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What is in INSTANCE_DIR is readable by its owner alone, whoever made it, and since when."""
+"""Files in INSTANCE_DIR are readable by their owner only, including files of earlier releases."""
 
 import logging
 import os
@@ -138,7 +138,7 @@ def test_a_log_that_was_moved_is_created_again_readable_by_its_owner_only(tmp_pa
 
 
 def test_the_locks_of_a_database_stay_when_it_is_made_private(tmp_path: Path) -> None:
-    """Another process took a database in use for one that nobody used, and deleted its WAL."""
+    """Another process treated a database in use as unused, and deleted its WAL."""
     path = tmp_path / "service.sqlite3"
     write = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('DELETE FROM t')"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

@@ -1,4 +1,4 @@
-"""Who asks "who am I" is answered from the copy of the live session, and never with what was.
+"""Requests for the own profile are served from the copy of the live session, never with old data.
 
 The other process is another application on the same database and Redis. Copies live for five
 minutes, so nothing here has waited for one to run out.
@@ -37,7 +37,7 @@ def elsewhere(make_app: Callable[..., Flask]) -> Flask:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Robin, who looks at themselves elsewhere, and whoever changes something here."""
+    """Robin, who reads a profile in another process, and the administrator who changes it here."""
 
     app: Flask
     elsewhere: Flask

@@ -1,4 +1,4 @@
-"""Several nodes of RabbitMQ: two proxies to one server stand in for them."""
+"""Several nodes of RabbitMQ, represented by proxies to one server."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Races that the database settles: many at once, on real PostgreSQL."""
+"""Races that the database resolves: concurrent requests on real PostgreSQL."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +33,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 
 
 def waits_for_a_lock(deployment: Deployment) -> bool:
-    """Tell whether somebody waits for a row that another transaction holds."""
+    """Return whether a transaction waits for a row that another one has locked."""
     with closing(psycopg2.connect(deployment.database.url)) as watching:
         cursor = watching.cursor()
         cursor.execute(

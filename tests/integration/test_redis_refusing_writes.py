@@ -1,4 +1,4 @@
-"""A Redis that answers and accepts no writes is down, and says why."""
+"""A Redis that replies but rejects writes is reported as down, with the reason."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`flask roles`, and making the roles what a file says."""
+"""`flask roles`, and synchronising roles with a file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How often a request asks PostgreSQL and Redis: each time costs more than all else around it.
+"""The number of round trips of a request to PostgreSQL and Redis, which dominate its cost.
 
 Counted on the wire, by a proxy, with warm connections and copies. docs/performance.md shows it.
 """

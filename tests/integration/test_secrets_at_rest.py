@@ -1,4 +1,4 @@
-"""A dump of the database and of Redis holds nothing that can be used as a token or a password."""
+"""A dump of the database and of Redis contains no usable token or password."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The worker: what waits is done, by the right one, whatever else is away."""
+"""The worker: waiting work is done, by one worker, even if other servers are unavailable."""
 
 import json
 import signal

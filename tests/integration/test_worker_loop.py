@@ -1,4 +1,4 @@
-"""How the worker goes about its tasks: each by itself, through outages, until told to stop."""
+"""The loop of the worker: each task runs independently, through outages, until the worker stops."""
 
 import os
 import signal
@@ -76,7 +76,7 @@ def _worker(app: Flask, *tasks: Task) -> Worker:
 
 
 class Counted:
-    """A task's work: counts its calls, and does what it is told."""
+    """The work of a task: counts its calls, and behaves as a test defines."""
 
     def __init__(self, result: Callable[[int], int] = lambda calls: 0) -> None:
         self.calls = 0

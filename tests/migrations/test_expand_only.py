@@ -47,7 +47,7 @@ def breaks(statement: str, tables: set[str]) -> str | None:
         if found is None:
             continue
         touched = next(iter(found.groupdict().values()), None)
-        # A table that the migration itself creates is nobody's yet.
+        # A table that the migration itself creates is not used yet.
         if touched is None or touched in tables:
             return f"{name}: {flat}"
     return None

@@ -1,4 +1,4 @@
-"""Migrations that fail, are repeated, run at the same time, meet a lock or hold others up."""
+"""Migrations that fail, are repeated, run concurrently, wait for a lock or block others."""
 
 import os
 import re

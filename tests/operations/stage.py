@@ -61,7 +61,7 @@ class Stage:
     def start(
         self, section: str, number: int = 1, **variables: str
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a block that goes on until it is stopped, while the context lasts."""
+        """Run a block that does not end by itself, and stop it at the end of the context."""
         with (self.folder.parent / "started.log").open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
                 self._command(section, number),
@@ -80,7 +80,7 @@ class Stage:
             guardian.release(process.pid)
 
     def inner_commands(self) -> list[str]:
-        """Return what stand-ins were asked to do, a line each."""
+        """Return the calls of stand-ins, one line each."""
         return self.calls.read_text("utf-8").splitlines() if self.calls.exists() else []
 
     def restart(self, **changed: str) -> None:

@@ -1,4 +1,4 @@
-"""What plays the programs that a test cannot run: container engines and package installers.
+"""Stand-ins for programs that a test cannot run: container engines and package installers.
 
 Called as `stand_ins.py PROGRAM ARGUMENT …`. Each checks its arguments against the files of the
 project and runs the command inside, if there is one. What it does not know ends with 64, so that a

@@ -1,4 +1,4 @@
-"""Incidents: what the guide tells to do at three in the morning ends what it says it ends."""
+"""Incidents: the commands of the guide have the documented effect."""
 
 import http.cookiejar
 import time

@@ -1,4 +1,4 @@
-"""Keeping an installation: pruning its audit log, and taking the tables from its service."""
+"""Maintenance: pruning the audit log, and transferring the tables to another role."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Mails that wait or were refused: what the guide shows and sends again."""
+"""Waiting and rejected mails: the guide's commands list them and send them again."""
 
 import psycopg2
 import pytest

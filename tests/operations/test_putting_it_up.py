@@ -1,4 +1,4 @@
-"""The three ways to put the service up, as far as a machine without a container engine can go."""
+"""The three ways to deploy the service, as far as possible without a container engine."""
 
 import subprocess
 import time

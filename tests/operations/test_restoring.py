@@ -1,4 +1,4 @@
-"""Bringing a backup back: the guide's commands on a new, empty PostgreSQL server."""
+"""Restoring a backup: the guide's commands on a new, empty PostgreSQL server."""
 
 import subprocess
 from collections.abc import Callable

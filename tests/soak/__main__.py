@@ -1,4 +1,4 @@
-"""python -m tests.soak: an hour of use, and what grows meanwhile. Loopback only."""
+"""python -m tests.soak: an hour of use, and the resources that grow. Loopback only."""
 
 import argparse
 import shutil

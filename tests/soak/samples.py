@@ -1,4 +1,4 @@
-"""What the service holds, sampled during the trial, and how fast it grows."""
+"""Memory, files and connections of the service, sampled during the trial, and their growth."""
 
 import statistics
 import threading

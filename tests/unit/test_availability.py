@@ -1,4 +1,4 @@
-"""docs/availability.md promises only what a test holds."""
+"""Every guarantee in docs/availability.md has a test."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Dockerfile and docker-compose.yml, as far as they can be judged without an engine."""
+"""Dockerfile and docker-compose.yml, as far as they can be checked without a container engine."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`make audit` finds a known weakness, and never passes for a library it has not checked."""
+"""`make audit` finds a known vulnerability, and never passes for an unchecked library."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Values encrypted at rest: who opens them, and how a missing key differs from damage."""
+"""Values encrypted at rest: which keys decrypt them, and how a missing key differs from damage."""
 
 import pytest
 

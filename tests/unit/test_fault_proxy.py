@@ -1,4 +1,4 @@
-"""The proxy that stands for broken networks has to break them in the promised way."""
+"""The proxy that simulates broken networks causes the faults that it documents."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The results of `make guards` are kept, and count for the code that ran."""
+"""The results of `make guards` are stored, and are valid for the tested code only."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The documents: no link is dead, every guide is in the index, every command is there."""
+"""The documents: no link is broken, the index lists every guide, and every command exists."""
 
 import re
 from pathlib import Path
@@ -166,7 +166,7 @@ NAME = re.compile(
 
 @pytest.mark.parametrize("guide", GUIDES, ids=str)
 def test_every_name_in_a_guide_exists(guide: Path, names: set[str]) -> None:
-    """A guide told operators to look for an action that no row has."""
+    """A guide named an action that no row has."""
     named = set(NAME.findall((REPOSITORY / guide).read_text("utf-8")))
 
     assert named - names == set()

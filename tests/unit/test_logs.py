@@ -1,4 +1,4 @@
-"""The one formatter: whatever is logged, by whomever, is one well-formed line without secrets."""
+"""The log formatter: every log record becomes one well-formed line without secrets."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Challenges of passkeys: who can read them, and for how long they are good."""
+"""Challenges of passkeys: what they contain, and how long they are valid."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Which URLs lead over a network without a verified certificate, and who says so."""
+"""Which URLs lead over a network without a verified certificate, and where this is reported."""
 
 import re
 import socket

@@ -1,4 +1,4 @@
-"""flask sessions revoke --all: every session of every user ends, with all that this means."""
+"""flask sessions revoke --all: ends every session of every user."""
 
 import threading
 from collections.abc import Callable
