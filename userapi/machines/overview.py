@@ -1,6 +1,6 @@
 """What needs attention among service accounts: keys that expire soon or were never used."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -30,15 +30,15 @@ class ExpiringKey:
 class MachineFigures:
     """Numbers of service accounts and of their active keys.
 
-    `next_to_expire` are the first five of the expiring ones.
+    `accounts_needing` counts, for each reason, the accounts with a key that needs attention: as
+    many as the list of service accounts has under that filter. `next_to_expire` are the first five
+    keys that expire.
     """
 
     active_accounts: int
     suspended_accounts: int
     active_keys: int
-    expiring_keys: int
-    unused_keys: int
-    endless_keys: int
+    accounts_needing: Mapping[KeyAttention, int]
     next_to_expire: Sequence[ExpiringKey]
 
 
@@ -52,14 +52,11 @@ class MachineOverview:
         """Return the current numbers."""
         now = self._clock.now()
         of_services = (is_active_key(now), keys.c.service_account_id.is_not(None))
-        is_expiring = needs(KeyAttention.EXPIRING, now)
         is_active = accounts.c.status == AccountStatus.ACTIVE
         of_accounts = select(func.count(), func.count().filter(is_active)).select_from(accounts)
+        owners = func.count(keys.c.service_account_id.distinct())
         of_keys = select(
-            func.count(),
-            func.count().filter(is_expiring),
-            func.count().filter(needs(KeyAttention.UNUSED, now)),
-            func.count().filter(needs(KeyAttention.ENDLESS, now)),
+            func.count(), *(owners.filter(needs(each, now)) for each in KeyAttention)
         ).where(*of_services)
         first = (
             select(
@@ -69,20 +66,20 @@ class MachineOverview:
                 keys.c.expires_at,
             )
             .join(accounts, accounts.c.id == keys.c.service_account_id)
-            .where(*of_services, is_expiring)
+            .where(*of_services, needs(KeyAttention.EXPIRING, now))
             .order_by(keys.c.expires_at, keys.c.id)
             .limit(NAMED_KEYS)
         )
         with reading() as connection:
             all_accounts, active_accounts = connection.execute(of_accounts).one()
-            active, expiring, unused, endless = connection.execute(of_keys).one()
-            named = connection.execute(first).mappings().all() if expiring else []
+            active, *needing = connection.execute(of_keys).one()
+            accounts_needing = dict(zip(KeyAttention, needing, strict=True))
+            is_empty = not accounts_needing[KeyAttention.EXPIRING]
+            named = [] if is_empty else connection.execute(first).mappings().all()
         return MachineFigures(
             active_accounts=active_accounts,
             suspended_accounts=all_accounts - active_accounts,
             active_keys=active,
-            expiring_keys=expiring,
-            unused_keys=unused,
-            endless_keys=endless,
+            accounts_needing=accounts_needing,
             next_to_expire=[ExpiringKey(**row) for row in named],
         )
