@@ -1693,7 +1693,7 @@ GUARDS = [
     ),
     Guard(
         "A rotated log within the instance stays private",
-        "_PrivateFileHandler.reopenIfNeeded",
+        "PrivateFileHandler.reopenIfNeeded",
         "make_file(Path(self.baseFilename))",
         "",
         PRIVATE,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from userapi.infrastructure.logging import MOVED_FILE_SECONDS, configure_logging, path_in_log
+from userapi.infrastructure.log_handlers import MOVED_FILE_SECONDS
+from userapi.infrastructure.logging import configure_logging, path_in_log
 from userapi.settings import Settings, SettingsError
 
 log = structlog.get_logger("tests")

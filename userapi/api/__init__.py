@@ -19,6 +19,7 @@ from . import (
     own_account,
     own_sessions,
     passkeys,
+    passwords,
     problems,
     proxies,
     requests,
@@ -37,7 +38,7 @@ from . import (
 )
 
 # Each adds its endpoints to the blueprint of `auth` or of `users`.
-MODULES_OF_AUTH = (own_sessions, mfa, passkeys, step_up, tokens)
+MODULES_OF_AUTH = (passwords, own_sessions, mfa, passkeys, step_up, tokens)
 MODULES_OF_USERS = (own_account, user_status, user_sessions, user_mfa)
 
 

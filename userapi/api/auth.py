@@ -1,6 +1,5 @@
 """Endpoints of authentication: /api/v1/auth."""
 
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -34,7 +33,7 @@ from .context import (
 from .credentials import Credentials
 from .idempotency import IDEMPOTENCY_ERRORS, idempotent
 from .responses import as_json, user_response
-from .restrictions import fresh_with_mfa, open_to_enrollment, open_to_password_change
+from .restrictions import fresh_with_mfa, open_to_enrollment
 from .schemas.auth import (
     Accepted,
     EmailChange,
@@ -43,11 +42,7 @@ from .schemas.auth import (
     LoginResult,
     Logout,
     Myself,
-    PasswordChange,
-    PasswordQuestion,
-    PasswordResetConfirmation,
     PasswordResetRequest,
-    PasswordStrength,
     Refresh,
     Tokens,
     Verified,
@@ -203,64 +198,6 @@ def verify() -> Any:
             "expires_at": credential_expiry(),
             **_authentication_of(caller),
         }
-    )
-
-
-@blp.route("/change-password", methods=["POST"])
-@signed_in
-@fresh_with_mfa
-@open_to_password_change
-@blp.arguments(PasswordChange)
-@blp.response(200, Tokens)
-@blp.raises(InvalidCredentials, TooManyAttempts, Busy)
-def change_password(body: dict[str, Any]) -> Any:
-    """Set a new password. This session continues with new tokens; all others end."""
-    return services().password_change.change(
-        current_session(),
-        current=body["current_password"],
-        new=body["new_password"],
-        actor=current_actor(),
-    )
-
-
-@blp.route("/password-strength", methods=["POST"])
-@public
-@blp.arguments(PasswordQuestion)
-@blp.response(200, PasswordStrength)
-def password_strength(body: dict[str, Any]) -> Any:
-    """Estimate the strength of a password. Nothing is stored or logged."""
-    return asdict(
-        services().policy.strength(
-            body["password"], username=body.get("username"), email=body.get("email")
-        )
-    )
-
-
-@blp.route("/reset-password", methods=["POST"])
-@public
-@blp.arguments(PasswordResetRequest)
-@blp.response(202, Accepted)
-def request_password_reset(body: dict[str, Any]) -> Any:
-    """Request a mail to set a new password. The response is the same for every address."""
-    services().recovery.request_reset(body["email"], actor=current_actor())
-    return {}
-
-
-@blp.route("/reset-password/confirm", methods=["POST"])
-@public
-@blp.arguments(PasswordResetConfirmation)
-@blp.response(204)
-@blp.raises(InvalidToken, Busy)
-def confirm_password_reset(body: dict[str, Any]) -> None:
-    """Set a new password with the token of a mail. Every session ends.
-
-    The user's API keys are revoked unless `revoke_api_keys` is false.
-    """
-    services().recovery.confirm_reset(
-        body["token"],
-        body["new_password"],
-        actor=current_actor(),
-        revoke_api_keys=body.get("revoke_api_keys", True),
     )
 
 

@@ -15,7 +15,7 @@ from werkzeug.wrappers import Response
 from userapi.accounts.models import UserStatus
 from userapi.accounts.views import UserView
 from userapi.api.context import current_actor, services
-from userapi.api.schemas.fields import JsonObject
+from userapi.api.schemas.collection_fields import JsonObject
 from userapi.api.schemas.users import MAX_METADATA_BYTES, UserUpdate
 from userapi.authentication.owners import find_by_email
 from userapi.errors import ServiceError

@@ -6,11 +6,9 @@ formats the lines of Gunicorn and libraries, through the same processors.
 
 import io
 import logging
-import logging.handlers
 import re
 import secrets
 import sys
-import time
 from collections.abc import MutableMapping
 from copy import copy
 from pathlib import Path
@@ -21,12 +19,15 @@ import structlog
 
 from userapi.characters import escaped
 from userapi.clock import SystemClock, rfc3339
-from userapi.private_files import make_file, make_folder
+from userapi.infrastructure.log_handlers import (
+    PrivateFileHandler,
+    QuietFileHandler,
+    QuietStreamHandler,
+)
+from userapi.private_files import make_folder
 from userapi.settings import Settings, SettingsError
 
 CORRELATION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-# How often to check whether the log file was moved.
-MOVED_FILE_SECONDS = 0.5
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 # The longest id or name in a path. A key or token that was pasted into a URL is longer.
 MAX_SEGMENT = 64
@@ -99,7 +100,7 @@ def configure_logging(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = (
-        _file_handler(settings, settings.log_file) if settings.log_file else _QuietStreamHandler()
+        _file_handler(settings, settings.log_file) if settings.log_file else QuietStreamHandler()
     )
     if readable and sys.stdout.isatty():
         handler.addFilter(_is_no_farewell)
@@ -171,58 +172,11 @@ def _file_handler(settings: Settings, path: Path) -> logging.Handler:
     try:
         if path.is_relative_to(settings.instance_dir):
             make_folder(path.parent)
-            return _PrivateFileHandler(path, encoding="utf-8")
+            return PrivateFileHandler(path, encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _QuietFileHandler(path, encoding="utf-8")
+        return QuietFileHandler(path, encoding="utf-8")
     except OSError as exc:
         raise SettingsError(["LOG_FILE: must be the path of a writable file"]) from exc
-
-
-class _QuietStreamHandler(logging.StreamHandler[Any]):
-    """A handler that drops lines it cannot write: a full disk must not stop the service."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
-        """Drop the line."""
-
-
-class _QuietFileHandler(logging.handlers.WatchedFileHandler):
-    """The same for a file, which is reopened after it was moved."""
-
-    _next_check = 0.0
-
-    def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
-        """Check for a moved file every half second instead of for every line."""
-        now = time.monotonic()
-        if now >= self._next_check:
-            self._next_check = now + MOVED_FILE_SECONDS
-            super().reopenIfNeeded()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, or drop it if the file cannot be reopened."""
-        try:
-            super().emit(record)
-        except OSError:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
-        """Drop the line."""
-
-
-class _PrivateFileHandler(_QuietFileHandler):
-    """The same for a file that only its owner can read, also after it was moved."""
-
-    def __init__(self, path: Path, *, encoding: str) -> None:
-        make_file(path)
-        super().__init__(path, encoding=encoding)
-
-    def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
-        """Create the file again if it was moved."""
-        if time.monotonic() >= self._next_check:
-            make_file(Path(self.baseFilename))
-        super().reopenIfNeeded()
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):

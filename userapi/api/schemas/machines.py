@@ -14,19 +14,9 @@ from userapi.machines.validation import MAX_DESCRIPTION, MAX_KEY_NAME, parse_acc
 from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
 
+from .collection_fields import JsonObject, NetworkList, RoleNameList, TextList
 from .common import PageOf, SortedPageQuery
-from .fields import (
-    BoundedInteger,
-    Choice,
-    JsonObject,
-    Moment,
-    NameText,
-    NetworkList,
-    PastedText,
-    RoleNameList,
-    Text,
-    TextList,
-)
+from .fields import BoundedInteger, Choice, Moment, NameText, PastedText, Text
 from .requests import OptionalBody, StrictSchema
 from .users import MAX_METADATA_BYTES
 

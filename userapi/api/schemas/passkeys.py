@@ -6,7 +6,8 @@ from marshmallow import Schema, fields
 
 from userapi.factors.models import MAX_NAME_LENGTH
 
-from .fields import NameText, StrictBoolean, Text, TextList
+from .collection_fields import TextList
+from .fields import NameText, StrictBoolean, Text
 from .requests import OptionalBody, StrictSchema
 
 MAX_TRANSPORTS = 32

@@ -8,7 +8,8 @@ from marshmallow import Schema, fields
 
 from userapi.api.context import services
 
-from .fields import Moment, NameText, Text, TextList
+from .collection_fields import TextList
+from .fields import Moment, NameText, Text
 from .requests import StrictSchema
 
 

@@ -14,20 +14,10 @@ from userapi.errors import require_all
 from userapi.permissions import Permission
 from userapi.roles.assignment import require_listed
 
+from .collection_fields import JsonObject, RoleNameList, UuidList
 from .common import PageOf, SortedPageQuery
 from .factors import Mfa
-from .fields import (
-    Choice,
-    JsonObject,
-    Moment,
-    NameText,
-    PastedText,
-    QueryBoolean,
-    RoleNameList,
-    StrictBoolean,
-    Text,
-    UuidList,
-)
+from .fields import Choice, Moment, NameText, PastedText, QueryBoolean, StrictBoolean, Text
 from .requests import OptionalBody, StrictSchema
 from .user_fields import LanguageTag, Password, PhoneNumber, TimeZone, WebAddress
 
