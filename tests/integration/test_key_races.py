@@ -19,6 +19,7 @@ from flask import Flask
 from sqlalchemy import event, select
 from sqlalchemy.exc import OperationalError
 
+from tests.integration.test_races import waits_for_a_lock
 from tests.support.client import JsonClient
 from tests.support.deployments import Deployment
 from tests.support.facts import audit_rows, events
@@ -26,11 +27,13 @@ from tests.support.machines import (
     ACCOUNTS,
     OWN_KEYS,
     MadeService,
+    basic,
     code_of,
     make_key,
     make_service,
     wrong_secret,
 )
+from tests.support.polling import wait_until
 from tests.support.proxy import proxy_to, url_through
 from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.clock import ManualClock
@@ -368,8 +371,6 @@ def test_a_key_whose_row_is_locked_works(
     deployment: Deployment, app: Flask, service: MadeService
 ) -> None:
     """A change of the key that waits for another must not delay its holder."""
-    if not deployment.database.url.startswith("postgresql"):
-        pytest.skip("SQLite locks no rows")
     with closing(psycopg2.connect(deployment.database.url)) as other:
         other.cursor().execute("SELECT 1 FROM api_keys WHERE id = %s FOR UPDATE", (service.key.id,))
 
@@ -398,6 +399,43 @@ def test_a_key_works_although_its_use_cannot_be_recorded(app: Flask, service: Ma
 
     assert answers == [200] * 3
     assert len(failed) == 1
+
+
+@pytest.mark.parametrize("kind", ["refusal", "token"])
+def test_a_key_that_is_deleted_meanwhile_is_refused(
+    make_app: MakeApp, deployment: Deployment, boss: SignedInClient, kind: str
+) -> None:
+    """The row that refers to it was not accepted, and the request was a 500."""
+    names = [f"media:action-{number:03}" for number in range(60)]
+    boss.post("/api/v1/roles/", json={"name": "media", "permissions": names})
+    service = make_service(boss, "robot", roles=["media"])
+    app = make_app(JWT_MAX_BYTES="500", **LONG)
+    table = "api_key_refusals" if kind == "refusal" else "client_tokens"
+    deletions: list[Any] = []
+
+    def delete(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith(f"INSERT INTO {table}") and not deletions:
+            deletions.append(background.submit(boss.delete, service.path))
+            wait_until(lambda: deletions[0].done() or waits_for_a_lock(deployment))
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", delete)
+    try:
+        with ThreadPoolExecutor(1) as background:
+            if kind == "refusal":
+                code = status(app, wrong_secret(service.key.text))
+            else:
+                body = {"grant_type": "client_credentials", "scope": " ".join(names)}
+                headers = basic(service.id, service.key.text)
+                code = JsonClient(app).post(TOKEN, json=body, headers=headers).status_code
+            deleted = deletions[0].result()
+    finally:
+        event.remove(engine, "before_cursor_execute", delete)
+
+    # The request came before the deletion, which waits until its rows are written.
+    assert (code, deleted.status_code) == (401 if kind == "refusal" else 200, 204)
+    assert status(app, service.key.text) == 401
 
 
 def test_many_refusals_leave_one_audit_row(

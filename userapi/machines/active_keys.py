@@ -1,9 +1,12 @@
-"""Which API keys are active, and which of them need attention."""
+"""Which API keys are active, which of them need attention, and which still exist."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, Row, and_, or_, select
+from sqlalchemy.orm import Session
 
 from userapi.infrastructure.database import table_of
 from userapi.machines.models import ApiKey
@@ -41,3 +44,12 @@ def needs(attention: KeyAttention, now: datetime) -> ColumnElement[bool]:
             return keys.c.last_used_at.is_(None)
         case KeyAttention.ENDLESS:
             return keys.c.expires_at.is_(None)
+
+
+def kept_key(session: Session, key_id: UUID) -> Row[Any] | None:
+    """Return the row of a key, which cannot be deleted until the transaction ends.
+
+    So rows that refer to the key can be written. Changes of the key do not wait for it.
+    """
+    query = select(keys).where(keys.c.id == key_id).with_for_update(read=True, key_share=True)
+    return session.execute(query).one_or_none()

@@ -16,6 +16,7 @@ from userapi.authentication.refusals import TokenExpired, TokenRefused, TokenRev
 from userapi.authentication.tokens import AccessGrant, AccessTokens, IssuedToken
 from userapi.errors import Malformed, ServiceError, Unauthenticated
 from userapi.infrastructure.database import table_of, transaction
+from userapi.machines.active_keys import kept_key
 from userapi.machines.key_authentication import KeyAuthentication
 from userapi.machines.key_text import parse_key
 from userapi.machines.key_usage import KeyUsage
@@ -246,6 +247,8 @@ class ClientTokens:
         audit = self._recorder.audit
         if requested and token.permissions_omitted:
             with transaction() as session:
+                if kept_key(session, live.key_id) is None:
+                    raise InvalidClient()
                 session.execute(insert(_tokens).values(_row_of(token, live, scope)))
                 audit.record(action, actor=issuer, target=target, details=details)
         else:

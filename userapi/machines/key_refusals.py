@@ -6,12 +6,11 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from cachetools import LRUCache
-from sqlalchemy import select
 
 from userapi.actor import Actor
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.infrastructure.database import dialect_of, table_of, transaction, upsert
-from userapi.machines.active_keys import keys
+from userapi.machines.active_keys import kept_key
 from userapi.machines.models import KeyRefusal
 from userapi.machines.status import KeyReference
 from userapi.machines.views import key_view
@@ -41,7 +40,7 @@ class KeyRefusals:
                 return
             self._recorded[refusal] = now
         with transaction() as session:
-            key = session.execute(select(keys).where(keys.c.id == reference.key_id)).first()
+            key = kept_key(session, reference.key_id)
             if key is None:
                 return
             # Of concurrent processes, one finds the last row to be old enough.
