@@ -56,7 +56,9 @@ def doctor(app: Flask) -> Result:
 def finding(result: Result, text: str) -> tuple[str, str]:
     """Return the mark and the fix of the one finding whose text begins so."""
     found = re.findall(
-        rf"^ (\S) (?:api )?\w+ +{re.escape(text)}[^\n]*\n(?: +→ ([^\n]+))?", result.output, re.MULTILINE
+        rf"^ (\S) (?:api )?\w+ +{re.escape(text)}[^\n]*\n(?: +→ ([^\n]+))?",
+        result.output,
+        re.MULTILINE,
     )
     assert len(found) == 1, result.output
     mark, fix = found[0]
