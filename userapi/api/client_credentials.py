@@ -15,12 +15,8 @@ from flask import request
 
 from userapi.authentication.refusals import TokenRefused
 from userapi.errors import Malformed
-from userapi.machines.client_tokens import (
-    ClientSecret,
-    InvalidClient,
-    OAuthRequestInvalid,
-    TokenRequest,
-)
+from userapi.machines.client_tokens import ClientSecret, TokenRequest
+from userapi.machines.errors import InvalidClient, OAuthRequestInvalid
 from userapi.machines.status import KeyReference
 
 from .authorization import authorization

@@ -9,16 +9,16 @@ from prometheus_flask_exporter import PrometheusMetrics
 
 from userapi.authentication.refusals import TokenExpired, TokenInvalid, TokenRevoked
 from userapi.factors.methods import Method, MfaOutcome
-from userapi.machines.client_tokens import (
-    SUCCESS,
+from userapi.machines.client_tokens import SUCCESS
+from userapi.machines.errors import (
     InvalidClient,
     InvalidScope,
     InvalidTarget,
+    NetworkNotAllowed,
     OAuthRequestInvalid,
     UnauthorizedClient,
     UnsupportedGrantType,
 )
-from userapi.machines.errors import NetworkNotAllowed
 from userapi.metrics.counters import Metrics
 from userapi.settings import Settings
 from userapi.wiring.services import Services

@@ -8,8 +8,7 @@ from apispec import APISpec
 
 from userapi.actor import InsufficientUserAuthentication
 from userapi.errors import Invalid, Members, OutcomeUnknown, Unavailable
-from userapi.machines.client_tokens import InvalidClient
-from userapi.machines.errors import NetworkNotAllowed
+from userapi.machines.errors import InvalidClient, NetworkNotAllowed
 
 from .credentials import Credentials, InteractiveSessionRequired, UserRequired
 from .problems import CONTENT_TYPE

@@ -30,7 +30,7 @@ from userapi.errors import (
     Unavailable,
 )
 from userapi.factors.errors import ProofRefused
-from userapi.machines.client_tokens import InvalidClient
+from userapi.machines.errors import InvalidClient
 
 from .context import request_state
 from .denials import record_denial

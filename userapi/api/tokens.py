@@ -5,13 +5,12 @@ from typing import Any
 
 from flask import Response
 
-from userapi.machines.client_tokens import (
-    ClientSecret,
+from userapi.machines.client_tokens import ClientSecret, TokenRequest
+from userapi.machines.errors import (
     InvalidClient,
     InvalidScope,
     InvalidTarget,
     OAuthRequestInvalid,
-    TokenRequest,
     UnauthorizedClient,
     UnsupportedGrantType,
 )

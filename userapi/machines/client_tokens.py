@@ -14,9 +14,17 @@ from userapi.actor import Actor, ActorType, WithheldPermissions
 from userapi.audit.actions import AuditAction, Outcome
 from userapi.authentication.refusals import TokenExpired, TokenRefused, TokenRevoked
 from userapi.authentication.tokens import AccessGrant, AccessTokens, IssuedToken
-from userapi.errors import Malformed, ServiceError, Unauthenticated
+from userapi.errors import ServiceError
 from userapi.infrastructure.database import table_of, transaction
 from userapi.machines.active_keys import kept_key
+from userapi.machines.errors import (
+    InvalidClient,
+    InvalidScope,
+    InvalidTarget,
+    OAuthRequestInvalid,
+    UnauthorizedClient,
+    UnsupportedGrantType,
+)
 from userapi.machines.key_authentication import KeyAuthentication
 from userapi.machines.key_text import parse_key
 from userapi.machines.key_usage import KeyUsage
@@ -31,49 +39,6 @@ SUCCESS = "success"
 EXPIRED = "The client secret is right, but this key has expired."
 
 _tokens = table_of(ClientToken)
-
-
-class OAuthRequestInvalid(Malformed):
-    """The request is malformed or lacks a parameter (RFC 6749 §5.2)."""
-
-    code = "invalid_request"
-    title = "The token request is malformed."
-
-
-class UnsupportedGrantType(Malformed):
-    """The grant is not client_credentials."""
-
-    code = "unsupported_grant_type"
-    title = "Only the grant type client_credentials is supported."
-
-
-class InvalidClient(Unauthenticated):
-    """The client is unknown, or its secret is not one of its active keys."""
-
-    code = "invalid_client"
-    title = "The client is unknown or its secret is wrong."
-    challenge = 'Basic realm="userapi"'
-
-
-class UnauthorizedClient(Malformed):
-    """The secret is right, and the client may not use it now or from here."""
-
-    code = "unauthorized_client"
-    title = "This client may not request a token."
-
-
-class InvalidTarget(Malformed):
-    """The requested audience is not that of this service (RFC 8707 §2)."""
-
-    code = "invalid_target"
-    title = "Tokens are issued for the audience of this service only."
-
-
-class InvalidScope(Malformed):
-    """The client does not hold a requested permission."""
-
-    code = "invalid_scope"
-    title = "The client does not hold a requested permission."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

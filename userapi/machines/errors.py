@@ -1,6 +1,6 @@
-"""Errors of the use cases of service accounts and API keys."""
+"""Errors of the use cases of service accounts, API keys and client tokens."""
 
-from userapi.errors import Conflict, Forbidden, NotFound
+from userapi.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 
 
 class ServiceAccountNotFound(NotFound):
@@ -55,3 +55,49 @@ class NetworkNotAllowed(Forbidden):
 
     code = "network_not_allowed"
     title = "This API key cannot be used from this address."
+
+
+# The errors of OAuth clients (RFC 6749 §5.2)
+
+
+class OAuthRequestInvalid(Malformed):
+    """The request is malformed or lacks a parameter (RFC 6749 §5.2)."""
+
+    code = "invalid_request"
+    title = "The token request is malformed."
+
+
+class UnsupportedGrantType(Malformed):
+    """The grant is not client_credentials."""
+
+    code = "unsupported_grant_type"
+    title = "Only the grant type client_credentials is supported."
+
+
+class InvalidClient(Unauthenticated):
+    """The client is unknown, or its secret is not one of its active keys."""
+
+    code = "invalid_client"
+    title = "The client is unknown or its secret is wrong."
+    challenge = 'Basic realm="userapi"'
+
+
+class UnauthorizedClient(Malformed):
+    """The secret is right, and the client may not use it now or from here."""
+
+    code = "unauthorized_client"
+    title = "This client may not request a token."
+
+
+class InvalidTarget(Malformed):
+    """The requested audience is not that of this service (RFC 8707 §2)."""
+
+    code = "invalid_target"
+    title = "Tokens are issued for the audience of this service only."
+
+
+class InvalidScope(Malformed):
+    """The client does not hold a requested permission."""
+
+    code = "invalid_scope"
+    title = "The client does not hold a requested permission."
