@@ -47,6 +47,21 @@ def link(page: str, text: str) -> str:
     return unescape(found[1])
 
 
+@pytest.mark.parametrize("path", ["/users", "/audit", "/service-accounts"])
+def test_an_empty_list_says_so_once_and_a_page_of_rows_that_are_gone_leads_back(
+    boss: PageReader, path: str
+) -> None:
+    """Below "No users match." was a further "No rows here." with a link to the same page."""
+    nothing = {"/users": "search=zz", "/audit": "since=2099-01-01", "/service-accounts": "search=z"}
+
+    empty = boss.get(f"{path}?{nothing[path]}")
+    last = boss.get(f"{path}?{nothing[path]}&end=yes")
+
+    assert "No rows here." not in words(empty) and ">First</a>" not in empty.text
+    assert "match." in words(empty)
+    assert ">First</a>" in last.text
+
+
 @pytest.mark.parametrize("sort", ["username", "-username", "status,username", "-last_login_at"])
 def test_pages_in_both_directions_contain_every_user_once(
     app: Flask, services: Services, make_user: MakeUser, sign_in: SignIn, sort: str
