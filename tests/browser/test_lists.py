@@ -12,6 +12,11 @@ from tests.support.browser import Browser
 
 VIEWS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
 Look = Callable[[str], None]
+# The names and addresses that are not shown in full.
+CUT = """
+return Array.from(document.querySelectorAll("tbody .one-line"))
+  .filter((line) => line.scrollWidth > line.clientWidth).map((line) => line.textContent);
+"""
 # How far the text of each cell of the first row is from the left edge of the cell.
 COLUMNS = """
 return Array.from(document.querySelectorAll("tbody tr:first-child td[data-label]"), (cell) => {
@@ -158,17 +163,23 @@ def test_keys_open_the_search_and_the_list_of_keys(browser: Browser, site: Site)
 def test_rows_keep_their_labels_on_a_phone_and_addresses_one_line_on_a_desk(
     browser: Browser, site: Site
 ) -> None:
-    """Addresses of 23 letters were broken beside empty columns."""
+    """Addresses of 23 letters were broken beside empty columns.
+
+    In a window of 1024 pixels, three letters of each name were left.
+    """
     add_user(site, "anna.miller")
     sign_in(browser, site)
     browser.get(site.url + "/console/users?search=anna.miller")
     show(browser, scheme="light", width=1280)
     desk = browser.find(".address .one-line").size["height"]
     line = browser.find("td time").size["height"]
+    show(browser, scheme="light", width=1024)
+    cut = browser.execute_script(CUT)
     show(browser, scheme="light", width=390)
 
     offsets = browser.execute_script(COLUMNS)
 
+    assert cut == []
     assert desk < 1.5 * line
     assert min(offsets) > 80
 
