@@ -127,6 +127,8 @@ def test_service_accounts_keys_and_tokens_are_counted(
     )
     for more in (secret, {"client_secret": "x"}, {**secret, "scope": "nothing"}):
         client.post("/api/v1/auth/token", json={**grant, **more})
+    client.post("/api/v1/auth/token", data="{", content_type="application/json")
+    client.post("/api/v1/auth/token", json={})
 
     boss.post(f"{bound.path}/suspend")
 
@@ -136,6 +138,7 @@ def test_service_accounts_keys_and_tokens_are_counted(
         assert sample(client, "key_checks_total", outcome=outcome) == 1
     for outcome in ("success", "invalid_client", "invalid_scope"):
         assert sample(client, "tokens_issued_total", outcome=outcome) == 1
+    assert sample(client, "tokens_issued_total", outcome="invalid_request") == 2
     assert sample(client, "service_accounts_total", status="active") == 1
     assert sample(client, "service_accounts_total", status="suspended") == 1
     assert sample(client, "api_keys_active", owner_type="service") == 2

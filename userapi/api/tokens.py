@@ -91,6 +91,9 @@ def _counted_request() -> tuple[TokenRequest, object]:
     try:
         wanted = read_token_request()
         client = wanted.client
+    except OAuthRequestInvalid as refusal:
+        services().client_tokens.count(refusal.code)
+        raise
     finally:
         client_id = claimed_client_id() if client is None else client.client_id
         reply = count_token_request(client_id, client)

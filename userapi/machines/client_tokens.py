@@ -92,7 +92,7 @@ class ClientTokens:
         self._usage = usage
         self._access_tokens = access_tokens
         self._audience = audience
-        self._count = count
+        self.count = count
 
     def lookup(self, client: ClientSecret) -> KeyLookup | None:
         """Return how to look up the key of a client in Redis, without reading the database."""
@@ -123,9 +123,9 @@ class ClientTokens:
         try:
             issued = self._issue(wanted, actor, reply, before_failure)
         except ServiceError as refusal:
-            self._count(refusal.code)
+            self.count(refusal.code)
             raise
-        self._count(SUCCESS)
+        self.count(SUCCESS)
         return issued
 
     def _issue(
