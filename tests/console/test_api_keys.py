@@ -78,12 +78,12 @@ def test_a_reload_creates_no_second_key(boss: PageReader) -> None:
 
         assert (again.status_code, again.location) == (303, f"/console{page}")
         shown = boss.follow(again)
-        assert "This form was sent before." in words(shown)
+        assert "This form was already sent." in words(shown)
         assert "1 key" in words(shown)
         rotate = action_in(shown, "rotate")
         form = {"form_number": number_in(shown, rotate)}
         key_in(boss.post(rotate, **form))
-        assert "This form was sent before." in words(boss.follow(boss.post(rotate, **form)))
+        assert "This form was already sent." in words(boss.follow(boss.post(rotate, **form)))
         assert "2 keys" in words(boss.get(page))
 
 

@@ -272,7 +272,7 @@ def test_a_reload_replaces_no_recovery_codes(
 
     assert "Keep these codes" in words(first)
     assert again.location == "/console/security"
-    assert "This form was sent before." in words(reader.follow(again))
+    assert "This form was already sent." in words(reader.follow(again))
 
 
 def test_without_a_factor_the_password_confirms(

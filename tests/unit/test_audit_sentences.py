@@ -84,7 +84,7 @@ def test_a_row_without_names_is_a_sentence_too(action: AuditAction) -> None:
                 "action": AuditAction.USER_UPDATED,
                 "changes": {"first_name": ["A", "B"], "locale": [None, "de"]},
             },
-            "Ada changed the profile of Grace: first name, locale",
+            "Ada changed the profile of Grace: First name, Language",
         ),
         (
             {
@@ -145,7 +145,7 @@ def test_a_row_without_names_is_a_sentence_too(action: AuditAction) -> None:
                 "actor_type": ActorType.SYSTEM,
                 "details": {"reason": "until_reached"},
             },
-            "worker activated Grace: the suspension was over",
+            "worker activated Grace: the suspension has expired",
         ),
         (
             {"action": AuditAction.USER_INVITED, "outcome": Outcome.FAILURE},

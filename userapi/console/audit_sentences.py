@@ -86,7 +86,7 @@ SENTENCES = {
 # The sentences of actions that did not succeed.
 NOT_DONE = {
     (AuditAction.AUTH_LOGIN, Outcome.FAILURE): N_("A log-in as %(whom)s failed"),
-    (AuditAction.AUTH_LOGIN, Outcome.DENIED): N_("%(whom)s was not let in"),
+    (AuditAction.AUTH_LOGIN, Outcome.DENIED): N_("%(whom)s was denied access"),
     (AuditAction.AUTH_STEP_UP, Outcome.FAILURE): N_("%(who)s could not confirm their identity"),
     (AuditAction.AUTH_LOGIN_BLOCKED, Outcome.DENIED): N_(
         "A log-in as %(whom)s was blocked after too many failed ones"
@@ -133,7 +133,7 @@ REASONS = {
     "token_expired": N_("it had expired"),
     "token_revoked": N_("it was revoked"),
     "too_many_attempts": N_("too many attempts"),
-    "until_reached": N_("the suspension was over"),
+    "until_reached": N_("the suspension has expired"),
     "wrong_code": N_("wrong code"),
 }
 

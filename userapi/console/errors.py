@@ -141,7 +141,8 @@ def _redirect_to_confirmation(_error: InsufficientUserAuthentication) -> Respons
     if request.method == "GET":
         return redirect_to("confirm_page", onward=request.full_path.rstrip("?"))
     flash(
-        gettext("Nothing was changed yet. Repeat it after you have confirmed who you are."), "info"
+        gettext("Nothing was changed yet. Repeat the action after you have confirmed who you are."),
+        "info",
     )
     return redirect_to("confirm_page", onward=_page_of(request.path))
 

@@ -9,7 +9,7 @@ RESULTS = {
     "created": N_("created"),
     "skipped": N_("exists already"),
     "email_taken": N_("The e-mail address is in use."),
-    "internal_error": N_("The service had an error."),
+    "internal_error": N_("An error occurred in the service."),
     "permission_denied": N_("You do not hold the permission for these roles."),
     "permission_escalation": N_("The roles grant permissions that you do not hold."),
     "service_unavailable": N_("The database was unavailable."),

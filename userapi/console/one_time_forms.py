@@ -43,9 +43,7 @@ def accepted_once(endpoint: str) -> Callable[[Callable[..., Response]], Callable
             number = request.form.get(FIELD, "")
             sent: list[str] = session.get(_SENT, [])
             if number in sent:
-                flash(
-                    gettext("This form was sent before. What it showed is shown only once."), "info"
-                )
+                flash(gettext("This form was already sent. Its result is shown only once."), "info")
                 kept = {name: values[name] for name in ("account_id",) if name in values}
                 return redirect_to(endpoint, **kept)
             response = view(**values)
