@@ -46,3 +46,29 @@ def test_the_picture_of_roles_fills_its_card_and_pans_on_a_phone(
     assert phone["picture"] > phone["card"]
     assert phone["panned"] > 0
     assert phone["page"] <= 0
+
+
+LINES = """
+const range = document.createRange();
+return Array.from(document.querySelectorAll("td.of-parents"), (cell) => {
+  range.selectNodeContents(cell);
+  return new Set(Array.from(range.getClientRects(), (box) => Math.round(box.top))).size;
+});
+"""
+
+
+@pytest.mark.thorough
+def test_names_of_roles_are_not_broken_within_a_word(browser: Browser, site: Site) -> None:
+    """In German the column of `moderator` was so narrow that its last letters had a new line."""
+    sign_in(browser, site)
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {"Accept-Language": "de"}})
+    show(browser, scheme="light", width=1280)
+    browser.get(site.url + "/console/roles")
+    browser.expect_exactly("h1", "Rollen")
+
+    lines = browser.execute_script(LINES)
+
+    browser.execute_cdp_cmd("Network.setExtraHTTPHeaders", {"headers": {}})
+    assert len(lines) >= 4
+    assert set(lines) == {1}
