@@ -1,4 +1,4 @@
-"""What the service holds: memory and open files of its workers, temporary files, Redis keys."""
+"""Resources of the service: memory and open files of its workers, temporary files, Redis keys."""
 
 import statistics
 import threading
@@ -33,7 +33,7 @@ ALLOWED_GROWTH = Holding(
 
 
 class GrowthSampler:
-    """Samples what the service holds, on a thread, until it is stopped."""
+    """Samples the resources of the service, on a thread, until it is stopped."""
 
     def __init__(self, service: GunicornService, redis_url: str) -> None:
         self.samples: list[Holding] = []
@@ -53,7 +53,7 @@ class GrowthSampler:
         self._redis.close()
 
     def take(self) -> Holding:
-        """Return what the service holds now."""
+        """Return the current resources of the service."""
         workers = self._service.worker_pids
         information = self._redis.info("memory")
         return Holding(

@@ -139,7 +139,7 @@ def test_refreshes_and_a_new_password_change_none_of_the_claims(
     robin: MadeUser,
     session: SignedInClient,
 ) -> None:
-    """Elsewhere the level fell to the lowest with the first refresh."""
+    """In other implementations the first refresh reset the level to the lowest."""
     at = clock.now() - timedelta(hours=1)
     set_authentication(
         app, robin.id, session.session_id, acr="aal2", amr="pwd otp mfa", authenticated_at=at

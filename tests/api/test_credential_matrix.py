@@ -17,7 +17,7 @@ from tests.support.users import LogIn, MakeUser, SignedInClient
 from userapi.api.credentials import Credentials
 
 KINDS = ("session", "personal_key", "service_key", "client_token")
-# What each kind is told where it is not accepted; None where it is.
+# The error for each kind where it is not accepted; None where it is.
 REFUSALS: dict[tuple[Credentials, str], str] = {
     (Credentials.INTERACTIVE, "personal_key"): "interactive_session_required",
     (Credentials.INTERACTIVE, "service_key"): "user_required",

@@ -205,7 +205,7 @@ def test_both_kinds_of_code_work_in_any_order(app: Flask, robin: MadeUser, phone
 def test_the_last_recovery_code_signs_in_and_the_mail_says_so(
     app: Flask, robin: MadeUser, phone: App, mailbox: Mailbox
 ) -> None:
-    """Elsewhere the last code was used up unnoticed."""
+    """In other implementations the last code was used without a notice."""
     left = [
         second_step(app, mfa_token(app, robin), code).get_json()["recovery_codes_left"]
         for code in phone.recovery_codes
@@ -220,7 +220,7 @@ def test_the_last_recovery_code_signs_in_and_the_mail_says_so(
 
 
 def test_a_code_is_accepted_once(app: Flask, robin: MadeUser, phone: App) -> None:
-    """Elsewhere a code was accepted as often as it was sent, for as long as it was valid."""
+    """Other implementations accepted a code any number of times while it was valid."""
     first, second = mfa_token(app, robin), mfa_token(app, robin)
     code = phone.code()
 
@@ -289,7 +289,7 @@ def test_a_recovery_code_is_accepted_once(app: Flask, robin: MadeUser, phone: Ap
 def test_refused_codes_get_the_same_answer_to_the_byte(
     app: Flask, robin: MadeUser, phone: App
 ) -> None:
-    """ "This code was used already" would tell a thief that it was right."""
+    """ "This code was used already" would reveal to a thief that it was correct."""
     used_code, used_recovery_code = phone.code(), phone.recovery_codes[0]
     for code in (used_code, used_recovery_code):
         assert second_step(app, mfa_token(app, robin), code).status_code == 200
@@ -606,7 +606,7 @@ def test_a_token_of_a_suspended_user_is_like_an_expired_one(
 def test_a_reset_of_the_password_leaves_the_factors_alone(
     app: Flask, robin: MadeUser, phone: App
 ) -> None:
-    """A link in a mail stands in for the password, never for a factor."""
+    """A link in a mail replaces the password, never a factor."""
     JsonClient(app).post("/api/v1/auth/reset-password", json={"email": robin.email})
     body = {"token": Mailbox(app).token(), "new_password": NEW_PASSWORD}
 

@@ -152,7 +152,7 @@ def test_a_wrong_password_counts_for_the_user_name(
         "/api/v1/auth/login", json={"username": robin.username, "password": PASSWORD}
     )
     assert code_of(log_in) == "too_many_attempts"
-    # The token stays good, and tells nothing else.
+    # The token stays valid, and the response contains nothing else.
     assert session.get("/api/v1/auth/me").status_code == 200
     assert audit_rows(app, action="auth.step_up") == []
 

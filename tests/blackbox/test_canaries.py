@@ -82,7 +82,7 @@ def travelled(
     rabbitmq_url: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Journey, dict[str, str]]]:
-    """Return a journey, and by name all that it has left where somebody could read it."""
+    """Return a journey, and by name all output and stored data that could contain its secrets."""
     folder = tmp_path_factory.mktemp("canaries")
     settings = {name: secrets.token_urlsafe(36) for name in SETTINGS}
     database = make_database("canaries").url
@@ -220,7 +220,7 @@ def _travel_by_keys(journey: Journey) -> None:
     # The problem repeats the path to the caller alone; the log must not.
     journey.send("GET", f"{keys}{key}", token=admin)
     journey.refusals.pop()
-    # Dead, and burned by whom finds it.
+    # Revoked, also by a person who finds it.
     journey.send("POST", f"{API}/auth/revoke", {"token": token})
     journey.send("POST", f"{API}/auth/revoke", {"token": own["key"]})
     for dead in (token, own["key"]):
@@ -265,7 +265,7 @@ def test_no_secret_is_where_it_could_be_read(
 
 @pytest.mark.parametrize("place", ["log of the worker", "audit", "events"])
 def test_what_is_no_secret_is_found(travelled: tuple[Journey, dict[str, str]], place: str) -> None:
-    """Otherwise the test above would look in the wrong place."""
+    """Otherwise the test above would search in the wrong place."""
     _, left = travelled
 
     assert (HARMLESS if place != "log of the worker" else "worker.started") in left[place]

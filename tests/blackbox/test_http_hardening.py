@@ -106,7 +106,7 @@ def is_problem(response: RawResponse) -> bool:
 
 
 def assert_nothing_more(connection: RawConnection) -> None:
-    """What came behind a refused request must not be taken for a request of its own."""
+    """Bytes after a rejected request must not be parsed as another request."""
     try:
         answer = connection.receive()
     except (ConnectionClosed, ConnectionResetError):

@@ -32,7 +32,7 @@ LOG_IN = request_bytes(
 
 
 def ready(service: GunicornService, path: str = READY) -> int | None:
-    """Return the status, or None where nobody listens any more."""
+    """Return the status, or None if no server listens."""
     try:
         with urllib.request.urlopen(service.base_url + path, timeout=60) as answer:
             return int(answer.status)

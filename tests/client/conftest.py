@@ -94,7 +94,7 @@ def send(method: str, url: str, *, token: str | None = None) -> httpx2.Response:
 
 
 def status_of(method: str, url: str, *, token: str | None = None) -> int:
-    """Return the status of an answer, or 0 where nobody listens."""
+    """Return the status of the response, or 0 if no server listens."""
     try:
         return send(method, url, token=token).status_code
     except httpx2.TransportError:

@@ -130,7 +130,7 @@ def test_a_gap_in_the_connection_is_treated_as_configured(
         wait_until(lambda: status(verifier, tokens.access_token) == expected)
 
         people.admin.users.suspend(user)
-        # The event passes while nobody listens.
+        # The event is published while no consumer listens.
         wait_until(lambda: waiting_in_outbox(people.admin) == 0)
         broker.pass_on()
 

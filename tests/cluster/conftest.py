@@ -243,7 +243,7 @@ def single_database(make_database: Callable[[str], PostgresDatabase]) -> Iterato
     yield make_database(f"cluster_{next(_numbers)}").url
 
 
-# Limits that nobody reaches: their counters are writes that travel with each session lookup.
+# Limits that no client reaches: their counters are writes that accompany each session lookup.
 COUNTED: Mapping[str, str] = {
     "RATE_LIMIT_ENABLED": "true",
     "RATE_LIMIT_DEFAULT": "1000000/minute",

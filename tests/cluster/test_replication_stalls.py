@@ -89,7 +89,7 @@ def test_a_failover_that_lost_the_last_refreshes_ends_no_session(
 
 
 def went_on_or_ended(refreshes: Refreshes, moment: float) -> bool:
-    """Tell whether each session was refreshed since a moment, or has ended."""
+    """Return whether each session was refreshed since a moment, or has ended."""
     going_on = {a.subject for a in refreshes.record.acknowledged if a.began_at >= moment}
     return all(s.ended_by or s.username in going_on for s in refreshes.sessions)
 

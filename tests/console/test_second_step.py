@@ -189,7 +189,7 @@ def test_after_a_wrong_code_the_same_secret_is_shown_again(
 def test_a_session_that_is_no_longer_fresh_sees_the_secret_no_more(
     reader: PageReader, make_app: Callable[..., Flask], robin: MadeUser, clock: ManualClock
 ) -> None:
-    """Otherwise a stale session could add an app of somebody else."""
+    """Otherwise a stale session could add another person's app."""
     reader = PageReader(make_app(STEP_UP_MAX_AGE_SECONDS="300"))
     reader.sign_in(robin)
     reader.get("/security")

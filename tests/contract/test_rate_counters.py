@@ -91,7 +91,7 @@ def test_a_request_of_a_live_session_counts_for_its_user(
 
     assert decided.hit is not None
     assert (decided.hit.count, decided.is_met, decided.reply) == (1, True, b"OK")
-    # The same counter, whoever counts.
+    # The same counter for all processes.
     assert rates.hit(key_of_user(USER), seconds=60).count == 2
 
 

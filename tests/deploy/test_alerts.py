@@ -89,7 +89,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 def fires(tmp_path: Path, alert: str, series: dict[str, str | None], minute: int) -> bool:
-    """Tell whether promtool sees the alert at this minute."""
+    """Return whether promtool sees the alert at this minute."""
     promtool = PROMETHEUS.require().with_name("promtool")
     test = {
         "rule_files": [str(FOLDER / "alerts.yml")],

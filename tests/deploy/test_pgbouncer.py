@@ -109,7 +109,7 @@ def pooled(
 ) -> Iterator[Pooled]:
     database = make_database("behind_pgbouncer")
     name = urlsplit(database.url).path.lstrip("/")
-    # A zone that nobody would want is what the server begins with.
+    # The server starts with an unusual time zone.
     run_as_superuser(database, f"ALTER DATABASE {name} SET timezone = 'Asia/Kolkata'")
     run_as_superuser(
         database,

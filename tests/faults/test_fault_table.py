@@ -49,7 +49,7 @@ class Fault(StrEnum):
     TRICKLE = "trickle"
 
     def strike(self, proxy: FaultProxy) -> None:
-        """Let the proxy have this fault."""
+        """Activate this fault of the proxy."""
         if self is Fault.CUT_MID_ANSWER:
             proxy.cut_mid_answer(3)
         elif self is Fault.DELAY:
@@ -70,7 +70,7 @@ AS_EVER = Expected()
 AWAY = Expected(statuses=frozenset({503}), within_seconds=5.0)
 ALSO_WITHOUT = Expected(statuses=frozenset({200, 503}), within_seconds=5.0)
 NEEDS_NO_DATABASE = {"live", "document", "keys"}
-# They ask each server how it is, and tell what they found.
+# They check each server and report its state.
 ASK_ALL = Expected(within_seconds=5.0)
 
 
@@ -84,7 +84,7 @@ def expected(dependency: Dependency, fault: Fault, group: str) -> Expected:
         return AS_EVER
     if fault is Fault.DELAY:
         return Expected(within_seconds=5.0)
-    # The copy in Redis tells whether a session is live.
+    # The copy in Redis contains whether a session is live.
     return ALSO_WITHOUT if group in ("token", "components") else AWAY
 
 
@@ -169,7 +169,7 @@ class Bench:
         }
 
     def call_all(self) -> dict[str, tuple[TestResponse, float]]:
-        """Call every group at once; return answers and seconds."""
+        """Call every group concurrently; return responses and seconds."""
 
         def timed(call: Callable[[], TestResponse]) -> tuple[TestResponse, float]:
             begun = time.monotonic()
@@ -180,7 +180,7 @@ class Bench:
             return dict(zip(groups, pool.map(timed, groups.values()), strict=True))
 
     def lent_connections(self) -> int:
-        """Return how many connections have not come back to the pool."""
+        """Return how many connections were not returned to the pool."""
         with self.app.app_context():
             return int(db.engine.pool.checkedout())  # type: ignore[attr-defined]
 
@@ -294,7 +294,7 @@ def _seconds_until_as_ever(bench: Bench) -> float:
 def test_connections_that_have_been_idle_are_given_up_in_time_too(
     bench: Bench, fault: Fault
 ) -> None:
-    """They are asked for a sign of life first, and then a new one is tried: both take time."""
+    """They are pinged first, and then a new connection is opened: both take time."""
     bench.call_all()
     time.sleep(6)
     fault.strike(bench.proxies[Dependency.POSTGRESQL])

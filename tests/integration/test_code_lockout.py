@@ -68,7 +68,7 @@ def hashes(services: Services) -> float:
 def test_wrong_codes_count_for_the_account_and_not_for_the_token(
     app: Flask, robin: MadeUser, phone: App
 ) -> None:
-    """Elsewhere each new challenge brought new tries."""
+    """In other implementations each new challenge allowed new attempts."""
     by_address = MadeUser(id=robin.id, username=robin.email, email="", password=robin.password)
     users = [robin, by_address, robin, by_address, robin]
 

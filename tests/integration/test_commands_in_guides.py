@@ -34,7 +34,7 @@ TESTS_OF_BLOCKS = {
     ("docs/consuming.md", "Call with a service account", 2): "tests/blackbox/test_oauth_clients.py",
     ("docs/consuming.md", "Generate a client", 1): "tests/generators/test_generated_clients.py",
 }
-# What stands in a sentence without its arguments gets some here.
+# Arguments for commands that a sentence names without them.
 ARGUMENTS = {
     "audit verify --anchor": ["audit", "verify"],
     "events replay": ["events", "replay", "EVENT"],
@@ -58,7 +58,7 @@ ELSEWHERE = {"worker", "db upgrade"}
 
 
 def inline(program: str) -> Iterator[str]:
-    """Return the commands that stand in sentences."""
+    """Return the commands in sentences."""
     for guide in GUIDES:
         text = (REPOSITORY / guide).read_text("utf-8")
         sentences = re.sub(r"```.*?```", "", text, flags=re.DOTALL)

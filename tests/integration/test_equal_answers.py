@@ -18,13 +18,13 @@ from userapi.clock import ManualClock
 LOGIN = "/api/v1/auth/login"
 WRONG = "wrong-password-1"
 CORRELATION = "the-same-for-all"
-# Each names another reason why somebody does not get in.
+# Each names another reason why a log-in is rejected.
 IDENTIFIERS = ["robin", "robin@example.com", "nobody", "nobody@example.com", "sus", "pen", "was"]
 
 
 @pytest.fixture
 def people(client: JsonClient, make_user: MakeUser, clock: ManualClock) -> list[str]:
-    """Make somebody for each identifier that is not nobody's, and return the identifiers."""
+    """Create a user for each identifier that should exist, and return the identifiers."""
     make_user("robin")
     make_user("sus", status=UserStatus.SUSPENDED)
     make_user("pen", status=UserStatus.PENDING)

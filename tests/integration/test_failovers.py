@@ -155,7 +155,7 @@ def test_a_host_that_hangs_delays_the_first_connection_only(
 
 @pytest.mark.thorough
 def test_a_host_keeps_its_address_when_it_is_tried_first(postgresql_url: str) -> None:
-    """Names changed places and addresses did not, so the second connection reached nobody."""
+    """The order of names changed and that of addresses did not, so the second connection failed."""
     parts = urlsplit(postgresql_url)
     account = parts.netloc.rpartition("@")[0]
     hosts = f"host=pg1,pg2&hostaddr=127.0.0.2,127.0.0.1&port={free_port()},{parts.port}"

@@ -35,7 +35,7 @@ def live_levels(app: Flask) -> list[str]:
 
 
 def waits(deployment: Deployment, number: int) -> bool:
-    """Tell whether so many transactions wait for a row."""
+    """Return whether so many transactions wait for a row."""
     with closing(psycopg2.connect(deployment.database.url)) as watching:
         cursor = watching.cursor()
         cursor.execute(

@@ -201,7 +201,7 @@ def test_an_open_slot_is_served_by_both_servers(shards: RedisShards, store: Redi
 def test_a_slot_without_a_server_leaves_the_other_servers_in_use(
     shards: RedisShards, store: RedisCluster
 ) -> None:
-    """CLUSTERDOWN: nobody serves the slot."""
+    """CLUSTERDOWN: no node serves the slot."""
     lost, _ = keys_of(TAGS[5])
     owner = shards.owner_of(lost)
     other = next(tag for tag in TAGS if shards.owner_of(keys_of(tag)[0]) is not owner)

@@ -31,7 +31,7 @@ class Stage:
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.service = GunicornService(environment)
         self.environment = self.service.environment
-        # A copy, because procedures write beside the code: .env, secrets/, key.pem, dumps.
+        # A copy, because procedures write files next to the code: .env, secrets/, key.pem, dumps.
         self.folder = folder / "userapi"
         self.calls = folder / "calls.log"
         self._programs = folder / "programs"

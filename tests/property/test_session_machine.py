@@ -35,7 +35,7 @@ GRACE = timedelta(seconds=10)
 IDLE = timedelta(days=7)
 SHORT, LONG = timedelta(days=7), timedelta(days=30)
 ACCESS_LIFE = timedelta(minutes=30, seconds=10)
-# The clock goes on by itself: so close to an end the model cannot tell on which side it is.
+# The clock continues to run: near an expiry the model cannot decide on which side it is.
 BLUR = timedelta(seconds=3)
 
 numbers = count(1)

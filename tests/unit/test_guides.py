@@ -116,7 +116,7 @@ COMMAND = re.compile(r"(?<![\w`/.-])(?<!the )flask ([a-z][^`|#>&\n]*)")
 
 
 def commands_of(guide: Path) -> list[str]:
-    """Return the `flask` commands that a guide tells of, continued lines joined."""
+    """Return the `flask` commands in a guide, with continued lines joined."""
     text = (REPOSITORY / guide).read_text("utf-8").replace("\\\n", " ")
     blocks = re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
     in_lines = re.findall(r"`(flask [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))

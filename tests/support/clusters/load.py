@@ -28,7 +28,7 @@ class Attempt:
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether the service has acknowledged the request."""
+        """Return whether the service has acknowledged the request."""
         return 200 <= self.status < 300
 
 
@@ -100,7 +100,7 @@ class Load:
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether a step has raised; the end of the load raises it again."""
+        """Return whether a step has raised; the end of the load raises it again."""
         return self._failure is not None
 
     def _run(self, first: int, threads: int) -> None:

@@ -61,7 +61,7 @@ class PostgresNode(PostgresServer):
 
     @property
     def is_available(self) -> bool:
-        """Tell whether the server runs and is not paused."""
+        """Return whether the server runs and is not paused."""
         return self.is_running and not self.is_paused
 
     def clone(self, primary: "PostgresNode") -> None:
@@ -111,7 +111,7 @@ class PostgresNode(PostgresServer):
         super().pause()
 
     def resume(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a paused server."""
         super().resume()
         self.is_paused = False
 

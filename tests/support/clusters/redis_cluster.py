@@ -54,7 +54,7 @@ class ClusterNode(RedisNode):
         return int(self._info()["cluster_known_nodes"])
 
     def is_ok(self) -> bool:
-        """Tell whether this node sees all slots served."""
+        """Return whether this node sees all slots served."""
         info = self._info()
         return info["cluster_state"] == "ok" and int(info["cluster_slots_ok"]) == SLOTS
 
@@ -190,7 +190,7 @@ def slots_of(number: int) -> tuple[int, int]:
 
 
 def _replicates(replica: ClusterNode, master_id: str) -> bool:
-    """Make a node the replica of another; tell whether it already knew that one as a master."""
+    """Make a node the replica of another; return whether it already knew that one as a master."""
     try:
         replica.call("CLUSTER", "REPLICATE", master_id)
     except redis.ResponseError:

@@ -81,7 +81,7 @@ class RedisNode(RedisServer):
                 return ""
 
     def is_replicating(self) -> bool:
-        """Tell whether this node is a replica in step with its master."""
+        """Return whether this node is a replica in step with its master."""
         with self.client as client:
             info = client.info("replication")
         return bool(info["role"] == "slave" and info["master_link_status"] == "up")

@@ -67,7 +67,7 @@ class SentinelNode(Server):
         return int(port)
 
     def knows(self, *, replicas: int, sentinels: int) -> bool:
-        """Tell whether this Sentinel has found so many healthy replicas and other Sentinels."""
+        """Return whether this Sentinel has found so many healthy replicas and other Sentinels."""
         with self.client as client:
             listed = client.execute_command("SENTINEL", "REPLICAS", MASTER)
             others = client.execute_command("SENTINEL", "SENTINELS", MASTER)
