@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html import unescape
+from urllib.parse import urlencode
 from uuid import UUID
 
 import pytest
@@ -21,6 +22,12 @@ from userapi.wiring.services import Services
 
 pytestmark = pytest.mark.both_databases
 
+PHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15"
+    " (KHTML, like Gecko) Version/17.5 Mobile/15E148 Safari/604.1"
+)
+OFFICE = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Firefox/128.0"
+DESK = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 NAMES = ("ada", "bea", "cleo", "dora", "emil")
 
 
@@ -403,3 +410,71 @@ def test_checks_and_imports_are_paged_and_filtered(
     assert boss.get(link(page, "Next")).text.count('data-label="What">') == 2
     assert "1</strong> job ·" in imports and 'data-label="What">import<' in imports
     assert 'href="/console/users/imports">Show all</a>' in boss.get("/users/import").text
+
+
+def sessions_in(page: str) -> list[str]:
+    """Return the devices of a list of sessions, in its order."""
+    found = re.findall(r'scope="rowgroup">.*?</svg>([^<]+)', page, re.DOTALL)
+    return [name.strip() for name in found]
+
+
+@pytest.fixture
+def devices(app: Flask, make_user: MakeUser) -> tuple[PageReader, str]:
+    """Sign a user in on three devices, and return the last one and the id of the user."""
+    robin = make_user("robin")
+    for program, address in ((PHONE, "192.0.2.1"), (OFFICE, "192.0.2.2"), (DESK, "198.51.100.3")):
+        reader = PageReader(app)
+        reader.browser.environ_base |= {"HTTP_USER_AGENT": program, "REMOTE_ADDR": address}
+        reader.sign_in(robin)
+    return reader, robin.id
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_sessions_are_filtered_sorted_and_their_columns_chosen(
+    boss: PageReader, devices: tuple[PageReader, str], is_own: bool
+) -> None:
+    own, user_id = devices
+    reader, address = (own, "/sessions") if is_own else (boss, f"/users/{user_id}/security")
+    place = {} if is_own else {"user_id": user_id}
+
+    assert len(sessions_in(reader.get(address).text)) == 3
+    found = reader.get(f"{address}?device=Firefox+on+Windows&ip_address=192.0.2.")
+    assert sessions_in(found.text) == ["Firefox on Windows"] and "Clear the filters" in found.text
+    assert sessions_in(reader.get(f"{address}?device=Firefox+on+Windows&ip_address=198").text) == []
+    # The session in use is first in every order.
+    rising = sessions_in(reader.get(f"{address}?sort=ip_address").text)
+    falling = sessions_in(reader.get(f"{address}?sort=-ip_address").text)
+    phones = ["Mobile Safari on iOS", "Firefox on Windows"]
+    assert rising == (["Firefox on Linux", *phones] if is_own else [*phones, "Firefox on Linux"])
+    assert falling == ["Firefox on Linux", *reversed(phones)]
+    assert reader.get(f"{address}?sort=device").status_code == 422
+
+    changed = reader.post(
+        f"/lists/{'sessions' if is_own else 'user-sessions'}/view",
+        columns=["user_agent"],
+        filters=urlencode({"sort": "ip_address"} | place),
+    )
+
+    assert changed.location == f"/console{address}?sort=ip_address"
+    shown = reader.get(address).text
+    assert DESK in shown
+    assert shown.count('data-label="User agent"') == 3 and 'data-label="Since"' not in shown
+
+
+@pytest.mark.parametrize("filters", ["", "user_id=robin"])
+def test_sessions_of_nobody_have_no_page_and_filters_of_sessions_are_not_saved(
+    boss: PageReader, filters: str
+) -> None:
+    boss.get("/sessions")
+
+    assert boss.post("/lists/user-sessions/view", filters=filters).status_code == 404
+    assert boss.post("/lists/sessions/filters", name="phone").status_code == 404
+
+
+def test_columns_of_sessions_of_others_are_for_those_who_may_see_them(sign_in: SignIn) -> None:
+    reader = sign_in()
+    reader.get("/sessions")
+
+    answer = reader.post("/lists/user-sessions/view", filters=f"user_id={UUID(int=1)}")
+
+    assert answer.status_code == 403

@@ -1,6 +1,7 @@
 """Pages of the account of the viewer: profile, e-mail address, password, sessions and data."""
 
 from dataclasses import asdict
+from typing import Any
 from uuid import UUID
 
 from flask import request, session
@@ -21,6 +22,7 @@ from .errors import flash_error, page_with_errors
 from .forms import read_form
 from .languages import in_language_of
 from .rendering import flash_success, page
+from .session_lists import matching_sessions, values_of_sessions
 
 
 @blp.route("/profile", methods=["GET"])
@@ -120,10 +122,15 @@ def password_strength() -> Response:
 @blp.route("/sessions", methods=["GET"])
 @signed_in
 def sessions_page() -> Response:
-    """Show the viewer's sessions."""
+    """Show the own sessions, of a device or address if chosen."""
     live = current_session()
     sessions = services().sessions.list_of(live.user_id, current=live.session_id)
-    return page("sessions.html", sessions=sessions)
+    values: dict[str, Any] = {"sessions": sessions, "session_values": values_of_sessions(sessions)}
+    try:
+        shown = matching_sessions(sessions)
+    except ServiceError as error:
+        return page_with_errors(error, "sessions.html", shown=None, **values)
+    return page("sessions.html", shown=shown, **values)
 
 
 @blp.route("/sessions/<uuid:session_id>/end", methods=["POST"])

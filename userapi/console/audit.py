@@ -27,7 +27,8 @@ from .audit_targets import names_of, target_of
 from .blueprint import blp
 from .errors import page_with_errors
 from .forms import day, read_query, typed_filters
-from .list_preferences import NOT_FILTERS, AuditPageQuery, values_of_list
+from .list_preferences import NOT_FILTERS, values_of_list
+from .list_queries import AuditPageQuery
 from .lists import position_of, requested_page
 from .problem_texts import N_, translated
 from .rendering import page, redirect_to

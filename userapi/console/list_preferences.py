@@ -6,26 +6,28 @@ from typing import Any
 
 from flask import request
 from flask_babel import gettext
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
-from userapi.accounts.bulk_actions import BulkAction
-from userapi.accounts.job_columns import JobState
 from userapi.api.context import current_actor, current_session, services
-from userapi.api.schemas.audit import AuditQuery
-from userapi.api.schemas.fields import Choice, Text
-from userapi.api.schemas.machines import ServiceAccountQuery
+from userapi.api.schemas.fields import Text
 from userapi.api.schemas.requests import StrictSchema
 from userapi.api.schemas.users import UserQuery
 from userapi.errors import ServiceError
-from userapi.machines.active_keys import KeyAttention
 from userapi.permissions import Permission
 
 from .access import signed_in
 from .blueprint import blp
 from .errors import flash_error
 from .forms import read_form
+from .list_queries import (
+    AuditPageQuery,
+    BulkJobsPageQuery,
+    ImportsPageQuery,
+    RolesPageQuery,
+    ServiceAccountsPageQuery,
+)
 from .lists import (
     PAGE_SIZE_COOKIE,
     PAGE_SIZES,
@@ -38,6 +40,12 @@ from .lists import (
 )
 from .problem_texts import N_
 from .rendering import flash_success, redirect_to
+from .session_filters import (
+    DEFAULT_SESSION_COLUMNS,
+    SESSION_COLUMNS,
+    SessionsPageQuery,
+    UserSessionsPageQuery,
+)
 
 USER_COLUMNS = {
     "email": N_("E-mail"),
@@ -85,10 +93,10 @@ NOT_FILTERS = ("page", "page_size", "cursor")
 
 @dataclass(frozen=True, slots=True)
 class FilteredList:
-    """A list whose filters can be saved: its page, its filters, and who may see it.
+    """A list with filters: its page, its filters, and who may see it.
 
     Without `permission`, everybody sees their part of the list. Viewers choose among `columns`; a
-    list without them always shows all.
+    list without them always shows all. Required fields of `schema` are part of the page's address.
     """
 
     endpoint: str
@@ -97,53 +105,7 @@ class FilteredList:
     columns: Mapping[str, str] = field(default_factory=dict)
     default_columns: Collection[str] = ()
     columns_cookie: str = ""
-
-
-class AuditPageQuery(AuditQuery):
-    """The filters of the page of the audit log, which has more than the API."""
-
-    about = fields.UUID()
-    session_id = fields.UUID()
-    reads = fields.String(validate=validate.OneOf(["own"]))
-
-
-class ServiceAccountsPageQuery(ServiceAccountQuery):
-    """The filters of the page of service accounts, which has more than the API."""
-
-    keys = Choice(KeyAttention)
-
-
-class RolesPageQuery(Schema):
-    """The order of the page of roles, which shows all of them."""
-
-    sort = fields.String(
-        validate=validate.OneOf(
-            [
-                f"{sign}{column}"
-                for column in ("name", "user_count", "service_account_count")
-                for sign in ("", "-")
-            ]
-        )
-    )
-
-
-class JobsPageQuery(Schema):
-    """The filters and the order of a page of jobs."""
-
-    state = Choice(JobState)
-    sort = fields.String()
-
-
-class BulkJobsPageQuery(JobsPageQuery):
-    """The filters of the page of bulk changes."""
-
-    action = Choice(BulkAction)
-
-
-class ImportsPageQuery(JobsPageQuery):
-    """The filters of the page of imports."""
-
-    dry_run = fields.Boolean()
+    can_save_filters: bool = True
 
 
 LISTS: Mapping[str, FilteredList] = {
@@ -188,12 +150,35 @@ LISTS: Mapping[str, FilteredList] = {
         DEFAULT_JOB_COLUMNS,
         "console-job-columns",
     ),
+    "sessions": FilteredList(
+        "sessions_page",
+        SessionsPageQuery,
+        None,
+        SESSION_COLUMNS,
+        DEFAULT_SESSION_COLUMNS,
+        "console-session-columns",
+        can_save_filters=False,
+    ),
+    "user-sessions": FilteredList(
+        "user_security_page",
+        UserSessionsPageQuery,
+        Permission.SESSIONS_READ,
+        SESSION_COLUMNS,
+        DEFAULT_SESSION_COLUMNS,
+        "console-session-columns",
+        can_save_filters=False,
+    ),
 }
 
 
 def values_of_list(list_name: str, filters: Mapping[str, str]) -> dict[str, Any]:
     """Return what the page of a list shows of its filters and of the viewer's preferences."""
     shown, page_size = LISTS[list_name], preferred_page_size()
+    saved = (
+        services().saved_filters.of(current_session().user_id, list_name)
+        if shown.can_save_filters
+        else []
+    )
     return {
         "filters": filters,
         "carried": carried_in_links(filters, page_size),
@@ -202,7 +187,7 @@ def values_of_list(list_name: str, filters: Mapping[str, str]) -> dict[str, Any]
         "page_sizes": PAGE_SIZES,
         "columns": preferred_columns(shown.columns_cookie, shown.columns, shown.default_columns),
         "all_columns": shown.columns,
-        "saved": services().saved_filters.of(current_session().user_id, list_name),
+        "saved": saved,
     }
 
 
@@ -217,7 +202,7 @@ class FilterName(StrictSchema):
 def change_view(list_name: str) -> Response:
     """Store in this browser which columns it shows and how many rows per page."""
     wanted = _list(list_name)
-    filters = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
+    filters = _filters_of(wanted)
     response = redirect_to(wanted.endpoint, **filters)
     if request.form.get("page_size", "") in map(str, PAGE_SIZES):
         prefer(response, PAGE_SIZE_COOKIE, request.form["page_size"])
@@ -232,6 +217,8 @@ def change_view(list_name: str) -> Response:
 def save_filters(list_name: str) -> Response:
     """Save the filters of a list under a name."""
     wanted = _list(list_name)
+    if not wanted.can_save_filters:
+        raise NotFound()
     filters = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
     try:
         name = read_form(FilterName)["name"]
@@ -264,3 +251,12 @@ def _list(list_name: str) -> FilteredList:
     if permission is not None:
         current_actor().require(permission)
     return LISTS[list_name]
+
+
+def _filters_of(wanted: FilteredList) -> dict[str, str]:
+    """Return the filters of a form. Raises NotFound if the page has no address without others."""
+    filters = filters_in_form(wanted.schema, exclude=NOT_FILTERS)
+    required = [name for name, each in wanted.schema().fields.items() if each.required]
+    if wanted.schema(only=required).validate({name: filters.get(name) for name in required}):
+        raise NotFound()
+    return filters

@@ -20,7 +20,8 @@ from .access import requires
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import read_form, read_query, typed_filters
-from .list_preferences import RolesPageQuery, values_of_list
+from .list_preferences import values_of_list
+from .list_queries import RolesPageQuery
 from .rendering import flash_success, page
 from .role_picture import draw, relatives
 from .role_question import consequences

@@ -27,7 +27,8 @@ from .access import requires
 from .blueprint import blp
 from .errors import flash_error, page_with_errors
 from .forms import read_form, read_query, typed_filters
-from .list_preferences import NOT_FILTERS, ServiceAccountsPageQuery, values_of_list
+from .list_preferences import NOT_FILTERS, values_of_list
+from .list_queries import ServiceAccountsPageQuery
 from .lists import position_of, requested_page
 from .problem_texts import translated
 from .rendering import flash_success, page, redirect_to

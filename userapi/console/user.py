@@ -31,6 +31,7 @@ from .blueprint import blp
 from .errors import page_with_errors
 from .forms import read_form
 from .rendering import flash_success, own_picture, page
+from .session_lists import matching_sessions, values_of_sessions
 
 ENTRIES_SHOWN = 25
 
@@ -101,13 +102,19 @@ def change_user(user_id: UUID) -> Response:
 @requires(Permission.USERS_READ)
 def user_security_page(user_id: UUID) -> Response:
     """Show the second factors of a user, and to those who may see them sessions and keys."""
-    values = shown(user_id)
-    actor, sessions, keys = current_actor(), None, None
-    if Permission.SESSIONS_READ in actor.permissions:
-        sessions = services().sessions.list_of(user_id, current=actor.session_id)
-        keys = services().api_keys.list_of(user_owner(user_id))
-    mfa = services().factor_list.of(user_id, own=False)
-    return page("user_security.html", sessions=sessions, keys=keys, mfa=mfa, **values)
+    actor, values = current_actor(), shown(user_id)
+    values["mfa"] = services().factor_list.of(user_id, own=False)
+    if Permission.SESSIONS_READ not in actor.permissions:
+        return page("user_security.html", sessions=None, **values)
+    sessions = services().sessions.list_of(user_id, current=actor.session_id)
+    values["sessions"] = sessions
+    values["session_values"] = values_of_sessions(sessions, user_id=user_id)
+    values["keys"] = services().api_keys.list_of(user_owner(user_id))
+    try:
+        listed = matching_sessions(sessions)
+    except ServiceError as error:
+        return page_with_errors(error, "user_security.html", shown=None, **values)
+    return page("user_security.html", shown=listed, **values)
 
 
 @blp.route("/users/<uuid:user_id>/activity", methods=["GET"])
