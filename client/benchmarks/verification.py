@@ -20,7 +20,7 @@ SEEN_LIMIT_SECONDS = 5e-6
 NEW_LIMIT_SECONDS = 0.2e-3
 CALLERS = 1000
 ROUNDS = 100
-# Whoever waits for the keys while the service hangs, waits for so long.
+# A caller that waits for the keys while the service hangs waits for this time.
 HANGING_SECONDS = 30.0
 
 

@@ -192,7 +192,7 @@ def count_token_request(client_id: str, client: ClientSecret | None) -> object:
 
 
 def count_failed_client() -> None:
-    """Count a token request that authenticates nobody for its network. Raises TooMany.
+    """Count a token request without valid credentials for its network. Raises TooMany.
 
     The client id of a request is free text: with another one in each, nothing else limits them.
     """

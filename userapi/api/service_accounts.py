@@ -128,7 +128,7 @@ def delete(account_id: UUID) -> None:
 def suspend(body: dict[str, Any], account_id: UUID) -> Any:
     """Suspend a service account.
 
-    Its keys are rejected until it is activated, its client tokens for good.
+    Its keys are rejected until it is activated, its client tokens permanently.
     """
     account = services().service_account_suspension.suspend(
         account_id, actor=current_actor(), reason=body.get("reason")

@@ -18,7 +18,7 @@ class OwnAccountDeletion:
         self._password_check = password_check
 
     def delete(self, user_id: UUID, *, current_password: str, actor: Actor) -> None:
-        """Delete the account for good.
+        """Delete the account permanently.
 
         Raises Busy, InvalidCredentials, TooManyAttempts, LastSuperadmin.
         """

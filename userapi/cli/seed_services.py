@@ -82,7 +82,7 @@ class _Samples:
             "name": name,
             "description": description,
             "status": AccountStatus.SUSPENDED if is_suspended else AccountStatus.ACTIVE,
-            "status_reason": "Not needed any more" if is_suspended else None,
+            "status_reason": "No longer needed" if is_suspended else None,
             "attributes": {"team": self._chance.choice(["media", "research", "operations"])},
             "search_text": searchable(name, description),
             "version": 1,

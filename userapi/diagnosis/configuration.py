@@ -160,7 +160,7 @@ def _production(settings: Settings) -> Iterator[Finding]:
         ),
         (
             settings.security_contact.endswith("@localhost"),
-            "SECURITY_CONTACT is not set: nobody can report a vulnerability",
+            "SECURITY_CONTACT is not set: people cannot report vulnerabilities",
             "Set it to an address, such as mailto:security@example.com.",
         ),
         (

@@ -183,7 +183,7 @@ class CodeCheck:
             readable += 1
             step = step_of_code(secret, code, now=self._recorder.now())
             if step is not None:
-                resealed = self._secrets.seal_anew(
+                resealed = self._secrets.reseal(
                     row.sealed_secret, secret, user_id=user_id, factor_id=row.id
                 )
                 found[row.id] = MatchingStep(step, resealed)

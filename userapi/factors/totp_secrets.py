@@ -51,7 +51,7 @@ class TotpSecrets:
         bound_to = _bound_to(user_id, factor_id)
         return self._encryption.open_sealed(text, PURPOSE, bound_to).decode()
 
-    def seal_anew(
+    def reseal(
         self, text: bytes, secret: str, *, user_id: UUID, factor_id: UUID
     ) -> SealedSecret | None:
         """Return the secret under the current key; None if that key encrypted `text`."""

@@ -5,7 +5,7 @@ round trip. They are sent on plain connections of redis-py: its client would spe
 of a request on retries, events and pools that are not needed here.
 
 Each connection knows the id of the server process that it reaches. A script that receives it can
-tell whether a value was stored by this very process, or by another one that failed over.
+check whether a value was stored by this process, or by another one before a failover.
 """
 
 import os

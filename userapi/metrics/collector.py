@@ -153,7 +153,7 @@ class DatabaseCollector:
         refused = select(func.count()).where(OutboxEvent.parked_at.is_not(None))
         yield GaugeMetricFamily(
             "outbox_parked",
-            "Events that the broker refused for good",
+            "Events that the broker rejected permanently",
             value=connection.execute(refused).scalar_one(),
         )
 
@@ -172,7 +172,7 @@ class DatabaseCollector:
         parked = select(func.count()).where(unsent, OutgoingMail.parked_at.is_not(None))
         yield GaugeMetricFamily(
             "mails_parked",
-            "Mails that the mail server refused for good",
+            "Mails that the mail server rejected permanently",
             value=connection.execute(parked).scalar_one(),
         )
 

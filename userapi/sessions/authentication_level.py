@@ -1,7 +1,8 @@
 """How a session has authenticated its user: which methods, at which level, and when.
 
-The level tells what took part in the session (NIST SP 800-63B-4) and is never lowered. The methods
-are those of RFC 8176; `recovery`, a recovery code, is our own. They are a set, without an order.
+The level describes what took part in the session (NIST SP 800-63B-4) and is never lowered. The
+methods are those of RFC 8176; `recovery`, a recovery code, is our own. They are a set, without an
+order.
 """
 
 from collections.abc import Iterable

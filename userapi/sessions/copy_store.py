@@ -210,7 +210,7 @@ class CopyStore:
             self._lookups.execute(_FILL_WITH_ENDED.on(place.key, arguments=(reply[0],)))
 
     def ended(self, places: Sequence[Place]) -> None:
-        """Invalidate copies of what has ended for good: many in one round trip."""
+        """Invalidate copies of what has ended permanently: many in one round trip."""
         tombstones: dict[str, list[Command]] = {}
         for place in places:
             names = [place.key]

@@ -1,6 +1,6 @@
 """Which servers are reached over a network, and whether their certificates are verified.
 
-Without a verified certificate and name, whoever controls the network can read and change
+Without a verified certificate and name, anyone who controls the network can read and change
 everything that is sent, including the password of the connection.
 """
 
