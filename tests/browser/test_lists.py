@@ -1,13 +1,16 @@
 """Journeys through lists: pages, selection of all that match, keys, saved filters, imports."""
 
+import json
+import urllib.request
 from collections.abc import Callable
 
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from tests.browser.conftest import Site
-from tests.browser.test_console import AXE, CHECK, STANDARDS, add_user, show, sign_in
+from tests.browser.test_console import AXE, CHECK, NEW_PASSWORD, STANDARDS, add_user, show, sign_in
 from tests.support.browser import Browser
 
 VIEWS = [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)]
@@ -271,3 +274,37 @@ def test_the_audit_log_is_sentences_with_trails(
     browser.expect(".list-head", "1 row, newest first")
     browser.click("tbody summary")
     look("lists-session-trail")
+
+
+@pytest.mark.thorough
+def test_sessions_are_found_by_their_device_and_columns_chosen(
+    browser: Browser, site: Site, look: Look
+) -> None:
+    add_user(site, "rosa")
+    for system in ("X11; Linux x86_64", "Windows NT 10.0; Win64; x64"):
+        program = f"Mozilla/5.0 ({system}; rv:128.0) Gecko/20100101 Firefox/128.0"
+        login = urllib.request.Request(
+            site.url + "/api/v1/auth/login",
+            data=json.dumps({"username": "rosa", "password": NEW_PASSWORD}).encode(),
+            headers={"Content-Type": "application/json", "User-Agent": program},
+        )
+        with urllib.request.urlopen(login, timeout=60) as answer:
+            assert answer.status == 200
+    sign_in(browser, site)
+    browser.get(site.url + "/console/users?search=rosa")
+    browser.follow("rosa")
+    browser.follow("Security")
+
+    Select(browser.find("#device")).select_by_visible_text("Firefox on Linux")
+    browser.press("Filter")
+    browser.expect(".list-head", "1 live session")
+    browser.find_element(By.XPATH, "//summary[normalize-space()='View']").click()
+    browser.click("input[name=columns][value=user_agent]")
+    look("lists-sessions")
+    browser.press("Apply")
+    browser.expect(".list-head", "1 live session")
+    browser.expect("td[data-label='User agent']", "X11; Linux x86_64")
+    browser.get(site.url + "/console/sessions")
+
+    browser.find("td[data-label='User agent']")
+    look("lists-own-sessions")
