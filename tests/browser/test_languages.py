@@ -11,8 +11,9 @@ from tests.browser.test_console import AXE, CHECK, STANDARDS, add_user, show, si
 from tests.support.browser import Browser
 
 OPEN_PAGES = ("forgot-password", "sign-up", "verify-email", "set-password", "no-such-page")
-TABS_ARE_CUT_OFF = """
-return [...document.querySelectorAll(".tabs")].some(e => e.scrollWidth > e.clientWidth)
+LINKS_ARE_CUT_OFF = """
+const rows = [...document.querySelectorAll(".tabs, .sidebar .navbar-nav")]
+return rows.some(row => row.scrollWidth > row.clientWidth)
 """
 OWN_PAGES = ("profile", "email", "password", "sessions", "my-data", "dashboard", "roles")
 
@@ -49,8 +50,8 @@ def faults_of_page(browser: Browser, name: str) -> list[str]:
             wide = "return document.documentElement.scrollWidth > window.innerWidth"
             if browser.execute_script(wide):
                 faults.append(f"{name} is wider than {width}")
-            if browser.execute_script(TABS_ARE_CUT_OFF):
-                faults.append(f"tabs of {name} are cut off at {width}")
+            if browser.execute_script(LINKS_ARE_CUT_OFF):
+                faults.append(f"tabs or links of {name} are cut off at {width}")
             browser.screenshot(f"de-{name}-{scheme}-{width}")
     return faults
 
