@@ -42,6 +42,7 @@ def ready(service: GunicornService, path: str = READY) -> int | None:
         return None
 
 
+@pytest.mark.thorough
 def test_it_says_not_ready_first_and_finishes_what_is_under_way(
     make_database: Callable[[str], PostgresDatabase],
 ) -> None:

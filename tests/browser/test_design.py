@@ -40,10 +40,8 @@ def test_the_colours_follow_the_browser_until_others_are_chosen_in_the_menu(
     assert brightness(browser) < 60
 
 
-@pytest.mark.parametrize(
-    ("theme", "scheme"),
-    [("dark", "light"), pytest.param("light", "dark", marks=pytest.mark.thorough)],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize(("theme", "scheme"), [("dark", "light"), ("light", "dark")])
 def test_axe_finds_nothing_in_the_chosen_colours(
     browser: Browser, site: Site, theme: str, scheme: str
 ) -> None:

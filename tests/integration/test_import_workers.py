@@ -93,6 +93,7 @@ def assert_each_row_once(app: Flask, client: SignedInClient, location: str) -> N
     assert len(audit_rows(app, action="user.imported")) == ROWS
 
 
+@pytest.mark.thorough
 @on_both
 def test_a_worker_that_is_killed_is_followed_by_one_that_continues(
     app: Flask, admin: SignedInClient, worker_process: Callable[[], WorkerProcess]

@@ -232,6 +232,7 @@ def test_the_last_migration_goes_all_the_way_down_to_nothing(app: Flask) -> None
     assert left == empty.splitlines()
 
 
+@pytest.mark.thorough
 def test_each_migration_goes_down_and_up_with_rows_in_place(app: Flask) -> None:
     """Down and up again the schema is the same, and so are rows that the step does not own."""
     for below, revision in pairwise(["base", *revisions()]):

@@ -13,6 +13,7 @@ PROGRAMS = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_explains_itself(program: str) -> None:
     run = subprocess.run(
