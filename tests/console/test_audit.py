@@ -87,6 +87,9 @@ def test_service_accounts_keys_and_sessions_are_named_with_links_to_their_pages(
     chief.delete(f"/api/v1/users/{robin.id}/api-keys/{own.id}")
     JsonClient(app).as_user(own.text).get("/api/v1/auth/verify")
     chief.delete(f"/api/v1/users/{robin.id}/sessions")
+    renewed = log_in(robin)
+    renewed.post("/api/v1/auth/refresh", json={"refresh_token": renewed.refresh_token})
+    refreshes = boss.get("/audit?action=auth.refresh")
 
     accounts, keys = boss.get("/audit?action=service_account.created"), boss.get("/audit")
     page = f'<a href="/console/service-accounts/{service.id}">'
@@ -101,6 +104,7 @@ def test_service_accounts_keys_and_sessions_are_named_with_links_to_their_pages(
     assert f"API key {security}laptop of robin</a>" in keys.text
     assert "The API key laptop of robin was refused" in words(keys)
     assert f"session of {security}robin</a>" in keys.text
+    assert f"session of {security}robin</a>" in refreshes.text
     assert (
         f'href="/console/audit?about={service.id}">Activity</a>'
         in boss.get(f"/service-accounts/{service.id}").text

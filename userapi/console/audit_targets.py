@@ -69,7 +69,8 @@ def owner_of(row: AuditRow) -> tuple[str, UUID] | None:
         case "user" | "service_account":
             return _identified(row.target_type, row.target_id)
         case "session":
-            return _identified(USER, details.get("user_id"))
+            # A row about the session of its actor does not repeat whose it is.
+            return _identified(USER, details.get("user_id") or row.actor_id)
         case "api_key":
             is_service = details.get("owner_type") == OwnerType.SERVICE
             return _identified(SERVICE_ACCOUNT if is_service else USER, details.get("owner_id"))
