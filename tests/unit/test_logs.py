@@ -12,7 +12,12 @@ import pytest
 import structlog
 
 from userapi.infrastructure.log_handlers import MOVED_FILE_SECONDS
-from userapi.infrastructure.logging import configure_logging, path_in_log
+from userapi.infrastructure.logging import (
+    access_log,
+    configure_logging,
+    log_request,
+    path_in_log,
+)
 from userapi.settings import Settings, SettingsError
 
 log = structlog.get_logger("tests")
@@ -222,3 +227,62 @@ def test_less_than_the_level_is_not_written(lines: Callable[..., list[str]]) -> 
         log.error("loud")
 
     assert parsed(lines(write, LOG_LEVEL="ERROR"))["message"] == "loud"
+
+
+REQUEST: dict[str, Any] = {
+    "correlation_id": "c-1",
+    "method": "GET",
+    "path": "/é\u2028\x9b",
+    "status": 200,
+}
+
+
+def test_the_line_about_a_request_is_like_all_others(lines: Callable[..., list[str]]) -> None:
+    """It is written without structlog and without a record of the standard library."""
+
+    def write() -> None:
+        log_request(**REQUEST, traceparent="00-a-b-01", user_id=None)
+        access_log.info("request", **REQUEST, user_id=None, traceparent="00-a-b-01")
+
+    directly, through_structlog = (json.loads(line) for line in lines(write))
+
+    assert list(directly) == list(through_structlog)
+    assert directly.pop("timestamp") <= through_structlog.pop("timestamp")
+    assert directly == through_structlog
+
+
+def test_the_line_about_a_request_has_no_empty_trace(lines: Callable[..., list[str]]) -> None:
+    event = parsed(lines(lambda: log_request(**REQUEST, traceparent=None)))
+
+    assert "traceparent" not in event
+
+
+def test_the_line_about_a_request_is_readable_for_people(lines: Callable[..., list[str]]) -> None:
+    (line,) = lines(lambda: log_request(**REQUEST), LOG_FORMAT="console")
+
+    assert line.isprintable()
+    assert "correlation_id=c-1" in line
+
+
+def test_lines_about_requests_have_the_level_info(lines: Callable[..., list[str]]) -> None:
+    def write() -> None:
+        log_request(**REQUEST)
+        log.warning("loud")
+
+    assert parsed(lines(write, LOG_LEVEL="WARNING"))["message"] == "loud"
+
+
+def test_a_file_that_could_not_be_reopened_is_opened_later(
+    lines: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    path = tmp_path / "logs" / "service.log"
+
+    def write() -> None:
+        os.rename(path, path.with_suffix(".1"))
+        path.mkdir()
+        time.sleep(MOVED_FILE_SECONDS)
+        log_request(**REQUEST)
+        path.rmdir()
+        log_request(**REQUEST)
+
+    assert parsed(lines(write))["message"] == "request"

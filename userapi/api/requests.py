@@ -12,6 +12,7 @@ from userapi.characters import has_controls
 from userapi.infrastructure.logging import (
     accepted_correlation_id,
     accepted_traceparent,
+    log_request,
     path_in_log,
 )
 from userapi.settings import Settings
@@ -19,8 +20,6 @@ from userapi.settings import Settings
 from .access import anonymous_actor
 from .context import request_state, services, unproxied
 from .key_access import client_address
-
-access_log = structlog.get_logger("userapi.access")
 
 HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?", re.ASCII)
 
@@ -30,8 +29,6 @@ CALLED_BY_ADDRESS = ("health.", "metrics")
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Prepare every request and write one line about it."""
-    # Bound here, because a logger that is not bound binds for each line.
-    log = access_log.bind()
 
     @app.before_request
     def begin() -> None:
@@ -61,14 +58,15 @@ def init_app(app: Flask, settings: Settings) -> None:
     @app.after_request
     def log_access(response: Response) -> Response:
         current, state = unproxied(request), request_state()
-        log.info(
-            "request",
+        log_request(
+            correlation_id=state.correlation_id,
             method=current.method,
             path=path_in_log(current.path),
             status=response.status_code,
             duration_ms=round((time.perf_counter() - state.started) * 1000, 2),
             user_id=str(state.actor.id) if state.actor.id else None,
             ip_address=current.remote_addr,
+            traceparent=state.actor.traceparent,
         )
         return response
 

@@ -13,40 +13,63 @@ from userapi.private_files import make_file
 MOVED_FILE_SECONDS = 0.5
 
 
-class QuietStreamHandler(logging.StreamHandler[Any]):
-    """A handler that drops lines it cannot write: a full disk must not stop the service."""
+class LineHandler(logging.StreamHandler[Any]):
+    """A handler that drops lines it cannot write: a full disk must not stop the service.
+
+    It also writes lines that no record of the standard library was made for.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of a record."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - arguments of libraries can raise anything
+            self.handleError(record)
+        else:
+            self.write(line)
+
+    def write(self, line: str) -> None:
+        """Write a rendered line."""
+        self.acquire()
+        try:
+            self.prepare_stream()
+            self.stream.write(line + self.terminator)
+            self.stream.flush()
+        except (OSError, ValueError):
+            return  # The disk is full, or the process is ending and the stream is closed.
+        finally:
+            self.release()
+
+    def prepare_stream(self) -> None:
+        """Prepare the stream for another line. Raises OSError."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
+        """Drop the line."""
+
+
+class StandardOutputHandler(LineHandler):
+    """The same for the standard output."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
-        """Drop the line."""
 
-
-class QuietFileHandler(logging.handlers.WatchedFileHandler):
+class FileHandler(LineHandler, logging.handlers.WatchedFileHandler):
     """The same for a file, which is reopened after it was moved."""
 
     _next_check = 0.0
 
-    def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
+    def prepare_stream(self) -> None:
         """Check for a moved file every half second instead of for every line."""
         now = time.monotonic()
         if now >= self._next_check:
             self._next_check = now + MOVED_FILE_SECONDS
-            super().reopenIfNeeded()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, or drop it if the file cannot be reopened."""
-        try:
-            super().emit(record)
-        except OSError:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of the base
-        """Drop the line."""
+            self.reopenIfNeeded()
+        if self.stream is None:
+            self.stream = self._open()
 
 
-class PrivateFileHandler(QuietFileHandler):
+class PrivateFileHandler(FileHandler):
     """The same for a file that only its owner can read, also after it was moved."""
 
     def __init__(self, path: Path, *, encoding: str) -> None:
@@ -55,6 +78,5 @@ class PrivateFileHandler(QuietFileHandler):
 
     def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
         """Create the file again if it was moved."""
-        if time.monotonic() >= self._next_check:
-            make_file(Path(self.baseFilename))
+        make_file(Path(self.baseFilename))
         super().reopenIfNeeded()

@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import MutableMapping
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,9 +21,10 @@ import structlog
 from userapi.characters import escaped
 from userapi.clock import SystemClock, rfc3339
 from userapi.infrastructure.log_handlers import (
+    FileHandler,
+    LineHandler,
     PrivateFileHandler,
-    QuietFileHandler,
-    QuietStreamHandler,
+    StandardOutputHandler,
 )
 from userapi.private_files import make_folder
 from userapi.settings import Settings, SettingsError
@@ -49,6 +51,7 @@ SECRET_KEYS = frozenset(
 )
 
 log = structlog.get_logger(__name__)
+access_log = structlog.get_logger("userapi.access")
 _clock = SystemClock()
 _processors: list[Any] = []
 
@@ -100,7 +103,7 @@ def configure_logging(settings: Settings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = (
-        _file_handler(settings, settings.log_file) if settings.log_file else QuietStreamHandler()
+        _file_handler(settings, settings.log_file) if settings.log_file else StandardOutputHandler()
     )
     if readable and sys.stdout.isatty():
         handler.addFilter(_is_no_farewell)
@@ -125,6 +128,32 @@ def configure_logging(settings: Settings) -> None:
     # `addFilter` ignores a filter that was added before.
     logging.getLogger("werkzeug").addFilter(_is_no_request_line)
     logging.getLogger("gunicorn.error").addFilter(_is_no_raw_path)
+    _requests.handler = None if readable or not root.isEnabledFor(logging.INFO) else handler
+
+
+@dataclass
+class _Requests:
+    """Where lines about requests are written directly; None: through structlog, as all others."""
+
+    handler: LineHandler | None = None
+
+
+_requests = _Requests()
+
+
+def log_request(*, traceparent: str | None = None, **what: Any) -> None:
+    """Write the line about a request, with `traceparent` if there is one.
+
+    It is by far the most frequent line. The processors of structlog and a record of the standard
+    library would take twice as long, 40 µs more of a request.
+    """
+    if traceparent:
+        what["traceparent"] = traceparent
+    if _requests.handler is None:
+        access_log.info("request", **what)
+        return
+    event = {"level": "info", "logger": "userapi.access", "event": "request", **what}
+    _requests.handler.write(_render_json(None, "info", _add_timestamp(None, "info", event)))
 
 
 def warn_of_unverified_connections(settings: Settings) -> None:
@@ -168,13 +197,13 @@ def _is_no_farewell(record: logging.LogRecord) -> bool:
     return not _FAREWELLS.search(str(record.msg))
 
 
-def _file_handler(settings: Settings, path: Path) -> logging.Handler:
+def _file_handler(settings: Settings, path: Path) -> LineHandler:
     try:
         if path.is_relative_to(settings.instance_dir):
             make_folder(path.parent)
             return PrivateFileHandler(path, encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
-        return QuietFileHandler(path, encoding="utf-8")
+        return FileHandler(path, encoding="utf-8")
     except OSError as exc:
         raise SettingsError(["LOG_FILE: must be the path of a writable file"]) from exc
 
