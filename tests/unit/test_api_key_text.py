@@ -29,6 +29,14 @@ def test_the_text_of_a_key_is_that_of_the_published_vector() -> None:
     assert (parsed.owner_type, parsed.key_id) == (OwnerType.SERVICE, KEY_ID)
 
 
+def test_a_key_is_parsed_once() -> None:
+    """The parts are found by the digest of the text; requests with a key parsed it each time."""
+    parsed = parse_key(VECTOR)
+
+    assert parsed is not None
+    assert parse_key(VECTOR) is parsed
+
+
 @given(st.integers(0, len(VECTOR) - 1), st.sampled_from("0aZz9_-"))
 def test_a_key_with_one_other_character_is_no_key(position: int, character: str) -> None:
     other = VECTOR[:position] + character + VECTOR[position + 1 :]

@@ -17,6 +17,7 @@ from cachetools import LRUCache
 from sqlalchemy import func, select
 
 from userapi.clock import Clock
+from userapi.infrastructure.bounded_dict import BoundedDict
 from userapi.infrastructure.database import reading
 from userapi.machines.active_keys import keys
 from userapi.machines.models import OwnerType
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 MAX_CACHED_COPIES = 4096
 MAX_KNOWN_OWNERS = 10_000
+MAX_KNOWN_PLACES = 4096
 
 
 class RedisLiveKeys:
@@ -37,8 +39,9 @@ class RedisLiveKeys:
         self._copies = copies
         self._database = database
         # The owner of a key never changes, so this is never outdated.
-        self._owners: LRUCache[int, UUID] = LRUCache(MAX_KNOWN_OWNERS)
+        self._owners: LRUCache[UUID, UUID] = LRUCache(MAX_KNOWN_OWNERS)
         self._lock = threading.Lock()
+        self._places: BoundedDict[str, Place] = BoundedDict(MAX_KNOWN_PLACES)
 
     def lookup(self, reference: KeyReference) -> KeyLookup | None:
         """Return how to look the key up; None if Redis is not trusted, or can hold no copy."""
@@ -53,7 +56,7 @@ class RedisLiveKeys:
     def lookup_for(self, owner_id: UUID, reference: KeyReference) -> KeyLookup | None:
         """Return how to look the key up if this process knows that it is of this owner."""
         with self._lock:
-            known = self._owners.get(reference.key_id.int)
+            known = self._owners.get(reference.key_id)
         return self.lookup(reference) if known == owner_id else None
 
     def _place(self, reference: KeyReference) -> Place | None:
@@ -62,10 +65,13 @@ class RedisLiveKeys:
             return Place("t", UUID(reference.claims.jti).hex, reference.claims.user_id)
         if reference.owner_type is OwnerType.USER and not self._database.personal_keys:
             return None  # A process with other settings may have stored a copy.
-        owner_id = self._owner_of(reference.key_id)
-        if owner_id is None or reference.key is None:
+        if reference.key is None:
             return None
-        return Place("k", reference.key.digest, owner_id)
+        digest = reference.key.digest
+        place = self._places.get(digest)
+        if place is None and (owner_id := self._owner_of(reference.key_id)) is not None:
+            place = self._places[digest] = Place("k", digest, owner_id)
+        return place
 
     def find(self, reference: KeyReference, *, reply: object = None) -> LiveKey:
         """Return the live key. Raises TokenInvalid, TokenRevoked, TokenExpired.
@@ -108,7 +114,7 @@ class RedisLiveKeys:
 
     def _owner_of(self, key_id: UUID) -> UUID | None:
         with self._lock:
-            known = self._owners.get(key_id.int)
+            known = self._owners.get(key_id)
         if known is not None:
             return known
         query = select(func.coalesce(keys.c.user_id, keys.c.service_account_id)).where(
@@ -118,7 +124,7 @@ class RedisLiveKeys:
             owner_id: UUID | None = connection.execute(query).scalar_one_or_none()
         if owner_id is not None:
             with self._lock:
-                self._owners[key_id.int] = owner_id
+                self._owners[key_id] = owner_id
         return owner_id
 
 

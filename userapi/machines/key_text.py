@@ -13,7 +13,10 @@ import zlib
 from dataclasses import dataclass
 from uuid import UUID
 
+from userapi.infrastructure.bounded_dict import BoundedDict
 from userapi.machines.models import OwnerType
+
+MAX_CACHED_KEYS = 4096
 
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH, SECRET_LENGTH, CHECKSUM_LENGTH = 22, 43, 6
@@ -25,6 +28,8 @@ LONGEST = 12 + ID_LENGTH + SECRET_LENGTH + CHECKSUM_LENGTH
 _OWNER_OF = {"p": OwnerType.USER, "s": OwnerType.SERVICE}
 _LETTER_OF = {owner: letter for letter, owner in _OWNER_OF.items()}
 _VALUE_OF = {digit: value for value, digit in enumerate(DIGITS)}
+# By their digests, which are of no use to an attacker who reads the memory.
+_parsed: BoundedDict[str, "ParsedKey"] = BoundedDict(MAX_CACHED_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +77,22 @@ def looks_like_key(text: str) -> bool:
 
 def parse_key(text: str) -> ParsedKey | None:
     """Return the parts of the text of a key; None if the form or the checksum is wrong."""
-    found = FORM.fullmatch(text) if len(text) <= LONGEST else None
+    if len(text) > LONGEST or not text.isascii():
+        return None
+    digest = digest_of(text)
+    parsed = _parsed.get(digest)
+    if parsed is None and (parsed := _parse(text, digest)) is not None:
+        _parsed[digest] = parsed
+    return parsed
+
+
+def _parse(text: str, digest: str) -> ParsedKey | None:
+    found = FORM.fullmatch(text)
     if found is None or _checksum(text[:-CHECKSUM_LENGTH]) != found[4]:
         return None
     if found[2] > MAX_ID or found[3] > MAX_SECRET:
         return None
-    return ParsedKey(_OWNER_OF[found[1]], UUID(int=_number(found[2])), digest_of(text))
+    return ParsedKey(_OWNER_OF[found[1]], UUID(int=_number(found[2])), digest)
 
 
 def digest_of(text: str) -> str:
