@@ -903,7 +903,7 @@ GUARDS = [
     Guard(
         "A key cannot use permissions that need a step-up",
         "actor_of_key",
-        "services().freshness.withheld_from_key(refusal)",
+        "all_services.freshness.withheld_from_key(refusal)",
         "None",
         STEP_UP,
     ),

@@ -21,6 +21,8 @@ EXTENSION = "userapi"
 
 T = TypeVar("T")
 
+NOBODY = Actor()
+
 # User, session and version of the session.
 SessionKey = tuple[UUID, UUID, int]
 
@@ -31,7 +33,7 @@ class RequestState:
 
     started: float = field(default_factory=time.perf_counter)
     correlation_id: str | None = None
-    actor: Actor = field(default_factory=Actor)
+    actor: Actor = NOBODY
     response_headers: list[tuple[str, str]] = field(default_factory=list)
     problem_code: str = ""
     """The code of the problem that was returned; empty for a success."""

@@ -3,6 +3,8 @@
 The text of a key says which one it is; whether it is accepted is checked once per request.
 """
 
+from functools import partial
+
 from flask import request
 
 from userapi.actor import Actor
@@ -95,12 +97,13 @@ def authenticate_by_key(reference: KeyReference) -> None:
 
 def actor_of_key(live: LiveKey) -> Actor:
     """Return the owner of the key as the actor of this request, with what the key may do now."""
-    refusal = refusal_of_key(actor_type_of(live.owner_type))
+    all_services = services()
+    refusal = partial(refusal_of_key, actor_type_of(live.owner_type))
     return acting_as(
         live,
         request_state().actor,
-        permissions=services().key_authentication.permissions_of(live),
-        withheld=services().freshness.withheld_from_key(refusal),
+        permissions=all_services.key_authentication.permissions_of(live),
+        withheld=all_services.freshness.withheld_from_key(refusal),
     )
 
 

@@ -4,7 +4,7 @@ Sensitive operations need a fresh session, and so does the use of STEP_UP_PERMIS
 makes a session fresh again.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from userapi.actor import InsufficientUserAuthentication, WithheldPermissions
@@ -54,8 +54,11 @@ class Freshness:
             return None
         return WithheldPermissions(self._step_up_permissions, shortfall)
 
-    def withheld_from_key(self, refusal: Forbidden) -> WithheldPermissions | None:
-        """Return the permissions that an API key may never use, if any: it is never fresh."""
+    def withheld_from_key(self, refusal: Callable[[], Forbidden]) -> WithheldPermissions | None:
+        """Return the permissions that an API key may never use, if any: it is never fresh.
+
+        `refusal` returns the error for their use.
+        """
         if not len(self._step_up_permissions):
             return None
-        return WithheldPermissions(self._step_up_permissions, refusal)
+        return WithheldPermissions(self._step_up_permissions, refusal())
