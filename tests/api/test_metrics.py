@@ -118,7 +118,8 @@ def test_service_accounts_keys_and_tokens_are_counted(
     grant = {"grant_type": "client_credentials", "client_id": service.id}
     secret = {"client_secret": service.key.text}
 
-    for token in (service.key.text, bound.key.text, dead.text, wrong_secret(dead.text)):
+    mistyped = dead.text[:-6] + "000000"
+    for token in (service.key.text, bound.key.text, dead.text, wrong_secret(dead.text), mistyped):
         client.as_user(token).get("/api/v1/auth/verify")
     client.post(
         "/api/v1/auth/introspect",
@@ -134,8 +135,10 @@ def test_service_accounts_keys_and_tokens_are_counted(
 
     # One by bearer token, and one by Basic.
     assert sample(client, "key_checks_total", outcome="accepted") == 2
-    for outcome in ("network_not_allowed", "token_revoked", "token_invalid"):
+    for outcome in ("network_not_allowed", "token_revoked"):
         assert sample(client, "key_checks_total", outcome=outcome) == 1
+    # A wrong secret, and a wrong checksum.
+    assert sample(client, "key_checks_total", outcome="token_invalid") == 2
     for outcome in ("success", "invalid_client", "invalid_scope"):
         assert sample(client, "tokens_issued_total", outcome=outcome) == 1
     assert sample(client, "tokens_issued_total", outcome="invalid_request") == 2

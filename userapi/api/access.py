@@ -25,7 +25,7 @@ from .bodies import refuse_query
 from .client_credentials import authenticate_client, sends_client_credentials
 from .context import SessionKey, current_actor, request_state, services, unproxied
 from .credentials import Credentials, require_credential
-from .key_access import authenticate_by_key, presented
+from .key_access import authenticate_by_key, require_presented
 from .restrictions import (
     declare_restrictions,
     require_enabled,
@@ -122,7 +122,7 @@ def token_holder(view: View) -> View:
 
     @wraps(view)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        found = presented()
+        found = require_presented()
         if isinstance(found, KeyReference):
             authenticate_by_key(found)
             require_credential(current_actor(), Credentials.INTERACTIVE)
@@ -146,7 +146,7 @@ def public(view: View) -> View:
 
 def authenticate() -> None:
     """Make the user of the token, or the owner of the key, the actor of this request."""
-    claims = presented()
+    claims = require_presented()
     if isinstance(claims, KeyReference):
         authenticate_by_key(claims)
     else:

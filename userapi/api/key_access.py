@@ -12,6 +12,7 @@ from userapi.authentication.token_claims import AccessClaims
 from userapi.errors import Forbidden, ServiceError, Unauthenticated
 from userapi.infrastructure.network_addresses import canonical_address
 from userapi.machines.client_tokens import acting_as, actor_type_of
+from userapi.machines.errors import KeyMalformed
 from userapi.machines.key_text import looks_like_key
 from userapi.machines.status import KeyReference, LiveKey
 
@@ -43,6 +44,18 @@ def presented() -> AccessClaims | KeyReference:
         return reference
     state.claims = claims
     return claims
+
+
+def require_presented() -> AccessClaims | KeyReference:
+    """Return what `presented` returns, for a view that requires a caller.
+
+    A malformed key is counted as refused. It is not recorded: anyone can make one up.
+    """
+    try:
+        return presented()
+    except KeyMalformed as refusal:
+        services().key_authentication.count(refusal.code)
+        raise
 
 
 def require_live_key(reference: KeyReference) -> LiveKey:

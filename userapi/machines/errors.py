@@ -1,5 +1,6 @@
 """Errors of the use cases of service accounts, API keys and client tokens."""
 
+from userapi.authentication.refusals import TokenInvalid
 from userapi.errors import Conflict, Forbidden, Malformed, NotFound, Unauthenticated
 
 
@@ -48,6 +49,10 @@ class PersonalKeysDisabled(Forbidden):
 
     code = "personal_keys_disabled"
     title = "Personal API keys are disabled."
+
+
+class KeyMalformed(TokenInvalid):
+    """The text has the form of a key and a wrong checksum: it was mistyped or made up."""
 
 
 class NetworkNotAllowed(Forbidden):

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from uuid import UUID
 
-from userapi.authentication.refusals import TokenInvalid
 from userapi.authentication.token_claims import AccessClaims
-from userapi.machines.errors import NetworkNotAllowed
+from userapi.machines.errors import KeyMalformed, NetworkNotAllowed
 from userapi.machines.key_text import parse_key
 from userapi.machines.models import OwnerType
 from userapi.machines.networks import is_allowed
@@ -24,10 +23,10 @@ class KeyAuthentication:
         self.count = count
 
     def reference(self, text: str) -> KeyReference:
-        """Return the reference of a key. Raises TokenInvalid for a wrong form or checksum."""
+        """Return the reference of a key. Raises KeyMalformed for a wrong form or checksum."""
         parsed = parse_key(text)
         if parsed is None:
-            raise TokenInvalid()
+            raise KeyMalformed()
         return KeyReference(parsed.key_id, parsed.owner_type, key=parsed)
 
     def reference_of(self, claims: AccessClaims) -> KeyReference:
