@@ -259,7 +259,7 @@ def anonymous_actor(*, correlation_id: str, traceparent: str | None) -> Actor:
     current = unproxied(request)
     return Actor(
         ip_address=current.remote_addr,
-        user_agent=without_controls(current.headers.get("User-Agent", "")) or None,
+        user_agent=without_controls(current.environ.get("HTTP_USER_AGENT", "")) or None,
         correlation_id=correlation_id,
         traceparent=traceparent,
     )

@@ -9,7 +9,7 @@ from .context import unproxied
 
 def authorization() -> tuple[str, str]:
     """Return the scheme, in lower case, and the credentials. Both are empty without the header."""
-    header = unproxied(request).headers.get("Authorization", "")
+    header = unproxied(request).environ.get("HTTP_AUTHORIZATION", "")
     scheme, _, credentials = header.partition(" ")
     return scheme.lower(), credentials.strip()
 

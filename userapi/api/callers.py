@@ -60,7 +60,7 @@ def caller_reference() -> SessionReference | KeyReference | None:
     current = unproxied(request)
     if current.blueprint == "console":
         return browser_session()
-    if "Authorization" not in current.headers:
+    if "HTTP_AUTHORIZATION" not in current.environ:
         return None
     try:
         if sends_client_credentials():
