@@ -48,6 +48,9 @@ HASHING = (report.LOG_IN, report.FIRST_STEP, report.CREATE, report.REGISTER)
 # nothing if one of them idles.
 MIN_BALANCE = 0.6
 MAX_TRIES = 8
+# How often in a round an operation and bare Flask alternate. Each time, the connections are
+# distributed again.
+SLICES = 3
 RELAYED = 20_000
 USERS_WITH_APPS = 64
 
@@ -57,7 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="for what waits for no hash")
     parser.add_argument("--hash-seconds", type=int, default=30, help="for what waits for bcrypt")
     parser.add_argument("--only", help="part of an operation's name")
     parser.add_argument("--peers", action="store_true", help="also measure comparable projects")
@@ -98,15 +101,18 @@ class Bench:
         arguments, service = self._arguments, self._service
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", flush=True)
-            with baselines(self._database) as (base, pid):
-                for name, path in ((report.BARE, "/bare"), (report.SELECT, "/select")):
-                    self._load(name, base, partial(Request, path=path, headers={}), pid)
             rate = bcrypt_checks_per_second(12, arguments.hash_seconds)
             self.rates.setdefault(report.BCRYPT, []).append({"per_second": rate})
             print(f"  {report.BCRYPT:38} {rate:9.1f}/s", flush=True)
             requests = operations(service, self._database)
-            for name, make in requests.items():
-                if not arguments.only or arguments.only in name:
+            chosen = {name: requests[name] for name in requests if (arguments.only or "") in name}
+            with baselines(self._database) as (base, pid):
+                self._load(report.SELECT, base, partial(Request, path="/select", headers={}), pid)
+                for name, make in chosen.items():
+                    if report.is_compared_with_bare(name):
+                        self._alternate(name, make, base, pid)
+            for name, make in chosen.items():
+                if not report.is_compared_with_bare(name):
                     self._load(name, service.base_url, make, service.pid)
             if not arguments.only:
                 reads, logins = (self._latest_rate(name) for name in (report.ME, report.LOG_IN))
@@ -158,8 +164,24 @@ class Bench:
     def _latest_rate(self, name: str) -> float:
         return self.rates[name][-1]["per_second"]
 
-    def _load(self, name: str, base: str, make: Callable[[], Request], pid: int) -> None:
-        """Send the requests of an operation, again while one worker process has most of them."""
+    def _alternate(self, name: str, make: Callable[[], Request], base: str, pid: int) -> None:
+        """Alternate between bare Flask and an operation.
+
+        The speed of a shared machine changes within minutes.
+        """
+        bare = partial(Request, path="/bare", headers={})
+        for _ in range(SLICES):
+            before = self._load(report.BARE, base, bare, pid)
+            row = self._load(name, self._service.base_url, make, self._service.pid)
+            row[report.BESIDE] = before["per_second"]
+
+    def _load(
+        self, name: str, base: str, make: Callable[[], Request], pid: int
+    ) -> dict[str, float]:
+        """Send the requests of an operation, again while one worker process has most of them.
+
+        Returns the outcome, which is kept.
+        """
         hashes = name.endswith(HASHING)
         load = send_steadily if hashes else send
         for _ in range(MAX_TRIES):
@@ -177,7 +199,9 @@ class Bench:
                 raise AssertionError(f"{name} was refused {outcome.errors} times")
             if not lopsided:
                 break
-        self.rates.setdefault(name, []).append(asdict(outcome))
+        row: dict[str, float] = asdict(outcome)
+        self.rates.setdefault(name, []).append(row)
+        return row
 
 
 def _print_outcome(name: str, outcome: Outcome, *, lopsided: bool) -> None:

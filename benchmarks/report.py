@@ -44,6 +44,9 @@ FIGURES = {
     MEMORY: ("MB", "<=", 85.0),
 }
 
+# The rate of bare Flask that was measured just before the operation.
+BESIDE = "bare_per_second"
+
 Rates = Mapping[str, Sequence[Mapping[str, float]]]
 
 
@@ -60,7 +63,7 @@ def print_report(rates: Rates, figures: Mapping[str, Sequence[float]]) -> None:
             if name in CPU_TARGETS:
                 line += f" (<= {CPU_TARGETS[name]:.1f}{_mark(cpu <= CPU_TARGETS[name])})"
         for floor, target in TARGETS.get(name, {}).items():
-            ratio = rate / _median(rates, floor, "per_second")
+            ratio = _ratio(rates, name, floor)
             line += f"  {ratio:.2f} of {floor} (>= {target:.2f}{_mark(ratio >= target)})"
         print(line)
     print()
@@ -69,6 +72,18 @@ def print_report(rates: Rates, figures: Mapping[str, Sequence[float]]) -> None:
             value = statistics.median(figures[name])
             met = value <= aim if direction == "<=" else value >= aim
             print(f"{name:38} {value:9.2f} {unit:12} ({direction} {aim:g}{_mark(met)})")
+
+
+def is_compared_with_bare(name: str) -> bool:
+    """Return whether the ratio of an operation to bare Flask has a target."""
+    return BARE in TARGETS.get(name, {})
+
+
+def _ratio(rates: Rates, name: str, floor: str) -> float:
+    """Return the median of the ratios to what was measured in turn, or the ratio of the medians."""
+    if floor == BARE:
+        return statistics.median(row["per_second"] / row[BESIDE] for row in rates[name])
+    return _median(rates, name, "per_second") / _median(rates, floor, "per_second")
 
 
 def _median(rates: Rates, name: str, key: str) -> float:
