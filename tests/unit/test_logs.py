@@ -156,6 +156,20 @@ def test_a_librarys_line_whose_arguments_do_not_fit_is_not_lost(
     assert event["message"] == "%d things ('many',)"
 
 
+def test_a_line_that_cannot_be_rendered_does_not_fail_its_caller(
+    lines: Callable[..., list[str]],
+) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def write() -> None:
+        library.error("it is %s", Broken())
+        library.error("still here")
+
+    assert parsed(lines(write))["message"] == "still here"
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_shows_no_local_variables(
     lines: Callable[..., list[str]], log_format: str

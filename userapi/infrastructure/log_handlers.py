@@ -19,15 +19,6 @@ class LineHandler(logging.StreamHandler[Any]):
     It also writes lines that no record of the standard library was made for.
     """
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the line of a record."""
-        try:
-            line = self.format(record)
-        except Exception:  # noqa: BLE001 - arguments of libraries can raise anything
-            self.handleError(record)
-        else:
-            self.write(line)
-
     def write(self, line: str) -> None:
         """Write a rendered line."""
         self.acquire()
@@ -59,14 +50,25 @@ class FileHandler(LineHandler, logging.handlers.WatchedFileHandler):
 
     _next_check = 0.0
 
-    def prepare_stream(self) -> None:
+    def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
         """Check for a moved file every half second instead of for every line."""
         now = time.monotonic()
         if now >= self._next_check:
             self._next_check = now + MOVED_FILE_SECONDS
-            self.reopenIfNeeded()
+            super().reopenIfNeeded()
+
+    def prepare_stream(self) -> None:
+        """Open the file if it was moved, or could not be opened for the line before."""
+        self.reopenIfNeeded()
         if self.stream is None:
             self.stream = self._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, or drop it if the file cannot be reopened."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
 
 class PrivateFileHandler(FileHandler):
@@ -78,5 +80,6 @@ class PrivateFileHandler(FileHandler):
 
     def reopenIfNeeded(self) -> None:  # noqa: N802 - name of the base
         """Create the file again if it was moved."""
-        make_file(Path(self.baseFilename))
+        if time.monotonic() >= self._next_check:
+            make_file(Path(self.baseFilename))
         super().reopenIfNeeded()
